@@ -40,7 +40,7 @@ pub use source::{
 
 use std::fmt::Debug;
 
-use arrow::datatypes::FieldRef;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use async_trait::async_trait;
 
 /// A kind of external system that rows come from or go to. One value serves all objects of that kind.
@@ -66,6 +66,16 @@ pub trait Connector: Send + Sync + Debug {
     fn more_columns(&self, _options: &Options) -> Result<Vec<FieldRef>> {
         Ok(Vec::new())
     }
+    /// Returns the parts of a new source's definition that its statement leaves to another system, where they may change:
+    /// the engine adds those of now to the statement. May wait for that system. By default there are none.
+    fn findings(&self, _spec: &SourceSpec) -> Result<Findings> {
+        Ok(Findings::default())
+    }
+    /// Checks the input of a new source, and fails if there is nothing to read and never will be. Called once, before the
+    /// engine adds the source. Unlike [`Connector::source`] it doesn't run when an engine starts again.
+    fn check_source(&self, _spec: &SourceSpec) -> Result<()> {
+        Ok(())
+    }
     /// Opens a source. The names of its options were checked against [`Connector::source_options`]. Called
     /// again with the same spec for a second reader of a replayable source. By default the connector has no source.
     fn source(&self, _spec: &SourceSpec) -> Result<Box<dyn Source>> {
@@ -84,6 +94,15 @@ pub trait Connector: Send + Sync + Debug {
     fn sink(&self, _spec: &SinkSpec) -> Result<Box<dyn Sink>> {
         Err(has_no("sink", self.name(), "source"))
     }
+}
+
+/// Parts of a source's definition that its statement doesn't have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// The columns of a source that declares none.
+    pub columns: Option<SchemaRef>,
+    /// Options, with their values.
+    pub options: Vec<(String, String)>,
 }
 
 /// Returns the error of a connector that has no source or no sink.

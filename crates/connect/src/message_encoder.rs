@@ -11,7 +11,7 @@ use crate::formats::changes::Changes;
 use crate::formats::csv::Csv;
 use crate::formats::encode::{check_columns, encode_csv, encode_json};
 use crate::formats::feed::{Feed, FeedBatch, envelope_fields};
-use crate::formats::{AvroEncoder, Format};
+use crate::formats::{AvroEncoder, Format, ProtobufEncoder};
 use crate::{Error, MESSAGE_OPTIONS, OptionDoc, Options, Result, SchemaRegistry, SinkSpec};
 
 /// The format options of a sink that sends messages.
@@ -19,15 +19,14 @@ pub const ENCODER_OPTIONS: [OptionDoc; 10] = [
     OptionDoc {
         name: "format",
         default: Some("json"),
-        doc: "Of append-only relations: json (an object a message), avro, csv or text (one column; NULL is a message without \
-              a value). Of others: upsert_json \
-              or upsert_avro (the row under its key; a message without a value deletes it), debezium_json or \
-              debezium_avro.",
+        doc: "Of append-only relations: json (an object a message), avro, protobuf, csv or text (one column; NULL is a \
+              message without a value). Of others: upsert_json, upsert_avro or upsert_protobuf (the row under its key; a \
+              message without a value deletes it), debezium_json or debezium_avro.",
     },
     OptionDoc {
         name: "key",
         default: Some("none"),
-        doc: "json, avro, csv, text: the columns, separated by commas, that are the key of a message. Messages with one key \
+        doc: "json, avro, protobuf, csv, text: the columns, separated by commas, that are the key of a message. Messages with one key \
               stay in order.",
     },
     OptionDoc {
@@ -90,15 +89,47 @@ enum Encoding {
     Text,
     Csv(Csv),
     Json,
-    Avro(Avro),
+    Binary(Binary),
 }
 
-/// Avro behind the id of its schema.
+/// Messages behind the id of their schema.
 #[derive(Debug)]
-struct Avro {
-    encoder: AvroEncoder,
+struct Binary {
+    encoder: RowEncoder,
     /// Absent until the schema is registered.
     id: Option<u32>,
+}
+
+#[derive(Debug)]
+enum RowEncoder {
+    Avro(AvroEncoder),
+    Protobuf(ProtobufEncoder),
+}
+
+impl RowEncoder {
+    /// Returns the language of the schema, and its text.
+    fn schema(&self) -> (&'static str, &str) {
+        match self {
+            RowEncoder::Avro(encoder) => ("AVRO", encoder.schema_json()),
+            RowEncoder::Protobuf(encoder) => ("PROTOBUF", encoder.schema_text()),
+        }
+    }
+
+    /// Returns the bytes between the id of the schema and the value: Protobuf says which message of the schema it is.
+    fn path(&self) -> &'static [u8] {
+        match self {
+            RowEncoder::Avro(_) => &[],
+            // The first one.
+            RowEncoder::Protobuf(_) => &[0],
+        }
+    }
+
+    fn encode(&self, rows: &RecordBatch) -> Result<Vec<Vec<u8>>, String> {
+        match self {
+            RowEncoder::Avro(encoder) => encoder.encode(rows),
+            RowEncoder::Protobuf(encoder) => encoder.encode(rows),
+        }
+    }
 }
 
 /// Returns true if the values of a type have a text, or are bytes.
@@ -220,13 +251,14 @@ impl Pieces {
         Ok(pieces)
     }
 
-    fn of_avro(avro: &Avro, rows: &RecordBatch) -> Result<Pieces, String> {
-        let id = avro.id.ok_or("the schema isn't registered yet")?;
+    fn of_binary(binary: &Binary, rows: &RecordBatch) -> Result<Pieces, String> {
+        let id = binary.id.ok_or("the schema isn't registered yet")?;
         let mut pieces = Pieces::default();
-        for datum in avro.encoder.encode(rows)? {
+        for datum in binary.encoder.encode(rows)? {
             let start = pieces.bytes.len();
             pieces.bytes.push(0);
             pieces.bytes.extend_from_slice(&id.to_be_bytes());
+            pieces.bytes.extend_from_slice(binary.encoder.path());
             pieces.bytes.extend_from_slice(&datum);
             pieces.bounds.push(Some((start, pieces.bytes.len())));
         }
@@ -246,12 +278,22 @@ impl Encoding {
             Encoding::Text => Pieces::of_text(rows.column(0)).map_err(|error| error.to_string()),
             Encoding::Csv(csv) => Pieces::of_csv(csv, rows),
             Encoding::Json => Pieces::of_json(rows),
-            Encoding::Avro(avro) => Pieces::of_avro(avro, rows),
+            Encoding::Binary(binary) => Pieces::of_binary(binary, rows),
         }
     }
 
     fn avro(columns: &SchemaRef, record: &str) -> Result<Encoding> {
-        Ok(Encoding::Avro(Avro { encoder: AvroEncoder::new(columns, record)?, id: None }))
+        let encoder = RowEncoder::Avro(AvroEncoder::new(columns, record)?);
+        Ok(Encoding::Binary(Binary { encoder, id: None }))
+    }
+
+    fn protobuf(columns: &SchemaRef) -> Result<Encoding> {
+        let encoder = RowEncoder::Protobuf(ProtobufEncoder::new(columns, "Row")?);
+        Ok(Encoding::Binary(Binary { encoder, id: None }))
+    }
+
+    fn is_avro(&self) -> bool {
+        matches!(self, Encoding::Binary(Binary { encoder: RowEncoder::Avro(_), .. }))
     }
 }
 
@@ -269,6 +311,8 @@ impl MessageEncoder {
         let (shape, values) = match name.as_str() {
             "avro" => (Shape::Rows, Encoding::avro(&columns, "Row")?),
             "upsert_avro" => (Shape::upsert(spec, &name)?, Encoding::avro(&columns, "Row")?),
+            "protobuf" => (Shape::Rows, Encoding::protobuf(&columns)?),
+            "upsert_protobuf" => (Shape::upsert(spec, &name)?, Encoding::protobuf(&columns)?),
             "debezium_avro" => {
                 let envelope = Schema::new(envelope_fields(columns.fields()));
                 (Shape::debezium(spec, &name)?, Encoding::avro(&envelope.into(), "Envelope")?)
@@ -281,13 +325,13 @@ impl MessageEncoder {
             Shape::Debezium(feed, _) => feed.key().to_vec(),
             Shape::Rows => columns_named("key", options, &columns)?.unwrap_or_default(),
         };
-        let keys = keys(spec, &key, matches!(values, Encoding::Avro(_)))?;
+        let keys = keys(spec, &key, values.is_avro())?;
         Ok(MessageEncoder { columns, shape, values, key, keys })
     }
 
     /// Returns true if [`MessageEncoder::register`] must be called before messages are encoded.
     pub fn needs_registry(&self) -> bool {
-        let has_none = |encoding: &Encoding| matches!(encoding, Encoding::Avro(Avro { id: None, .. }));
+        let has_none = |encoding: &Encoding| matches!(encoding, Encoding::Binary(Binary { id: None, .. }));
         has_none(&self.values) || (!self.key.is_empty() && has_none(&self.keys))
     }
 
@@ -295,8 +339,9 @@ impl MessageEncoder {
     pub async fn register(&mut self, registry: &dyn SchemaRegistry, topic: &str) -> Result<()> {
         let has_key = !self.key.is_empty();
         for (encoding, of, wanted) in [(&mut self.values, "value", true), (&mut self.keys, "key", has_key)] {
-            if let (true, Encoding::Avro(Avro { encoder, id })) = (wanted, encoding) {
-                *id = Some(registry.register(&format!("{topic}-{of}"), encoder.schema_json()).await?);
+            if let (true, Encoding::Binary(Binary { encoder, id })) = (wanted, encoding) {
+                let (kind, schema) = encoder.schema();
+                *id = Some(registry.register(&format!("{topic}-{of}"), kind, schema).await?);
             }
         }
         Ok(())
@@ -397,8 +442,8 @@ impl Shape {
 fn text_encoding(spec: &SinkSpec, format: &str, connector: &str) -> Result<Encoding> {
     if !["json", "csv", "text", "upsert_json", "debezium_json"].contains(&format) {
         return Err(Error::Invalid(format!(
-            "option 'format' is '{format}', but connector '{connector}' writes json, avro, csv, text, upsert_json, \
-             upsert_avro, debezium_json or debezium_avro"
+            "option 'format' is '{format}', but connector '{connector}' writes json, avro, protobuf, csv, text, \
+             upsert_json, upsert_avro, upsert_protobuf, debezium_json or debezium_avro"
         )));
     }
     let mut options = spec.options.clone();
@@ -458,8 +503,10 @@ fn check_options(spec: &SinkSpec, name: &str, shape: &Shape, values: &Encoding) 
     }
     let key_is_avro =
         spec.options.get("key_format").is_some_and(|format| format.eq_ignore_ascii_case("avro"));
-    match (spec.options.get("schema.registry").is_some(), matches!(values, Encoding::Avro(_)) || key_is_avro)
-    {
+    match (
+        spec.options.get("schema.registry").is_some(),
+        matches!(values, Encoding::Binary(_)) || key_is_avro,
+    ) {
         (false, true) => Err(Error::Invalid(format!(
             "format '{name}' of sink '{}' registers its schemas: add schema.registry = 'http://host:8081'",
             spec.name

@@ -2,6 +2,7 @@
 
 mod format;
 mod keyed;
+mod row_events;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::{BadRow, Error, Result, SourceSpec};
 use format::{Decoder, Opened};
 pub use format::{MESSAGE_OPTIONS, MessageFormat};
 use keyed::{Keyed, KeyedRun};
+use row_events::{RowChange, RowEvents};
 
 /// Messages of one split, in order, to be decoded together.
 #[derive(Debug, Default)]
@@ -61,6 +63,9 @@ pub struct MessageDecoder {
     brings_changes: bool,
     passes_over: fn(&[u8]) -> bool,
     schemas: Option<Arc<dyn Fetch>>,
+    row_events: Option<RowEvents>,
+    /// True if the messages are text behind the id of a schema, which reading doesn't need.
+    skips_ids: bool,
     message_bytes_max: usize,
 }
 
@@ -101,16 +106,34 @@ impl Messages {
             (Some(key), None) => Some((start, start + key.len() as u32)),
             (Some(key), Some(_)) => Some(self.push(key)),
         };
-        self.keyed.push(Keyed { start, key, deletes: message.value.is_none() });
+        let has_value = message.value.is_some();
+        self.keyed.push(Keyed { start, key, has_value, deletes: !has_value });
+    }
+
+    /// Appends the change of one row of a message.
+    fn push_change(&mut self, position: u64, change: RowChange<'_>) {
+        self.push_record(position, change.row);
+        let start = self.records.last().map_or(0, |record| record.start);
+        let key = change.rest.map(|rest| self.push(rest));
+        self.keyed.push(Keyed { start, key, has_value: true, deletes: change.deletes });
     }
 }
 
 impl MessageDecoder {
     /// Creates the decoder of a source.
     pub fn new(spec: &SourceSpec, format: MessageFormat) -> Result<MessageDecoder> {
-        let Opened { columns, decoder, brings_changes, passes_over, schemas } = format.open(spec)?;
-        let message_bytes_max = spec.max_record_bytes;
-        Ok(MessageDecoder { columns, decoder, brings_changes, passes_over, schemas, message_bytes_max })
+        let Opened { columns, decoder, brings_changes, passes_over, schemas, row_events, skips_ids } =
+            format.open(spec)?;
+        Ok(MessageDecoder {
+            columns,
+            decoder,
+            brings_changes,
+            passes_over,
+            schemas,
+            row_events,
+            skips_ids,
+            message_bytes_max: spec.max_record_bytes,
+        })
     }
 
     /// Returns the declared columns.
@@ -125,7 +148,10 @@ impl MessageDecoder {
 
     /// Adds a message of a split.
     pub fn add(&self, to: &mut Messages, split: &Arc<str>, message: Message<'_>) {
-        let Message { position, key, value } = message;
+        let skip = |bytes| if self.skips_ids { without_id(bytes) } else { bytes };
+        let (key, value) = (message.key.map(skip), message.value.map(skip));
+        let message = Message { key, value, ..message };
+        let position = message.position;
         let reads_keys = matches!(self.decoder, Decoder::Keyed(_));
         // Only a feed that skips `null` skips a message without a value.
         if !(reads_keys && value.is_none()) && (self.passes_over)(value.unwrap_or(b"null")) {
@@ -141,7 +167,18 @@ impl MessageDecoder {
                 "the message has no value: a tombstone deletes a key, and the source's format has none".into()
             }
             None if key.is_none() => "the message has neither a value nor a key".into(),
-            _ => return to.push_keyed(message),
+            _ => match (&self.row_events, value) {
+                (None, _) => return to.push_keyed(message),
+                (Some(_), None) => {
+                    "the message has no value, but an event with an operation and rows was expected".into()
+                }
+                (Some(events), Some(value)) => match events.changes(value) {
+                    Ok(changes) => {
+                        return changes.into_iter().for_each(|change| to.push_change(position, change));
+                    }
+                    Err(reason) => reason,
+                },
+            },
         };
         to.bad.push(BadRow::of(split, BadRecord::new(position, reason, value.unwrap_or_default())));
     }
@@ -202,6 +239,16 @@ impl MessageDecoder {
         RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(|error| {
             Error::Bug(format!("messages were decoded to other columns than declared: {error}"))
         })
+    }
+}
+
+/// Returns JSON without the id of its schema, if it begins with one. Other bytes that begin with zero may be a binary key.
+fn without_id(message: &[u8]) -> &[u8] {
+    match message {
+        [0, _, _, _, _, b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n' | b' ', ..] => {
+            &message[5..]
+        }
+        text => text,
     }
 }
 

@@ -24,6 +24,6 @@ pub trait SchemaRegistry: Send + Sync + std::fmt::Debug {
     async fn schema(&self, id: u32) -> Result<Option<RegisteredSchema>>;
     /// Returns the latest schema of a subject; `None` if the registry answers that it has none.
     async fn latest(&self, subject: &str) -> Result<Option<RegisteredSchema>>;
-    /// Adds an Avro schema to a subject unless it is there. Returns its id.
-    async fn register(&self, subject: &str, schema: &str) -> Result<u32>;
+    /// Adds a schema in a language, such as AVRO, to a subject unless it is there. Returns its id.
+    async fn register(&self, subject: &str, kind: &str, schema: &str) -> Result<u32>;
 }

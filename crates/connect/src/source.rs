@@ -124,9 +124,6 @@ pub trait Inlet: Send + Sync {
 /// The properties of a source, which the engine asks for once. By default nothing special can be said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceProperties {
-    /// True if the columns come from another system, where they may change: the engine keeps those of now in the
-    /// statement.
-    pub foreign_columns: bool,
     /// True if the source ends by itself.
     pub bounded: bool,
     /// True if [`Source::replay`] reads old spans again, byte for byte.
@@ -149,7 +146,6 @@ pub struct SourceProperties {
 impl Default for SourceProperties {
     fn default() -> SourceProperties {
         SourceProperties {
-            foreign_columns: false,
             bounded: false,
             replayable: false,
             brings_changes: false,

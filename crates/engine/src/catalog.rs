@@ -83,6 +83,8 @@ pub enum Definition {
         watermark: Option<Watermark>,
         /// Its option `source_idle_timeout`; if absent, the setting applies.
         idle_timeout: Option<Duration>,
+        /// The rules for incoming rows, if CREATE TABLE made it: it keeps all rows, and is a table for its users.
+        table: Option<Intake>,
     },
     /// A table, the target of DML.
     Table {
@@ -218,8 +220,8 @@ impl Definition {
     /// Returns the kind of object, as messages and SHOW name it.
     pub fn kind(&self) -> &'static str {
         match self {
-            Definition::Source { .. } => "source",
-            Definition::Table { .. } => "table",
+            Definition::Source { table: None, .. } => "source",
+            Definition::Source { table: Some(_), .. } | Definition::Table { .. } => "table",
             Definition::View { .. } => "view",
             Definition::MaterializedView { .. } => "materialized view",
             Definition::Stream { .. } => "stream",
@@ -254,10 +256,28 @@ impl Definition {
         }
     }
 
+    /// Returns true if a connector brings its rows.
+    pub fn is_source(&self) -> bool {
+        matches!(self, Definition::Source { .. })
+    }
+
+    /// Returns true if its content can be read as of a moment in the past.
+    pub fn keeps_content(&self) -> bool {
+        match self {
+            Definition::Source { spec, table, .. } => table.is_some() || !spec.key.is_empty(),
+            Definition::Table { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. } => {
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Returns the columns including those of the batch, if its rows belong to one.
     pub fn stamped(&self) -> Option<SchemaRef> {
         match self {
-            Definition::Source { schema, .. } | Definition::Stream { schema, .. } => Some(stamped(schema)),
+            Definition::Source { schema, table: None, .. } | Definition::Stream { schema, .. } => {
+                Some(stamped(schema))
+            }
             _ => None,
         }
     }
@@ -273,8 +293,7 @@ impl Catalog {
     /// Returns the columns of a relation of dead letters, which maintained queries can read.
     pub(crate) fn dead_letters(&self, relation: &str) -> Option<SchemaRef> {
         if let Some(source) = bad_rows_of(relation) {
-            let is_source = matches!(self.find(source)?.definition, Definition::Source { .. });
-            return is_source.then(bad_rows_schema);
+            return self.find(source)?.definition.is_source().then(bad_rows_schema);
         }
         if let Some(query) = late_rows_of(relation) {
             return self.late.get(query).cloned();
@@ -479,7 +498,9 @@ impl Relations for Catalog {
             |schema: &SchemaRef, key: Option<Vec<usize>>| Relation::Rows { schema: schema.clone(), key };
         match &object.definition {
             Definition::Source { schema, spec, .. } => {
-                Some(rows(&stamped(schema), (!spec.key.is_empty()).then(|| spec.key.clone())))
+                let stamped = object.definition.stamped();
+                let key = (!spec.key.is_empty()).then(|| spec.key.clone());
+                Some(rows(stamped.as_ref().unwrap_or(schema), key))
             }
             Definition::Stream { schema, .. } => Some(rows(&stamped(schema), None)),
             Definition::MaterializedView { schema, .. } => Some(rows(schema, None)),

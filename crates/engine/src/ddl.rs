@@ -45,7 +45,11 @@ pub(crate) async fn change(session: &Session, texts: &[&str]) -> Result<Vec<Tag>
             false => prefill(&session.shared, &before, &mut working.changes, prefilled.take()).await,
         };
         prefilled = filled.map_err(|error| (only, error))?;
-        let entry = entry(session, texts, working.plans(session));
+        let completed =
+            |text: &&str| working.completed.get(*text).cloned().unwrap_or_else(|| text.to_string());
+        let completed: Vec<String> = texts.iter().map(completed).collect();
+        let completed: Vec<&str> = completed.iter().map(String::as_str).collect();
+        let entry = entry(session, &completed, working.plans(session));
         if let Some(notices) =
             commit(&session.shared, base, working, entry).await.map_err(|error| (only, error))?
         {

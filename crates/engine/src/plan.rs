@@ -20,6 +20,8 @@ pub(crate) struct Working {
     pub(crate) changes: Vec<Change>,
     /// The objects that statements with IF NOT EXISTS found.
     pub(crate) existing: Vec<Arc<str>>,
+    /// Statements to which parts were added that may differ later, by their text.
+    pub(crate) completed: BTreeMap<String, String>,
     /// The stored plans of objects that are created again.
     kept: Vec<Plan>,
     /// The stored plans in use, by the index of their change.
@@ -29,7 +31,8 @@ pub(crate) struct Working {
 impl Working {
     pub(crate) fn new(catalog: Arc<Catalog>) -> Working {
         let (changes, existing) = (Vec::new(), Vec::new());
-        Working { catalog, changes, existing, kept: Vec::new(), used: BTreeMap::new() }
+        let (completed, used) = (BTreeMap::new(), BTreeMap::new());
+        Working { catalog, changes, existing, completed, kept: Vec::new(), used }
     }
 
     /// Creates the same for statements that are replayed, with their stored plans.

@@ -17,13 +17,16 @@ mod producer;
 mod progress;
 mod replay;
 mod rows;
+mod sample;
 mod sink;
 mod sink_options;
 mod source;
 
 use arrow::datatypes::FieldRef;
 use async_trait::async_trait;
-use millstream_connect::{Connector, OptionDoc, Options, Result, Sink, SinkSpec, Source, SourceSpec};
+use millstream_connect::{
+    Connector, Findings, OptionDoc, Options, Result, SchemaRegistry, Sink, SinkSpec, Source, SourceSpec,
+};
 
 use crate::sink_options::SinkSettings;
 
@@ -50,6 +53,11 @@ impl Connector for Kafka {
         rows::more_columns(options)
     }
 
+    fn findings(&self, spec: &SourceSpec) -> Result<Findings> {
+        let columns = if spec.columns.is_none() { sample::columns(spec)? } else { None };
+        Ok(Findings { columns, ..Findings::default() })
+    }
+
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         Ok(Box::new(source::KafkaSource::new(spec)?))
     }
@@ -61,6 +69,10 @@ impl Connector for Kafka {
     async fn check_sink(&self, spec: &SinkSpec) -> Result<()> {
         let settings = SinkSettings::of(spec)?;
         producer::check(&settings)?;
+        if let Some(registry) = &settings.registry {
+            // It must answer; the sink registers its schemas later.
+            registry.latest(&format!("{}-value", settings.topic)).await?;
+        }
         progress::check_target(&settings).await?;
         match settings.exactly_once {
             true => progress::prepare(&settings).await,

@@ -61,6 +61,8 @@ pub(crate) const SOURCE_OPTIONS: &[OptionDoc] = &[
     MESSAGE_OPTIONS[6],
     MESSAGE_OPTIONS[7],
     MESSAGE_OPTIONS[8],
+    MESSAGE_OPTIONS[9],
+    MESSAGE_OPTIONS[10],
 ];
 
 /// Properties that the engine sets, each with the option to use instead.

@@ -125,8 +125,6 @@ pub(crate) struct Columns {
     batch: SchemaRef,
     /// The parts of the record that are the columns after the declared ones.
     more: Vec<Hidden>,
-    /// True if the columns were found outside of the statement.
-    pub are_foreign: bool,
     wanted: Wanted,
 }
 
@@ -146,12 +144,9 @@ impl Default for Wanted {
 }
 
 impl Columns {
-    /// Evaluates the declared columns and the format. A declared column hides the hidden one of its name. Without
-    /// declared columns, the schemas of topic `topic` may say them.
-    pub fn of(spec: &SourceSpec, topic: &str) -> Result<Columns> {
-        let registry = Registry::from_options(&spec.options)?;
-        let format =
-            MessageFormat::new(spec, registry.map(|registry| Arc::new(registry) as Arc<dyn SchemaRegistry>))?;
+    /// Evaluates the declared columns and the format. A declared column hides the hidden one of its name.
+    pub fn of(spec: &SourceSpec) -> Result<Columns> {
+        let format = format(spec)?;
         let mut spec = spec.clone();
         let included = included(&spec.options)?;
         // A source that is opened again declares the included columns, too.
@@ -160,11 +155,6 @@ impl Columns {
             let declared: Vec<FieldRef> = columns.fields().iter().filter(is_declared).cloned().collect();
             spec.columns = Some(Arc::new(Schema::new(declared)));
         }
-        let are_foreign = spec.columns.is_none();
-        if are_foreign {
-            spec.columns = wait(format.columns(&spec, &format!("{topic}-value")))?;
-        }
-        let are_foreign = are_foreign && spec.columns.is_some();
         let decoder = MessageDecoder::new(&spec, format)?;
         let declared = decoder.schema();
         if let Some((name, _)) = included.iter().find(|(name, _)| declared.field_with_name(name).is_ok()) {
@@ -186,7 +176,7 @@ impl Columns {
             }
             false => schema.clone(),
         };
-        Ok(Columns { decoder, schema, batch, more, are_foreign, wanted: Wanted::default() })
+        Ok(Columns { decoder, schema, batch, more, wanted: Wanted::default() })
     }
 
     /// Sets the columns that must be valid in later rows.
@@ -206,8 +196,14 @@ impl Columns {
     }
 }
 
+/// Evaluates the format of a source's messages.
+pub(crate) fn format(spec: &SourceSpec) -> Result<MessageFormat> {
+    let registry = Registry::from_options(&spec.options)?;
+    MessageFormat::new(spec, registry.map(|registry| Arc::new(registry) as Arc<dyn SchemaRegistry>))
+}
+
 /// Waits for a registry, on a thread that may wait.
-fn wait<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) fn wait<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => runtime.block_on(answer),
         Err(error) => Err(Error::Bug(format!("Kafka is read on a thread of no runtime: {error}"))),
@@ -364,7 +360,7 @@ impl Gathered {
 
     /// Returns the numbers of the records with these offsets, unless these are all.
     fn places_of(&self, offsets: &[u64]) -> Option<UInt32Array> {
-        if offsets.len() == self.offsets.len() {
+        if offsets == self.offsets {
             return None;
         }
         let place = |offset: &u64| self.offsets.binary_search(offset).unwrap_or_default() as u32;

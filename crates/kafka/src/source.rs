@@ -37,8 +37,7 @@ impl KafkaSource {
     pub fn new(spec: &SourceSpec) -> Result<KafkaSource> {
         let settings = Arc::new(Settings::of(&spec.options)?);
         settings.check_properties()?;
-        let topic = settings.topics.first().map_or("", String::as_str);
-        let columns = Arc::new(Columns::of(spec, topic)?);
+        let columns = Arc::new(Columns::of(spec)?);
         let arrived = Arc::<Notify>::default();
         let intake = Intake::new(settings.clone(), columns.clone(), spec.health.clone(), arrived.clone());
         Ok(KafkaSource {
@@ -68,7 +67,6 @@ impl Source for KafkaSource {
             replayable: true,
             prunes_columns: true,
             brings_changes: self.columns.brings_changes(),
-            foreign_columns: self.columns.are_foreign,
             bounded: self.settings.bounded,
             reliable: self.settings.group_id.is_some(),
             reading: Reading::SideBySide(Vec::new()),

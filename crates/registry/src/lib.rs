@@ -4,6 +4,7 @@
 //!
 //! Deliberately absent: deletes, compatibility checks, contexts, and other authentication than HTTP's basic.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -48,6 +49,14 @@ enum Answer {
     Found(Value),
     /// The registry has no such schema.
     Unknown,
+}
+
+/// A step of fetching schemas with those that they refer to.
+enum Step {
+    /// Fetches a version of a subject.
+    Fetch((String, i64)),
+    /// Adds a schema after those that it refers to.
+    Add(String),
 }
 
 impl Registry {
@@ -146,12 +155,20 @@ impl Registry {
         answer(status, &bytes, &named, posts)
     }
 
-    /// Fetches the schemas that a schema refers to, those that they refer to first.
+    /// Fetches the schemas that a schema refers to, each once, those that they refer to first.
     async fn references(&self, schema: &Value) -> Result<Vec<String>> {
-        // Each is added in front of those that refer to it.
-        let (mut texts, mut open) = (Vec::new(), references(schema));
-        while let Some((subject, version)) = open.pop() {
-            if texts.len() >= REFERENCES_MAX {
+        let (mut texts, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut open: Vec<Step> = references(schema).into_iter().rev().map(Step::Fetch).collect();
+        while let Some(step) = open.pop() {
+            let (subject, version) = match step {
+                Step::Add(text) => {
+                    texts.push(text);
+                    continue;
+                }
+                Step::Fetch(reference) if seen.contains(&reference) => continue,
+                Step::Fetch(reference) => reference,
+            };
+            if seen.len() >= REFERENCES_MAX {
                 return Err(Error::External(format!(
                     "a schema refers to more than {REFERENCES_MAX} others in the schema registry"
                 )));
@@ -162,10 +179,10 @@ impl Registry {
                     "the schema registry has no version {version} of subject '{subject}', which a schema refers to"
                 )));
             };
-            texts.push(text(&found, "schema")?);
-            open.extend(references(&found));
+            seen.insert((subject, version));
+            open.push(Step::Add(text(&found, "schema")?));
+            open.extend(references(&found).into_iter().rev().map(Step::Fetch));
         }
-        texts.reverse();
         Ok(texts)
     }
 
@@ -198,8 +215,13 @@ impl SchemaRegistry for Registry {
         }
     }
 
-    async fn register(&self, subject: &str, schema: &str) -> Result<u32> {
-        let body = json!({ "schema": schema }).to_string();
+    async fn register(&self, subject: &str, kind: &str, schema: &str) -> Result<u32> {
+        // Registries take Avro if nothing is said, and old ones know nothing else.
+        let body = match kind {
+            "AVRO" => json!({ "schema": schema }),
+            _ => json!({ "schema": schema, "schemaType": kind }),
+        }
+        .to_string();
         match self.ask(Method::POST, &["subjects", subject, "versions"], Some(body)).await? {
             Answer::Found(found) => number(&found, "id"),
             Answer::Unknown => Err(Error::External(format!(

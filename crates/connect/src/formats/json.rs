@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StructArray};
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
-use arrow::json::reader::{Decoder, infer_json_schema};
+use arrow::json::reader::{Decoder, infer_json_schema, infer_json_schema_from_iterator};
 
 use super::decode::Decode;
 use super::framing::Record;
@@ -44,15 +45,40 @@ impl JsonDecoder {
 /// Infers names and types from the first records of a file.
 pub(crate) fn infer(sample: &[u8]) -> Result<SchemaRef, String> {
     let (schema, _) = infer_json_schema(sample, None).map_err(|error| error.to_string())?;
-    let fields: Vec<Field> = schema
-        .fields()
-        .iter()
-        .map(|field| match field.data_type() {
-            DataType::Utf8 | DataType::Null => Field::new(field.name(), DataType::Utf8View, true),
-            other => Field::new(field.name(), other.clone(), true),
-        })
-        .collect();
-    Ok(Arc::new(Schema::new(fields)))
+    Ok(readable(&schema))
+}
+
+/// Infers names and types from records.
+pub(crate) fn infer_records<'r>(records: impl Iterator<Item = &'r [u8]>) -> Result<SchemaRef, String> {
+    let parse = |record: &[u8]| {
+        serde_json::from_slice::<serde_json::Value>(record)
+            .map_err(|error| ArrowError::JsonError(error.to_string()))
+    };
+    let schema = infer_json_schema_from_iterator(records.map(parse)).map_err(|error| error.to_string())?;
+    Ok(readable(&schema))
+}
+
+/// Returns inferred columns with types that the decoder reads. Values that were always null are text; objects that were
+/// always empty are left out.
+fn readable(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().filter_map(|field| readable_field(field));
+    Arc::new(Schema::new(fields.collect::<Vec<FieldRef>>()))
+}
+
+fn readable_field(field: &Field) -> Option<FieldRef> {
+    let data_type = match field.data_type() {
+        DataType::Utf8 | DataType::Null => DataType::Utf8View,
+        DataType::List(item) => DataType::List(readable_field(item)?),
+        DataType::Struct(fields) => {
+            let fields: Vec<FieldRef> = fields.iter().filter_map(|field| readable_field(field)).collect();
+            if fields.is_empty() {
+                return None;
+            }
+            DataType::Struct(fields.into())
+        }
+        other => other.clone(),
+    };
+    Some(Arc::new(Field::new(field.name(), data_type, true)))
 }
 
 impl Decode for JsonDecoder {

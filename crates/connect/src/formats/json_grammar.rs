@@ -80,10 +80,46 @@ impl Shape {
 pub(super) fn check(record: &[u8], shape: &Shape) -> Result<(), String> {
     let mut scanner = Scanner { record, at: 0 };
     scanner.value(shape, &[], 0)?;
+    scanner.end()
+}
+
+/// Returns the fields of an object: their names, and their values as text.
+pub(crate) fn fields(object: &[u8]) -> Result<Vec<(String, &[u8])>, String> {
+    let mut scanner = Scanner { record: object, at: 0 };
     scanner.skip_space();
-    match scanner.peek() {
-        None => Ok(()),
-        Some(_) => Err(scanner.expected("the end of the record")),
+    if scanner.peek() != Some(b'{') {
+        return Err(scanner.expected("an object"));
+    }
+    let mut fields = Vec::new();
+    scanner.each_field(|scanner, name| {
+        fields.push((unescaped(name), scanner.text_of_value()?));
+        Ok(())
+    })?;
+    scanner.end()?;
+    Ok(fields)
+}
+
+/// Returns the items of an array as text.
+pub(crate) fn items(array: &[u8]) -> Result<Vec<&[u8]>, String> {
+    let mut scanner = Scanner { record: array, at: 0 };
+    scanner.skip_space();
+    if scanner.peek() != Some(b'[') {
+        return Err(scanner.expected("an array"));
+    }
+    let mut items = Vec::new();
+    scanner.each_item(|scanner| {
+        items.push(scanner.text_of_value()?);
+        Ok(())
+    })?;
+    scanner.end()?;
+    Ok(items)
+}
+
+/// Returns the value of a string as text; `None` if the value is none.
+pub(crate) fn string(value: &[u8]) -> Option<String> {
+    match value {
+        [b'"', inner @ .., b'"'] => Some(unescaped(inner)),
+        _ => None,
     }
 }
 
@@ -109,6 +145,23 @@ impl<'a> Scanner<'a> {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
         is_next
+    }
+
+    /// Fails if something follows.
+    fn end(&mut self) -> Result<(), String> {
+        self.skip_space();
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.expected("the end of the record")),
+        }
+    }
+
+    /// Scans a value and returns its text.
+    fn text_of_value(&mut self) -> Result<&'a [u8], String> {
+        self.skip_space();
+        let begin = self.at;
+        self.value(&Shape::Any, &[], 1)?;
+        Ok(&self.record[begin..self.at])
     }
 
     fn expected(&self, expected: &str) -> String {
@@ -150,6 +203,14 @@ impl<'a> Scanner<'a> {
     }
 
     fn object(&mut self, shape: &Shape, depth: usize) -> Result<(), String> {
+        self.each_field(|scanner, name| scanner.value(shape.field(name), name, depth + 1))
+    }
+
+    /// Scans an object; `value` scans the value of the field with a name.
+    fn each_field(
+        &mut self,
+        mut value: impl FnMut(&mut Self, &'a [u8]) -> Result<(), String>,
+    ) -> Result<(), String> {
         self.at += 1;
         self.skip_space();
         if self.take(b'}') {
@@ -165,7 +226,7 @@ impl<'a> Scanner<'a> {
             if !self.take(b':') {
                 return Err(self.expected("':'"));
             }
-            self.value(shape.field(name), name, depth + 1)?;
+            value(self, name)?;
             self.skip_space();
             if self.take(b'}') {
                 return Ok(());
@@ -177,14 +238,19 @@ impl<'a> Scanner<'a> {
     }
 
     fn array(&mut self, shape: &Shape, name: &[u8], depth: usize) -> Result<(), String> {
-        self.at += 1;
         let item = if let Shape::Each(item) = shape { item } else { &Shape::Any };
+        self.each_item(|scanner| scanner.value(item, name, depth + 1))
+    }
+
+    /// Scans an array; `value` scans an item.
+    fn each_item(&mut self, mut value: impl FnMut(&mut Self) -> Result<(), String>) -> Result<(), String> {
+        self.at += 1;
         self.skip_space();
         if self.take(b']') {
             return Ok(());
         }
         loop {
-            self.value(item, name, depth + 1)?;
+            value(self)?;
             self.skip_space();
             if self.take(b']') {
                 return Ok(());

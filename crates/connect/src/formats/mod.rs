@@ -17,7 +17,8 @@ pub(crate) mod feed;
 mod fixture;
 pub(crate) mod framing;
 pub(crate) mod json;
-mod json_grammar;
+pub(crate) mod json_grammar;
+pub(crate) mod json_schema;
 pub(crate) mod parquet;
 pub(crate) mod protobuf;
 mod read_ahead;
@@ -36,6 +37,7 @@ pub use avro::encoder::AvroEncoder;
 use changes::Changes;
 use csv::Csv;
 use framing::Framing;
+pub(crate) use protobuf::encoder::ProtobufEncoder;
 pub(crate) use upsert_json::goes;
 
 /// A format with its options.
@@ -54,7 +56,8 @@ pub(crate) enum Format {
 }
 
 /// The formats whose records need boundaries of their own, as messages have.
-pub(crate) const MESSAGE_FORMATS: [&str; 5] = ["avro", "bytes", "upsert_avro", "debezium_avro", "protobuf"];
+pub(crate) const MESSAGE_FORMATS: [&str; 7] =
+    ["avro", "bytes", "upsert_avro", "debezium_avro", "protobuf", "maxwell_json", "canal_json"];
 
 /// The option of a change feed that names the field of the operation.
 pub(crate) const OP_FIELD: OptionDoc = OptionDoc {

@@ -7,8 +7,13 @@ use arrow::array::{
     IntervalMonthDayNanoBuilder, ListArray, MapArray, NullBufferBuilder, StringViewBuilder, StructArray,
 };
 use arrow::buffer::OffsetBuffer;
+use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, FieldRef, Fields, IntervalUnit, TimeUnit, i256};
+use arrow::datatypes::{
+    DataType, Date32Type, FieldRef, Fields, IntervalUnit, Time32MillisecondType, Time32SecondType,
+    Time64MicrosecondType, Time64NanosecondType, TimeUnit, i256,
+};
+use chrono::Utc;
 use millstream_delta::sql_type;
 
 /// A column under construction.
@@ -164,6 +169,37 @@ impl Target {
         }
     }
 
+    /// Appends the date, the time or the number that a text is.
+    pub fn push_parsed(&mut self, text: &str) -> Result<(), Wrong> {
+        let parsed = match self.field.data_type() {
+            DataType::Date32 => Date32Type::parse(text).map(i64::from),
+            DataType::Time32(TimeUnit::Second) => Time32SecondType::parse(text).map(i64::from),
+            DataType::Time32(_) => Time32MillisecondType::parse(text).map(i64::from),
+            DataType::Time64(TimeUnit::Nanosecond) => Time64NanosecondType::parse(text),
+            DataType::Time64(_) => Time64MicrosecondType::parse(text),
+            DataType::Timestamp(unit, _) => {
+                let instant = string_to_datetime(&Utc, text).ok();
+                instant.and_then(|instant| match unit {
+                    TimeUnit::Second => Some(instant.timestamp()),
+                    TimeUnit::Millisecond => Some(instant.timestamp_millis()),
+                    TimeUnit::Microsecond => Some(instant.timestamp_micros()),
+                    TimeUnit::Nanosecond => instant.timestamp_nanos_opt(),
+                })
+            }
+            data_type if data_type.is_decimal() => {
+                return match decimal(text) {
+                    Some((value, scale)) => self.push_decimal(value, scale),
+                    None => Err(self.mismatch(&format!("'{text}'"))),
+                };
+            }
+            _ => None,
+        };
+        match parsed {
+            Some(value) => self.push_whole(value),
+            None => Err(self.mismatch(&format!("'{text}'"))),
+        }
+    }
+
     /// Appends a number of `scale` digits behind the point.
     pub fn push_decimal(&mut self, value: i256, scale: usize) -> Result<(), Wrong> {
         let Values::Decimal { values, scale: wanted, least, bound } = &mut self.values else {
@@ -316,6 +352,24 @@ pub(crate) fn per_second(unit: &TimeUnit) -> i64 {
         TimeUnit::Microsecond => 1_000_000,
         TimeUnit::Nanosecond => 1_000_000_000,
     }
+}
+
+/// Returns true if texts become values of a type that is no text.
+pub(crate) fn is_parsed(data_type: &DataType) -> bool {
+    use DataType::{Date32, Time32, Time64, Timestamp};
+    data_type.is_decimal() || matches!(data_type, Date32 | Time32(_) | Time64(_) | Timestamp(..))
+}
+
+/// Returns the digits of a number such as `-12.50`, and how many are behind the point.
+fn decimal(text: &str) -> Option<(i256, usize)> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = whole.strip_prefix(['-', '+']).unwrap_or(whole);
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits.len() + fraction.len() == 0 || !is_number(digits) || !is_number(fraction) {
+        return None;
+    }
+    let all = format!("{}{fraction}", whole.trim_start_matches('+'));
+    Some((i256::from_string(&all)?, fraction.len()))
 }
 
 fn exactly(array: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, String> {

@@ -98,7 +98,7 @@ fn options_that_do_not_fit_are_refused() {
         MessageEncoder::new(&spec(options, append_only), "c").map(drop).unwrap_err().to_string()
     };
     assert!(error(&[], false).contains("updated or deleted"));
-    assert!(error(&[("format", "parquet")], true).contains("writes json, avro, csv"));
+    assert!(error(&[("format", "parquet")], true).contains("writes json, avro, protobuf, csv"));
     assert!(error(&[("format", "text")], true).contains("writes one column"));
     assert!(error(&[("key", "x")], true).contains("option 'key' names column 'x', but there are k, v"));
     assert!(error(&[("primary_key", "k")], true).contains("with option key"));

@@ -4,28 +4,31 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
 use super::keyed::KeyedDecoder;
+use super::row_events::{DATABASES, Dialect, RowEvents, TABLES};
 use crate::formats::avro::decoder::AvroDecoder;
 use crate::formats::avro::schema::AvroSchema;
 use crate::formats::debezium::DebeziumDecoder;
 use crate::formats::decode::Decode;
 use crate::formats::framing::Record;
+use crate::formats::json::infer_records;
 use crate::formats::protobuf::decoder::ProtobufDecoder;
 use crate::formats::protobuf::schema::ProtoSchema;
 use crate::formats::schemas::{Fetch, Parse, Schemas};
-use crate::formats::{MESSAGE_FORMATS, OP_FIELD, avro, protobuf};
+use crate::formats::{MESSAGE_FORMATS, OP_FIELD, avro, json_schema, protobuf};
 use crate::receiver::{FORMAT_OPTIONS, Layout};
-use crate::{Error, OptionDoc, Result, SchemaRegistry, SourceSpec};
+use crate::{Error, OptionDoc, RegisteredSchema, Result, SchemaRegistry, SourceSpec};
 
 /// The format options of a source of messages.
-pub const MESSAGE_OPTIONS: [OptionDoc; 9] = [
+pub const MESSAGE_OPTIONS: [OptionDoc; 11] = [
     OptionDoc {
         name: "format",
         default: Some("text"),
         doc: "text (a message is one TEXT column), bytes (one BYTEA column), csv, json (an object a message), avro, \
-              protobuf, or the change feeds upsert_json, upsert_avro, debezium_json and debezium_avro.",
+              protobuf, or the change feeds upsert_json, upsert_avro, debezium_json, debezium_avro, maxwell_json and \
+              canal_json.",
     },
     OP_FIELD,
     FORMAT_OPTIONS[2],
@@ -58,6 +61,17 @@ pub const MESSAGE_OPTIONS: [OptionDoc; 9] = [
         doc: "Protobuf: the name of the message with its package, such as 'shop.Order'. Messages with a registry name theirs; \
               the option then only says which columns a source takes that declares none.",
     },
+    OptionDoc {
+        name: DATABASES,
+        default: Some("all"),
+        doc: "maxwell_json, canal_json: a regular expression for the whole name of the databases whose rows are read; others \
+              are skipped.",
+    },
+    OptionDoc {
+        name: TABLES,
+        default: Some("all"),
+        doc: "The same for tables, such as 'orders|items_[0-9]+'.",
+    },
 ];
 
 /// The formats of messages that lines have, too. Parquet gets an error of its own.
@@ -69,6 +83,12 @@ const MESSAGE: &str = "message";
 /// The option that names a file with a schema.
 const LOCATION: &str = "schema.location";
 
+/// The formats whose messages need schemas to be read.
+const SCHEMA_FORMATS: [&str; 4] = ["avro", "upsert_avro", "debezium_avro", "protobuf"];
+
+/// The formats whose messages may begin with the id of a schema.
+const JSON_FORMATS: [&str; 3] = ["json", "upsert_json", "debezium_json"];
+
 /// The format of messages, evaluated from a source's options.
 pub struct MessageFormat {
     kind: Kind,
@@ -79,6 +99,7 @@ enum Kind {
     /// One that lines have, too.
     Line,
     Bytes,
+    RowEvents(Dialect),
     Avro(Arc<Schemas<AvroSchema>>),
     UpsertAvro(Arc<Schemas<AvroSchema>>),
     DebeziumAvro(Arc<Schemas<AvroSchema>>),
@@ -100,6 +121,9 @@ pub(super) struct Opened {
     pub brings_changes: bool,
     pub passes_over: fn(&[u8]) -> bool,
     pub schemas: Option<Arc<dyn Fetch>>,
+    pub row_events: Option<RowEvents>,
+    /// True if the messages are text behind the id of a schema.
+    pub skips_ids: bool,
 }
 
 impl MessageFormat {
@@ -111,6 +135,8 @@ impl MessageFormat {
             || schemas(spec, registry.clone(), AvroSchema::registered, |text| AvroSchema::parse(text, &[]));
         let kind = match name.as_str() {
             "bytes" => Kind::Bytes,
+            "maxwell_json" => Kind::RowEvents(Dialect::Maxwell),
+            "canal_json" => Kind::RowEvents(Dialect::Canal),
             "avro" => Kind::Avro(avro()?),
             "upsert_avro" => Kind::UpsertAvro(avro()?),
             "debezium_avro" => Kind::DebeziumAvro(avro()?),
@@ -130,21 +156,72 @@ impl MessageFormat {
         Ok(MessageFormat { kind, registry })
     }
 
-    /// Returns the columns of a source that declares none, by the latest schema of a subject or the file's schema.
-    /// `None` if the format's schemas don't say them.
-    pub async fn columns(&self, spec: &SourceSpec, subject: &str) -> Result<Option<SchemaRef>> {
+    /// Returns the columns of a source that declares none, by the latest schemas of a topic's messages or the file's
+    /// schema. `None` if no schema says them.
+    pub async fn columns(&self, spec: &SourceSpec, topic: &str) -> Result<Option<SchemaRef>> {
         let proto = |schema: &ProtoSchema| {
             protobuf::columns::columns(schema, schema.root(spec.options.get(MESSAGE))?)
         };
+        let value = format!("{topic}-value");
         match &self.kind {
             Kind::Avro(schemas) => {
-                let columns = |schema: &AvroSchema| avro::columns::columns(schema);
-                self.columns_of(spec, subject, schemas, AvroSchema::registered, columns).await.map(Some)
+                self.columns_of(spec, &value, schemas, AvroSchema::registered, avro::columns::columns).await
+            }
+            Kind::UpsertAvro(schemas) => {
+                let parse = AvroSchema::registered;
+                let of_values = self.columns_of(spec, &value, schemas, parse, avro::columns::columns).await?;
+                let key = format!("{topic}-key");
+                let of_keys = match &self.registry {
+                    Some(registry) => registry.latest(&key).await?,
+                    None => None,
+                };
+                // A plain key is one of the value's columns.
+                let of_keys = of_keys.and_then(|key| avro::columns::columns(&parse(&key).ok()?).ok());
+                Ok(with_missing(of_keys, of_values))
+            }
+            Kind::DebeziumAvro(schemas) => {
+                let after = avro::columns::columns_after;
+                self.columns_of(spec, &value, schemas, AvroSchema::registered, after).await
             }
             Kind::Protobuf(schemas) => {
-                self.columns_of(spec, subject, schemas, ProtoSchema::registered, proto).await.map(Some)
+                self.columns_of(spec, &value, schemas, ProtoSchema::registered, proto).await
+            }
+            Kind::Line if self.registry.is_some() && !is_debezium(spec) => {
+                let columns = self.registered_columns(spec, &value, json_schema::columns).await?;
+                Ok(Some(without_operation(spec, &columns)))
             }
             _ => Ok(None),
+        }
+    }
+
+    /// Returns true if [`MessageFormat::columns_of_records`] finds the columns of a source that declares none.
+    pub fn has_columns_in_records(&self, spec: &SourceSpec) -> bool {
+        let format = spec.options.get("format").unwrap_or_default();
+        matches!(self.kind, Kind::Line) && JSON_FORMATS[..2].contains(&format.to_ascii_lowercase().as_str())
+    }
+
+    /// Returns the columns of a source that declares none, by values of its messages.
+    pub fn columns_of_records(
+        &self,
+        spec: &SourceSpec,
+        topic: &str,
+        values: &[Vec<u8>],
+    ) -> Result<SchemaRef> {
+        let wrong = |error: &str| {
+            Error::Invalid(format!(
+                "source '{}' declares no columns, and they can't be found in the first records of topic '{topic}': {error}. \
+                 Declare the columns",
+                spec.name
+            ))
+        };
+        if values.is_empty() {
+            return Err(wrong("it has none yet"));
+        }
+        let found = infer_records(values.iter().map(Vec::as_slice)).map_err(|error| wrong(&error))?;
+        let columns = without_operation(spec, &found);
+        match columns.fields().is_empty() {
+            true => Err(wrong("they are objects without fields")),
+            false => Ok(columns),
         }
     }
 
@@ -155,30 +232,46 @@ impl MessageFormat {
         schemas: &Schemas<S>,
         parse: Parse<S>,
         columns: impl Fn(&S) -> std::result::Result<SchemaRef, String>,
+    ) -> Result<Option<SchemaRef>> {
+        if self.registry.is_some() {
+            let columns = |latest: &RegisteredSchema| columns(&parse(latest)?);
+            return self.registered_columns(spec, subject, columns).await.map(Some);
+        }
+        let schema = schemas.get(None).map_err(|error| no_columns(spec, &error))?;
+        let found = schema.as_ref().as_ref().map_err(String::clone).and_then(columns);
+        let location = spec.options.get(LOCATION).unwrap_or_default();
+        found.map(Some).map_err(|error| no_columns(spec, &format!("in '{location}' {error}")))
+    }
+
+    /// Returns the columns that the latest schema of a subject describes.
+    async fn registered_columns(
+        &self,
+        spec: &SourceSpec,
+        subject: &str,
+        columns: impl Fn(&RegisteredSchema) -> std::result::Result<SchemaRef, String>,
     ) -> Result<SchemaRef> {
-        let wrong = |error: String| {
-            Error::Invalid(format!("source '{}' declares no columns, and {error}", spec.name))
+        let latest = match &self.registry {
+            Some(registry) => registry.latest(subject).await?,
+            None => None,
         };
-        let Some(registry) = &self.registry else {
-            let schema = schemas.get(None).map_err(&wrong)?;
-            let found = schema.as_ref().as_ref().map_err(String::clone).and_then(columns);
-            let location = spec.options.get(LOCATION).unwrap_or_default();
-            return found.map_err(|error| wrong(format!("in '{location}' {error}")));
-        };
-        let Some(latest) = registry.latest(subject).await? else {
-            return Err(wrong(format!(
+        let Some(latest) = latest else {
+            let error = format!(
                 "the schema registry has no subject '{subject}' to take them from: declare the columns"
-            )));
+            );
+            return Err(no_columns(spec, &error));
         };
-        parse(&latest).and_then(|schema| columns(&schema)).map_err(|error| {
-            wrong(format!("in the latest schema of subject '{subject}' (id {}) {error}", latest.id))
+        columns(&latest).map_err(|error| {
+            no_columns(
+                spec,
+                &format!("in the latest schema of subject '{subject}' (id {}) {error}", latest.id),
+            )
         })
     }
 
     /// Creates the decoder of a source.
     pub(super) fn open(self, spec: &SourceSpec) -> Result<Opened> {
         let columns = match (&self.kind, &spec.columns) {
-            (Kind::Line, _) => return of_lines(spec),
+            (Kind::Line, _) => return of_lines(spec, self.registry.is_some()),
             (Kind::Bytes, _) => bytes_column(spec)?,
             (_, Some(columns)) => columns.clone(),
             (_, None) => {
@@ -194,6 +287,8 @@ impl MessageFormat {
             brings_changes: false,
             passes_over: |_| false,
             schemas,
+            row_events: None,
+            skips_ids: false,
         };
         Ok(match self.kind {
             Kind::Line | Kind::Bytes => opened(Decoder::Values(Box::new(BytesDecoder)), None),
@@ -204,6 +299,13 @@ impl MessageFormat {
             Kind::Protobuf(schemas) => {
                 let decoder = ProtobufDecoder::new(&columns, &schemas, spec.options.get(MESSAGE))?;
                 opened(Decoder::Values(Box::new(decoder)), Some(schemas))
+            }
+            Kind::RowEvents(dialect) => {
+                check_key(spec)?;
+                let decoder = KeyedDecoder::of_rows(&columns, &spec.key)?;
+                let key = spec.key.iter().map(|place| columns.field(*place).name().clone()).collect();
+                let row_events = Some(RowEvents::new(dialect, key, &spec.options)?);
+                Opened { brings_changes: true, row_events, ..opened(Decoder::Keyed(decoder), None) }
             }
             Kind::UpsertAvro(schemas) => {
                 check_key(spec)?;
@@ -232,17 +334,21 @@ fn check_options(spec: &SourceSpec, name: &str, has_registry: bool) -> Result<()
         )));
     }
     let is_set = |option: &&str| spec.options.get(option).is_some();
-    let is_binary = MESSAGE_FORMATS.contains(&name);
-    let foreign = ["op_field", "delimiter", "header", "null"].into_iter().filter(|_| is_binary);
+    let foreign = ["op_field", "delimiter", "header", "null"].into_iter();
+    let foreign = foreign.filter(|_| MESSAGE_FORMATS.contains(&name));
     let foreign = foreign.chain([MESSAGE].into_iter().filter(|_| name != "protobuf"));
+    let foreign = foreign.chain([DATABASES, TABLES].into_iter().filter(|_| Dialect::named(name).is_none()));
     if let Some(option) = foreign.into_iter().find(is_set) {
         return Err(Error::Invalid(format!("option '{option}' is not for format '{name}': leave it out")));
     }
-    match (is_binary && name != "bytes", has_registry, spec.options.get(LOCATION)) {
+    match (SCHEMA_FORMATS.contains(&name), has_registry, spec.options.get(LOCATION)) {
         (false, false, None) | (true, true, None) | (true, false, Some(_)) => Ok(()),
+        (false, true, None) if JSON_FORMATS.contains(&name) => Ok(()),
         (false, ..) => Err(Error::Invalid(format!(
-            "options 'schema.…' are for the formats avro, upsert_avro, debezium_avro and protobuf, but the format is \
-             '{name}': leave them out"
+            "options 'schema.…' are for the formats {} and {} (schema.registry alone), but the format is '{name}': leave \
+             them out",
+            SCHEMA_FORMATS.join(", "),
+            JSON_FORMATS.join(", ")
         ))),
         (true, true, Some(_)) => Err(Error::Invalid(
             "options 'schema.registry' and 'schema.location' are both set, but messages either name a schema of a registry \
@@ -255,6 +361,33 @@ fn check_options(spec: &SourceSpec, name: &str, has_registry: bool) -> Result<()
             if name == "protobuf" { "proto" } else { "avsc" }
         ))),
     }
+}
+
+fn no_columns(spec: &SourceSpec, error: &str) -> Error {
+    Error::Invalid(format!("source '{}' declares no columns, and {error}", spec.name))
+}
+
+fn is_debezium(spec: &SourceSpec) -> bool {
+    spec.options.get("format").is_some_and(|format| format.eq_ignore_ascii_case("debezium_json"))
+}
+
+/// Returns columns without the field that holds the operation of upserts.
+fn without_operation(spec: &SourceSpec, columns: &SchemaRef) -> SchemaRef {
+    let format = spec.options.get("format").unwrap_or_default();
+    if !format.eq_ignore_ascii_case("upsert_json") {
+        return columns.clone();
+    }
+    let operation = spec.options.get("op_field").unwrap_or("_op");
+    let fields = columns.fields().iter().filter(|field| field.name() != operation);
+    Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()))
+}
+
+/// Returns the columns of keys that those of values lack, then those of values.
+fn with_missing(keys: Option<SchemaRef>, values: Option<SchemaRef>) -> Option<SchemaRef> {
+    let (Some(keys), Some(values)) = (&keys, &values) else { return values };
+    let is_missing = |field: &&FieldRef| values.field_with_name(field.name()).is_err();
+    let missing = keys.fields().iter().filter(is_missing);
+    Some(Arc::new(Schema::new(missing.chain(values.fields().iter()).cloned().collect::<Vec<_>>())))
 }
 
 /// Returns the schemas of a registry, or the one of a file.
@@ -278,7 +411,7 @@ fn schemas<S>(
 }
 
 /// Creates the decoder of a format that lines have, too.
-fn of_lines(spec: &SourceSpec) -> Result<Opened> {
+fn of_lines(spec: &SourceSpec, skips_ids: bool) -> Result<Opened> {
     let layout = Layout::new(spec)?;
     let Some(decoder) = layout.decoder()? else {
         return Err(Error::Invalid(
@@ -295,6 +428,8 @@ fn of_lines(spec: &SourceSpec) -> Result<Opened> {
         brings_changes: layout.brings_changes(),
         passes_over: layout.passes_over(),
         schemas: None,
+        row_events: None,
+        skips_ids,
     })
 }
 

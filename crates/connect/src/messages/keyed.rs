@@ -31,7 +31,9 @@ pub(super) struct Keyed {
     pub start: u32,
     /// The bytes of the key, if there is one.
     pub key: Option<(u32, u32)>,
-    /// True for a message without a value.
+    /// False for a tombstone, which deletes.
+    pub has_value: bool,
+    /// True if the message deletes, whatever its value.
     pub deletes: bool,
 }
 
@@ -44,7 +46,10 @@ pub(super) struct KeyedDecoder {
 }
 
 enum Values {
+    /// Rows with an operation.
     Json(UpsertDecoder),
+    /// Rows whose operation was beside them.
+    Rows(JsonDecoder),
     Avro(AvroDecoder),
 }
 
@@ -66,14 +71,16 @@ pub(super) struct KeyedRun<'a> {
 impl KeyedDecoder {
     /// Creates the decoder of upserts in JSON, whose operation may be in a field.
     pub fn of_json(columns: &SchemaRef, key: &[usize], operation: &str) -> Result<KeyedDecoder> {
-        let (schema, fields) = key_fields(columns, key);
-        let keys = Keys {
-            fields,
-            records: Box::new(JsonDecoder::new(&schema)?),
-            is_record: |key| key.trim_ascii_start().first() == Some(&b'{'),
-        };
         let values = Values::Json(UpsertDecoder::new(columns, key, operation)?);
-        Ok(KeyedDecoder { values, keys, needs: Needs::new(columns, key), columns: columns.clone() })
+        let (keys, needs) = (Keys::of_json(columns, key)?, Needs::new(columns, key));
+        Ok(KeyedDecoder { values, keys, needs, columns: columns.clone() })
+    }
+
+    /// Creates the decoder of rows in JSON whose messages say if they are deletes.
+    pub fn of_rows(columns: &SchemaRef, key: &[usize]) -> Result<KeyedDecoder> {
+        let values = Values::Rows(JsonDecoder::new(&Arc::new(Schema::new(nullable(columns))))?);
+        let (keys, needs) = (Keys::of_json(columns, key)?, Needs::new(columns, key));
+        Ok(KeyedDecoder { values, keys, needs, columns: columns.clone() })
     }
 
     /// Creates the decoder of upserts in Avro.
@@ -107,15 +114,23 @@ impl Values {
     fn rows(&self, block: &Buffer, records: &[Record]) -> Result<(Vec<ArrayRef>, BooleanArray), String> {
         match self {
             Values::Json(decoder) => decoder.rows(block, records),
-            Values::Avro(decoder) => {
-                let columns = decoder.decode(block, records)?;
-                Ok((columns, BooleanArray::from(vec![false; records.len()])))
-            }
+            Values::Rows(decoder) => Ok((decoder.decode(block, records)?, no_deletes(records))),
+            Values::Avro(decoder) => Ok((decoder.decode(block, records)?, no_deletes(records))),
         }
     }
 }
 
+fn no_deletes(records: &[Record]) -> BooleanArray {
+    BooleanArray::from(vec![false; records.len()])
+}
+
 impl Keys {
+    fn of_json(columns: &SchemaRef, key: &[usize]) -> Result<Keys> {
+        let (schema, fields) = key_fields(columns, key);
+        let is_record = |key: &[u8]| key.trim_ascii_start().first() == Some(&b'{');
+        Ok(Keys { fields, records: Box::new(JsonDecoder::new(&schema)?), is_record })
+    }
+
     /// Returns the columns of keys.
     fn columns(&self, block: &Buffer, keys: &[Record]) -> Result<Vec<ArrayRef>, String> {
         let bytes = |key: &Record| &block[key.start as usize..key.end as usize];
@@ -198,13 +213,17 @@ impl KeyedRun<'_> {
         self.message(record).is_some_and(|message| message.deletes)
     }
 
+    fn has_value(&self, record: &Record) -> bool {
+        self.message(record).is_some_and(|message| message.has_value)
+    }
+
     /// Removes the bytes of tombstones from the last column. After compaction a topic may hold a tombstone, but no
     /// earlier value of its key: deleting a missing row is then no mistake.
     pub fn forgive(&self, columns: &mut [ArrayRef], records: &[Record]) -> Result<(), String> {
         let Some(last) = columns.last_mut().filter(|last| last.null_count() < last.len()) else {
             return Ok(());
         };
-        let tombstones: BooleanArray = records.iter().map(|record| Some(self.deletes(record))).collect();
+        let tombstones: BooleanArray = records.iter().map(|record| Some(!self.has_value(record))).collect();
         let (fields, mut parts, nulls) = last.as_struct().clone().into_parts();
         if let Some(bytes) = parts.last_mut() {
             *bytes = nullif(bytes, &tombstones).map_err(|error| error.to_string())?;
@@ -218,7 +237,7 @@ impl Decode for KeyedRun<'_> {
     fn decode(&self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
         let KeyedDecoder { values, keys, needs, columns } = self.decoder;
         let with_value: Vec<Record> =
-            records.iter().filter(|record| !self.deletes(record)).copied().collect();
+            records.iter().filter(|record| self.has_value(record)).copied().collect();
         let (rows, goes) = match with_value.is_empty() {
             true => {
                 let empty = |field: &FieldRef| new_null_array(field.data_type(), 0);
@@ -230,9 +249,9 @@ impl Decode for KeyedRun<'_> {
         // The place of each record among the values, and among the keys.
         let (mut places, mut wanted, mut row) = (Vec::with_capacity(records.len()), Vec::new(), 0);
         for record in records {
-            let deletes = self.deletes(record);
-            let of_value = (!deletes).then_some(row);
-            row += usize::from(!deletes);
+            let has_value = self.has_value(record);
+            let of_value = has_value.then_some(row);
+            row += usize::from(has_value);
             let key = self.message(record).and_then(|message| message.key);
             let of_key = match key.filter(|_| of_value.is_none_or(lacks_key)) {
                 Some((start, end)) => {
@@ -243,8 +262,10 @@ impl Decode for KeyedRun<'_> {
             };
             places.push((of_value, of_key));
         }
-        let goes_of = |(value, _): &(Option<usize>, Option<usize>)| value.is_none_or(|row| goes.value(row));
-        let all_go: BooleanArray = places.iter().map(|place| Some(goes_of(place))).collect();
+        let goes_of = |(record, (value, _)): (&Record, &(Option<usize>, Option<usize>))| {
+            Some(self.deletes(record) || value.is_none_or(|row| goes.value(row)))
+        };
+        let all_go: BooleanArray = records.iter().zip(&places).map(goes_of).collect();
         let mut all = match wanted.is_empty() {
             true => rows,
             false => {
@@ -260,12 +281,13 @@ impl Decode for KeyedRun<'_> {
     fn explain(&self, record: &[u8], error: String) -> String {
         match &self.decoder.values {
             Values::Json(decoder) => decoder.explain(record, error),
+            Values::Rows(decoder) => decoder.explain(record, error),
             Values::Avro(_) => error,
         }
     }
 
     fn is_text(&self) -> bool {
-        matches!(self.decoder.values, Values::Json(_))
+        !matches!(self.decoder.values, Values::Avro(_))
     }
 }
 

@@ -28,7 +28,11 @@ impl SchemaRegistry for Registry {
             return Err(Error::External("the registry is down".into()));
         }
         let found = self.schemas.iter().find(|(known, _)| *known == id);
-        let kind = |text: &str| if text.starts_with("syntax") { "PROTOBUF" } else { "AVRO" };
+        let kind = |text: &str| match text {
+            proto if proto.starts_with("syntax") => "PROTOBUF",
+            json if json.contains("\"properties\"") => "JSON",
+            _ => "AVRO",
+        };
         Ok(found.map(|(id, text)| RegisteredSchema {
             id: *id,
             kind: kind(text).into(),
@@ -44,7 +48,7 @@ impl SchemaRegistry for Registry {
         }
     }
 
-    async fn register(&self, _: &str, _: &str) -> Result<u32> {
+    async fn register(&self, _: &str, _: &str, _: &str) -> Result<u32> {
         Err(Error::Bug("nothing is registered".into()))
     }
 }
@@ -338,8 +342,99 @@ fn a_schema_gives_the_columns_of_a_source_without() {
     spec.columns = None;
     let registry = Arc::new(Registry { schemas: vec![(1, KEY), (2, ROW)], ..Registry::default() });
     let format = MessageFormat::new(&spec, Some(registry)).unwrap();
-    let columns = block_on(format.columns(&spec, "t-value")).unwrap().unwrap();
+    let columns = block_on(format.columns(&spec, "t")).unwrap().unwrap();
     assert_eq!(columns.fields().len(), 2);
     let encoder = AvroEncoder::new(&columns, "row").unwrap();
     assert!(encoder.schema_json().contains("\"name\":\"id\""), "{}", encoder.schema_json());
+}
+
+#[test]
+fn row_events_change_rows_by_their_key() {
+    let spec = SourceSpec { max_record_bytes: 200, ..spec(&[("format", "canal_json")], vec![0]) };
+    let decoder = MessageDecoder::new(&spec, MessageFormat::new(&spec, None).unwrap()).unwrap();
+    let events: [Option<&[u8]>; 7] = [
+        Some(br#"{"type": "INSERT", "data": [{"id": "1", "t": "a"}, {"id": "2", "t": "b"}], "old": null}"#),
+        Some(br#"{"type": "UPDATE", "data": [{"id": "3", "t": "c"}], "old": [{"id": "1"}]}"#),
+        Some(br#"{"type": "CREATE", "isDdl": true, "data": null}"#),
+        Some(br#"{"type": "DELETE", "data": [{"id": "2", "t": "b"}, {"id": "x"}, {"t": "c"}]}"#),
+        None,
+        Some(b"{"),
+        Some(br#"{"type": "DELETE", "data": [{"id": 3}]}"#),
+    ];
+    let messages: Vec<Pair<'_>> = events.iter().map(|event| (Some(&b"key"[..]), *event)).collect();
+    let found = decoded_pairs(&decoder, &messages);
+    assert_eq!(changes(&found), ["1 a", "2 b", "-1", "3 c", "-2", "-3"], "{}", reasons_of(&found));
+    assert_eq!(found.positions, [10, 10, 12, 12, 16, 22]);
+    // A delete of a missing row is a mistake, so it keeps its bytes.
+    let origins = found.columns[2].as_struct();
+    assert!(origins.is_valid(4) && origins.column(2).is_valid(4));
+    let reasons: Vec<(u64, &str)> = reasons(&found);
+    assert_eq!(reasons.iter().map(|(offset, _)| *offset).collect::<Vec<u64>>(), [16, 16, 18, 20]);
+    for ((_, reason), part) in reasons.iter().zip([
+        "column id",
+        "field 'id' is missing or null",
+        "the message has no value",
+        "no JSON at byte 1",
+    ]) {
+        assert!(reason.contains(part) || part == "column id", "{reason}");
+    }
+}
+
+#[test]
+fn json_may_begin_with_the_id_of_its_schema() {
+    let registry = registry();
+    let decoder = with_registry("json", Vec::new(), &registry);
+    let values: [Option<&[u8]>; 3] =
+        [Some(b"\0\0\0\0\x09{\"id\": 1}"), Some(b"{\"id\": 2}"), Some(b"\0\0{\"id\": 3}")];
+    let found = decoded(&decoder, &values);
+    assert_eq!((found.positions, found.bad_rows.len()), (vec![10, 12], 1));
+    assert_eq!(registry.asked.load(Ordering::Relaxed), 0, "reading needs no schema");
+    let keyed = with_registry("upsert_json", vec![0], &registry);
+    let messages: [Pair<'_>; 2] = [
+        (Some(b"\0\0\0\0\x08{\"id\": 1}"), Some(b"\0\0\0\0\x09{\"t\": \"a\"}")),
+        (Some(b"\0\0\0\0\x08{\"id\": 1}"), None),
+    ];
+    assert_eq!(changes(&decoded_pairs(&keyed, &messages)), ["1 a", "-1"]);
+}
+
+/// Returns columns as `name type`.
+fn shown(columns: &Schema) -> Vec<String> {
+    let one =
+        |field: &Arc<Field>| format!("{} {}", field.name(), millstream_delta::sql_type(field.data_type()));
+    columns.fields().iter().map(one).collect()
+}
+
+#[test]
+fn columns_come_from_schemas_of_each_kind() {
+    const JSON: &str =
+        r#"{"type": "object", "properties": {"id": {"type": "integer"}, "t": {"type": "string"}}}"#;
+    for (format, schema, expected) in [
+        ("json", JSON, ["id BIGINT", "t TEXT"]),
+        ("upsert_json", JSON, ["id BIGINT", "t TEXT"]),
+        ("debezium_avro", ENVELOPE, ["id BIGINT", "t TEXT"]),
+        ("upsert_avro", ROW, ["t TEXT", "id INT"]),
+    ] {
+        let spec = SourceSpec { columns: None, ..spec(&[("format", format)], Vec::new()) };
+        let registry = Arc::new(Registry { schemas: vec![(1, schema)], ..Registry::default() });
+        let columns = block_on(MessageFormat::new(&spec, Some(registry)).unwrap().columns(&spec, "t"));
+        assert_eq!(shown(&columns.unwrap().unwrap()), expected, "{format}");
+    }
+}
+
+#[test]
+fn columns_come_from_records() {
+    let of = |format: &str, values: &[&str]| {
+        let spec = SourceSpec { columns: None, ..spec(&[("format", format)], Vec::new()) };
+        let format = MessageFormat::new(&spec, None).unwrap();
+        assert!(format.has_columns_in_records(&spec));
+        let values: Vec<Vec<u8>> = values.iter().map(|value| value.as_bytes().to_vec()).collect();
+        format.columns_of_records(&spec, "t", &values).map(|columns| shown(&columns))
+    };
+    let values = ["{\"id\": 1,\n\"x\": null}", "{\"id\": 2, \"x\": [{\"y\": \"z\"}], \"_op\": \"d\"}"];
+    assert_eq!(of("json", &values).unwrap(), ["id BIGINT", "x STRUCT<y TEXT>[]", "_op TEXT"]);
+    assert_eq!(of("upsert_json", &values).unwrap(), ["id BIGINT", "x STRUCT<y TEXT>[]"]);
+    let error = |values: &[&str]| of("json", values).unwrap_err().to_string();
+    assert!(error(&[]).contains("it has none yet. Declare the columns"), "{}", error(&[]));
+    assert!(error(&["{"]).contains("topic 't': "), "{}", error(&["{"]));
+    assert!(error(&["{}"]).contains("objects without fields"), "{}", error(&["{}"]));
 }

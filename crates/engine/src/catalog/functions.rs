@@ -35,14 +35,7 @@ impl Catalog {
             return Err(Error::bug("FOR SYSTEM_TIME AS OF without a relation, a kind and a moment"));
         };
         let object = self.get(name)?;
-        let kept = match &object.definition {
-            Definition::Source { spec, .. } => !spec.key.is_empty(),
-            Definition::Table { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. } => {
-                true
-            }
-            _ => false,
-        };
-        if !kept {
+        if !object.definition.keeps_content() {
             let kind = object.definition.kind();
             return Err(Error::invalid(format!("\"{name}\" is a {kind}: its history isn't kept")).hint(
                 "A table, a materialized view, or a stream whose rows change can be read as of a moment that is kept.",

@@ -221,7 +221,7 @@ pub(super) fn namespace_name(oid: i64) -> Option<&'static str> {
 /// Returns the kind of relation that PostgreSQL's clients see, or `None` if the object can't be read.
 pub(super) fn kind_of(definition: &Definition) -> Option<char> {
     match definition {
-        Definition::Table { .. } => Some('r'),
+        Definition::Table { .. } | Definition::Source { table: Some(_), .. } => Some('r'),
         Definition::View { .. } => Some('v'),
         Definition::MaterializedView { .. } | Definition::Stream { .. } => Some('m'),
         Definition::Source { .. } => Some('f'),
@@ -238,6 +238,7 @@ fn listed(catalog: &Catalog, object: &Arc<Object>) -> Option<Listed> {
     let schema = object.definition.schema()?;
     let key = match &object.definition {
         Definition::Table { key, .. } => key.clone(),
+        Definition::Source { spec, table: Some(_), .. } => spec.key.clone(),
         _ => Vec::new(),
     };
     Some(Listed {

@@ -192,12 +192,11 @@ impl Loop {
             ..Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings)
         };
         let prepared = match &object.definition {
-            Definition::Source { schema, spec, rate_limit, .. } => {
+            Definition::Source { schema, spec, rate_limit, table, .. } => {
                 let source = source.ok_or_else(|| Error::bug("a source was not opened"))?;
-                let table = match spec.key.is_empty() {
-                    true => None,
-                    false => Some(Box::new(Table::new(schema, &spec.key, Intake::default())?)),
-                };
+                let intake = table.or_else(|| (!spec.key.is_empty()).then(Intake::default));
+                let table = intake.map(|intake| Table::new(schema, &spec.key, intake)).transpose()?;
+                let table = table.map(Box::new);
                 let opened = Opened { source, health: spec.health.clone(), rate_limit: *rate_limit };
                 Prepared::Source { object, opened, table }
             }

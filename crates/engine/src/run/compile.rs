@@ -260,7 +260,7 @@ impl Scope<'_> {
     fn relation(&self, name: &str, batch: bool, scans: &[(String, SchemaRef)]) -> Result<Taken> {
         // A table stands for its content, even if it is append-only.
         let definition = self.catalog.find(name).map(|object| &object.definition);
-        let is_table = matches!(definition, Some(Definition::Table { .. }));
+        let is_table = definition.is_some_and(|definition| definition.kind() == "table");
         let append_only = self.append_only(name) && (!is_table || self.execution.append_only_tables);
         if batch && !append_only && self.stamped(name).is_some() {
             return Err(Error::invalid(format!(
@@ -403,7 +403,9 @@ impl Scope<'_> {
     /// Returns true if a relation of this catalog is append-only.
     pub(super) fn append_only(&self, name: &str) -> bool {
         match self.catalog.find(name).map(|object| &object.definition) {
-            Some(Definition::Source { spec, .. }) => spec.key.is_empty(),
+            Some(Definition::Source { spec, table, .. }) => {
+                spec.key.is_empty() || table.is_some_and(|intake| intake.append_only)
+            }
             Some(Definition::Table { intake, .. }) => self.execution.intake(*intake).append_only,
             Some(Definition::MaterializedView { .. } | Definition::Stream { .. }) => {
                 self.query_of(name).is_some_and(RunningQuery::append_only)

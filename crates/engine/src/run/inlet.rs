@@ -90,8 +90,10 @@ fn inserted(
     schema: &SchemaRef,
 ) -> Result<RecordBatch> {
     if dml.on_conflict.is_some() {
-        let error = format!("\"{}\" is a source: its rows never conflict", dml.table);
-        return Err(Error::invalid(error).hint("Leave ON CONFLICT out."));
+        let error =
+            format!("ON CONFLICT of an INSERT into \"{}\", whose rows come from a connector,", dml.table);
+        return Err(Error::unsupported(error)
+            .hint("Leave it out. ON CONFLICT of CREATE TABLE says which row of a key stays."));
     }
     batches.iter().try_for_each(|batch| dml.check(batch))?;
     let fitting = batches.iter().map(fit).collect::<Result<Vec<_>>>()?;
@@ -111,10 +113,14 @@ impl Sources {
             return Err(Error::bug(format!("\"{name}\" runs as a source but is none")));
         };
         if !is_insert {
+            let what = match catalog.get(name)?.definition.kind() {
+                "table" => "table with a connector",
+                kind => kind,
+            };
             return Err(Error::invalid(format!(
-                "\"{name}\" is a source: its rows can't be updated or deleted"
+                "\"{name}\" is a {what}: its rows can't be updated or deleted"
             ))
-            .hint("Store the rows in a table to update or delete them."));
+            .hint("Store the rows in a table without a connector to update or delete them."));
         }
         let visible: Vec<_> = schema.fields().iter().filter(|field| !is_hidden(field)).cloned().collect();
         Ok((inlet, Arc::new(Schema::new(visible))))

@@ -25,7 +25,11 @@ impl Listed {
     /// Returns the rows of `millstream.tables`.
     pub(super) fn table_lines(&self) -> Lines {
         let line = |object: &Arc<Object>, status: &ObjectStatus| {
-            let Definition::Table { schema, key, intake, .. } = &object.definition else { return None };
+            let (schema, key, intake) = match &object.definition {
+                Definition::Table { schema, key, intake, .. } => (schema, key, intake),
+                Definition::Source { schema, spec, table: Some(intake), .. } => (schema, &spec.key, intake),
+                _ => return None,
+            };
             let key: Vec<&str> = key.iter().map(|column| schema.field(*column).name().as_str()).collect();
             let key = if key.is_empty() { NULL } else { key.join(", ").into() };
             let append_only = intake.append_only.to_string();

@@ -91,7 +91,7 @@ impl Loop {
             let mut delta = delta.clone();
             if let Some(source) = self.sources.get_mut(name) {
                 source.rows += delta.num_rows() as u64;
-                if source.replayable {
+                if source.replayable && !self.tables.contains_key(name) {
                     source.inserts.replay(delta.chunks.iter().map(|chunk| chunk.rows.clone()).collect());
                 }
                 if let Some(table) = self.tables.get_mut(name) {

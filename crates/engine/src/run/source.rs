@@ -46,6 +46,8 @@ pub(crate) struct RunningSource {
     pub(crate) bounded: bool,
     /// True if it can be read again.
     pub(crate) replayable: bool,
+    /// True if its rows are changes by key.
+    brings_changes: bool,
     /// True if its sender gets an acknowledgement of durable rows.
     reliable: bool,
     /// True if each arrival is a batch of its own.
@@ -128,6 +130,7 @@ impl RunningSource {
             inserts: SourceInserts::default(),
             bounded: properties.bounded,
             replayable: properties.replayable,
+            brings_changes: properties.brings_changes,
             reliable: properties.reliable,
             one_arrival_a_batch: properties.one_arrival_a_batch,
             partitions: properties.partitions,
@@ -394,7 +397,7 @@ impl RunningSource {
                 break;
             }
         }
-        if table.is_none() {
+        if table.is_none_or(|table| !table.is_keyed()) {
             return Taken { delta, spans, seen, journalled };
         }
         let delta = in_sum(delta);
@@ -413,9 +416,13 @@ impl RunningSource {
         latest: Option<Timestamp>,
     ) -> Result<(Delta, Seen)> {
         let size = rows_of(arrival);
-        let seen = self.ahead.take_out(arrival, self.time.as_ref(), table.is_some(), latest)?;
+        let seen = self.ahead.take_out(arrival, self.time.as_ref(), self.brings_changes, latest)?;
         self.upserted.rows_in += (size - arrival.bad_rows.len()) as u64;
-        let delta = follow(table, arrival)?;
+        let delta = match table {
+            Some(table) if self.brings_changes => follow(table, arrival)?,
+            Some(table) => table.follow_rows(&Delta::from_iter(std::mem::take(&mut arrival.rows)))?,
+            None => Delta::from_iter(std::mem::take(&mut arrival.rows)),
+        };
         self.rows += (size - arrival.bad_rows.len()) as u64;
         self.bad.receive(std::mem::take(&mut arrival.bad_rows));
         arrival.spans.iter().for_each(|span| self.position.advance(span));
@@ -435,10 +442,8 @@ impl RunningSource {
     }
 }
 
-/// Returns the rows of an arrival; of a change feed, the changes that they make. Deletions of missing rows become bad
-/// rows of the arrival.
-fn follow(table: Option<&mut Table>, arrival: &mut Arrival) -> Result<Delta> {
-    let Some(table) = table else { return Ok(Delta::from_iter(std::mem::take(&mut arrival.rows))) };
+/// Returns the changes that an arrival of a change feed makes. Deletions of missing rows become bad rows of the arrival.
+fn follow(table: &mut Table, arrival: &mut Arrival) -> Result<Delta> {
     let (delta, missing) = table.follow(&arrival.rows)?;
     if !missing.is_empty() {
         arrival.bad_rows.extend(missing);

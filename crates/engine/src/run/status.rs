@@ -117,6 +117,13 @@ impl ReadView<'_> {
         Err(Error::invalid(format!("there is no relation \"{name}\"")))
     }
 
+    /// Returns the number of rows of a table that a source fills.
+    fn stored_rows(&self, name: &Arc<str>) -> Option<u64> {
+        let is_table = self.catalog.find(name).is_some_and(|object| object.definition.kind() == "table");
+        let table = self.tables.get(name).filter(|_| is_table);
+        table.map(|table| table.published().num_rows() as u64)
+    }
+
     pub(super) fn status_of(&self, name: &Arc<str>) -> ObjectStatus {
         let mut status = ObjectStatus {
             name: name.clone(),
@@ -133,7 +140,7 @@ impl ReadView<'_> {
             let (limit, held) = (self.budget.limit(self.settings), self.flow_control.held_back());
             (status.status, status.reason) =
                 shown_status(self.settings, limit, self.clock.now(self.settings), name, source, &held);
-            status.rows = Some(source.rows);
+            status.rows = self.stored_rows(name).or(Some(source.rows));
             status.bad_rows = Some(source.bad.count());
         } else if let Some(table) = self.tables.get(name) {
             status.rows = Some(table.published().num_rows() as u64);

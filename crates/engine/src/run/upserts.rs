@@ -43,10 +43,21 @@ impl Sources {
         let Definition::Source { schema, spec, .. } = &catalog.find(name)?.definition else {
             return None;
         };
+        let (state_rows, state_bytes) = table.size();
+        if spec.key.is_empty() {
+            return Some(Explained {
+                cost: Some(Cost::Delta),
+                state: "all rows".into(),
+                growth: Growth::With("the rows of the source".into()),
+                state_rows,
+                state_bytes,
+                meter: Meter { spilled_bytes: table.spilled_bytes(), ..source.upserted },
+                ..Explained::above(0, "Table".to_string(), true)
+            });
+        }
         let key: Vec<FieldRef> = spec.key.iter().map(|place| schema.fields()[*place].clone()).collect();
         let names: Vec<&str> = key.iter().map(|field| field.name().as_str()).collect();
         let names = format!("({})", names.join(", "));
-        let (state_rows, state_bytes) = table.size();
         Some(Explained {
             cost: Some(Cost::Delta),
             key: Some(names.clone()),

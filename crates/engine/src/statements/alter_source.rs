@@ -35,8 +35,12 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         return Err(Error::invalid(format!("\"{name}\" is a {kind}, not a source")).at(at));
     };
     if !spec.key.is_empty() {
+        let what = match object.definition.kind() {
+            "table" => "keeps one row of each key",
+            _ => "is a change feed",
+        };
         return Err(Error::invalid(format!(
-            "\"{name}\" is a change feed: its earlier changes would undo the later ones"
+            "\"{name}\" {what}: its earlier changes would undo the later ones"
         ))
         .hint("DROP the source with what reads it, and create them again: it reads all from the beginning.")
         .at(at));

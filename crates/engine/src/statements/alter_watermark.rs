@@ -106,17 +106,25 @@ impl Definition {
     /// Returns the same source or table with another watermark, or none.
     fn with_watermark(&self, watermark: Option<millstream_sql::Watermark>) -> Option<Definition> {
         match self {
-            Definition::Source { schema, connector, spec, rate_limit, retention, idle_timeout, .. } => {
-                Some(Definition::Source {
-                    schema: schema.clone(),
-                    connector: connector.clone(),
-                    spec: spec.clone(),
-                    rate_limit: *rate_limit,
-                    retention: *retention,
-                    watermark,
-                    idle_timeout: *idle_timeout,
-                })
-            }
+            Definition::Source {
+                schema,
+                connector,
+                spec,
+                rate_limit,
+                retention,
+                idle_timeout,
+                table,
+                ..
+            } => Some(Definition::Source {
+                schema: schema.clone(),
+                connector: connector.clone(),
+                spec: spec.clone(),
+                rate_limit: *rate_limit,
+                retention: *retention,
+                watermark,
+                idle_timeout: *idle_timeout,
+                table: *table,
+            }),
             Definition::Table { schema, key, intake, .. } => Some(Definition::Table {
                 schema: schema.clone(),
                 key: key.clone(),

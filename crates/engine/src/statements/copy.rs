@@ -122,7 +122,10 @@ impl Copied {
         let catalog = session.shared.catalog();
         let object = catalog.get(&self.name).map_err(|error| error.at(self.at.clone()))?;
         let Definition::Table { schema, .. } = &object.definition else {
-            let kind = object.definition.kind();
+            let kind = match object.definition.is_source() {
+                true => "source",
+                false => object.definition.kind(),
+            };
             return Err(Error::invalid(format!(
                 "\"{}\" is a {kind}, but COPY … FROM needs a table",
                 self.name

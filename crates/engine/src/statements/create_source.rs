@@ -1,17 +1,23 @@
-//! `CREATE SOURCE [IF NOT EXISTS] name [(columns)] WITH (connector = '…', …) [FORMAT … ENCODE …]`
+//! `CREATE SOURCE [IF NOT EXISTS] name [(columns)] WITH (connector = '…', …) [FORMAT … ENCODE …]`, and CREATE TABLE with a
+//! connector.
 
+mod completed;
+
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, FieldRef, Schema};
+use arrow::datatypes::{FieldRef, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{Connector, Health, Options, Source, SourceSpec};
-use millstream_delta::{declared_type, default_of, sql_type};
-use millstream_sql::{Error, Result, TokenReader, is_hidden};
+use millstream_delta::{declared_type, default_of};
+use millstream_sql::{Columns, Error, Result, TokenReader, is_hidden};
 
+use self::completed::{Completed, Places, completed};
 use super::create_stream::retention;
+use super::create_table::intake;
 use super::{existed, format_encode, new_name};
-use crate::catalog::{Definition, Object};
+use crate::catalog::{Definition, Intake, Object};
 use crate::error;
 use crate::event::Event;
 use crate::plan::Working;
@@ -23,10 +29,11 @@ pub(super) static CREATE_SOURCE: Statement = Statement {
     words: &[&["CREATE", "SOURCE"]],
     synopsis: concat!(
         "CREATE SOURCE [IF NOT EXISTS] name\n",
-        "  [(column type [NOT NULL] [PRIMARY KEY] [, …] [, PRIMARY KEY (column, …)] [, WATERMARK FOR column AS expression])]\n",
+        "  [([column type [NOT NULL] [PRIMARY KEY] [, …]] [, PRIMARY KEY (column, …)] [, WATERMARK FOR column AS expression])]\n",
         "  [INCLUDE topic | partition | offset | timestamp | key | headers [AS column] …]\n",
         "  WITH (connector = '…', option = value, …)\n",
-        "  [FORMAT PLAIN | UPSERT | DEBEZIUM ENCODE JSON | AVRO | PROTOBUF | CSV | PARQUET | TEXT | BYTES [(option = value, …)]];",
+        "  [FORMAT PLAIN | UPSERT | DEBEZIUM | MAXWELL | CANAL\n",
+        "   ENCODE JSON | AVRO | PROTOBUF | CSV | PARQUET | TEXT | BYTES [(option = value, …)]];",
     ),
     purpose: "define a relation whose rows come from an external system",
     pages: &["create-source"],
@@ -35,46 +42,52 @@ pub(super) static CREATE_SOURCE: Statement = Statement {
     rules: Rules::CATALOG,
 };
 
-pub(crate) async fn plan(
+pub(crate) async fn plan(session: &Session, working: &mut Working, reader: TokenReader<'_>) -> Result<Tag> {
+    plan_as(session, working, reader, Kind::Source).await
+}
+
+/// The objects that read from a connector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Source,
+    /// It keeps all rows.
+    Table,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Kind::Source => "SOURCE",
+            Kind::Table => "TABLE",
+        }
+    }
+}
+
+/// Plans CREATE SOURCE, or CREATE TABLE with a connector.
+pub(super) async fn plan_as(
     session: &Session,
     working: &mut Working,
     mut reader: TokenReader<'_>,
+    kind: Kind,
 ) -> Result<Tag> {
     let (name, exists) = new_name(working, &mut reader)?;
     if exists {
-        return Ok(existed("SOURCE", &name));
+        return Ok(existed(kind.word(), &name));
     }
     let after_name = reader.last_position().end;
-    let columns = if *reader.peek() == Token::LParen {
-        let more = more_columns(session, &reader);
-        Some(session.shared.planner.columns_beside(&mut reader, &more)?)
-    } else {
-        None
-    };
-    if let Some(columns) = &columns {
-        check_columns(&columns.schema)?;
-    }
-    let at = reader.position();
-    let included = includes(&mut reader)?;
-    if !reader.is_keyword(&["WITH"]) {
-        return Err(reader.expected("INCLUDE or WITH (connector = '…', …)"));
-    }
-    let mut options = reader.options()?;
-    format_encode::merge(included, &mut options)?;
-    format_encode::read(&mut reader, &mut options)?;
-    reader.expect_end()?;
-    let mut options = Options(options.into_iter().collect());
-    let own = own(&mut options).map_err(|error| error.at(at.clone()))?;
-    let connector =
-        super::create_sink::connector(session, &mut options).map_err(|error| error.at(at.clone()))?;
-    // A connector without source options reports itself that it has no source.
-    if !connector.source_options().is_empty() {
-        options.check(connector.source_options()).map_err(|error| error::connect(error).at(at.clone()))?;
-    }
-    let (settings, _) = session.shared.ask(|reply| Event::Settings { reply }).await?;
+    let Declared { columns, list } = declared(session, &mut reader)?;
     let key = columns.as_ref().map_or_else(Vec::new, |columns| columns.primary_key.clone());
+    // A list without columns may name the key of those that are found.
+    let has_key = !key.is_empty() || (columns.is_none() && list.is_some());
+    let table = match kind {
+        Kind::Source => None,
+        Kind::Table => Some(intake(&mut reader, has_key)?),
+    };
+    let at = reader.position();
+    let WithClause { own, connector, options, first_option } = with_clause(session, &mut reader)?;
+    let (settings, _) = session.shared.ask(|reply| Event::Settings { reply }).await?;
     let watermark = columns.as_ref().and_then(|columns| columns.watermark);
-    let spec = SourceSpec {
+    let mut spec = SourceSpec {
         name: name.to_string(),
         columns: columns.map(|columns| columns.schema),
         key,
@@ -82,38 +95,152 @@ pub(crate) async fn plan(
         max_record_bytes: settings.max_record_bytes,
         health: Health::default(),
     };
-    let source = open(session, &connector, &spec).await.map_err(|error| error.at(at.clone()))?;
-    if source.properties().foreign_columns {
-        // A restart must find the same columns.
-        let is_included = |name: &str| spec.options.get(&format!("include.{name}")).is_some();
-        let text = with_columns(reader.text(), after_name, source.schema(), is_included);
-        let mut reader = TokenReader::new(&text)?;
-        reader.expect_keyword(&["CREATE", "SOURCE"])?;
-        return Box::pin(plan(session, working, reader)).await;
+    if !session.is_recovering {
+        let checked = apart(session, &connector, &spec, |connector, spec| connector.check_source(spec)).await;
+        checked.map_err(|error| error.at(at.clone()))?;
     }
+    let found = apart(session, &connector, &spec, |connector, spec| connector.findings(spec)).await;
+    let found = found.map_err(|error| error.at(at.clone()))?;
+    let places = Places { after_name, list: list.clone(), first_option };
+    if let Some(completed) = completed(session, reader.text(), &places, &found) {
+        return plan_completed(session, working, reader.text(), completed, kind).await;
+    }
+    if spec.columns.is_none() && list.is_some() {
+        return Err(Error::invalid(format!(
+            "the column list of \"{name}\" has no columns, and connector '{}' can't find them with these options",
+            connector.name()
+        ))
+        .hint("Declare the columns.")
+        .at(list.unwrap_or(at)));
+    }
+    spec.columns = spec.columns.or(found.columns);
+    let source = apart(session, &connector, &spec, |connector, spec| connector.source(spec)).await;
+    let source = source.map_err(|error| error.at(at.clone()))?;
     check_included(&spec).map_err(|error| error.at(at.clone()))?;
-    check_changes(&spec, source.as_ref(), own.retention.is_some()).map_err(|error| error.at(at))?;
+    match table {
+        None => check_changes(&spec, source.as_ref(), own.retention.is_some()),
+        Some(intake) => check_table(&spec, source.as_ref(), &own, intake),
+    }
+    .map_err(|error| error.at(at))?;
     // Fix the columns: a second reader must have the same, even if the first file differs by then.
     let visible = source.schema().fields().iter().filter(|field| !is_hidden(field)).cloned();
     let spec = SourceSpec { columns: Some(Arc::new(Schema::new(visible.collect::<Vec<_>>()))), ..spec };
     let schema = source.schema().clone();
     let Own { rate_limit, idle_timeout, retention } = own;
     let definition =
-        Definition::Source { schema, connector, spec, rate_limit, retention, watermark, idle_timeout };
+        Definition::Source { schema, connector, spec, rate_limit, retention, watermark, idle_timeout, table };
     let object = Object { name, ddl: reader.text().to_string(), reads: Vec::<Arc<str>>::new(), definition };
     working.create(object, Some(source))?;
-    Ok(Tag::new("CREATE SOURCE"))
+    Ok(Tag::new(format!("CREATE {}", kind.word())))
 }
 
-/// Opens a source on a thread that may wait.
-async fn open(
+/// Plans a statement with the parts that its connector has found.
+async fn plan_completed(
+    session: &Session,
+    working: &mut Working,
+    written: &str,
+    completed: Completed,
+    kind: Kind,
+) -> Result<Tag> {
+    let mut reader = TokenReader::new(&completed.text)?;
+    reader.expect_keyword(&["CREATE", kind.word()])?;
+    let planned = Box::pin(plan_as(session, working, reader, kind)).await;
+    let tag = planned.map_err(|error| completed.as_written(error))?;
+    // A restart must find the same.
+    working.completed.insert(written.to_string(), completed.text);
+    Ok(tag)
+}
+
+/// A column list. Its columns may be left to the connector, beside a key and a watermark.
+struct Declared {
+    columns: Option<Columns>,
+    /// The place of its opening parenthesis, if there is a list.
+    list: Option<Range<usize>>,
+}
+
+fn declared(session: &Session, reader: &mut TokenReader<'_>) -> Result<Declared> {
+    if *reader.peek() != Token::LParen {
+        return Ok(Declared { columns: None, list: None });
+    }
+    let list = Some(reader.position());
+    if lacks_columns(reader) {
+        reader.group()?;
+        return Ok(Declared { columns: None, list });
+    }
+    let more = more_columns(session, reader);
+    let columns = session.shared.planner.columns_beside(reader, &more)?;
+    check_columns(&columns.schema)?;
+    Ok(Declared { columns: Some(columns), list })
+}
+
+/// Returns true if each item of a column list is a key or a watermark.
+fn lacks_columns(reader: &TokenReader<'_>) -> bool {
+    let mut ahead = reader.clone();
+    let mut depth = 0;
+    while !ahead.is_end() {
+        match ahead.next() {
+            Token::LParen => depth += 1,
+            Token::RParen if depth == 1 => return true,
+            Token::RParen => {
+                depth -= 1;
+                continue;
+            }
+            Token::Comma => {}
+            _ => continue,
+        }
+        let is_clause = ["PRIMARY", "WATERMARK"].iter().zip(["KEY", "FOR"]);
+        if depth == 1 && !is_clause.into_iter().any(|(first, second)| ahead.is_keyword(&[first, second])) {
+            return false;
+        }
+    }
+    false
+}
+
+/// The clauses after the column list.
+struct WithClause {
+    own: Own,
+    connector: Arc<dyn Connector>,
+    options: Options,
+    /// The position of the first option in the statement.
+    first_option: usize,
+}
+
+/// Reads `[INCLUDE …] WITH (…) [FORMAT … ENCODE …]` to the statement's end.
+fn with_clause(session: &Session, reader: &mut TokenReader<'_>) -> Result<WithClause> {
+    let at = reader.position();
+    let included = includes(reader)?;
+    if !reader.is_keyword(&["WITH"]) {
+        return Err(reader.expected("INCLUDE or WITH (connector = '…', …)"));
+    }
+    let mut ahead = reader.clone();
+    ahead.keyword(&["WITH"]);
+    ahead.symbol(Token::LParen);
+    let first_option = ahead.last_position().end;
+    let mut options = reader.options()?;
+    format_encode::merge(included, &mut options)?;
+    format_encode::read(reader, &mut options)?;
+    reader.expect_end()?;
+    let mut options = Options(options.into_iter().collect());
+    let own = own(&mut options).map_err(|error| error.at(at.clone()))?;
+    let connector =
+        super::create_sink::connector(session, &mut options).map_err(|error| error.at(at.clone()))?;
+    // A connector without source options reports itself that it has no source.
+    if !connector.source_options().is_empty() {
+        options.check(connector.source_options()).map_err(|error| error::connect(error).at(at))?;
+    }
+    Ok(WithClause { own, connector, options, first_option })
+}
+
+/// Asks a connector on a thread that may wait.
+async fn apart<T: Send + 'static>(
     session: &Session,
     connector: &Arc<dyn Connector>,
     spec: &SourceSpec,
-) -> Result<Box<dyn Source>> {
+    ask: impl FnOnce(&dyn Connector, &SourceSpec) -> millstream_connect::Result<T> + Send + 'static,
+) -> Result<T> {
     let (connector, opened) = (connector.clone(), spec.clone());
-    let opened = session.shared.handle.spawn_blocking(move || connector.source(&opened)).await;
-    opened
+    let asked = session.shared.handle.spawn_blocking(move || ask(connector.as_ref(), &opened)).await;
+    asked
         .map_err(|error| Error::bug(format!("opening source \"{}\" failed: {error}", spec.name)))?
         .map_err(error::connect)
 }
@@ -149,48 +276,6 @@ fn more_columns(session: &Session, reader: &TokenReader<'_>) -> Vec<FieldRef> {
         connector.more_columns(&options).map_err(error::connect)
     };
     read().unwrap_or_default()
-}
-
-/// Returns a statement with the declarations of its source's visible columns after the name.
-fn with_columns(
-    statement: &str,
-    after_name: usize,
-    schema: &Schema,
-    is_included: impl Fn(&str) -> bool,
-) -> String {
-    let visible = schema.fields().iter().filter(|field| !is_hidden(field) && !is_included(field.name()));
-    let columns: Vec<String> = visible
-        .map(|field| format!("{} {}", quoted(field.name()), written_type(field.data_type())))
-        .collect();
-    let (before, after) = statement.split_at_checked(after_name).unwrap_or((statement, ""));
-    format!("{before} ({}){after}", columns.join(", "))
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// Returns a type as CREATE takes it. Names of fields keep their case.
-fn written_type(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Struct(fields) => {
-            let fields: Vec<String> = fields
-                .iter()
-                .map(|field| format!("{} {}", quoted(field.name()), written_type(field.data_type())))
-                .collect();
-            format!("STRUCT<{}>", fields.join(", "))
-        }
-        DataType::List(item) => format!("{}[]", written_type(item.data_type())),
-        DataType::Map(entries, _) => match entries.data_type() {
-            DataType::Struct(fields) if fields.len() == 2 => format!(
-                "MAP({}, {})",
-                written_type(fields[0].data_type()),
-                written_type(fields[1].data_type())
-            ),
-            _ => sql_type(data_type),
-        },
-        _ => sql_type(data_type),
-    }
 }
 
 /// Fails if a column declaration is only valid in a table.
@@ -239,6 +324,23 @@ fn check_included(spec: &SourceSpec) -> Result<()> {
     }
 }
 
+/// Fails if a table can't keep what a source brings.
+fn check_table(spec: &SourceSpec, source: &dyn Source, own: &Own, intake: Intake) -> Result<()> {
+    let name = &spec.name;
+    if own.retention.is_some() {
+        return Err(Error::invalid(format!("table \"{name}\" keeps all its rows, so it has no retention"))
+            .hint("Leave retention out, or use CREATE SOURCE."));
+    }
+    match (source.properties().brings_changes, spec.key.is_empty()) {
+        (true, true) => check_changes(spec, source, false),
+        (true, false) if intake != Intake::default() => Err(Error::invalid(format!(
+            "the rows of table \"{name}\" are changed by its feed, so APPEND ONLY and ON CONFLICT have no meaning"
+        ))
+        .hint("Leave them out.")),
+        _ => Ok(()),
+    }
+}
+
 /// Fails unless the source has both a key and changes by key, or neither.
 fn check_changes(spec: &SourceSpec, source: &dyn Source, retains: bool) -> Result<()> {
     let name = &spec.name;
@@ -249,8 +351,8 @@ fn check_changes(spec: &SourceSpec, source: &dyn Source, retains: bool) -> Resul
         ))
         .hint("Declare the key: (id BIGINT PRIMARY KEY, …).")),
         (false, false) => Err(Error::unsupported("PRIMARY KEY of an append-only source").hint(
-            "Use format = 'upsert_json' or 'debezium_json' if the rows are changes by key; else leave it out, or \
-             read the source INTO a table that has it.",
+            "Use CREATE TABLE, which keeps the last row of each key. Use format = 'upsert_json' or 'debezium_json' if the \
+             rows are changes by key. Else leave it out.",
         )),
         (true, false) if retains => Err(Error::invalid(format!(
             "source \"{name}\" keeps the current row of each key, so retention can't bound them"

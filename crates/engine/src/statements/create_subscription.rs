@@ -69,7 +69,10 @@ pub(crate) fn plan(working: &mut Working, mut reader: TokenReader<'_>) -> Result
         | Definition::MaterializedView { schema, .. }
         | Definition::Stream { schema, .. } => schema.fields().len(),
         other => {
-            let kind = other.kind();
+            let kind = match other.is_source() {
+                true => "source",
+                false => other.kind(),
+            };
             return Err(Error::invalid(format!(
                 "\"{from}\" is a {kind}: a subscription is from a table, a materialized view or a stream"
             ))

@@ -1,12 +1,13 @@
-//! `CREATE TABLE [IF NOT EXISTS] name (columns, PRIMARY KEY (…)) [APPEND ONLY] [ON CONFLICT …]`
+//! `CREATE TABLE [IF NOT EXISTS] name (columns, PRIMARY KEY (…)) [APPEND ONLY] [ON CONFLICT …] [WITH (connector = …)]`
 
 use std::collections::HashSet;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
+use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Columns, Error, Result, TokenReader};
 use millstream_state::Conflict;
 
-use super::{existed, new_name};
+use super::{create_source, existed, new_name};
 use crate::catalog::{Definition, Intake, Object};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
@@ -18,16 +19,49 @@ pub(super) static CREATE_TABLE: Statement = Statement {
         "CREATE TABLE [IF NOT EXISTS] name (\n",
         "  column type [DEFAULT value] [NOT NULL] [PRIMARY KEY]\n",
         "  [, …] [, PRIMARY KEY (column, …)] [, WATERMARK FOR column AS expression]\n",
-        ") [APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE];",
+        ") [APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE]\n",
+        "  [[INCLUDE …] WITH (connector = '…', option = value, …) [FORMAT … ENCODE …]];",
     ),
     purpose: "define a table",
     pages: &["create-table"],
     begins: None,
-    run: Run::Plan(|session, working, reader| Box::pin(async move { plan(session, working, reader) })),
+    run: Run::Plan(|session, working, reader| Box::pin(async move { plan(session, working, reader).await })),
     rules: Rules::CATALOG,
 };
 
-pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
+pub(crate) async fn plan(session: &Session, working: &mut Working, reader: TokenReader<'_>) -> Result<Tag> {
+    match has_connector(&reader) {
+        true => create_source::plan_as(session, working, reader, create_source::Kind::Table).await,
+        false => plan_table(session, working, reader),
+    }
+}
+
+/// Returns true if the statement has a WITH clause.
+fn has_connector(reader: &TokenReader<'_>) -> bool {
+    let mut ahead = reader.clone();
+    ahead.keyword(&["IF", "NOT", "EXISTS"]);
+    if ahead.relation_name().is_err() {
+        return false;
+    }
+    let mut depth = 0;
+    while !ahead.is_end() {
+        if depth == 0 && (ahead.is_keyword(&["AS"]) || ahead.is_keyword(&["WITH"])) {
+            return ahead.is_keyword(&["WITH"]) && *ahead.peek_at(1) == Token::LParen;
+        }
+        // `INCLUDE key AS k` is no query.
+        if depth == 0 && ahead.is_keyword(&["INCLUDE"]) {
+            return true;
+        }
+        match ahead.next() {
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            _ => {}
+        }
+    }
+    false
+}
+
+fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let (name, exists) = new_name(working, &mut reader)?;
     if exists {
         return Ok(existed("TABLE", &name));
@@ -39,9 +73,6 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     }
     let columns = session.shared.planner.columns(&mut reader)?;
     let intake = intake(&mut reader, !columns.primary_key.is_empty())?;
-    if reader.is_keyword(&["WITH"]) {
-        return Err(Error::unsupported("a table with a connector").at(reader.position()));
-    }
     reader.expect_end()?;
     let Columns { schema, primary_key: key, watermark } = columns;
     let definition = Definition::Table { schema, key, intake, watermark };
@@ -50,7 +81,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
 }
 
 /// Reads `[APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE]`.
-fn intake(reader: &mut TokenReader<'_>, has_key: bool) -> Result<Intake> {
+pub(super) fn intake(reader: &mut TokenReader<'_>, has_key: bool) -> Result<Intake> {
     let append_only = reader.keyword(&["APPEND", "ONLY"]);
     let at = reader.position();
     if !reader.keyword(&["ON", "CONFLICT"]) {

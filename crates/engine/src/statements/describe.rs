@@ -79,7 +79,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     });
     let keeps = match &object.definition {
         Definition::Table { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. } => true,
-        Definition::Source { retention, .. } => is_feed || retention.is_some(),
+        Definition::Source { retention, table, .. } => is_feed || retention.is_some() || table.is_some(),
         _ => false,
     };
     match keeps && session.shared.recovered.get().is_none() {

@@ -1,4 +1,4 @@
-//! `FORMAT PLAIN | UPSERT | DEBEZIUM ENCODE JSON | CSV | … [(option = value, …)]`: RisingWave's syntax for
+//! `FORMAT PLAIN | UPSERT | DEBEZIUM | MAXWELL | CANAL ENCODE JSON | CSV | … [(option = value, …)]`: RisingWave's syntax for
 //! the option `format`, after WITH.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -73,11 +73,14 @@ fn clause(reader: &mut TokenReader<'_>) -> Result<Settings> {
         ("PLAIN", "PROTOBUF") => "protobuf",
         ("UPSERT", "JSON") => "upsert_json",
         ("UPSERT", "AVRO") => "upsert_avro",
+        ("UPSERT", "PROTOBUF") => "upsert_protobuf",
         ("DEBEZIUM", "JSON") => "debezium_json",
         ("DEBEZIUM", "AVRO") => "debezium_avro",
+        ("MAXWELL", "JSON") => "maxwell_json",
+        ("CANAL", "JSON") => "canal_json",
         _ => {
             return Err(Error::unsupported(format!("FORMAT {format} ENCODE {encode}"))
-                .hint("There is FORMAT PLAIN with ENCODE JSON, AVRO, PROTOBUF, CSV, PARQUET, TEXT or BYTES, and FORMAT UPSERT or DEBEZIUM with ENCODE JSON or AVRO.")
+                .hint("There is FORMAT PLAIN with ENCODE JSON, AVRO, PROTOBUF, CSV, PARQUET, TEXT or BYTES, FORMAT UPSERT or DEBEZIUM with ENCODE JSON or AVRO, in sinks FORMAT UPSERT ENCODE PROTOBUF, and FORMAT MAXWELL or CANAL with ENCODE JSON.")
                 .at(at));
         }
     };

@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::sql_type;
 use millstream_sql::{Error, Result, SYSTEM_SCHEMAS, TokenReader, routine_name};
 
-use crate::catalog::Definition;
+use crate::catalog::{Definition, Object};
 use crate::error;
 use crate::event::{Event, ObjectStatus};
 use crate::secrets::without_secrets;
@@ -171,8 +171,11 @@ fn show_create(session: &Session, reader: &mut TokenReader<'_>) -> Result<Respon
 async fn show_objects(session: &Session, kind: &str, wanted: Wanted) -> Result<Response> {
     let catalog = session.shared.catalog();
     let mut statuses = session.shared.ask(|reply| Event::Status { reply }).await?;
-    statuses
-        .retain(|status| catalog.find(&status.name).is_some_and(|object| object.definition.kind() == kind));
+    // A table that a connector fills is listed as a table, and as a source.
+    let is_wanted = |object: &Arc<Object>| {
+        object.definition.kind() == kind || (kind == "source" && object.definition.is_source())
+    };
+    statuses.retain(|status| catalog.find(&status.name).is_some_and(is_wanted));
     let number = |value: fn(&ObjectStatus) -> Option<u64>| -> ArrayRef {
         Arc::new(Int64Array::from_iter(statuses.iter().map(|status| value(status).map(|n| n as i64))))
     };

@@ -23,8 +23,15 @@ pub(super) fn plan(
     let at = reader.last_position();
     let object = working.catalog.get(&table).map_err(|error| error.at(at.clone()))?;
     if !matches!(object.definition, Definition::Table { .. }) {
-        let kind = object.definition.kind();
-        return Err(Error::invalid(format!("\"{table}\" is a {kind}: a sink goes INTO a table")).at(at));
+        return Err(match object.definition.is_source() {
+            true => Error::invalid(format!("the rows of \"{table}\" come from its connector alone"))
+                .hint("Create a table without a connector, and deliver INTO that."),
+            false => {
+                let kind = object.definition.kind();
+                Error::invalid(format!("\"{table}\" is a {kind}: a sink goes INTO a table"))
+            }
+        }
+        .at(at));
     }
     let columns = if *reader.peek() == Token::LParen {
         format!("({})", &reader.text()[reader.group()?])

@@ -118,16 +118,21 @@ impl Transaction {
     async fn target(&mut self, shared: &Shared, name: &str) -> Result<(Arc<str>, PinnedTable)> {
         let catalog = shared.catalog();
         let object = catalog.find(name);
-        let kind = object.map(|object| object.definition.kind());
+        let kind = object.map(|object| match object.definition.is_source() {
+            true => "source",
+            false => object.definition.kind(),
+        });
         let columns = object.and_then(|object| object.definition.schema()).map(|now| now.fields().len());
         let view = self.view(shared).await?;
         match (view.begun.tables.get_key_value(name), kind) {
+            // The snapshot has the current rows of sources, too.
+            (_, Some("source")) => Err(Error::unsupported("INSERT into a source inside a transaction").hint(
+                "COMMIT first: INSERT into a source, or into a table with a connector, takes effect at once.",
+            )),
             (Some((_, table)), Some("table")) if columns != Some(table.schema.fields().len()) => {
                 Err(altered(name))
             }
             (Some((name, table)), _) => Ok((name.clone(), table.clone())),
-            (None, Some("source")) => Err(Error::unsupported("INSERT into a source inside a transaction")
-                .hint("COMMIT first: INSERT into a source takes effect at once.")),
             (None, Some("table")) => {
                 Err(Error::external(format!("table \"{name}\" was created after the transaction began"))
                     .hint("Use ROLLBACK and start again.")

@@ -4,7 +4,10 @@ use millstream_engine::Engine;
 use millstream_testkit::drive::{
     self, Result, ensure, expect, expect_soon, lines, run, run_all, within_a_minute,
 };
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 
+use super::machine::Machine;
 use super::{Scenario, folder, write};
 
 pub const ALL: &[Scenario] = &[
@@ -12,6 +15,7 @@ pub const ALL: &[Scenario] = &[
     ("new_files_while_running", || drive::block_on(new_files())),
     ("bad_rows_are_counted_and_the_rest_is_taken", || drive::block_on(bad_rows())),
     ("columns_are_read_as_soon_as_someone_looks_at_them", || drive::block_on(columns())),
+    ("a_start_needs_no_file_that_its_columns_were_found_in", || drive::block_on(found_columns())),
     ("results_arrive_in_a_file", || drive::block_on(to_a_file())),
 ];
 
@@ -173,6 +177,67 @@ async fn columns() -> Result<()> {
         engine.stop().await.map_err(|error| error.to_string())?;
     }
     Ok(())
+}
+
+/// The statement keeps the columns, the format and the delimiter that it was created with.
+async fn found_columns() -> Result<()> {
+    let mut machine = Machine::start(Engine::builder)?;
+    let mut random = SmallRng::seed_from_u64(2);
+    for (file, text, bounded) in [
+        ("a.json", "{\"id\": 1, \"v\": \"x\"}\n", false),
+        ("a.tsv", "id\tv\n1\tx\n", false),
+        ("a.csv", "id,v\n1,x\n", true),
+    ] {
+        let (folder, name) = (folder()?, file.split('.').next_back().unwrap_or_default());
+        write(folder.path(), file, text)?;
+        let glob = if bounded { "/*" } else { "" };
+        let source = format!(
+            "CREATE SOURCE {name} WITH (connector = 'file', path = '{}{glob}', bounded = {bounded})",
+            folder.path().display()
+        );
+        let view = format!("CREATE MATERIALIZED VIEW of_{name} AS SELECT id, v FROM {name}");
+        run_all(&mut machine.session(), &[&source, &view]).await?;
+        let rows = format!("SELECT * FROM of_{name}");
+        expect_soon(&mut machine.session(), &rows, &["1|x"]).await?;
+        run(&mut machine.session(), "CHECKPOINT").await?;
+        // The next start replays the statement of another source.
+        std::fs::remove_file(folder.path().join(file)).map_err(|error| error.to_string())?;
+        machine.crash(&mut random).await?;
+        expect(&mut machine.session(), &rows, &["1|x"]).await?;
+        let shown = lines(&mut machine.session(), &format!("SHOW CREATE {name}")).await?.join("");
+        ensure(shown.contains("(\"id\" BIGINT, \"v\" TEXT) WITH (format = '"), || shown.clone())?;
+    }
+    // A path that is gone keeps its source waiting, and nothing else.
+    let folder = folder()?;
+    let (here, away) = (folder.path().join("in"), folder.path().join("out"));
+    std::fs::create_dir(&here).map_err(|error| error.to_string())?;
+    write(&here, "a.json", "{\"id\": 1}\n")?;
+    let source = format!(
+        "CREATE SOURCE gone (id INT) WITH (connector = 'file', path = '{}', format = 'json')",
+        here.display()
+    );
+    let view = "CREATE MATERIALIZED VIEW of_gone AS SELECT id FROM gone";
+    run_all(&mut machine.session(), &[&source, view]).await?;
+    expect_soon(&mut machine.session(), "SELECT * FROM of_gone", &["1"]).await?;
+    run(&mut machine.session(), "CHECKPOINT").await?;
+    std::fs::rename(&here, &away).map_err(|error| error.to_string())?;
+    machine.crash(&mut random).await?;
+    expect(&mut machine.session(), "SELECT * FROM of_gone", &["1"]).await?;
+    let status = "SELECT status FROM millstream.sources WHERE name = 'gone'";
+    expect_soon(&mut machine.session(), status, &["restarting"]).await?;
+    write(&away, "b.json", "{\"id\": 2}\n")?;
+    std::fs::rename(&away, &here).map_err(|error| error.to_string())?;
+    expect_soon(&mut machine.session(), "SELECT * FROM of_gone", &["1", "2"]).await?;
+    // Before any checkpoint the journal has the statement.
+    write(folder.path(), "c.json", "{\"id\": 1}\n")?;
+    let source =
+        format!("CREATE SOURCE s WITH (connector = 'file', path = '{}/c*')", folder.path().display());
+    run(&mut machine.session(), &source).await?;
+    std::fs::remove_file(folder.path().join("c.json")).map_err(|error| error.to_string())?;
+    machine.crash(&mut random).await?;
+    let shown = lines(&mut machine.session(), "SHOW CREATE s").await?.join("");
+    ensure(shown.contains("(\"id\" BIGINT) WITH (format = 'json'"), || shown.clone())?;
+    machine.engine.stop().await.map_err(|error| error.to_string())
 }
 
 async fn to_a_file() -> Result<()> {

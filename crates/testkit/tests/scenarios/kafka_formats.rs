@@ -343,9 +343,9 @@ async fn client() -> Result<()> {
     let subject = "a b/c";
     ensure(anonymous.latest(subject).await.map_err(said)?.is_none(), || "a subject is there".into())?;
     ensure(anonymous.schema(7).await.map_err(said)?.is_none(), || "a schema is there".into())?;
-    let first = anonymous.register(subject, "\"int\"").await.map_err(said)?;
-    let second = anonymous.register(subject, "\"long\"").await.map_err(said)?;
-    let again = anonymous.register(subject, "\"int\"").await.map_err(said)?;
+    let first = anonymous.register(subject, "AVRO", "\"int\"").await.map_err(said)?;
+    let second = anonymous.register(subject, "AVRO", "\"long\"").await.map_err(said)?;
+    let again = anonymous.register(subject, "AVRO", "\"int\"").await.map_err(said)?;
     ensure(first == again && first != second, || format!("the ids are {first}, {second}, {again}"))?;
     let latest = anonymous.latest(subject).await.map_err(said)?.map(|latest| (latest.id, latest.text));
     ensure(latest == Some((second, "\"long\"".into())), || format!("the latest is {latest:?}"))?;

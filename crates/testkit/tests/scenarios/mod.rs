@@ -32,6 +32,7 @@ mod into_tables;
 mod kafka;
 mod kafka_formats;
 mod kafka_sink;
+mod kafka_tables;
 mod kept_state;
 mod library;
 mod machine;
@@ -108,6 +109,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(kafka::ALL);
     all.extend_from_slice(kafka_formats::ALL);
     all.extend_from_slice(kafka_sink::ALL);
+    all.extend_from_slice(kafka_tables::ALL);
     all.extend_from_slice(kept_state::ALL);
     all.extend_from_slice(library::ALL);
     all.extend_from_slice(memory::ALL);

@@ -17,7 +17,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::by_key::PRIMARY_KEY;
 use crate::formats::{Compression, Format, OP_FIELD, check_columns, json, parquet, text_columns};
-use crate::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use crate::{Connector, Error, Findings, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
 use intake::{Intake, Order, Settings};
 use on_change::OnChange;
 use paths::Paths;
@@ -204,17 +204,8 @@ impl Connector for Files {
             ));
         }
         let paths = Paths::from_options(&spec.options)?;
-        let needs_file = paths.typical_name().is_none() && spec.options.get("format").is_none();
-        let first = match needs_file || spec.columns.is_none() || (settings.bounded && paths.is_glob()) {
-            true => first_file(&spec.options)?,
-            false => None,
-        };
-        if first.is_none() && settings.bounded && paths.is_glob() {
-            let path = spec.options.get("path").unwrap_or_default();
-            return Err(Error::Invalid(format!(
-                "no file matches '{path}', and with bounded = 'true' none can appear later: check the pattern"
-            )));
-        }
+        // A start again doesn't need the first file: its statement has the columns and the format.
+        let first = if needs_file(&paths, spec) { first_file(&spec.options)? } else { None };
         let name = paths.typical_name().or(first.as_deref()).unwrap_or_default();
         let format = Format::from_options(&spec.options, name)?;
         if grows && (matches!(format, Format::Parquet) || Compression::of(name).is_some()) {
@@ -224,13 +215,56 @@ impl Connector for Files {
         }
         let columns = match &spec.columns {
             Some(columns) => columns.clone(),
-            None => infer(&format, first.as_deref(), spec)?,
+            None if matches!(format, Format::Text) => text_columns(),
+            None => infer(&format, first_file(&spec.options)?.as_deref(), spec)?,
         };
         check_columns(&format, &columns, spec)?;
         let key = spec.key.clone();
         let layout = Arc::new(Layout::new(format, columns, key, spec.max_record_bytes, grows));
         let intake = Intake::new(settings.clone(), layout.clone(), paths);
         Ok(Box::new(source::FileSource::new(layout, settings, intake)))
+    }
+
+    fn findings(&self, spec: &SourceSpec) -> Result<Findings> {
+        let paths = Paths::from_options(&spec.options)?;
+        let needs_file = needs_file(&paths, spec);
+        let is_text = spec.options.get("format").is_some_and(|format| format.eq_ignore_ascii_case("text"));
+        if !needs_file && (spec.columns.is_some() || is_text) {
+            return Ok(Findings::default());
+        }
+        let first = first_file(&spec.options)?;
+        let name = paths.typical_name().or(first.as_deref()).unwrap_or_default();
+        let format = Format::from_options(&spec.options, name)?;
+        let mut findings = Findings::default();
+        if needs_file && first.is_some() {
+            findings.options.push(("format".into(), format.name().into()));
+            // A file's name may say it.
+            let delimiter = match &format {
+                Format::Csv(csv) if csv.delimiter == b'\t' => spec.options.get("delimiter").xor(Some("\\t")),
+                _ => None,
+            };
+            findings.options.extend(delimiter.map(|delimiter| ("delimiter".into(), delimiter.into())));
+        }
+        if spec.columns.is_none() && matches!(format, Format::Csv(_) | Format::Json | Format::Parquet) {
+            let columns = infer(&format, first.as_deref(), spec)?;
+            // Parquet's nested types have names of their own, which a declaration loses.
+            let is_declarable = !matches!(format, Format::Parquet)
+                || columns.fields().iter().all(|field| !field.data_type().is_nested());
+            findings.columns = is_declarable.then_some(columns);
+        }
+        Ok(findings)
+    }
+
+    fn check_source(&self, spec: &SourceSpec) -> Result<()> {
+        let paths = Paths::from_options(&spec.options)?;
+        paths.check_exists()?;
+        if settings(spec)?.bounded && paths.is_glob() && first_file(&spec.options)?.is_none() {
+            let path = spec.options.get("path").unwrap_or_default();
+            return Err(Error::Invalid(format!(
+                "no file matches '{path}', and with bounded = 'true' none can appear later: check the pattern"
+            )));
+        }
+        Ok(())
     }
 
     fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
@@ -267,6 +301,11 @@ fn settings(spec: &SourceSpec) -> Result<Settings> {
     })
 }
 
+/// Returns true if the name of the first file says the format.
+fn needs_file(paths: &Paths, spec: &SourceSpec) -> bool {
+    paths.typical_name().is_none() && spec.options.get("format").is_none()
+}
+
 /// Returns the first file by name.
 fn first_file(options: &crate::Options) -> Result<Option<Arc<str>>> {
     let mut first: Option<Arc<str>> = None;
@@ -282,9 +321,6 @@ fn first_file(options: &crate::Options) -> Result<Option<Arc<str>>> {
 
 /// Returns the columns of a source whose statement declares none.
 fn infer(format: &Format, first: Option<&str>, spec: &SourceSpec) -> Result<SchemaRef> {
-    if matches!(format, Format::Text) {
-        return Ok(text_columns());
-    }
     let Some(path) = first else {
         return Err(Error::Invalid(format!(
             "source '{}' declares no columns, and there is no file yet to find them in: declare its columns",

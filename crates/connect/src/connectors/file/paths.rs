@@ -37,8 +37,20 @@ pub(super) struct Paths {
 #[derive(Debug)]
 enum Kind {
     File(String),
-    Directory { path: String, recursive: bool },
-    Glob { base: String, whole: Pattern, parts: Vec<String> },
+    Directory {
+        path: String,
+        recursive: bool,
+    },
+    /// A file or a directory that isn't there yet, or no longer.
+    Missing {
+        path: String,
+        recursive: bool,
+    },
+    Glob {
+        base: String,
+        whole: Pattern,
+        parts: Vec<String>,
+    },
 }
 
 #[derive(Debug)]
@@ -65,9 +77,18 @@ pub(super) fn refuse_url(path: &str) -> Result<()> {
     )))
 }
 
+impl Kind {
+    /// Returns the kind of a path without a pattern.
+    fn of(path: &str, recursive: bool) -> io::Result<Kind> {
+        Ok(match fs::metadata(path)?.is_dir() {
+            true => Kind::Directory { path: directory_prefix(path), recursive },
+            false => Kind::File(path.to_string()),
+        })
+    }
+}
+
 impl Paths {
-    /// Evaluates the options `path`, `match_pattern` and `recursive`. Fails for a path that doesn't exist,
-    /// and suggests similar ones.
+    /// Evaluates the options `path`, `match_pattern` and `recursive`.
     pub fn from_options(options: &Options) -> Result<Paths> {
         let path = options.require("path")?;
         refuse_url(path)?;
@@ -79,18 +100,28 @@ impl Paths {
         let kind = if path.contains(['*', '?', '[']) && !Path::new(path).exists() {
             parse_glob(path)?
         } else {
-            let found = fs::metadata(path).map_err(|error| missing(path, &error))?;
-            match found.is_dir() {
-                true => Kind::Directory { path: directory_prefix(path), recursive },
-                false => Kind::File(path.to_string()),
-            }
+            Kind::of(path, recursive).unwrap_or_else(|_| Kind::Missing { path: path.into(), recursive })
         };
         Ok(Paths { kind, names, directories: HashMap::new(), listings: 0 })
+    }
+
+    /// Fails for a path that doesn't exist, and suggests similar ones.
+    pub fn check_exists(&self) -> Result<()> {
+        match &self.kind {
+            Kind::Missing { path, recursive } => {
+                Kind::of(path, *recursive).map(drop).map_err(|error| missing(path, &error))
+            }
+            Kind::Glob { base, .. } if !base.is_empty() => {
+                fs::metadata(base).map(drop).map_err(|error| missing(base, &error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns the name whose extension may determine the format; `None` if only the files can.
     pub fn typical_name(&self) -> Option<&str> {
         match (&self.kind, &self.names) {
+            (Kind::File(path) | Kind::Missing { path, .. }, _) if self.names.is_none() => Some(path),
             (Kind::File(path), _) => Some(path),
             (_, Some(names)) if names.as_str().contains('.') => Some(names.as_str()),
             (Kind::Glob { whole, .. }, _)
@@ -123,7 +154,12 @@ impl Paths {
             self.directories.clear();
         }
         self.listings += 1;
+        if let Kind::Missing { path, recursive } = &self.kind {
+            let found = Kind::of(path, *recursive);
+            self.kind = found.map_err(|error| io::Error::new(error.kind(), format!("'{path}': {error}")))?;
+        }
         let mut open = match &self.kind {
+            Kind::Missing { .. } => return Ok(()),
             Kind::File(path) => {
                 visit(path.as_str().into());
                 return Ok(());
@@ -208,7 +244,7 @@ impl Paths {
 
     fn descends(&self, name: &str, depth: usize) -> bool {
         match &self.kind {
-            Kind::File(_) => false,
+            Kind::File(_) | Kind::Missing { .. } => false,
             Kind::Directory { recursive, .. } => *recursive,
             Kind::Glob { parts, .. } => {
                 let free = parts.iter().take(depth + 1).any(|part| part == "**");
@@ -260,9 +296,6 @@ fn parse_glob(path: &str) -> Result<Kind> {
     let parts: Vec<&str> = path.split('/').collect();
     let first = parts.iter().position(|part| part.contains(['*', '?', '['])).unwrap_or(parts.len());
     let base = parts[..first].iter().map(|part| format!("{part}/")).collect::<String>();
-    if !base.is_empty() {
-        fs::metadata(&base).map_err(|error| missing(&base, &error))?;
-    }
     let whole = pattern("path", path)?;
     Ok(Kind::Glob { base, whole, parts: parts[first..].iter().map(|part| part.to_string()).collect() })
 }
@@ -418,7 +451,7 @@ mod tests {
         let root = dir.path().to_str().unwrap();
         let fails = |path: &str| {
             let options = Options([("path".to_string(), format!("{root}/{path}"))].into());
-            Paths::from_options(&options).unwrap_err().to_string()
+            Paths::from_options(&options).and_then(|paths| paths.check_exists()).unwrap_err().to_string()
         };
         let error = fails("oders/2024.csv");
         assert!(error.contains(&format!("Did you mean '{root}/orders'?")), "{error}");

@@ -15,13 +15,35 @@ const COLUMNS_MAX: usize = 10_000;
 /// Returns the columns of a schema, which is a record or a union of a record and null.
 pub(crate) fn columns(schema: &AvroSchema) -> Result<SchemaRef, String> {
     let mut walk = Walk { schema, columns: 0 };
-    match walk.data_type(schema.root(), 0)? {
-        DataType::Struct(fields) if !fields.is_empty() => Ok(Arc::new(Schema::new(fields))),
-        DataType::Struct(_) => Err("the schema is a record without fields, which has no columns".to_string()),
-        _ => Err(format!(
+    columns_of(walk.data_type(schema.root(), 0)?).unwrap_or_else(|| {
+        Err(format!(
             "the schema is {}, but a record was expected: declare one column",
             schema.name(schema.root())
-        )),
+        ))
+    })
+}
+
+/// Returns the columns of the rows in Debezium's envelopes: those of its field `after`.
+pub(crate) fn columns_after(schema: &AvroSchema) -> Result<SchemaRef, String> {
+    let fields = match &schema.get(schema.root()).kind {
+        Kind::Record { fields, .. } => fields.as_slice(),
+        _ => &[],
+    };
+    let after = fields.iter().find(|(name, _)| name == "after");
+    let (_, after) = after.ok_or("the schema has no field 'after', which Debezium's envelopes have")?;
+    let mut walk = Walk { schema, columns: 0 };
+    let found = columns_of(walk.data_type(*after, 0)?);
+    found.unwrap_or_else(|| Err("the field 'after' is no record".to_string()))
+}
+
+/// Returns the fields of a record as columns; `None` for other types.
+fn columns_of(data_type: DataType) -> Option<Result<SchemaRef, String>> {
+    match data_type {
+        DataType::Struct(fields) if !fields.is_empty() => Some(Ok(Arc::new(Schema::new(fields)))),
+        DataType::Struct(_) => {
+            Some(Err("the schema is a record without fields, which has no columns".to_string()))
+        }
+        _ => None,
     }
 }
 

@@ -4,7 +4,7 @@ use arrow::datatypes::{DataType, FieldRef, Fields, TimeUnit};
 use millstream_delta::sql_type;
 
 use super::schema::{AvroSchema, Kind, Logical, TypeId};
-use crate::formats::target::per_second;
+use crate::formats::target::{is_parsed, per_second};
 
 /// Most parts of a plan: the branches of unions multiply.
 const PARTS_MAX: usize = 100_000;
@@ -37,6 +37,8 @@ pub(crate) enum Plan {
     },
     /// A text, as TEXT or BYTEA.
     Text,
+    /// A text that is a date, a time or a number.
+    Parsed,
     /// Bytes, or a fixed number of them, as TEXT or BYTEA.
     Bytes {
         size: Option<usize>,
@@ -209,6 +211,7 @@ fn leaf(kind: &Kind, logical: Option<Logical>, to: &DataType) -> Option<Plan> {
         (Kind::Fixed(_), to) if logical == Some(Logical::Uuid) && to.is_string() => Some(Plan::Uuid),
         (Kind::Fixed(_), DataType::Interval(_)) if logical == Some(Logical::Duration) => Some(Plan::Duration),
         (Kind::String, to) if to.is_string() || to.is_binary() => Some(Plan::Text),
+        (Kind::String, to) if is_parsed(to) => Some(Plan::Parsed),
         (Kind::Bytes, to) if to.is_string() && logical.is_none() => Some(Plan::Bytes { size: None }),
         (Kind::Bytes | Kind::Fixed(_), to) if to.is_binary() => Some(Plan::Bytes { size: size(kind) }),
         (Kind::Enum(symbols), to) if to.is_string() => Some(Plan::Enum(symbols.clone())),

@@ -35,6 +35,7 @@ pub(crate) fn read(
                 None => Err(to.too_large(&value.to_string())),
             }
         }
+        Plan::Parsed => to.push_parsed(input.text()?),
         Plan::Decimal { size, scale } => {
             let bytes = sized(input, *size)?;
             let value = number(bytes).ok_or_else(|| {

@@ -308,6 +308,7 @@ fn logical(object: &Map<String, Value>, kind: &Kind) -> Option<Logical> {
             let (precision, scale) = (number("precision")?, number("scale").unwrap_or(0));
             (precision >= 1 && scale <= precision).then_some(Logical::Decimal { precision, scale })
         }
+        (Kind::String, "io.debezium.time.ZonedTimestamp") => Some(Logical::Timestamp(Microsecond)),
         (Kind::String, "uuid") | (Kind::Fixed(16), "uuid") => Some(Logical::Uuid),
         (Kind::Fixed(12), "duration") => Some(Logical::Duration),
         _ => None,

@@ -298,3 +298,35 @@ fn a_schema_evolves() {
     let found = decode_run(&decoder("\"int\"", &only), run_of(&[hex("0e")])).unwrap();
     assert_eq!(found.columns[0].as_primitive::<Int64Type>().value(0), 7);
 }
+
+#[test]
+fn texts_become_times_and_numbers() {
+    let schema = r#"{"type": "record", "name": "r", "fields": [
+        {"name": "at", "type": {"type": "string", "connect.name": "io.debezium.time.ZonedTimestamp"}},
+        {"name": "price", "type": "string"}]}"#;
+    let parsed = AvroSchema::parse(schema, &[]).unwrap();
+    let zoned = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    assert_eq!(*columns(&parsed).unwrap().field(0).data_type(), zoned);
+    let texts = |at: &str, price: &str| {
+        let text = |text: &str| [&[(text.len() * 2) as u8][..], text.as_bytes()].concat();
+        [text(at), text(price)].concat()
+    };
+    let columns = schema_of(&[("at", zoned), ("price", DataType::Decimal128(10, 3))]);
+    let data = [
+        texts("2026-01-31T12:00:00.000005+02:00", "-12.5"),
+        texts("2026-01-31", "7"),
+        texts("noon", "7"),
+        texts("2026-01-31T12:00:00Z", "1.2345"),
+        texts("2026-01-31T12:00:00Z", ""),
+    ];
+    let (rows, bad) = decoded(schema, &columns, &data);
+    assert_eq!(rows, ["2026-01-31T10:00:00.000005Z|-12.500", "2026-01-31T00:00:00Z|7.000"]);
+    for (reason, part) in bad.iter().zip([
+        "field 'at' is 'noon', but the column is TIMESTAMPTZ(6)",
+        "which doesn't fit NUMERIC(10, 3)",
+        "field 'price' is '', but the column is NUMERIC(10, 3)",
+    ]) {
+        assert!(reason.contains(part), "{reason}");
+    }
+    assert_eq!(bad.len(), 3);
+}

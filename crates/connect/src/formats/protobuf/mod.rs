@@ -7,6 +7,7 @@
 
 pub(crate) mod columns;
 pub(crate) mod decoder;
+pub(crate) mod encoder;
 mod parser;
 mod plan;
 mod read;

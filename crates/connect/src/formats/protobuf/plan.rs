@@ -4,6 +4,7 @@ use arrow::datatypes::{DataType, Fields, IntervalUnit};
 use millstream_delta::sql_type;
 
 use super::schema::{FieldType, Label, ProtoSchema, Scalar, TypeId, ValueType};
+use crate::formats::target::is_parsed;
 
 /// How a message becomes a row, or a STRUCT: the field of each column, if the message has it.
 #[derive(Debug)]
@@ -124,7 +125,7 @@ fn fits(scalar: Scalar, to: &DataType) -> bool {
     match scalar {
         Scalar::Double | Scalar::Float => to.is_floating(),
         Scalar::Bool => *to == DataType::Boolean,
-        Scalar::String => to.is_string() || to.is_binary(),
+        Scalar::String => to.is_string() || to.is_binary() || is_parsed(to),
         Scalar::Bytes => to.is_binary(),
         _ => to.is_integer() || to.is_floating() || to.is_decimal(),
     }

@@ -353,6 +353,9 @@ fn read_other(scalar: Scalar, raw: Raw<'_>, to: &mut Target) -> Result<(), Wrong
         (Scalar::String | Scalar::Bytes, Raw::Bytes(bytes), Values::Bytes(values)) => {
             values.append_value(bytes)
         }
+        // An absent text is an empty one.
+        (Scalar::String, Raw::Bytes([]), _) => return to.push_null(),
+        (Scalar::String, Raw::Bytes(bytes), _) => return to.push_parsed(text(bytes)?),
         _ => return Err(Wrong::new("has another wire type than its type in the schema")),
     }
     Ok(())

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{ListArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Fields, Int32Type, Schema, SchemaRef, TimeUnit};
 
 use super::columns::columns;
 use super::decoder::ProtobufDecoder;
+use super::encoder::ProtobufEncoder;
 use super::schema::{Label, ProtoSchema, Scalar};
 use crate::formats::fixture::{check_damage, decoded_by, hex};
 use crate::formats::schemas::Schemas;
@@ -186,4 +188,150 @@ fn random_damage_gives_rows_or_bad_rows() {
             let _ = ProtoSchema::parse(text, &[]);
         }
     });
+}
+
+/// Returns a relation with a column of each kind of type.
+fn all_types() -> RecordBatch {
+    let place = Fields::from(vec![
+        Field::new("city", DataType::Utf8View, true),
+        Field::new("zips", DataType::new_list(DataType::Int32, true), true),
+    ]);
+    let json = r#"{"id": -7, "small": -300, "big": 18446744073709551615, "ratio": 0.5, "weight": -1e300, "ok": true,
+        "name": "Grüße", "raw": "00ff", "price": 12.50, "on": "2026-01-31", "at": "2026-01-31T12:00:00.005Z",
+        "before": "1969-12-31T23:59:59.999999", "tags": ["a", "b"], "numbers": [1, -2], "flags": [true],
+        "counts": {"x": 1, "y": -1}, "place": {"city": "Bonn", "zips": [53111]}, "places": [{"city": "Ulm"}, {}]}
+        {"id": 0, "tags": [], "counts": {}}"#;
+    let instant = |zone: Option<&str>| DataType::Timestamp(TimeUnit::Microsecond, zone.map(Into::into));
+    let counts =
+        vec![Field::new("key", DataType::Utf8View, false), Field::new("value", DataType::Int64, true)];
+    let counts = Field::new("entries", DataType::Struct(Fields::from(counts)), false);
+    let fields = [
+        ("id", DataType::Int64),
+        ("small", DataType::Int16),
+        ("big", DataType::UInt64),
+        ("ratio", DataType::Float32),
+        ("weight", DataType::Float64),
+        ("ok", DataType::Boolean),
+        ("name", DataType::Utf8View),
+        ("raw", DataType::BinaryView),
+        ("price", DataType::Decimal128(10, 2)),
+        ("on", DataType::Date32),
+        ("at", instant(Some("UTC"))),
+        ("before", instant(None)),
+        ("tags", DataType::new_list(DataType::Utf8View, true)),
+        ("numbers", DataType::new_list(DataType::Int32, true)),
+        ("flags", DataType::new_list(DataType::Boolean, true)),
+        ("counts", DataType::Map(Arc::new(counts), false)),
+        ("place", DataType::Struct(place.clone())),
+        ("places", DataType::new_list(DataType::Struct(place), true)),
+    ];
+    let fields = fields.map(|(name, of)| Field::new(name, of, name != "id"));
+    let schema = Arc::new(Schema::new(fields.to_vec()));
+    let mut reader = arrow::json::ReaderBuilder::new(schema).build(json.as_bytes()).unwrap();
+    reader.next().unwrap().unwrap()
+}
+
+#[test]
+fn rows_are_written_with_their_schema() {
+    let rows = all_types();
+    let encoder = ProtobufEncoder::new(&rows.schema(), "Row").unwrap();
+    assert_eq!(
+        encoder.schema_text(),
+        r#"syntax = "proto3";
+
+import "google/protobuf/timestamp.proto";
+
+message Row {
+  message place_type {
+    optional string city = 1;
+    repeated int32 zips = 2;
+  }
+  message places_type {
+    optional string city = 1;
+    repeated int32 zips = 2;
+  }
+  int64 id = 1;
+  optional int32 small = 2;
+  optional uint64 big = 3;
+  optional float ratio = 4;
+  optional double weight = 5;
+  optional bool ok = 6;
+  optional string name = 7;
+  optional bytes raw = 8;
+  optional string price = 9;
+  optional string on = 10;
+  optional google.protobuf.Timestamp at = 11;
+  optional google.protobuf.Timestamp before = 12;
+  repeated string tags = 13;
+  repeated int32 numbers = 14;
+  repeated bool flags = 15;
+  map<string, int64> counts = 16;
+  optional place_type place = 17;
+  repeated places_type places = 18;
+}
+"#
+    );
+    // Our reader, which reads what Google's writes, finds the same values.
+    let schema = ProtoSchema::parse(encoder.schema_text(), &[]).unwrap();
+    let columns = columns(&schema, schema.root(None).unwrap()).unwrap();
+    let (found, bad) = decoded(encoder.schema_text(), &columns, &encoder.encode(&rows).unwrap());
+    assert_eq!(bad, Vec::<String>::new());
+    assert_eq!(
+        found,
+        [
+            "-7|-300|18446744073709551615|0.5|-1e300|true|Grüße|00ff|12.50|2026-01-31|2026-01-31T12:00:00.005Z|\
+             1969-12-31T23:59:59.999999Z|[a, b]|[1, -2]|[true]|{x: 1, y: -1}|{city: Bonn, zips: [53111]}|\
+             [{city: Ulm, zips: []}, {city: NULL, zips: []}]",
+            "0|NULL|NULL|NULL|NULL|NULL|NULL|NULL|NULL|NULL|NULL|NULL|[]|[]|[]|{}|NULL|[]",
+        ]
+    );
+}
+
+#[test]
+fn columns_that_messages_cannot_hold_are_refused() {
+    let new = |name: &str, of: DataType| ProtobufEncoder::new(&only(name, of), "Row");
+    let error = |name: &str, of: DataType| new(name, of).unwrap_err().to_string();
+    let list = DataType::new_list(DataType::new_list(DataType::Int32, true), true);
+    assert!(error("x", list).contains("column 'x' has type INT[][], which Protobuf can't hold"));
+    assert!(error("a b", DataType::Int32).contains("column 'a b' has a name that Protobuf doesn't take"));
+    let two = |names: [&str; 2], of: DataType| {
+        let fields = names.map(|name| Field::new(name, of.clone(), true)).to_vec();
+        ProtobufEncoder::new(&Arc::new(Schema::new(fields)), "Row").err().map(|error| error.to_string())
+    };
+    let error = two(["x_1", "x1"], DataType::Int32).unwrap();
+    assert!(error.contains("columns 'x_1' and 'x1' are both 'x1' in Protobuf"), "{error}");
+    assert_eq!(two(["_a", "a_b"], DataType::Int32), None);
+    let list = DataType::new_list(DataType::Int32, true);
+    let encoder = new("x", list.clone()).unwrap();
+    let rows = RecordBatch::try_new(
+        only("x", list),
+        vec![Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1), None])]))],
+    );
+    let error = encoder.encode(&rows.unwrap()).unwrap_err();
+    assert!(error.contains("column 'x' has a NULL within an array"), "{error}");
+}
+
+#[test]
+fn texts_become_dates_times_and_numbers() {
+    let rows = all_types();
+    let schema = ProtobufEncoder::new(&rows.schema(), "Row").unwrap();
+    let chosen: Vec<usize> =
+        ["price", "on", "at", "before"].map(|name| rows.schema().index_of(name).unwrap()).into();
+    let columns = Arc::new(rows.schema().project(&chosen).unwrap());
+    let (found, bad) = decoded(schema.schema_text(), &columns, &schema.encode(&rows).unwrap());
+    assert_eq!(bad, Vec::<String>::new());
+    let expected = "12.50|2026-01-31|2026-01-31T12:00:00.005Z|1969-12-31T23:59:59.999999";
+    assert_eq!(found, [expected, "NULL|NULL|NULL|NULL"]);
+    // The text of another column is none of these.
+    let schema = "syntax = \"proto3\"; message r { string x = 1; }";
+    for (of, value, reason) in [
+        (DataType::Date32, &b"\x0a\x01x"[..], "field 'x' is 'x', but the column is DATE"),
+        (DataType::Decimal128(3, 1), b"\x0a\x031.x", "field 'x' is '1.x', but the column is NUMERIC(3, 1)"),
+        (DataType::Decimal128(3, 1), b"\x0a\x041.25", "which doesn't fit NUMERIC(3, 1)"),
+    ] {
+        let (_, bad) = decoded(schema, &only("x", of), &[value.to_vec()]);
+        assert!(bad[0].contains(reason), "{bad:?}");
+    }
+    let (found, _) = decoded(schema, &only("x", DataType::Date32), &[Vec::new()]);
+    assert_eq!(found, ["NULL"]);
 }

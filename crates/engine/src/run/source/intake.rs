@@ -172,8 +172,8 @@ impl Sources {
     ) {
         for (name, source) in self.iter_mut().filter(|(_, source)| source.inserts.is_waiting()) {
             let (delta, waiting) = source.inserts.take();
-            if !source.replayable {
-                // Later queries over this source start with later rows, so nobody reads these again.
+            if !source.replayable || tables.contains_key(name) {
+                // Later queries over this source start with later rows or its table, so nobody reads these again.
                 source.inserts.all.clear();
             }
             replies.extend(waiting);

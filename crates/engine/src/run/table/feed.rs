@@ -1,10 +1,10 @@
-//! The current rows of a change feed: the changes that an epoch takes of the source apply at once.
+//! The rows of a table that a source fills: the changes that an epoch takes of the source apply at once.
 
 use arrow::array::RecordBatch;
 use millstream_connect::{BadRow, Changes};
 use millstream_delta::Delta;
 use millstream_sql::{Error, Result};
-use millstream_state::{Changed, Conflict};
+use millstream_state::Changed;
 
 use super::{Content, Table};
 use crate::error;
@@ -29,13 +29,19 @@ impl Table {
         Ok((delta, bad))
     }
 
-    /// Inserts rows; each replaces the row with its key, if there is one.
+    /// Inserts rows. A row with an existing key replaces that row, or is skipped, as the table's rules say.
     pub(crate) fn follow_rows(&mut self, delta: &Delta) -> Result<Delta> {
-        let Content::Keyed(rows) = &mut self.rows else { return Err(no_key()) };
         (self.published, self.version) = (None, self.version + 1);
+        let rows = match &mut self.rows {
+            Content::Bag(rows) => {
+                rows.apply(delta).map_err(error::state)?;
+                return Ok(delta.clone());
+            }
+            Content::Keyed(rows) => rows,
+        };
         let mut change = Delta::default();
         for chunk in &delta.chunks {
-            change.append(rows.upsert(&chunk.rows, Conflict::Replace).map_err(error::change)?);
+            change.append(rows.upsert(&chunk.rows, self.intake.on_conflict).map_err(error::change)?);
         }
         Ok(change)
     }

@@ -59,14 +59,16 @@ impl Dir {
                 columns.iter().map(|(name, kind)| Field::new(*name, kind.clone(), true)).collect();
             Arc::new(Schema::new(fields))
         });
-        Files.source(&SourceSpec {
+        let spec = SourceSpec {
             name: "s".into(),
             columns,
             key: vec![],
             options,
             max_record_bytes: 1000,
             health: crate::Health::default(),
-        })
+        };
+        Files.check_source(&spec)?;
+        Files.source(&spec)
     }
 
     pub(super) fn open(
