@@ -78,15 +78,12 @@ fn declarations(session: &Session, columns: &Schema) -> Option<String> {
     for field in columns.fields() {
         let written = written_type(field.data_type());
         let read = session.shared.planner.data_type(&written).ok()?;
-        // Arrow's types of maps and lists differ in names that SQL doesn't have.
-        let is_same = match field.data_type().is_nested() {
-            true => sql_type(read.data_type()) == sql_type(field.data_type()),
-            false => read.data_type() == field.data_type(),
-        };
-        if !is_same {
+        // Arrow's types differ in names of zones and of nested fields, which SQL doesn't have.
+        if sql_type(read.data_type()) != sql_type(field.data_type()) {
             return None;
         }
-        all.push(format!("{} {written}", quoted(field.name())));
+        let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
+        all.push(format!("{} {written}{not_null}", quoted(field.name())));
     }
     Some(all.join(", "))
 }
