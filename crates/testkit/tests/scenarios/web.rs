@@ -311,6 +311,9 @@ async fn cancelled() -> Result<()> {
     let request = posted(&page.address().to_string(), JSON, &body);
     stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
     expect_soon(&mut session, JOBS, &["millstream_page"]).await?;
+    // It doesn't end by itself.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    expect(&mut session, JOBS, &["millstream_page"]).await?;
     drop(stream);
     expect_soon(&mut session, JOBS, &[]).await?;
     expect(&mut session, "SELECT count(*) FROM t", &["0"]).await?;
