@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
+use brought::{Bringing, Turn};
 use millstream_delta::Delta;
 use millstream_sql::{Error, Result, sqlstate};
 use millstream_state::Size;
 
-use super::Loop;
 use super::deltas::in_sum;
 use super::durable::Durability;
 use super::modify::named;
@@ -33,9 +33,9 @@ use crate::catalog::Definition;
 use crate::evaluate::asked_by;
 use crate::event::{self, Apart, Event, Modification, Reply};
 use crate::query_pool;
+use crate::run::TableIntake;
 use crate::run::queries::Queries;
 use crate::settings::Settings;
-use brought::{Bringing, Turn};
 
 /// The largest statement that is applied at once; larger ones are applied in pieces.
 const ROWS_MAX: Size = Size::of(32 * 1024);
@@ -171,7 +171,7 @@ impl Applied {
     }
 }
 
-impl Loop {
+impl TableIntake<'_> {
     /// Applies pieces for a bounded time, in turns if there are several statements.
     pub(super) fn apply_pieces(&mut self) {
         if self.tables.applied.is_empty() {
@@ -211,7 +211,7 @@ impl Loop {
 
     fn apply_piece(&mut self, mut applying: Applying, refused: Option<Error>) {
         let ends = refused.or_else(|| applying.is_given_up().then(given_up));
-        match self.tables.go_on(&self.tasks, &applying.tables, applying.stage, ends) {
+        match self.tables.go_on(self.tasks, &applying.tables, applying.stage, ends) {
             Stage::Ended(done) => {
                 applying.stage = Stage::Pieces;
                 self.end_pieces(applying, done);
@@ -236,7 +236,7 @@ impl Loop {
             }
             Owner::Sink(bringing) => {
                 self.measures.rows_wait_since(Instant::now());
-                return bringing.end(&mut self.tables, &mut self.queries, self.clock.epoch, done);
+                return bringing.end(self.tables, self.queries, self.clock.epoch, done);
             }
         };
         let Some(first) = tables.first() else { return reply.send(done.map(|(_, count)| count)) };
@@ -250,7 +250,7 @@ impl Loop {
         if done.is_ok() {
             self.measures.rows_wait_since(Instant::now());
         }
-        self.tables.answer_change(&mut self.durability, &self.settings, first, idempotency_key, reply, done);
+        self.tables.answer_change(self.durability, &self.setup.settings, first, idempotency_key, reply, done);
     }
 }
 

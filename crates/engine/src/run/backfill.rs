@@ -14,9 +14,9 @@ use millstream_delta::{Cut, Delta, Epoch};
 use millstream_flow::Cost;
 use millstream_sql::{Error, Result, sqlstate};
 
-use super::Loop;
 use super::catch_up::{CatchUp, next_since};
 use super::change::queries_of;
+use super::compile::Scope;
 use super::durable::Durability;
 use super::lagging::together;
 use super::log::{Logs, Place};
@@ -28,7 +28,8 @@ use super::transact::OpenTransaction;
 use super::transactions::Transactions;
 use crate::catalog::{Definition, Object};
 use crate::content::Content;
-use crate::run::compile::Scope;
+use crate::run::contents::Bases;
+use crate::run::{Pins, QueryStarts};
 use crate::settings::{ClockKind, OnError};
 use crate::transaction::Guard;
 
@@ -96,34 +97,37 @@ pub(super) fn taken(handover: &Handover) -> Option<Box<Backfill>> {
     handover.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-impl Loop {
+impl Pins<'_> {
     /// Begins to backfill a new query. None if the loop should read the inputs itself.
     pub(super) fn backfill(&mut self, base: u64, object: &Object) -> Result<Option<Box<Backfill>>> {
         let plain = matches!(
             object.definition,
             Definition::MaterializedView { .. } | Definition::Sink { query: Some(_), .. }
         );
-        let forced = self.execution.apart.is_some();
+        let forced = self.setup.execution.apart.is_some();
         let steady = self.durability.is_recovering() || self.clock.held || self.waiters.replay.is_some();
-        if !plain || steady || base != self.catalog.version {
+        if !plain || steady || base != self.setup.catalog.version {
             return Ok(None);
         }
-        if !forced && self.settings.clock != ClockKind::System {
+        if !forced && self.setup.settings.clock != ClockKind::System {
             return Ok(None);
         }
-        let scope = Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings);
+        let scope = Scope::new(self.setup, self.queries);
         let queries = match &object.definition {
             Definition::Sink { from, query: Some(query), .. } => {
                 let nothing = |_| super::query::Keep::Nothing;
-                scope.queries(from, query, &nothing, self.settings.on_error)?
+                scope.queries(from, query, &nothing, self.setup.settings.on_error)?
             }
-            _ => queries_of(&self.settings, object, &scope)?,
+            _ => queries_of(&self.setup.settings, object, &scope)?,
         };
         let Ok([query]) = <[RunningQuery; 1]>::try_from(queries) else { return Ok(None) };
-        if !query.may_lag() || !query.reads().all(|name| can_be_pinned(&self.queries, &self.tables, name)) {
+        if !query.may_lag() || !query.reads().all(|name| can_be_pinned(self.queries, self.tables, name)) {
             return Ok(None);
         }
-        let inputs = query.reads().map(|name| self.content_beside(name, None)).collect::<Result<Vec<_>>>()?;
+        let inputs = query
+            .reads()
+            .map(|name| self.departures().input_beside(name, None))
+            .collect::<Result<Vec<_>>>()?;
         let rows: Option<usize> = inputs.iter().map(Content::num_rows).sum();
         let rows_max = if query.flow.cost() > Cost::Delta { LOOP_ROWS_DEAR_MAX } else { LOOP_ROWS_MAX };
         if rows.is_some_and(|rows| rows <= rows_max && !(forced && rows > 0)) {
@@ -142,11 +146,13 @@ impl Loop {
         self.outputs.transactions.insert(number, OpenTransaction::keeping(kept, self.clock.epoch));
         let cut = Cut {
             watermarks: Vec::new(),
-            ..self.clock.standing_cut(&self.settings, self.watermarks.current())
+            ..self.clock.standing_cut(&self.setup.settings, self.watermarks.current())
         };
         Pin { cut, places, guard: Guard { number, events: self.tasks.events.clone() } }
     }
+}
 
+impl QueryStarts<'_> {
     /// Makes a backfilled query current.
     pub(super) fn finish_backfill(&mut self, place: usize, backfilled: Backfilled) {
         let Backfilled { pin: Pin { cut, places, guard }, mut output } = backfilled;
@@ -154,9 +160,9 @@ impl Loop {
         query.since = cut.epoch;
         query.status = Status::CatchingUp(Box::new(CatchUp::standing(places)));
         if let Some((_, inputs)) =
-            together(std::iter::from_fn(|| next_since(&mut self.queries, &self.outputs, place)))
+            together(std::iter::from_fn(|| next_since(self.queries, self.outputs, place)))
         {
-            let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
+            let cut = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
             let query = &mut self.queries[place];
             query.unread = false;
             output.append(query.step(&cut, &inputs.iter().collect::<Vec<_>>()));
@@ -164,17 +170,25 @@ impl Loop {
         drop(guard);
         if !self.queries[place].status.is_suspended() {
             self.queries[place].status = Status::Running;
-            self.share_or_suspend(place, Arranging::Anew);
+            self.queries.share_or_suspend(
+                Bases::new(self.tables, self.sources),
+                self.clock.epoch,
+                place,
+                Arranging::Anew,
+            );
         }
         let (name, cut) = (
             self.queries[place].name.clone(),
-            self.clock.standing_cut(&self.settings, self.watermarks.current()),
+            self.clock.standing_cut(&self.setup.settings, self.watermarks.current()),
         );
         // Readers received nothing of a kept result during the backfill.
         let content = match self.queries[place].result.shows_at_once() {
-            true if self.outputs.have_reader_of(&name) => {
-                Delta::from_iter(self.read_view().answered(&name).unwrap_or_default())
-            }
+            true if self.outputs.have_reader_of(&name) => Delta::from_iter(
+                Bases::new(self.tables, self.sources)
+                    .contents(self.queries)
+                    .answered(&name)
+                    .unwrap_or_default(),
+            ),
             true => Delta::default(),
             false => output,
         };

@@ -20,6 +20,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use millstream_connect::Limit;
+use millstream_delta::Timestamp;
+
 use super::execution::Execution;
 use super::lagging::Lag;
 use super::log::{BACKLOG_BYTES_MAX, Logs, STATEMENTS_BYTES_MAX, Waiting};
@@ -32,8 +35,6 @@ use crate::run::flow_control::FlowControl;
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
 use crate::settings::{ClockKind, Settings};
-use millstream_connect::Limit;
-use millstream_delta::Timestamp;
 
 /// The sources that are held back, each with a reader that has no room.
 pub(super) type HeldBack = BTreeMap<Arc<str>, Holder>;
@@ -62,7 +63,7 @@ impl FlowControl<'_> {
     /// Returns the sources that are held back now. None under a manual clock, which waits for nobody.
     pub(super) fn held_back(&self) -> HeldBack {
         let mut held = HeldBack::new();
-        if self.settings.clock == ClockKind::Manual {
+        if self.setup.settings.clock == ClockKind::Manual {
             return held;
         }
         let at_present = |query: &&RunningQuery| query.status.is_running() || query.status.is_suspended();
@@ -92,12 +93,12 @@ impl FlowControl<'_> {
             .filter_map(|name| Some((name.clone(), self.outputs.waiting_for(name)?)))
             .filter(|(name, waiting)| {
                 let is_much = self.outputs.untaken_by(name).is_some_and(Waiting::is_much);
-                is_much || self.settings.is_beyond_buffer(*waiting)
+                is_much || self.setup.settings.is_beyond_buffer(*waiting)
             })
             .collect();
         for (name, sink) in &self.outputs.sinks {
             let Some(waiting) = full.get(name).copied() else { continue };
-            let is_beyond = self.settings.is_beyond_buffer(waiting);
+            let is_beyond = self.setup.settings.is_beyond_buffer(waiting);
             hold_back_readers(self.queries, self.sources, &mut held, &sink.from, |source| {
                 let is_needed = is_needed(self.queries, self.sources, self.outputs, source, &full);
                 let holds = is_beyond || !is_needed;

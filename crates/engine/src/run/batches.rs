@@ -15,18 +15,18 @@ use millstream_sql::{BatchClock, BatchQuery, Result, length_text};
 use millstream_state::{Rows, Spillable, Tables};
 
 use self::step::Answer;
-use super::Loop;
 use super::catch_up::begins_apart;
 use super::clock::Clock;
 use super::compile::next_multiple;
+use super::contents::{Bases, Contents};
 use super::feed::Feed;
 use super::lagging::Lag;
-use super::queries::Queries;
+use super::queries::{Queries, QueryGraph};
 use super::query::{RunningQuery, Status, put_rows, take_rows};
 use super::schedule::Schedule;
 use crate::content::Content;
 use crate::error;
-use crate::run::read_view::ReadView;
+use crate::run::QueryStarts;
 use crate::settings::{ClockKind, Pace, Settings};
 
 /// The interval, in microseconds, at which keys time out by the system clock.
@@ -206,11 +206,12 @@ impl RunningQuery {
     }
 }
 
-impl Loop {
+impl QueryGraph {
     /// Takes in an epoch's changes of the inputs of a query that runs once per batch. Returns the results of the
     /// batches that the epoch ends. `later` holds the changes of its inputs since this epoch, if they have any.
     pub(super) fn step_batches(
         &mut self,
+        bases: Bases<'_>,
         place: usize,
         cut: &Cut,
         inputs: &[&Delta],
@@ -220,7 +221,7 @@ impl Loop {
         let rows = inputs.iter().map(|delta| delta.num_rows()).sum();
         let query = &mut self.queries[place];
         (query.changed, query.ended_batch) = (0, false);
-        let delta = self.try_step_batches(place, cut, inputs, later).unwrap_or_else(|reason| {
+        let delta = self.try_step_batches(bases, place, cut, inputs, later).unwrap_or_else(|reason| {
             self.queries[place].suspend(reason, cut.epoch);
             Delta::default()
         });
@@ -233,6 +234,7 @@ impl Loop {
 
     fn try_step_batches(
         &mut self,
+        bases: Bases<'_>,
         place: usize,
         cut: &Cut,
         inputs: &[&Delta],
@@ -241,7 +243,7 @@ impl Loop {
         let query = &mut self.queries[place];
         let due = query.per_batch()?.gather(cut, inputs)?;
         let contents = match query.reads_contents() && !due.is_empty() {
-            true => all_rows(self.read_view().contents_of(place, later)?)?,
+            true => all_rows(bases.contents(&self.queries).contents_of(place, later)?)?,
             false => Vec::new(),
         };
         let query = &mut self.queries[place];
@@ -251,14 +253,16 @@ impl Loop {
         query.flow.note_panic(panic);
         query.take_answers(answers?, !due.is_empty())
     }
+}
 
+impl QueryStarts<'_> {
     /// Lets a new query take in the content of tables and views. If that is large, a thread does so, and the query lags
     /// from its beginning on. Under an exact clock the loop does.
     pub(super) fn start_batches(&mut self, place: usize) -> Result<()> {
         // Nothing is run before the next batch.
         let cut = Cut {
             closes: Closes::None,
-            ..self.clock.standing_cut(&self.settings, self.watermarks.current())
+            ..self.clock.standing_cut(&self.setup.settings, self.watermarks.current())
         };
         let query = &self.queries[place];
         let contents = if query.reads_contents() {
@@ -266,7 +270,7 @@ impl Loop {
             self.queries.suspend_with_inputs(place, cut.epoch);
             Vec::new()
         } else {
-            all_rows(self.read_view().contents_of(place, &[])?)?
+            all_rows(Bases::new(self.tables, self.sources).contents(self.queries).contents_of(place, &[])?)?
         };
         if self.queries[place].status.is_suspended() {
             return Ok(());
@@ -274,8 +278,8 @@ impl Loop {
         let may_lag = (!self.durability.is_recovering() || self.flow_control().may_lag_at_start(&[place]))
             && self.waiters.replay.is_none()
             && self.flow_control().leaving_with(place).is_some_and(|leaving| leaving.len() == 1);
-        let is_apart =
-            may_lag && begins_apart(&self.queries, &self.execution, &self.settings, place, &contents);
+        let is_apart = may_lag
+            && begins_apart(self.queries, &self.setup.execution, &self.setup.settings, place, &contents);
         let query = &mut self.queries[place];
         if let Some(batches) = &mut query.batches {
             batches.run_after(cut.now);
@@ -290,7 +294,7 @@ impl Loop {
     }
 }
 
-impl ReadView<'_> {
+impl Contents<'_> {
     /// Returns the content of a query's inputs that are not windows, as of the epoch before the changes in `later`.
     fn contents_of(&self, place: usize, later: &[Delta]) -> Result<Vec<Content>> {
         let content = |(input, feed): (usize, &Feed)| {

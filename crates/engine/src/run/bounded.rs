@@ -18,17 +18,16 @@ use millstream_delta::{Closes, Cut, Delta};
 use millstream_flow::{Arrangement, Cost};
 use millstream_sql::Result;
 
-use super::Loop;
 use super::batches::recomputed_rows;
+use super::contents::Bases;
 use super::lagging::{Done, GivenUp, LARGE_PAIRS, LARGE_ROWS, Lag, ROW_BYTES};
 use super::own_flow::Told;
 use super::query::{RunningQuery, Status};
 use super::window::Window;
 use crate::query_pool::Priority;
-use crate::run::budget::Budget;
 use crate::run::flow_control::FlowControl;
-use crate::run::queries::Queries;
-use crate::run::sharing::Arrangements;
+use crate::run::queries::QueryGraph;
+use crate::run::{Departures, QuerySteps};
 use crate::settings::ClockKind;
 
 /// A step on a thread, for which the loop waits until the epoch's patience ends.
@@ -82,26 +81,72 @@ impl RunningQuery {
     }
 }
 
-impl Loop {
+impl QueryGraph {
     /// Steps a query over an epoch on the loop. `later` holds the changes of its inputs since then, if they have any.
-    pub(super) fn step_one(&mut self, place: usize, cut: &Cut, inputs: &[&Delta], later: &[Delta]) -> Delta {
+    pub(super) fn step_one(
+        &mut self,
+        bases: Bases<'_>,
+        place: usize,
+        cut: &Cut,
+        inputs: &[&Delta],
+        later: &[Delta],
+    ) -> Delta {
         match self.queries[place].is_per_batch() {
-            true => self.step_batches(place, cut, inputs, later),
+            true => self.step_batches(bases, place, cut, inputs, later),
             false => self.queries[place].step(cut, inputs),
         }
     }
 
+    /// Waits for such a step as long as the epoch may. None: it isn't done, and goes on apart.
+    pub(super) fn await_long_step(&mut self, cut: &Cut, step: LentStep) -> Option<Delta> {
+        let LentStep { place, leaving, inputs, shared, done, begun, priority, given_up } = step;
+        let waited = Instant::now();
+        let answer = done.recv_timeout(self.patience);
+        self.patience = self.patience.saturating_sub(waited.elapsed());
+        let query = &mut self.queries[place];
+        match answer {
+            Ok(done) => Some(query.take_done(cut, done).unwrap_or_else(|reason| {
+                query.suspend(reason, cut.epoch);
+                Delta::default()
+            })),
+            // If the thread panicked outside of the operators, `take_steps` reports it.
+            Err(reason) => {
+                if reason == RecvTimeoutError::Timeout {
+                    priority.lower_for_long();
+                }
+                query.flow.shares_no_more();
+                self.fork_for_others(shared);
+                let before = cut.epoch.previous();
+                let in_order = self.queries.is_stepped_in_order(place);
+                let stepped =
+                    Lag::stepping(before, cut.clone(), inputs, (done, begun, given_up)).in_order(in_order);
+                self.queries[place].status = Status::Lagging(Box::new(stepped));
+                leaving.into_iter().skip(1).for_each(|place| self.leave_before(place, before));
+                None
+            }
+        }
+    }
+}
+
+impl QuerySteps<'_> {
     /// Steps a running query over an epoch. None: the step is not done, and the query lags.
     pub(super) fn step_or_leave(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Delta> {
         let Some(leaving) = self.flow_control().leaving_over(place, cut, inputs) else {
-            return Some(self.step_one(place, cut, inputs, &[]));
+            return Some(self.queries.step_one(
+                Bases::new(self.tables, self.sources),
+                place,
+                cut,
+                inputs,
+                &[],
+            ));
         };
-        self.lend_long_step(place, cut, inputs, leaving).map_or_else(
-            |left| left,
-            |step| await_long_step(&mut self.queries, &mut self.arrangements, &mut self.budget, cut, step),
-        )
+        self.departures()
+            .lend_long_step(place, cut, inputs, leaving)
+            .map_or_else(|left| left, |step| self.queries.await_long_step(cut, step))
     }
+}
 
+impl Departures<'_> {
     /// Lends a step to a thread. `Err`: the query has left the loop with the step still to do, or is suspended and changes
     /// nothing.
     pub(super) fn lend_long_step(
@@ -119,15 +164,18 @@ impl Loop {
             // A start steps nothing on threads. A step under way would postpone a checkpoint that is due, so the step
             // begins after it. An index of many rows is not done in time.
             let before = cut.epoch.previous();
-            leaving
-                .into_iter()
-                .for_each(|place| self.arrangements.leave_before(&mut self.queries, place, before));
+            leaving.into_iter().for_each(|place| self.queries.leave_before(place, before));
             if let Some(lag) = self.queries[place].status.lag_mut() {
                 lag.wait(cut, inputs);
             }
             return Err(None);
         }
-        let contents = self.read_view().contents_to_lend(place, cut, inputs, &[]);
+        let contents = Bases::new(self.tables, self.sources).contents(self.queries).contents_to_lend(
+            place,
+            cut,
+            inputs,
+            &[],
+        );
         let query = &mut self.queries[place];
         let shared = query.flow.shared();
         query.changed = 0;
@@ -151,42 +199,6 @@ impl Loop {
     }
 }
 
-/// Waits for such a step as long as the epoch may. None: it isn't done, and goes on apart.
-pub(super) fn await_long_step(
-    queries: &mut Queries,
-    arrangements: &mut Arrangements,
-    budget: &mut Budget,
-    cut: &Cut,
-    step: LentStep,
-) -> Option<Delta> {
-    let LentStep { place, leaving, inputs, shared, done, begun, priority, given_up } = step;
-    let waited = Instant::now();
-    let answer = done.recv_timeout(budget.step_patience);
-    budget.step_patience = budget.step_patience.saturating_sub(waited.elapsed());
-    let query = &mut queries[place];
-    match answer {
-        Ok(done) => Some(query.take_done(cut, done).unwrap_or_else(|reason| {
-            query.suspend(reason, cut.epoch);
-            Delta::default()
-        })),
-        // If the thread panicked outside of the operators, `take_steps` reports it.
-        Err(reason) => {
-            if reason == RecvTimeoutError::Timeout {
-                priority.lower_for_long();
-            }
-            query.flow.shares_no_more();
-            arrangements.fork_for_others(queries, shared);
-            let before = cut.epoch.previous();
-            let in_order = queries.is_stepped_in_order(place);
-            let stepped =
-                Lag::stepping(before, cut.clone(), inputs, (done, begun, given_up)).in_order(in_order);
-            queries[place].status = Status::Lagging(Box::new(stepped));
-            leaving.into_iter().skip(1).for_each(|place| arrangements.leave_before(queries, place, before));
-            None
-        }
-    }
-}
-
 impl FlowControl<'_> {
     /// Returns a query whose step over these rows may take long, and the queries that would leave the loop with it.
     pub(super) fn leaving_over(&self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Vec<usize>> {
@@ -195,8 +207,8 @@ impl FlowControl<'_> {
         let rows = changed
             + recomputed_rows(query, cut, inputs, |name| self.tables.content_rows(self.queries, name));
         let starts = self.durability.is_recovering();
-        let forced = self.execution.apart.is_some();
-        let may = (if forced { starts } else { self.settings.clock == ClockKind::System })
+        let forced = self.setup.execution.apart.is_some();
+        let may = (if forced { starts } else { self.setup.settings.clock == ClockKind::System })
             && (forced || query.may_take_long(rows, cut) || may_index_many(query, inputs));
         if !may {
             return None;

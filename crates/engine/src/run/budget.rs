@@ -1,4 +1,4 @@
-//! How much an epoch takes, and for how long it waits.
+//! How much an epoch takes.
 
 use std::time::Duration;
 
@@ -15,9 +15,6 @@ const BUDGET_ROWS_MAX: usize = 512 * 1024;
 const EPOCH_SHORT: Duration = Duration::from_millis(50);
 const EPOCH_LONG: Duration = Duration::from_millis(200);
 
-/// The time for which the loop waits for steps in an epoch.
-const WAIT: Duration = Duration::from_millis(500);
-
 /// The share of a fixed interval that a batch may need.
 const INTERVAL_SHARE: f64 = 0.7;
 
@@ -26,22 +23,15 @@ const INTERVAL_SHARE: f64 = 0.7;
 pub(super) struct Budget {
     /// Most rows that an epoch takes of sources, unless the user has set a number.
     pub(super) rows: usize,
-    /// The time for which this epoch still waits for steps that may take long.
-    pub(super) step_patience: Duration,
 }
 
 impl Default for Budget {
     fn default() -> Budget {
-        Budget { rows: BUDGET_ROWS_START, step_patience: WAIT }
+        Budget { rows: BUDGET_ROWS_START }
     }
 }
 
 impl Budget {
-    /// Begins an epoch, which waits for long steps anew.
-    pub(super) fn begin_epoch(&mut self) {
-        self.step_patience = WAIT;
-    }
-
     /// Returns the limit of one pull.
     pub(super) fn limit(&self, settings: &Settings) -> Limit {
         let rows = settings.max_batch_rows.unwrap_or(self.rows);

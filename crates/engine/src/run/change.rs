@@ -10,7 +10,6 @@ use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 use millstream_state::Conflict;
 
-use super::Loop;
 use super::add_column::{AddedColumns, install_added_columns, prepare_added_columns};
 use super::backfill::{Backfill, taken};
 use super::compile::Scope;
@@ -37,6 +36,8 @@ use super::watermarks::{Watched, Watermarks};
 use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::error;
 use crate::event::{Change, Reply};
+use crate::run::CatalogChanges;
+use crate::run::contents::Bases;
 use crate::run::durable::begin_change;
 use crate::settings::{ClockKind, Pace, Settings, interval_text};
 use crate::statements::own_relation;
@@ -93,15 +94,15 @@ impl Prepared {
     }
 }
 
-impl Loop {
+impl CatalogChanges<'_> {
     fn install_queries(&mut self, new: Vec<RunningQuery>, notices: &mut Vec<String>) {
         for query in new {
-            notice_missed(&self.queries, &self.tables, &self.sources, &query, notices);
+            notice_missed(self.queries, self.tables, self.sources, &query, notices);
             let (name, has_late_rows) = (query.name.clone(), query.result.late.as_ref().is_some());
             let query = self.durability.as_it_began(query);
             self.queries.push(query);
             if has_late_rows {
-                put_newest_before_readers(&mut self.queries, &name);
+                put_newest_before_readers(self.queries, &name);
             }
         }
     }
@@ -118,7 +119,7 @@ impl Loop {
         if reply.is_closed() {
             return;
         }
-        if base != self.catalog.version {
+        if base != self.setup.catalog.version {
             return reply.send(Ok(None));
         }
         if self.waiters.replay.is_some() {
@@ -128,7 +129,7 @@ impl Loop {
         if let Err(error) = self.durability.check_journal() {
             return reply.send(Err(error));
         }
-        let mut catalog = self.catalog.as_ref().clone();
+        let mut catalog = self.setup.catalog.as_ref().clone();
         let mut prepared = Vec::with_capacity(changes.len());
         let is_filled = |change: &Change| matches!(change, Change::Create { backfill: Some(_), .. });
         let begins_apart = !changes.iter().any(is_filled);
@@ -141,16 +142,16 @@ impl Loop {
         }
         let mut names = Vec::new();
         let mut notices = Vec::new();
-        begin_change(&mut self.clock, &mut self.durability, &self.settings, entry, ddl, begins_apart);
-        self.publish_catalog(catalog);
+        begin_change(self.clock, self.durability, &self.setup.settings, entry, ddl, begins_apart);
+        self.setup.publish_catalog(catalog);
         let is_alone = prepared.len() == 1;
         for part in prepared {
             self.install(part, is_alone, &mut names, &mut notices);
         }
-        self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
-        self.start_queries();
+        self.sources.mark_used(self.measures, self.queries, self.tables, self.outputs);
+        self.starts().start_queries();
         // Dropped queries no longer maintain shared arrangements.
-        self.arrangements.readers_left(&mut self.queries);
+        self.queries.readers_left();
         self.clock.end_change(self.durability.is_recovering());
         let entry = self.durability.last();
         let reply = Awaits::Change(reply);
@@ -164,14 +165,13 @@ impl Loop {
                 return Ok(Prepared::Drop(names));
             }
             Change::Alter { object } => {
-                Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings)
-                    .check_alter(&object)?;
+                Scope::new(self.setup, self.queries).check_alter(&object)?;
                 catalog.replace(object.clone());
                 return Ok(Prepared::Alter(object));
             }
             Change::AddColumns { object, added } => {
                 let columns =
-                    prepare_added_columns(&self.queries, &self.tables, &self.outputs, &object, &added)?;
+                    prepare_added_columns(self.queries, self.tables, self.outputs, &object, &added)?;
                 catalog.replace(object);
                 return Ok(Prepared::AddColumns(columns));
             }
@@ -186,11 +186,7 @@ impl Loop {
         if let Some(backfill) = &backfill {
             self.outputs.transactions.check_pinned(backfill.pin.guard.number)?;
         }
-        let scope = Scope {
-            catalog,
-            before,
-            ..Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings)
-        };
+        let scope = Scope { catalog, before, ..Scope::new(self.setup, self.queries) };
         let prepared = match &object.definition {
             Definition::Source { schema, spec, rate_limit, table, .. } => {
                 let source = source.ok_or_else(|| Error::bug("a source was not opened"))?;
@@ -201,23 +197,23 @@ impl Loop {
                 Prepared::Source { object, opened, table }
             }
             Definition::Table { schema, key, intake, .. } => {
-                let table = Table::new(schema, key, self.execution.intake(*intake))?;
+                let table = Table::new(schema, key, self.setup.execution.intake(*intake))?;
                 Prepared::Table(object, Box::new(table))
             }
             Definition::View { .. } | Definition::Function(_) | Definition::Aggregate(_) => Prepared::View,
             Definition::MaterializedView { on_error, .. } | Definition::Stream { on_error, .. } => {
-                let on_error = on_error.unwrap_or(self.settings.on_error);
+                let on_error = on_error.unwrap_or(self.setup.settings.on_error);
                 let queries = match backfill {
                     Some(backfill) => vec![backfill.into_query(on_error)],
-                    None => queries_of(&self.settings, &object, &scope)?,
+                    None => queries_of(&self.setup.settings, &object, &scope)?,
                 };
                 Prepared::Queries(object, queries)
             }
             Definition::SinkInto { table, query } => {
-                prepare_into(&self.tables, &self.settings, &object.name, table, query, &scope)?
+                prepare_into(self.tables, &self.setup.settings, &object.name, table, query, &scope)?
             }
             Definition::Sink { .. } => {
-                prepare_sink(&self.durability, &self.settings, object, &scope, backfill)?
+                prepare_sink(self.durability, &self.setup.settings, object, &scope, backfill)?
             }
             Definition::Subscription { .. } => Prepared::Subscription(object),
         };
@@ -236,8 +232,8 @@ impl Loop {
     ) {
         match part {
             Prepared::Source { object, opened, table } => {
-                let now = self.clock.now(&self.settings);
-                let running = started_source(&object, opened, now, &self.tasks);
+                let now = self.clock.now(&self.setup.settings);
+                let running = started_source(&object, opened, now, self.tasks);
                 if let Some(table) = table {
                     self.tables.insert(object.name.clone(), *table);
                 }
@@ -250,12 +246,10 @@ impl Loop {
             }
             Prepared::View => {}
             Prepared::Alter(object) => {
-                let now = self.clock.now(&self.settings);
-                self.watermarks.alter(&mut self.sources, &self.tables, &self.settings, now, &object);
+                let now = self.clock.now(&self.setup.settings);
+                self.watermarks.alter(self.sources, self.tables, &self.setup.settings, now, &object);
             }
-            Prepared::AddColumns(columns) => {
-                install_added_columns(&mut self.tables, &mut self.outputs, columns)
-            }
+            Prepared::AddColumns(columns) => install_added_columns(self.tables, self.outputs, columns),
             Prepared::Rename(from, to) => self.rename(&from, &to),
             Prepared::Queries(object, queries) => {
                 names.push(object.name.clone());
@@ -267,7 +261,7 @@ impl Loop {
                     object.name.clone(),
                     (from.clone(), columns, self.outputs.logs.end(&from)),
                     sink,
-                    &self.tasks,
+                    self.tasks,
                     self.durability.is_on().then_some(self.clock.epoch),
                 );
                 if queries.is_empty() {
@@ -281,15 +275,15 @@ impl Loop {
             Prepared::SinkInto(query) => {
                 names.push(query.name.clone());
                 let table = query.into.as_ref().map(|into| into.table.clone());
-                notice_missed(&self.queries, &self.tables, &self.sources, &query, notices);
+                notice_missed(self.queries, self.tables, self.sources, &query, notices);
                 self.queries.push(self.durability.as_it_began(*query));
                 if let Some(table) = table {
-                    put_newest_before_readers(&mut self.queries, &table);
+                    put_newest_before_readers(self.queries, &table);
                 }
             }
             Prepared::Subscription(object) => self.install_subscription(&object, is_alone),
             Prepared::Drop(dropped) => {
-                self.end_subscriptions_to(&dropped, "was dropped");
+                self.delivery().end_subscriptions_to(&dropped, "was dropped");
                 self.remove(&dropped);
             }
         }
@@ -298,11 +292,12 @@ impl Loop {
     /// Returns the present content of a relation for a new reader of its changes. A thread may read that, unless other
     /// changes of the same statements need the relation at present.
     pub(super) fn initial_content(&mut self, from: &str, is_alone: bool) -> InitialContent {
-        let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
-        match if is_alone { self.read_apart(from) } else { Ok(None) } {
+        let cut = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
+        match if is_alone { self.departures().read_apart(from) } else { Ok(None) } {
             Ok(Some(rows)) => InitialContent::awaited(cut, rows),
             _ => {
-                InitialContent::of(cut, Delta::from_iter(self.read_view().answered(from).unwrap_or_default()))
+                let contents = Bases::new(self.tables, self.sources).contents(self.queries);
+                InitialContent::of(cut, Delta::from_iter(contents.answered(from).unwrap_or_default()))
             }
         }
     }
@@ -312,9 +307,9 @@ impl Loop {
             query.into.as_ref().is_some_and(|into| into.sink == *name)
         };
         for name in names {
-            self.measures.hear_dropped(&self.sources, name);
+            self.measures.hear_dropped(self.sources, name);
             if let Some(place) = self.queries.iter().position(|query| feeds(query, name)) {
-                self.stage_again(place);
+                self.intake().stage_again(place);
             }
             self.tables.remove(name);
             self.outputs.logs.remove(name);
@@ -323,7 +318,7 @@ impl Loop {
             self.outputs.subscriptions.durable.remove(name);
             self.outputs.logs.histories.remove(name);
             if let Some(sink) = self.outputs.sinks.remove(name)
-                && self.catalog.find(&sink.from).is_none()
+                && self.setup.catalog.find(&sink.from).is_none()
             {
                 self.queries.retain(|query| !query.belongs_to(&sink.from));
             }

@@ -66,6 +66,14 @@ pub(super) struct Taking {
 }
 
 impl Taking {
+    fn can_be_taken(&self) -> Result<()> {
+        match self.store {
+            Some(_) => Ok(()),
+            None => Err(Error::invalid("there are no checkpoints without a data directory")
+                .hint("Start with --data DIR.")),
+        }
+    }
+
     /// Starts with the checkpoints of a directory, the newest of which is of entry `last`.
     pub(super) fn start(&mut self, store: Checkpoints, last: Sequence) {
         self.store = Some(store);
@@ -125,7 +133,7 @@ impl Loop {
             self.durability.checkpoints.wanted.drain(..).for_each(|reply| reply.send(Ok(())));
             return;
         }
-        if !checkpoint_is_due(&self.durability, &self.settings)
+        if !checkpoint_is_due(&self.durability, &self.setup.settings)
             || is_unsettled(&self.queries, &self.tables, &self.sources, &self.outputs, &self.waiters)
         {
             return;
@@ -179,14 +187,14 @@ impl FlowControl<'_> {
             && self.durability.checkpoints.store.is_some()
             && !self.durability.checkpoints.writing
             && !self.durability.holds_back();
-        can && checkpoint_is_due(self.durability, self.settings)
+        can && checkpoint_is_due(self.durability, &self.setup.settings)
             && !is_unsettled_here(self.queries, self.tables, self.sources, self.outputs, self.waiters)
     }
 
     /// Returns when the next checkpoint is due, unless something blocks it: that wakes the loop when it ends.
     pub(super) fn checkpoint_wakes(&self) -> Option<Instant> {
-        let due =
-            checkpoint_is_due_at(self.durability, self.settings).filter(|_| !self.durability.holds_back());
+        let due = checkpoint_is_due_at(self.durability, &self.setup.settings)
+            .filter(|_| !self.durability.holds_back());
         due.filter(|due| {
             *due > Instant::now()
                 || !is_unsettled(self.queries, self.tables, self.sources, self.outputs, self.waiters)
@@ -195,16 +203,22 @@ impl FlowControl<'_> {
 }
 
 impl Durability {
-    /// CHECKPOINT: replies when a checkpoint holds everything up to now.
-    pub(super) fn checkpoint(&mut self, reply: Reply<()>) {
-        if self.checkpoints.store.is_none() {
-            return reply.send(Err(Error::invalid("there are no checkpoints without a data directory")
-                .hint("Start with --data DIR.")));
+    /// Handles a report of the journal or of a checkpoint, or a request of one.
+    pub(super) fn hear(&mut self, now: Timestamp, report: Event) {
+        match report {
+            Event::Journal(report) => self.journal_reports(report),
+            // CHECKPOINT: the reply waits until a checkpoint holds everything up to now.
+            Event::Checkpoint { reply } => {
+                match self.checkpoints.can_be_taken().and_then(|()| self.check_journal()) {
+                    Ok(()) => self.checkpoints.wanted.push(reply),
+                    Err(error) => reply.send(Err(error)),
+                }
+            }
+            Event::Checkpointed { through, stopped, took, written } => {
+                self.checkpointed(now, through, stopped, took, written);
+            }
+            _ => {}
         }
-        if let Err(error) = self.check_journal() {
-            return reply.send(Err(error));
-        }
-        self.checkpoints.wanted.push(reply);
     }
 
     /// Answers the requests that can't be fulfilled because the journal has failed.

@@ -23,6 +23,7 @@ use super::feed::Feed;
 use super::queries::Queries;
 use super::query::{Keep, Lowered, RunningQuery};
 use super::query_names::shown_name;
+use super::setup::Setup;
 use super::window::{Kind, Window};
 use crate::catalog::{Catalog, Definition, Runs, first_columns};
 use crate::error;
@@ -56,12 +57,8 @@ struct Taken {
 
 impl<'a> Scope<'a> {
     /// Returns the scope of the present relations.
-    pub(super) fn new(
-        catalog: &'a Catalog,
-        execution: &'a Execution,
-        queries: &'a Queries,
-        settings: &'a Settings,
-    ) -> Scope<'a> {
+    pub(super) fn new(setup: &'a Setup, queries: &'a Queries) -> Scope<'a> {
+        let Setup { catalog, settings, execution, .. } = setup;
         Scope { queries, settings, execution, catalog, before: &[], limits: settings.limits }
     }
 }

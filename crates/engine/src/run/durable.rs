@@ -11,13 +11,13 @@ use millstream_durable::{
 };
 use millstream_sql::{Error, Result};
 
-use super::Loop;
 use super::checkpoint::Taking;
 use super::crash_notes::CrashNotes;
 use super::ddl_log::{DdlChanges, DdlLog};
 use super::rename::Names;
 use crate::catalog::move_key;
 use crate::event::Live;
+use crate::run::Restoration;
 use crate::run::clock::Clock;
 use crate::settings::Settings;
 
@@ -286,7 +286,7 @@ impl Durability {
     }
 }
 
-impl Loop {
+impl Restoration<'_> {
     /// Ends the recovery. From here on decisions are journalled.
     pub(super) fn go_live(&mut self, live: Live) {
         let Live { journal, checkpoints, last } = live;
@@ -295,23 +295,22 @@ impl Loop {
         self.durability.ledger = Ledger::after(self.clock.epoch);
         self.durability.written = journal.last();
         self.durability.keeping = Keeping::Journal(journal);
-        self.durability.set_interval(self.settings.journal_interval);
+        self.durability.set_interval(self.setup.settings.journal_interval);
         for source in self.sources.values_mut() {
             source.go_on();
         }
         let epoch = self.clock.epoch;
         self.outputs.sinks.values_mut().for_each(|sink| sink.go_on(epoch));
-        self.outputs.check_sinks(&self.durability);
+        self.outputs.check_sinks(self.durability);
         self.clock.catch_up();
         self.clock.system.begin_after(self.clock.last());
         self.durability.crash_notes.go_live(self.durability.last().unwrap_or_default());
-        let opened =
-            Entry::Opened { version: env!("CARGO_PKG_VERSION").into(), at: self.clock.now(&self.settings) };
+        let opened = Entry::Opened {
+            version: env!("CARGO_PKG_VERSION").into(),
+            at: self.clock.now(&self.setup.settings),
+        };
         self.durability.append(opened, self.clock.epoch);
-        self.miss_batches();
-        // Some queries had finished their backfill before the crash, but the journal doesn't record it.
-        self.arrive_all();
-        self.stage_all_again();
+        self.clock.miss_batches(self.queries, self.durability, &self.setup.settings);
     }
 }
 

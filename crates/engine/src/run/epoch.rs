@@ -18,11 +18,14 @@ use super::lagging::Lag;
 use super::outputs::Outputs;
 use super::query::{RunningQuery, Status};
 use super::side_by_side::count_side_by_side;
+use super::source::Taken;
 use super::sources::Sources;
 use super::table::Waiting;
 use super::waiters::Waiters;
+use super::watermarks::marks::Seen;
 use crate::Record;
 use crate::event::Reply;
+use crate::run::QuerySteps;
 use crate::run::history::keep_histories;
 use crate::run::queries::Queries;
 use crate::run::read_view::ReadView;
@@ -36,33 +39,19 @@ impl Loop {
     /// Runs one epoch: drains pending input, then steps every query.
     pub(super) fn run_epoch(&mut self) {
         let begun = Instant::now();
-        self.stage_all_again();
-        self.let_sinks_leave_pieces();
-        let (mut cut, takes_sources) = self.begin_epoch();
-        cut.event_time_max = self.watermarks.event_time_max(&self.settings, cut.now);
+        self.steps().intake().stage_all_again();
+        self.steps().let_sinks_leave_pieces();
+        let ends = self.waiters.gracefully && self.schedule().rows_are_due();
+        let (mut cut, takes_sources) = self.clock.begin_epoch(&self.queries, &self.setup.settings, ends);
+        cut.event_time_max = self.watermarks.event_time_max(&self.setup.settings, cut.now);
         let taken = if takes_sources {
-            let (limit, held) = (self.budget.limit(&self.settings), self.flow_control().held_back());
-            self.sources.take_for_epoch(
-                &mut self.tables,
-                &self.settings,
-                self.clock.epoch,
-                limit,
-                &held,
-                &cut,
-            )
+            let held = self.flow_control().held_back();
+            self.sources.take_for_epoch(&mut self.tables, &self.setup.settings, self.clock.epoch, &held, &cut)
         } else {
             Vec::new()
         };
         let rows: usize = taken.iter().map(|(_, taken)| taken.delta.num_rows()).sum();
-        let (mut deltas, mut seen, mut brought) = (Deltas::new(), BTreeMap::new(), Vec::new());
-        for (name, taken) in taken {
-            if !taken.journalled.is_empty() {
-                brought.push(Brought { source: name.clone(), arrivals: taken.journalled });
-            }
-            cut.positions.push((name.clone(), taken.spans));
-            seen.insert(name.clone(), taken.seen);
-            deltas.insert(name, taken.delta);
-        }
+        let (mut deltas, seen, brought) = cut_rows(&mut cut, taken);
         let mut replies = Waiting::new();
         let mut changes = Vec::new();
         for (name, table) in self.tables.iter_mut().filter(|(_, table)| table.is_changed()) {
@@ -77,21 +66,21 @@ impl Loop {
         self.queries.take_corrections(&mut changes, &mut replies);
         self.clock.epoch = self.clock.epoch.next();
         cut.epoch = self.clock.epoch;
-        self.watermarks.advance(&self.sources, &self.settings, &mut cut, seen, &changes);
+        self.watermarks.advance(&self.sources, &self.setup.settings, &mut cut, seen, &changes);
         let from: Vec<Arc<str>> = cut.positions.iter().map(|(name, _)| name.clone()).collect();
-        self.let_leave_before(&cut, &changes, &deltas);
+        self.steps().departures().let_leave_before(&cut, &changes, &deltas);
         self.queries.mark_lagging_sinks(&mut cut);
         journal_epoch(&mut self.durability, self.clock.epoch, &cut, &changes, brought);
-        let batch =
-            self.measures.batch_started(&self.clock, &self.settings, &self.sources, &cut, begun, &deltas);
+        let batch = self.measures.batch_started(
+            &self.clock,
+            &self.setup.settings,
+            &self.sources,
+            &cut,
+            begun,
+            &deltas,
+        );
         if rows >= AHEAD_ROWS {
-            self.sources.pull(
-                &self.waiters,
-                &self.durability,
-                &self.settings,
-                &self.clock,
-                self.budget.limit(&self.settings),
-            );
+            self.sources.pull(&self.waiters, &self.durability, &self.setup.settings, &self.clock);
         }
         let standing = Cut { positions: Vec::new(), ..cut.clone() };
         let output_rows = self.decide_and_step(cut, changes, deltas);
@@ -102,7 +91,12 @@ impl Loop {
                 replies.into_iter().for_each(|(reply, count)| reply.send(done.clone().map(|()| count)));
             });
         }
-        self.budget.adapt(some_recompute_all(&self.queries), &self.settings, rows, begun.elapsed());
+        self.sources.budget.adapt(
+            some_recompute_all(&self.queries),
+            &self.setup.settings,
+            rows,
+            begun.elapsed(),
+        );
     }
 
     /// Runs a decided epoch, which the recorder receives first. Returns the number of changed rows in results.
@@ -113,7 +107,7 @@ impl Loop {
         mut deltas: Deltas,
     ) -> u64 {
         self.clock.decided(&cut);
-        self.watermarks.apply(&self.settings, &cut);
+        self.watermarks.apply(&self.setup.settings, &cut);
         let record = Record { cut, changes };
         if let Some(recorder) = &mut self.measures.recorder {
             recorder(&record);
@@ -125,19 +119,30 @@ impl Loop {
             &mut self.outputs,
             &mut self.queries,
             &self.tables,
-            &self.catalog,
+            &self.setup.catalog,
             &self.clock,
-            &self.settings,
+            &self.setup.settings,
             &record.cut,
         );
-        self.budget.begin_epoch();
-        let output_rows = self.step_queries_from(0, &record.cut, deltas);
+        self.queries.begin_epoch();
+        let output_rows = self.steps().step_queries_from(0, &record.cut, deltas);
         trim_retained(&mut self.queries, &mut self.sources, &record.cut);
-        self.outputs.trim_histories(&self.settings, &record.cut);
+        self.outputs.trim_histories(&self.setup.settings, &record.cut);
         self.clock.stepped = record.cut.now;
         output_rows
     }
 
+    /// Begins to replay a recorded epoch. `replaying.rs` reads its rows from the sources.
+    pub(super) fn replay(&mut self, record: Record, reply: Reply<()>) {
+        if let Err(error) = self.read_view().check_replay(&record) {
+            return reply.send(Err(error));
+        }
+        self.epoch_replay().begin_replay(record, Vec::new(), reply);
+        self.replay_on(None);
+    }
+}
+
+impl QuerySteps<'_> {
     /// Steps all queries from a place on over the deltas, and adds all deltas to the logs.
     pub(super) fn step_queries_from(&mut self, first: usize, cut: &Cut, mut deltas: Deltas) -> u64 {
         let span = tracing::debug_span!("epoch", epoch = cut.epoch.0);
@@ -148,12 +153,18 @@ impl Loop {
             let place = next;
             next += 1;
             self.queries.suspend_with_inputs(place, cut.epoch);
-            let together =
-                count_side_by_side(&self.queries, &self.execution, &self.settings, place, cut, &deltas);
+            let together = count_side_by_side(
+                self.queries,
+                &self.setup.execution,
+                &self.setup.settings,
+                place,
+                cut,
+                &deltas,
+            );
             if together > 1 && !self.durability.crash_notes.is_alone() {
                 output_rows += self.step_side_by_side(place..place + together, cut, &mut deltas);
                 next = place + together;
-                (place..next).for_each(|place| add_late_rows(&mut self.queries, place, &mut deltas));
+                (place..next).for_each(|place| add_late_rows(self.queries, place, &mut deltas));
                 continue;
             }
             let query = &self.queries[place];
@@ -163,12 +174,10 @@ impl Loop {
             if inputs.iter().all(|delta| delta.is_empty()) && !takes_all && !query.flow.is_due(cut) {
                 continue;
             }
-            if query.status.is_running()
-                && !may_step(&mut self.queries, &mut self.durability, place, cut.epoch)
-            {
+            if query.status.is_running() && !may_step(self.queries, self.durability, place, cut.epoch) {
                 continue;
             }
-            let unread = self.outputs.is_unread(&self.queries, &self.waiters, place);
+            let unread = self.outputs.is_unread(self.queries, self.waiters, place);
             let query = &mut self.queries[place];
             query.unread = unread;
             let inputs = query.inputs(|name| deltas.get(name));
@@ -186,7 +195,7 @@ impl Loop {
                             self.outputs.log_empty_batch(&name, cut);
                         }
                     } else if query.into.is_some() {
-                        self.bring_in(place, cut, delta, &mut deltas);
+                        self.intake().bring_in(place, cut, delta, &mut deltas);
                     } else {
                         deltas.entry(query.name.clone()).or_default().append(delta);
                     }
@@ -195,22 +204,32 @@ impl Loop {
                 // The logs keep the changes for a query that is paused or in backfill.
                 Status::CatchingUp(_) | Status::Paused(_) | Status::Waiting | Status::Suspended { .. } => {}
             }
-            add_late_rows(&mut self.queries, place, &mut deltas);
+            add_late_rows(self.queries, place, &mut deltas);
         }
-        self.arrangements.settle(self.clock.epoch);
+        self.queries.settle(self.clock.epoch);
         for (name, delta) in &deltas {
-            self.outputs.log(&self.queries, name, cut, delta);
+            self.outputs.log(self.queries, name, cut, delta);
         }
         output_rows
     }
+}
 
-    /// Begins to replay a recorded epoch. `replaying.rs` reads its rows from the sources.
-    pub(super) fn replay(&mut self, record: Record, reply: Reply<()>) {
-        if let Err(error) = self.read_view().check_replay(&record) {
-            return reply.send(Err(error));
+/// Adds the spans of the rows that an epoch takes of sources to its cut. Returns the rows, the event times in them, and
+/// the arrivals for the journal, by source.
+fn cut_rows(
+    cut: &mut Cut,
+    taken: Vec<(Arc<str>, Taken)>,
+) -> (Deltas, BTreeMap<Arc<str>, Seen>, Vec<Brought>) {
+    let (mut deltas, mut seen, mut brought) = (Deltas::new(), BTreeMap::new(), Vec::new());
+    for (name, taken) in taken {
+        if !taken.journalled.is_empty() {
+            brought.push(Brought { source: name.clone(), arrivals: taken.journalled });
         }
-        self.begin_replay(record, Vec::new(), reply);
+        cut.positions.push((name.clone(), taken.spans));
+        seen.insert(name.clone(), taken.seen);
+        deltas.insert(name, taken.delta);
     }
+    (deltas, seen, brought)
 }
 
 impl ReadView<'_> {
@@ -218,7 +237,10 @@ impl ReadView<'_> {
         let waiting = self.clock.is_collecting()
             || self.sources.statements_wait(self.queries, self.tables)
             || !self.tables.applied.is_empty();
-        if self.settings.clock != ClockKind::Manual || self.flow_control.waiters.replay.is_some() || waiting {
+        if self.setup.settings.clock != ClockKind::Manual
+            || self.flow_control.waiters.replay.is_some()
+            || waiting
+        {
             return Err(Error::invalid(
                 "a recorded epoch can be replayed only under a manual clock, with no other input pending",
             )

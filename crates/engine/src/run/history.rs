@@ -138,7 +138,7 @@ impl ReadView<'_> {
 
     /// Returns an error if a relation can't be read as of a moment.
     fn check_moment(&self, name: &str, moment: Moment) -> Result<()> {
-        let (last, now) = (self.clock.last(), self.clock.now(self.settings));
+        let (last, now) = (self.clock.last(), self.clock.now(&self.setup.settings));
         let text = match moment {
             Moment::Epoch(epoch) => format!("epoch {epoch}"),
             Moment::Time(time) => time.to_string(),
@@ -172,7 +172,7 @@ impl ReadView<'_> {
         if is_kept && has_reached(self.queries, self.clock.epoch, name, moment) {
             return Ok(());
         }
-        let (kept, hint) = match self.settings.history_retention {
+        let (kept, hint) = match self.setup.settings.history_retention {
             None => (
                 "no history is kept".to_string(),
                 "SET history_retention = '1 hour' keeps it from then on.".to_string(),
@@ -182,7 +182,7 @@ impl ReadView<'_> {
                 format!(
                     "history_retention is '{}', history_buffer_max {} bytes.",
                     interval_text(retention),
-                    self.settings.history_buffer_max
+                    self.setup.settings.history_buffer_max
                 ),
             ),
         };

@@ -9,34 +9,34 @@ use millstream_connect::Inlet;
 use millstream_delta::fitted;
 use millstream_sql::{Dml, Error, Operation, Result, is_hidden};
 
-use super::Loop;
+use super::Writes;
 use super::sources::Sources;
 use crate::catalog::{Catalog, Definition};
 use crate::error;
 use crate::event::{Modification, Reply};
 use crate::run::read_view::ReadView;
 
-impl Loop {
+impl Writes<'_> {
     /// Inserts rows into a source. If it has an inlet, a task waits for room there, so that the loop doesn't. Otherwise
     /// the next epoch takes them, beside the rows that the source brings.
     pub(super) fn insert_into_source(
         &mut self,
-        modification: Modification,
+        name: &Arc<str>,
+        rows: Result<(Option<Arc<dyn Inlet>>, RecordBatch)>,
         idempotency_key: Option<String>,
         reply: Reply<u64>,
     ) {
-        let name: Arc<str> = modification.table().into();
-        match self.read_view().rows_for_source(modification) {
+        match rows {
             Err(error) => reply.send(Err(error)),
             Ok((None, rows)) => {
                 self.durability.record_idempotency_key(idempotency_key);
-                let now = self.clock.now(&self.settings);
-                let fits = self.catalog.with_hidden(&name, &rows).and_then(|rows| {
+                let now = self.clock.now(&self.setup.settings);
+                let fits = self.setup.catalog.with_hidden(name, &rows).and_then(|rows| {
                     let all = std::slice::from_ref(&rows);
-                    self.watermarks.check_event_time(&self.settings, now, &name, all)?;
+                    self.watermarks.check_event_time(&self.setup.settings, now, name, all)?;
                     Ok(rows)
                 });
-                self.sources.insert_rows(&name, fits, &self.settings, reply);
+                self.sources.insert_rows(name, fits, &self.setup.settings, reply);
             }
             Ok((Some(inlet), rows)) => {
                 self.durability.record_idempotency_key(idempotency_key);
@@ -50,7 +50,10 @@ impl Loop {
 }
 
 impl ReadView<'_> {
-    fn rows_for_source(&self, modification: Modification) -> Result<(Option<Arc<dyn Inlet>>, RecordBatch)> {
+    pub(super) fn rows_for_source(
+        &self,
+        modification: Modification,
+    ) -> Result<(Option<Arc<dyn Inlet>>, RecordBatch)> {
         let name = modification.table();
         let is_insert = match &modification {
             Modification::Statement(dml) => dml.operation == Operation::Insert,
@@ -58,7 +61,7 @@ impl ReadView<'_> {
             Modification::Insert { .. } => true,
             Modification::Delete { .. } => false,
         };
-        let (inlet, schema) = self.sources.inlet_of(self.catalog, name, is_insert)?;
+        let (inlet, schema) = self.sources.inlet_of(&self.setup.catalog, name, is_insert)?;
         let fit = |rows: &RecordBatch| {
             fitted(rows, &schema)
                 .map_err(|error| Error::invalid(format!("the rows don't fit source \"{name}\": {error}")))

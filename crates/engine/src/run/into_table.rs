@@ -11,13 +11,13 @@ use std::sync::Arc;
 use millstream_delta::{Cut, Delta, Epoch, Span};
 use millstream_sql::{Error, Result};
 
-use super::Loop;
 use super::dead_letters;
 use super::deltas::Deltas;
 use super::lagging::Lag;
 use crate::catalog::{ALL_LATE_ROWS, late_rows_name};
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
+use crate::run::{QuerySteps, TableIntake};
 
 /// The destination of a query's changes.
 #[derive(Clone, Debug)]
@@ -75,17 +75,17 @@ impl IntoTable {
     }
 }
 
-impl Loop {
+impl TableIntake<'_> {
     /// Takes changes of a lagging sink. In a replayed epoch they wait for a later one that contains them.
     pub(super) fn take_lagging(&mut self, place: usize, cut: &Cut, delta: Delta) {
         let recovering = self.durability.is_recovering();
         if !recovering {
             let query = &mut self.queries[place];
-            if let Some(into) = query.into.as_ref().filter(|_| self.settings.may_lag())
+            if let Some(into) = query.into.as_ref().filter(|_| self.setup.settings.may_lag())
                 && self.tables.takes_in_pieces(into, &delta)
             {
                 let before = into.staged.unwrap_or(cut.epoch.previous());
-                return self.tables.begin_bringing(query, (before, cut.epoch), delta, &self.tasks);
+                return self.tables.begin_bringing(query, (before, cut.epoch), delta, self.tasks);
             }
             self.stage_in(place, delta);
         } else if let Some(into) = &mut self.queries[place].into {
@@ -140,7 +140,7 @@ impl Loop {
         let Some(of) = self.tables.get_mut(&table) else { return };
         let taken = of.bring_now(delta);
         if let Some(change) = brought(&mut self.queries[place], &table, self.clock.epoch, taken) {
-            self.watermarks.note_brought(&self.settings, &self.clock, &table, &change);
+            self.watermarks.note_brought(&self.setup.settings, self.clock, &table, &change);
             deltas.entry(table).or_default().append(change);
         }
     }
@@ -158,7 +158,9 @@ impl Loop {
         }
         taken.is_some()
     }
+}
 
+impl QuerySteps<'_> {
     /// Stages the first content of a new sink, whose table has none of its changes. In a replay it waits for a later
     /// epoch that contains it.
     pub(super) fn stage_first(&mut self, place: usize, before: Epoch, content: Delta) {
@@ -171,13 +173,11 @@ impl Loop {
         } else if self.tables.takes_in_pieces(into, &content)
             && let Some(leaving) = self.flow_control().leaving_with(place)
         {
-            leaving
-                .into_iter()
-                .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.clock.epoch));
+            leaving.into_iter().for_each(|place| self.queries.leave(place, self.clock.epoch));
             let (query, epochs) = (&mut self.queries[place], (before, self.clock.epoch));
-            self.tables.begin_bringing(query, epochs, content, &self.tasks);
+            self.tables.begin_bringing(query, epochs, content, self.tasks);
         } else {
-            self.stage_in(place, content);
+            self.intake().stage_in(place, content);
         }
     }
 }

@@ -17,7 +17,7 @@ impl ReadView<'_> {
     /// Returns all objects with their status, ordered by name.
     pub(super) fn statuses(&self) -> Listed {
         let status = |object: &Arc<Object>| (object.clone(), self.status_of(&object.name));
-        Listed(self.catalog.objects().map(status).collect())
+        Listed(self.setup.catalog.objects().map(status).collect())
     }
 }
 

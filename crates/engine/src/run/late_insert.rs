@@ -12,7 +12,6 @@ use millstream_delta::{Chunk, Cut, Delta};
 use millstream_flow::Flow;
 use millstream_sql::{Error, Result};
 
-use super::Loop;
 use super::compile::Scope;
 use super::deltas::Deltas;
 use super::durable::Durability;
@@ -20,12 +19,12 @@ use super::feed::Feed;
 use super::late_rows::LateRows;
 use super::query::{Lowered, RunningQuery};
 use super::table::Waiting;
-use crate::Record;
 use crate::catalog::{Definition, late_rows_of};
-use crate::error;
 use crate::event::{PinnedLate, Reply};
+use crate::run::Pins;
 use crate::run::queries::Queries;
 use crate::settings::{ClockKind, Settings};
+use crate::{Record, error};
 
 /// The changes that putting late rows into their windows makes.
 #[derive(Debug)]
@@ -47,11 +46,11 @@ pub(crate) struct StagedCorrection {
     replies: Waiting,
 }
 
-impl Loop {
+impl Pins<'_> {
     /// Returns the inputs for recomputing a view's windows, between two epochs. Fails if that is impossible.
     pub(super) fn pin_late(&mut self, name: &Arc<str>, wanted: &[RecordBatch]) -> Result<PinnedLate> {
         let cant = format!("late rows can't be put into \"{name}\"");
-        let definition = &self.catalog.get(name)?.definition;
+        let definition = &self.setup.catalog.get(name)?.definition;
         let Definition::MaterializedView { plan, .. } = definition else {
             return Err(Error::invalid(format!(
                 "{cant}: it is a {}, which emits its rows and can't retract them",
@@ -69,10 +68,7 @@ impl Loop {
             return Err(Error::invalid(format!("{cant}: some have no time, and so are in no window"))
                 .hint("Leave them out: WHERE _window IS NOT NULL."));
         }
-        let scope = Scope {
-            limits: flow.limits(),
-            ..Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings)
-        };
+        let scope = Scope { limits: flow.limits(), ..Scope::new(self.setup, self.queries) };
         let Lowered { flow: anew, feeds, .. } = scope.lower(plan)?;
         if titles(&anew) != titles(flow) || anew.late_schema() != flow.late_schema() {
             return Err(Error::invalid(format!(
@@ -80,7 +76,7 @@ impl Loop {
             ))
             .hint("Drop the view and create it again: it then includes these rows, if its inputs still have them."));
         }
-        let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
+        let cut = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
         let shown = shown_window(query, &cut)?.ok_or_else(|| {
             Error::invalid(format!("{cant}: it shows no column of its windows"))
                 .hint("Select window_start or window_end beside the answers.")
@@ -88,7 +84,7 @@ impl Loop {
         let (appends, times_put) = (query.append_only(), late.times_put());
         let input = |feed: &Feed| self.pin_input(&feed.of, feed.stamped.as_ref(), &cant);
         let inputs = feeds.iter().map(input).collect::<Result<_>>()?;
-        let rows = self.content_beside(name, None)?;
+        let rows = self.departures().input_beside(name, None)?;
         Ok(PinnedLate { flow: anew, cut, inputs, rows, parted, shown, appends, times_put })
     }
 }

@@ -5,39 +5,13 @@ use std::time::Duration;
 use millstream_delta::{Epoch, Timestamp};
 use millstream_durable::Entry;
 
-use super::Loop;
 use super::batches::Batches;
 use super::clock::Clock;
 use super::compile::next_multiple;
+use super::durable::Durability;
 use super::query::{RunningQuery, Status};
 use crate::run::queries::Queries;
-use crate::settings::{ClockKind, MissedBatches, Pace};
-
-impl Loop {
-    /// Runs or skips the batches that were due since the last one.
-    pub(super) fn miss_batches(&mut self) {
-        // A replay skips the batches that the journal records.
-        if self.settings.clock != ClockKind::System || self.durability.is_recovering() {
-            return;
-        }
-        let now = self.clock.system.now();
-        match (self.settings.missed_batches, self.settings.pace) {
-            (MissedBatches::Run, Pace::Fixed(interval)) => {
-                self.clock.run_missed(&self.queries, interval, now)
-            }
-            // Queries with an interval at auto pace run at each of their times by themselves.
-            (MissedBatches::Run, Pace::Auto) => {}
-            (MissedBatches::Skip, _) => {
-                self.clock.forget_ticks();
-                let passed = self.clock.last();
-                if self.queries.iter().any(|query| query.next_batch(passed).is_some_and(|next| next <= now)) {
-                    self.queries.skip_batches(self.clock.epoch, now);
-                    self.durability.append(Entry::Skipped { to: now }, self.clock.epoch);
-                }
-            }
-        }
-    }
-}
+use crate::settings::{ClockKind, MissedBatches, Pace, Settings};
 
 impl Queries {
     /// Makes queries with an interval continue, after this epoch, with the first batch after this time.
@@ -54,6 +28,33 @@ impl Queries {
 }
 
 impl Clock {
+    /// Runs or skips the batches that were due since the last one.
+    pub(super) fn miss_batches(
+        &mut self,
+        queries: &mut Queries,
+        durability: &mut Durability,
+        settings: &Settings,
+    ) {
+        // A replay skips the batches that the journal records.
+        if settings.clock != ClockKind::System || durability.is_recovering() {
+            return;
+        }
+        let now = self.system.now();
+        match (settings.missed_batches, settings.pace) {
+            (MissedBatches::Run, Pace::Fixed(interval)) => self.run_missed(queries, interval, now),
+            // Queries with an interval at auto pace run at each of their times by themselves.
+            (MissedBatches::Run, Pace::Auto) => {}
+            (MissedBatches::Skip, _) => {
+                self.forget_ticks();
+                let passed = self.last();
+                if queries.iter().any(|query| query.next_batch(passed).is_some_and(|next| next <= now)) {
+                    queries.skip_batches(self.epoch, now);
+                    durability.append(Entry::Skipped { to: now }, self.epoch);
+                }
+            }
+        }
+    }
+
     /// Runs the missed ticks, empty or not, if some query runs once per batch.
     fn run_missed(&mut self, queries: &[RunningQuery], interval: Duration, now: Timestamp) {
         let steps = |query: &RunningQuery| query.status.is_running() || query.status.lag().is_some();

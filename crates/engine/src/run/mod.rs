@@ -16,16 +16,23 @@ mod change;
 mod checkpoint;
 mod clock;
 mod compile;
+mod contents;
 mod dead_letters;
 mod lagging;
 mod pending_reads;
 
 mod add_column;
+mod admission;
+mod answers;
+mod catalog_changes;
 mod crash_notes;
 mod ddl_log;
+mod delivery;
 mod deltas;
+mod departures;
 mod durable;
 mod epoch;
+mod epoch_replay;
 mod errors;
 mod execution;
 mod feed;
@@ -49,10 +56,13 @@ mod own_flow;
 mod pace;
 mod pause;
 mod pin;
+mod pins;
 mod queries;
 mod query;
 mod query_names;
 mod query_replacement;
+mod query_starts;
+mod query_steps;
 mod rate;
 mod read_view;
 mod rebuild;
@@ -61,10 +71,12 @@ mod recover;
 mod rename;
 mod replaying;
 mod reserve;
+mod restoration;
 mod retained;
 mod saving;
 mod schedule;
 mod settling;
+mod setup;
 mod sharing;
 mod side_by_side;
 mod sink;
@@ -77,8 +89,10 @@ mod step_threads;
 mod subscribe;
 mod subscription;
 mod subscriptions;
+mod successors;
 mod system;
 mod table;
+mod table_intake;
 mod tables;
 mod tasks;
 mod transact;
@@ -89,19 +103,22 @@ mod watermarks;
 mod why;
 mod window;
 
+#[cfg(test)]
+mod tests;
+mod writes;
+
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use millstream_connect::Arrival;
 use millstream_delta::{Delta, STACK_BYTES};
 use millstream_flow::{Choice, Driver};
-use millstream_sql::{Error, Result};
+use millstream_sql::{Error, Planner, Result};
 use millstream_state::Place;
 use tokio::runtime::Runtime;
 
-use crate::catalog::Catalog;
 use crate::engine::{Recorder, Shared};
 use crate::event::Event;
 use crate::listener::Listeners;
@@ -115,12 +132,17 @@ use late_insert::correct;
 
 pub(crate) use lagging::together;
 
-use budget::Budget;
+use admission::Admission;
+use answers::Answers;
+use catalog_changes::CatalogChanges;
 pub(crate) use catch_up::PartRows;
 pub(crate) use checkpoint::Written;
 use clock::Clock;
+use delivery::Delivery;
 pub(crate) use deltas::in_sum;
+use departures::Departures;
 use durable::{Durability, end_journal};
+use epoch_replay::EpochReplay;
 use execution::Execution;
 pub(crate) use late_insert::Correction;
 pub(crate) use late_rows::Parted;
@@ -132,19 +154,26 @@ pub(crate) use modify::part;
 use monotonic_clock::MonotonicClock;
 pub(crate) use monotonic_clock::{TimeSource, system_time};
 use outputs::Outputs;
-use queries::Queries;
+use pins::Pins;
+use queries::{Queries, QueryGraph};
 use query_replacement::take_differences;
+use query_starts::QueryStarts;
+use query_steps::QuerySteps;
 pub(crate) use reserve::Reservation;
-use sharing::Arrangements;
+use restoration::Restoration;
+use setup::Setup;
 pub(crate) use sink::Published;
 use source::RunningSource;
 use sources::Sources;
+use successors::Successors;
 pub(crate) use table::{TableWrite, check_distinct_keys, extended};
+use table_intake::TableIntake;
 use tables::BaseTables;
 use tasks::Tasks;
 use waiters::Waiters;
 use watermarks::Watermarks;
 pub(crate) use watermarks::ahead::Ahead;
+use writes::Writes;
 
 /// Most events taken before the loop looks for due work.
 const EVENTS_MAX: usize = 1024;
@@ -180,20 +209,14 @@ pub(crate) struct Parts {
 
 /// The state of an engine: everything that changes.
 pub(crate) struct Loop {
-    shared: Weak<Shared>,
+    setup: Setup,
     tasks: Tasks,
-    execution: Execution,
-    catalog: Arc<Catalog>,
-    settings: Settings,
     clock: Clock,
-    budget: Budget,
     measures: Measures,
     memory: Memory,
     tables: BaseTables,
     sources: Sources,
-    /// The queries in the order of their creation, which is topological.
-    queries: Queries,
-    arrangements: Arrangements,
+    queries: QueryGraph,
     outputs: Outputs,
     watermarks: Watermarks,
     waiters: Waiters,
@@ -209,46 +232,56 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
         .name("millstream-loop".into())
         .stack_size(STACK_BYTES)
         .spawn(move || {
-            let handle = parts.runtime.handle().clone();
-            let driver = Driver::new(planner.state(), parts.steps.handle().clone());
-            let driver = parts.spread_from.map_or(driver.clone(), |rows| driver.spread_from(rows));
-            let settings = Settings { memory_limit: parts.memory_limit, ..Settings::default() };
-            driver.set_threads(settings.threads());
-            let state = Loop {
-                shared: weak,
-                tasks: Tasks::new(handle, events),
-                execution: Execution {
-                    driver,
-                    choice: parts.choice,
-                    append_only_tables: parts.append_only_tables,
-                    apart: parts.apart,
-                    read_bytes: parts.read_bytes,
-                    statement_bytes: parts.statement_bytes,
-                },
-                catalog: Arc::default(),
-                settings,
-                clock: Clock::start(MonotonicClock::new(parts.time)),
-                budget: Budget::default(),
-                measures: Measures::new(parts.listeners, parts.recorder),
-                memory: Memory::new(parts.spill),
-                tables: BaseTables::default(),
-                sources: Sources::default(),
-                queries: Queries::default(),
-                arrangements: Arrangements::default(),
-                outputs: Outputs::default(),
-                watermarks: Watermarks::default(),
-                waiters: Waiters::default(),
-                durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
-            };
+            let (state, runtimes) = begin(weak, events, &planner, parts);
             state.run(&inbox);
-            crate::engine::end(parts.runtime);
-            crate::engine::end(parts.steps);
+            runtimes.into_iter().for_each(crate::engine::end);
         })
         .map_err(|error| Error::external(format!("the engine's thread can't be started: {error}")))?;
     Ok(())
 }
 
+/// Returns the state of a new engine, and the runtimes on which its tasks and its steps run.
+fn begin(
+    shared: Weak<Shared>,
+    events: Sender<Event>,
+    planner: &Planner,
+    parts: Parts,
+) -> (Loop, [Runtime; 2]) {
+    let driver = Driver::new(planner.state(), parts.steps.handle().clone());
+    let driver = parts.spread_from.map_or(driver.clone(), |rows| driver.spread_from(rows));
+    let settings = Settings { memory_limit: parts.memory_limit, ..Settings::default() };
+    driver.set_threads(settings.threads());
+    let state = Loop {
+        setup: Setup {
+            shared,
+            execution: Execution {
+                driver,
+                choice: parts.choice,
+                append_only_tables: parts.append_only_tables,
+                apart: parts.apart,
+                read_bytes: parts.read_bytes,
+                statement_bytes: parts.statement_bytes,
+            },
+            catalog: Arc::default(),
+            settings,
+        },
+        tasks: Tasks::new(parts.runtime.handle().clone(), events),
+        clock: Clock::start(MonotonicClock::new(parts.time)),
+        measures: Measures::new(parts.listeners, parts.recorder),
+        memory: Memory::new(parts.spill),
+        tables: BaseTables::default(),
+        sources: Sources::default(),
+        queries: QueryGraph::default(),
+        outputs: Outputs::default(),
+        watermarks: Watermarks::default(),
+        waiters: Waiters::default(),
+        durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
+    };
+    (state, [parts.runtime, parts.steps])
+}
+
 impl Loop {
+    /// Runs until the engine stops: closes everything outside, and only then replies to the requests to stop.
     fn run(mut self, inbox: &Receiver<Event>) {
         while !self.waiters.ended {
             let wake_at = self
@@ -278,11 +311,6 @@ impl Loop {
             }
             self.work();
         }
-        self.end();
-    }
-
-    /// Closes everything outside, and only then replies to the requests to stop.
-    fn end(mut self) {
         end_journal(&mut self.durability, self.clock.epoch);
         // Ends the readers and threads of queries in backfill.
         drop((self.sources, self.outputs.sinks, self.queries));
@@ -292,7 +320,8 @@ impl Loop {
 
     /// Dispatches an event.
     fn react(&mut self, event: Event) {
-        let Some(event) = self.now_or_later(event) else { return };
+        let event = self.tasks.under_its_name(event);
+        let Some(event) = self.admission().admit(event) else { return };
         match event {
             reading @ (Event::ExplainReplace { .. }
             | Event::WasDone { .. }
@@ -304,12 +333,14 @@ impl Loop {
             | Event::Status { .. }
             | Event::Settings { .. }
             | Event::Paused { .. }) => self.read_view().answer(reading),
-            Event::Change { base, changes, entry, reply } => self.change(base, changes, *entry, reply),
+            Event::Change { base, changes, entry, reply } => {
+                self.changes().change(base, changes, *entry, reply)
+            }
             Event::Apart(asked) => self.serve(asked),
-            Event::Replace(replacing) => self.replace(*replacing),
+            Event::Replace(replacing) => self.changes().replace(*replacing),
             Event::Subscribe { base, request, reply } => reply.send(self.subscribe(base, request)),
             Event::Room | Event::Stepped => {}
-            Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
+            Event::Unsubscribe { subscription } => self.delivery().unsubscribe(subscription),
             Event::AdvanceSubscription { name, through: to, reply } => {
                 self.outputs.advance(&mut self.durability, &self.queries, self.clock.epoch, &name, to, reply);
             }
@@ -317,12 +348,9 @@ impl Loop {
                 self.modify(modification, key, reply)
             }
             Event::Recover { step, reply } => self.recover(step, reply),
-            Event::Journal(report) => self.durability.journal_reports(report),
-            Event::Checkpoint { reply } => self.durability.checkpoint(reply),
-            Event::Checkpointed { through, stopped, took, written } => {
-                self.durability.checkpointed(self.clock.system.now(), through, stopped, took, written);
+            report @ (Event::Journal(_) | Event::Checkpoint { .. } | Event::Checkpointed { .. }) => {
+                self.durability.hear(self.clock.system.now(), report);
             }
-            Event::Begin { reply } => reply.send(Ok(self.begin())),
             Event::ReadAt { transaction, relations, stamped, reply } => {
                 self.read_soon(relations, stamped, Some(transaction), reply);
             }
@@ -330,45 +358,48 @@ impl Loop {
             Event::Release { transaction } => self.outputs.transactions.release(transaction),
             Event::Read { relations, stamped, reply } => self.read_soon(relations, stamped, None, reply),
             Event::Compile { plan, reply } => reply.send(self.compile_with_content(&plan)),
-            Event::Observe { name, epochs, time, reply } => {
-                self.waiters.observe(&self.queries, &self.catalog, &name, epochs, time, reply)
+            pinned @ (Event::Begin { .. } | Event::Pin { .. } | Event::PinLate { .. }) => {
+                self.pins().answer(pinned);
             }
-            Event::Pin { view, reply } => reply.send(self.pin(&view)),
-            Event::PinLate { view, rows, reply } => reply.send(self.pin_late(&view, &rows)),
             Event::Correct { correction, reply } => {
-                correct(&mut self.queries, &self.durability, &self.settings, *correction, reply)
+                correct(&mut self.queries, &self.durability, &self.setup.settings, *correction, reply)
             }
-            Event::Set { name, value, reply } => self.set_durably(name, value, reply),
-            Event::Advance { advance, reply } => self.clock.advance(&self.settings, advance, reply),
-            Event::Flush { reply } => self.flush(reply),
-            Event::Exists { names, reply } => self.waiters.existing.push((names, reply)),
+            Event::Set { name, value, reply } => self.set(name, value, reply),
+            Event::Advance { advance, reply } => self.clock.advance(&self.setup.settings, advance, reply),
+            Event::Flush { reply } => self.answers().flush(reply),
             Event::Hold(held) => self.clock.held = held,
-            Event::Finished { reply } => self.waiters.finished.push(reply),
             Event::Replay { record, reply } => self.replay(*record, reply),
             Event::Arrived { source, ticket, result, at } => self.take_answer(&source, ticket, result, at),
-            Event::ReadAgain { source, pattern, reply } => {
-                self.sources.read_again(&self.durability, &source, pattern, reply)
+            again @ (Event::ReadAgain { .. } | Event::ReadsAgain { .. }) => {
+                self.sources.hear(&self.durability, again);
             }
-            Event::ReadsAgain { source, result, reply } => self.sources.reads_again(&source, result, reply),
-            Event::Replayed { source, result } => self.replayed(&source, result),
+            Event::Replayed { source, result } => self.replay_on(Some((&source, result))),
             Event::CaughtUp { query, source, piece, permit } => {
-                self.caught_up(&query, &source, piece, permit)
+                self.starts().caught_up(&query, &source, piece, permit)
             }
             report @ (Event::SinkRecovered { .. } | Event::Delivered { .. } | Event::SinkFailed { .. }) => {
                 self.outputs.hear(&mut self.durability, report);
             }
-            Event::Pause { name, pause, replayed, reply } => self.pause_durably(name, pause, replayed, reply),
-            Event::Stop { reply, gracefully } => self.waiters.stop(reply, gracefully),
+            Event::Pause { name, pause, replayed, reply } => {
+                self.changes().pause_durably(name, pause, replayed, reply)
+            }
+            waiting @ (Event::Observe { .. }
+            | Event::Exists { .. }
+            | Event::Finished { .. }
+            | Event::Stop { .. }) => self.waiters.hear(&self.queries, &self.setup.catalog, waiting),
         }
     }
 
     /// Handles a source's answer to a pull.
     fn take_answer(&mut self, source: &Arc<str>, ticket: u64, result: Result<Arrival>, at: Instant) {
         self.measures.hear_answer(&self.sources, source, &result);
-        let (manual, limit, now) =
-            (self.clock.is_collecting(), self.budget.limit(&self.settings), self.clock.now(&self.settings));
+        let (manual, limit, now) = (
+            self.clock.is_collecting(),
+            self.sources.budget.limit(&self.setup.settings),
+            self.clock.now(&self.setup.settings),
+        );
         if let Some(source) = current(&mut self.sources, source) {
-            source.answer(ticket, result, manual, limit, &self.settings, now);
+            source.answer(ticket, result, manual, limit, &self.setup.settings, now);
         }
         if self.sources.rows_wait(&HeldBack::new()) {
             self.measures.rows_wait_since(at);
@@ -378,115 +409,84 @@ impl Loop {
     /// Does everything that is due.
     fn work(&mut self) {
         self.take_waiting();
-        self.take_steps();
+        self.steps().take_steps();
+        self.starts().take_past_pieces();
         take_differences(&mut self.outputs.successors);
         loop {
             self.retry_deferred();
-            self.start_queries();
-            if !self.bring_back() {
+            self.starts().start_queries();
+            if !self.steps().bring_back() {
                 break;
             }
         }
-        self.finish_successors();
-        self.apply_pieces();
+        self.changes().finish_successors();
+        self.steps().intake().apply_pieces();
         if self.durability.holds_back() {
             return self.stand_by();
         }
         if self.clock.system.has_leapt() {
-            self.miss_batches();
+            self.clock.miss_batches(&mut self.queries, &mut self.durability, &self.setup.settings);
         }
         self.advance_clock();
         let begun = Instant::now();
         for ran in 0..EPOCHS_MAX {
-            let long = self.settings.clock == ClockKind::System && begun.elapsed() > EPOCHS_TIME;
+            let long = self.setup.settings.clock == ClockKind::System && begun.elapsed() > EPOCHS_TIME;
             if !self.schedule().epoch_is_due() || (ran > 0 && long) {
                 break;
             }
             self.run_epoch();
-            self.memory.keep_within(&mut self.queries, &mut self.tables, &self.settings);
+            self.memory.keep_within(&mut self.queries, &mut self.tables, &self.setup.settings);
             self.waiters.answer_observations(
                 &mut self.clock,
                 &self.queries,
                 &self.tables,
                 &self.sources,
-                &self.settings,
+                &self.setup.settings,
             );
             self.advance_clock();
         }
-        self.memory.keep_within(&mut self.queries, &mut self.tables, &self.settings);
-        self.sources.pull(
-            &self.waiters,
-            &self.durability,
-            &self.settings,
-            &self.clock,
-            self.budget.limit(&self.settings),
-        );
-        self.let_leave();
+        self.memory.keep_within(&mut self.queries, &mut self.tables, &self.setup.settings);
+        self.sources.pull(&self.waiters, &self.durability, &self.setup.settings, &self.clock);
+        self.steps().departures().let_leave();
         self.hand_out();
         self.durability.fail_checkpoints();
         self.take_checkpoint();
-        self.retry_waiting();
+        self.admission().retry_waiting();
         // Reads and steps that the checkpoint delayed.
         self.answer_reads();
-        self.begin_steps();
+        self.steps().begin_steps();
         // Events that waited for tables to take in changes.
         self.retry_deferred();
     }
 
     /// Does the same while no epoch may be decided.
     fn stand_by(&mut self) {
-        self.memory.keep_within(&mut self.queries, &mut self.tables, &self.settings);
+        self.memory.keep_within(&mut self.queries, &mut self.tables, &self.setup.settings);
         if self.durability.is_recovering() {
-            self.arrive_again();
-            self.go_on_rebuilding();
+            self.starts().arrive_again();
+            self.steps().go_on_rebuilding();
             self.outputs.skip_delivered();
             self.outputs.trim_logs(&self.queries);
             return self.answer_waiters();
         }
         self.hand_out();
         self.durability.fail_checkpoints();
-        self.retry_waiting();
+        self.admission().retry_waiting();
     }
 
     /// Delivers all results so far to readers, sinks and waiting statements.
     fn hand_out(&mut self) {
         self.answer_reads();
-        self.begin_steps();
+        self.steps().begin_steps();
         self.answer_reads();
         self.outputs.deliver_sinks(&self.durability, false);
         self.outputs.expire_subscriptions(&self.clock);
-        self.deliver_subscriptions();
-        self.outputs.transactions.expire(&self.outputs.logs, &self.settings, self.clock.epoch);
+        self.delivery().deliver_subscriptions();
+        self.outputs.transactions.expire(&self.outputs.logs, &self.setup.settings, self.clock.epoch);
         self.outputs.trim_logs(&self.queries);
-        self.publish_progress();
+        self.measures.progress = self.read_view().progress();
+        self.setup.publish_progress(&self.measures.progress);
         self.answer_waiters();
-    }
-
-    /// Publishes a catalog to sessions.
-    fn publish_catalog(&mut self, catalog: Catalog) {
-        self.catalog = Arc::new(catalog);
-        if let Some(shared) = self.shared.upgrade() {
-            let slot: &RwLock<Arc<Catalog>> = &shared.catalog;
-            *slot.write().unwrap_or_else(PoisonError::into_inner) = self.catalog.clone();
-        }
-    }
-
-    fn publish_progress(&mut self) {
-        let used: Vec<&RunningSource> = self.sources.values().filter(|source| source.used).collect();
-        self.measures.progress.epochs = self.clock.epoch.0;
-        self.measures.progress.rows = used.iter().map(|source| source.rows).sum();
-        self.measures.progress.bad_rows = used.iter().map(|source| source.bad.count()).sum();
-        self.measures.progress.sources = used.len();
-        self.measures.progress.sources_open = used.iter().filter(|source| !source.has_ended()).count();
-        self.measures.progress.sources_following = used.iter().filter(|source| !source.bounded).count();
-        let open = used.iter().filter(|source| !source.has_ended());
-        self.measures.progress.share = open.filter_map(|source| source.share()).reduce(f64::min);
-        self.measures.progress.problems =
-            self.outputs.problems(&self.queries, &self.sources, &self.durability);
-        self.measures.progress.warnings = self.memory.trouble().into_iter().collect();
-        if let Some(shared) = self.shared.upgrade() {
-            *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.measures.progress.clone();
-        }
     }
 }
 
@@ -506,27 +506,6 @@ fn next_event(
     match wait {
         None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
         Some(wait) => inbox.recv_timeout(wait),
-    }
-}
-
-impl Waiters {
-    fn stop(&mut self, reply: Option<crate::event::Reply<()>>, gracefully: bool) {
-        if let Some(reply) = reply {
-            self.stop.push(reply);
-            self.stopping = true;
-            self.gracefully |= gracefully;
-        } else {
-            self.ended = true;
-        }
-    }
-}
-
-/// Publishes the `shutdown` setting, which the process reads even while the loop is busy, and that settings have
-/// changed.
-fn publish_settings(shared: &Weak<Shared>, settings: &Settings) {
-    if let Some(shared) = shared.upgrade() {
-        shared.settings_version.fetch_add(1, std::sync::atomic::Ordering::Release);
-        *shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner) = settings.shutdown;
     }
 }
 

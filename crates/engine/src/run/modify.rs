@@ -11,21 +11,21 @@ use millstream_delta::{fitted, under_schema};
 use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlstate};
 use millstream_state::Conflict;
 
-use super::Loop;
 use super::durable::Durability;
 use super::table::{Change, Table};
 use super::tables::BaseTables;
+use super::{Loop, Writes};
 use crate::catalog::{Catalog, Definition, first_columns};
 use crate::content::Content;
-use crate::error;
 use crate::evaluate::keys_of;
 use crate::event::{Asked, Evaluated, Modification, Reply, Staged, TableVersion};
-use crate::point;
 use crate::run::read_view::ReadView;
+use crate::run::sources::Sources;
 use crate::settings::{ClockKind, Settings};
-use crate::snapshot;
+use crate::{error, point, snapshot};
 
 impl Loop {
+    /// Answers a statement that changes rows: applies its change, or begins to.
     pub(super) fn modify(
         &mut self,
         modification: Modification,
@@ -39,90 +39,87 @@ impl Loop {
         if let Err(error) = self.durability.check_journal() {
             return reply.send(Err(error));
         }
-        if self.sources.contains_key(modification.table()) {
-            return self.insert_into_source(modification, idempotency_key, reply);
+        let name: Arc<str> = modification.table().into();
+        if self.sources.contains_key(&name) {
+            let rows = self.read_view().rows_for_source(modification);
+            return self.writes().insert_into_source(&name, rows, idempotency_key, reply);
         }
         self.measures.rows_wait_since(Instant::now());
-        let changes = match self.change_of(modification) {
-            Ok(change) => [change],
-            Err(error) => return reply.send(Err(error)),
-        };
+        let change = self.outputs.check_sinks_of(&self.queries, &self.setup.settings, &name);
+        if let (Ok(()), Modification::Evaluated(evaluated)) = (&change, &modification) {
+            self.tables.reserved.exclude_sinks(evaluated.reservation, false);
+        }
+        match change.and_then(|()| self.read_view().change_of(modification)) {
+            Ok(change) => self.writes().write(change, idempotency_key, reply),
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+}
+
+impl Writes<'_> {
+    /// Applies the change of a statement, or begins to.
+    fn write(&mut self, change: (Arc<str>, Change), idempotency_key: Option<String>, reply: Reply<u64>) {
+        let changes = [change];
         if self.tables.are_large(&changes) {
-            return self.tables.begin_pieces(changes.into(), false, idempotency_key, reply, &self.queries);
+            return self.tables.begin_pieces(changes.into(), false, idempotency_key, reply, self.queries);
         }
         let [(table, change)] = changes;
         let done = self.tables.table(&table).and_then(|of| of.change(change));
+        let done = done.map_err(|error| named(&table, error));
         self.tables.answer_change(
-            &mut self.durability,
-            &self.settings,
+            self.durability,
+            &self.setup.settings,
             &table,
             idempotency_key,
             reply,
-            done.map_err(|error| named(&table, error)),
+            done,
         );
     }
+}
 
+impl ReadView<'_> {
     /// Returns the change that a statement makes, and its table.
-    fn change_of(&mut self, modification: Modification) -> Result<(Arc<str>, Change)> {
-        self.outputs.check_sinks_of(&self.queries, &self.settings, modification.table())?;
+    fn change_of(&self, modification: Modification) -> Result<(Arc<str>, Change)> {
         match modification {
             Modification::Statement(dml) => {
-                self.catalog.columns(&dml.table)?;
-                let rows = self.read_view().run_over_tables(&dml.query.plan, None)?;
+                self.setup.catalog.columns(&dml.table)?;
+                let rows = self.run_over_tables(&dml.query.plan, None)?;
                 rows.iter().try_for_each(|rows| dml.check(rows))?;
                 self.change_by(&dml, &rows, None)
             }
             Modification::Evaluated(evaluated) => {
-                let Evaluated { dml, rows, updated, read, reservation } = *evaluated;
-                self.tables.reserved.exclude_sinks(reservation, false);
+                let Evaluated { dml, rows, updated, read, .. } = *evaluated;
                 self.tables.check_unchanged(&read)?;
                 self.change_by(&dml, &rows, updated)
             }
             Modification::Insert { table, rows } => {
-                let rows = rows.into_iter().map(|rows| fitting(&self.tables, &self.catalog, &table, rows));
+                let rows =
+                    rows.into_iter().map(|rows| fitting(self.tables, &self.setup.catalog, &table, rows));
                 let rows = rows.collect::<Result<Vec<_>>>()?;
                 self.watermarks.check_event_time(
-                    &self.settings,
-                    self.clock.now(&self.settings),
+                    &self.setup.settings,
+                    self.clock.now(&self.setup.settings),
                     &table,
                     &rows,
                 )?;
                 Ok((table, Change::insert(&rows, None)?))
             }
             Modification::Delete { table, rows } => {
-                let rows = fitting(&self.tables, &self.catalog, &table, rows)?;
+                let rows = fitting(self.tables, &self.setup.catalog, &table, rows)?;
                 Ok((table, Change::delete(&[rows])?))
             }
         }
     }
 
-    /// Returns the rows of relations as a statement that changes rows sees them.
-    pub(super) fn read_staged(&mut self, asked: &[Asked]) -> Result<Staged> {
-        let mut staged = Staged { relations: Vec::new(), versions: Vec::new() };
-        for asked in asked {
-            let Some((name, table)) = self.tables.get_key_value(&asked.name) else {
-                staged.relations.push(self.content_asked(asked, false)?);
-                continue;
-            };
-            // A source changes the rows of its table all the time. They are read as of one moment, like a view.
-            if !self.sources.contains_key(name) {
-                staged.versions.push(TableVersion { name: name.clone(), version: table.version() });
-            }
-            let wanted = table.staged_wanted(&asked.wanted)?;
-            staged.relations.push(wanted.map_or_else(|| Content::Snapshot(table.staged()), Content::Batches));
-        }
-        Ok(staged)
-    }
-
     /// Returns the change by the rows of a statement's query and, if known, by those of its ON CONFLICT DO UPDATE.
     fn change_by(
-        &mut self,
+        &self,
         dml: &Dml,
         batches: &[RecordBatch],
         updated: Option<Vec<RecordBatch>>,
     ) -> Result<(Arc<str>, Change)> {
         let name: Arc<str> = dml.table.as_str().into();
-        let schema = self.catalog.columns(&name)?;
+        let schema = self.setup.catalog.columns(&name)?;
         if dml.columns.fields().len() != schema.fields().len() {
             let error = format!("table \"{name}\" got a column while the statement was planned");
             return Err(Error::external(error).hint("Run it again.").code(sqlstate::SERIALIZATION_FAILURE));
@@ -131,8 +128,8 @@ impl Loop {
             parts(batches, place, &schema).map_err(|error| named(&name, error))
         };
         let check_event_time = |rows: &[RecordBatch]| {
-            let now = self.clock.now(&self.settings);
-            self.watermarks.check_event_time(&self.settings, now, &name, rows)
+            let now = self.clock.now(&self.setup.settings);
+            self.watermarks.check_event_time(&self.setup.settings, now, &name, rows)
         };
         let rows = parts(batches, 0)?;
         let change = match (dml.operation, &dml.on_conflict) {
@@ -147,9 +144,9 @@ impl Loop {
                     Some(updated) => updated,
                     None => {
                         let rows = concat_batches(&schema, &rows).map_err(error::arrow)?;
-                        let of = self.tables.table(&name)?;
+                        let of = self.tables.get(&name).ok_or_else(|| no_table(&name))?;
                         of.check_distinct_keys(&rows).map_err(|error| named(&name, error))?;
-                        self.read_view().run_over_tables(&query.plan, Some((&name, &rows)))?
+                        self.run_over_tables(&query.plan, Some((&name, &rows)))?
                     }
                 };
                 changed.iter().try_for_each(|batch| dml.check_update(batch))?;
@@ -200,7 +197,7 @@ impl ReadView<'_> {
             };
             snapshot::table(&batches, schema, 1)
         })?;
-        let driver = self.execution.driver.bounded(self.settings.limits);
+        let driver = self.setup.execution.driver.bounded(self.setup.settings.limits);
         let physical = driver.plan(&plan).map_err(error::flow)?;
         driver.run(&physical).map_err(error::flow)
     }
@@ -216,8 +213,20 @@ impl Catalog {
 }
 
 impl BaseTables {
+    /// Adds the rows of a table as a statement that changes rows sees them. Returns false for another relation.
+    pub(super) fn add_staged(&self, sources: &Sources, asked: &Asked, staged: &mut Staged) -> Result<bool> {
+        let Some((name, table)) = self.get_key_value(&asked.name) else { return Ok(false) };
+        // A source changes the rows of its table all the time. They are read as of one moment, like a view.
+        if !sources.contains_key(name) {
+            staged.versions.push(TableVersion { name: name.clone(), version: table.version() });
+        }
+        let wanted = table.staged_wanted(&asked.wanted)?;
+        staged.relations.push(wanted.map_or_else(|| Content::Snapshot(table.staged()), Content::Batches));
+        Ok(true)
+    }
+
     pub(super) fn table(&mut self, name: &str) -> Result<&mut Table> {
-        self.get_mut(name).ok_or_else(|| Error::invalid(format!("there is no table \"{name}\"")))
+        self.get_mut(name).ok_or_else(|| no_table(name))
     }
 
     /// Returns an error if a table has changed since a statement read it.
@@ -254,6 +263,10 @@ impl BaseTables {
             (done, _) => reply.send(done),
         }
     }
+}
+
+fn no_table(name: &str) -> Error {
+    Error::invalid(format!("there is no table \"{name}\""))
 }
 
 /// Returns rows from a program under the table's schema.

@@ -52,12 +52,15 @@ impl Loop {
         &mut self,
         plan: &datafusion::logical_expr::LogicalPlan,
     ) -> Result<Compiled> {
-        let Lowered { flow, feeds, .. } =
-            Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings).lower(plan)?;
+        let Lowered { flow, feeds, .. } = Scope::new(&self.setup, &self.queries).lower(plan)?;
         feeds.iter().try_for_each(|feed| self.queries.check_readable(&feed.of))?;
         let content = |feed: &Feed| self.content_beside(&feed.of, feed.stamped.as_ref());
         let inputs = feeds.iter().map(content).collect::<Result<_>>()?;
-        Ok(Compiled { flow, inputs, cut: self.clock.standing_cut(&self.settings, self.watermarks.current()) })
+        Ok(Compiled {
+            flow,
+            inputs,
+            cut: self.clock.standing_cut(&self.setup.settings, self.watermarks.current()),
+        })
     }
 }
 

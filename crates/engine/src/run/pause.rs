@@ -7,7 +7,6 @@ use std::sync::Arc;
 use millstream_delta::{Cut, Delta};
 use millstream_sql::{Error, Result};
 
-use super::Loop;
 use super::catch_up::{CatchUp, has_many_to_resume, next_since};
 use super::crash_notes::may_step;
 use super::dead_letters::add_late_rows;
@@ -17,19 +16,21 @@ use super::log;
 use super::log::Logs;
 use super::query::{RunningQuery, Status};
 use super::query_names::shown_name;
-use super::sharing::{Arrangements, Arranging};
+use super::sharing::Arranging;
 use super::sources::Sources;
+use crate::run::CatalogChanges;
 use crate::run::clock::Clock;
+use crate::run::contents::Bases;
 use crate::run::flow_control::FlowControl;
 use crate::run::outputs::Outputs;
-use crate::run::queries::Queries;
+use crate::run::queries::{Queries, QueryGraph};
 use crate::settings::{ClockKind, Settings};
 
-impl Loop {
+impl CatalogChanges<'_> {
     /// Pauses or resumes an object; without a name, all that it can. Returns notices about the others, with the reason.
     pub(super) fn pause(&mut self, name: Option<&str>, pause: bool) -> Result<Vec<String>> {
         if let Some(name) = name {
-            let object = self.catalog.get(name)?.clone();
+            let object = self.setup.catalog.get(name)?.clone();
             self.pause_object(&object.name, pause, true)?;
             // A resumed query may fail again.
             return Ok(match self.queries.query(&object.name).map(|query| &query.status) {
@@ -40,7 +41,7 @@ impl Loop {
             });
         }
         let queries = self.queries.iter().filter(|query| !query.temporary);
-        let mut names: Vec<Arc<str>> = queries.map(|query| shown_name(&self.queries, query).into()).collect();
+        let mut names: Vec<Arc<str>> = queries.map(|query| shown_name(self.queries, query).into()).collect();
         // Queries resume in their order, so each one sees the changes of the queries that it reads.
         names.extend(self.sources.keys().chain(self.outputs.sinks.keys()).cloned());
         let mut notices = Vec::new();
@@ -71,12 +72,12 @@ impl Loop {
         }
         let feeds = |query: &RunningQuery| query.into.as_ref().is_some_and(|into| into.sink == *name);
         let Some(place) = self.queries.iter().position(|query| query.name == *name || feeds(query)) else {
-            let kind = self.catalog.get(name)?.definition.kind();
+            let kind = self.setup.catalog.get(name)?.definition.kind();
             return Err(Error::invalid(format!("\"{name}\" is a {kind}: there is nothing to pause"))
                 .hint("PAUSE and RESUME take a source, a materialized view, a stream, a sink, or ALL."));
         };
         match pause {
-            true => pause_query(&mut self.queries, &mut self.arrangements, &self.outputs, place, name),
+            true => pause_query(self.queries, self.outputs, place, name),
             false => self.resume_query(place, apart),
         }
     }
@@ -91,24 +92,16 @@ impl Loop {
             return Ok(());
         }
         if apart && let Some(leaving) = self.flow_control().resumes_apart(place) {
-            resume_apart(
-                &mut self.queries,
-                &mut self.arrangements,
-                &self.outputs,
-                &mut self.clock,
-                &self.settings,
-                place,
-                leaving,
-            );
+            resume_apart(self.queries, self.outputs, self.clock, &self.setup.settings, place, leaving);
             return Ok(());
         }
-        let mut waiting = all_to_resume(&mut self.queries, &self.outputs, place);
+        let mut waiting = all_to_resume(self.queries, self.outputs, place);
         while let Some((batch, inputs)) = waiting.pop_front() {
             let cut = Cut {
                 watermarks: batch.watermarks.clone(),
-                ..self.clock.piece_cut(&self.queries, &self.settings)
+                ..self.clock.piece_cut(self.queries, &self.setup.settings)
             };
-            if !may_step(&mut self.queries, &mut self.durability, place, cut.epoch) {
+            if !may_step(self.queries, self.durability, place, cut.epoch) {
                 break;
             }
             let query = &mut self.queries[place];
@@ -119,24 +112,35 @@ impl Loop {
                 true => all_changes(query.feeds.len(), waiting.iter().map(|(_, inputs)| inputs)),
                 false => Vec::new(),
             };
-            let delta = self.step_one(place, of, &inputs.iter().collect::<Vec<_>>(), &later);
+            let delta = self.queries.step_one(
+                Bases::new(self.tables, self.sources),
+                place,
+                of,
+                &inputs.iter().collect::<Vec<_>>(),
+                &later,
+            );
             let mut deltas = Deltas::new();
-            add_late_rows(&mut self.queries, place, &mut deltas);
+            add_late_rows(self.queries, place, &mut deltas);
             let query = &self.queries[place];
             if delta.is_empty() {
                 if deltas.is_empty() {
                     continue;
                 }
             } else if query.into.is_some() {
-                self.bring_in(place, &cut, delta, &mut deltas);
+                self.intake().bring_in(place, &cut, delta, &mut deltas);
             } else {
                 deltas.insert(query.name.clone(), delta);
             }
-            self.step_queries_from(place + 1, &cut, deltas);
+            self.steps().step_queries_from(place + 1, &cut, deltas);
         }
         if matches!(self.queries[place].status, Status::Paused(_)) {
             self.queries[place].status = Status::Running;
-            self.share_or_suspend(place, Arranging::Anew);
+            self.queries.share_or_suspend(
+                Bases::new(self.tables, self.sources),
+                self.clock.epoch,
+                place,
+                Arranging::Anew,
+            );
         }
         Ok(())
     }
@@ -144,8 +148,7 @@ impl Loop {
 
 /// Makes a paused query lag: the epochs that it left in the logs wait for it.
 fn resume_apart(
-    queries: &mut Queries,
-    arrangements: &mut Arrangements,
+    queries: &mut QueryGraph,
     outputs: &Outputs,
     clock: &mut Clock,
     settings: &Settings,
@@ -167,7 +170,7 @@ fn resume_apart(
         into.staged = Some(before);
     }
     query.status = Status::Lagging(Box::new(lag));
-    leaving.into_iter().skip(1).for_each(|place| arrangements.leave(queries, place, before));
+    leaving.into_iter().skip(1).for_each(|place| queries.leave(place, before));
 }
 
 impl FlowControl<'_> {
@@ -176,11 +179,11 @@ impl FlowControl<'_> {
     fn resumes_apart(&self, place: usize) -> Option<Vec<usize>> {
         let query = &self.queries[place];
         // What a lagging sink brings into its table is part of a later epoch.
-        let stages = self.settings.clock == ClockKind::System;
+        let stages = self.setup.settings.clock == ClockKind::System;
         let is_large =
             || stages && (query.reads_contents() || has_many_to_resume(self.queries, self.outputs, place));
         let can = !self.durability.is_recovering() && (query.into.is_none() || stages);
-        if !can || !(self.execution.apart.is_some() || is_large()) {
+        if !can || !(self.setup.execution.apart.is_some() || is_large()) {
             return None;
         }
         let leaving = if stages { self.leaving_with(place) } else { self.leaving_within_epoch(place) }?;
@@ -270,17 +273,11 @@ impl Queries {
     }
 }
 
-fn pause_query(
-    queries: &mut Queries,
-    arrangements: &mut Arrangements,
-    outputs: &Outputs,
-    place: usize,
-    name: &str,
-) -> Result<()> {
+fn pause_query(queries: &mut QueryGraph, outputs: &Outputs, place: usize, name: &str) -> Result<()> {
     match &queries[place].status {
         Status::Paused(_) => Ok(()),
         Status::Running => {
-            arrangements.unshare(queries, place, false)?;
+            queries.unshare(place, false)?;
             let places = queries[place].reads().map(|name| outputs.logs.end(name)).collect();
             queries[place].status = Status::Paused(Box::new(CatchUp::standing(places)));
             Ok(())

@@ -21,6 +21,7 @@ use super::settling::{Settling, is_settled, settling_of};
 use crate::catalog::{Catalog, Definition, Object};
 use crate::content::Content;
 use crate::event::{Apart, Asked, Change, Event, Followed, Modification, Reply, Snapshot};
+use crate::run::Admission;
 use crate::run::queries::Queries;
 
 /// A read that waits for a lagging query.
@@ -84,7 +85,8 @@ impl Begun {
 
 /// The result of an attempt to begin a read.
 enum Attempt {
-    Begun(Begun),
+    /// It begins; the relations that are current are read at once.
+    Begun(Begun, Vec<bool>),
     /// It continues as it has begun.
     Continued,
     /// It can't begin yet, or not continue as it has begun.
@@ -108,34 +110,33 @@ impl Loop {
         transaction: Option<u64>,
         reply: Reply<Snapshot>,
     ) {
-        let names = || asked.iter().map(|asked| asked.name.clone());
-        let mut settling = match transaction {
-            // A transaction sees tables as they were when it began.
-            Some(_) => Settling::default(),
-            None => settling_of(&self.queries, self.clock.epoch, names()),
-        };
-        let put_off = |asked: &Asked| self.flow_control().read_waits(asked, false);
-        let is_there = lagging_of(&self.queries, names()).is_empty() && !asked.iter().any(put_off);
-        let is_there = is_settled(&self.queries, &self.clock, self.clock.epoch, &mut settling) && is_there;
-        let read = PendingRead { asked, stamped, transaction, reply, settling, begun: None };
-        if is_there {
+        let read =
+            PendingRead { asked, stamped, transaction, reply, settling: Settling::default(), begun: None };
+        if let Some(read) = self.admission().admit_read(read) {
             self.answer_read(read);
-        } else {
-            self.waiters.reads.push(read);
         }
     }
 
     fn answer_read(&mut self, read: PendingRead) {
         let PendingRead { asked, stamped, transaction, reply, begun, .. } = read;
-        if let Some(number) = transaction {
-            return reply.send(self.read_at(number, &asked, stamped));
-        }
+        let since = match transaction {
+            Some(number) => self.read_view().changes_since(number, &asked, stamped),
+            None => Ok(asked.iter().map(|_| None).collect()),
+        };
         let mut taken = begun.map_or_else(Vec::new, |begun| begun.taken);
         taken.resize_with(asked.len(), || None);
-        let relations = asked.iter().zip(taken);
-        let relations =
-            relations.map(|(asked, taken)| taken.unwrap_or_else(|| self.content_asked(asked, stamped)));
-        reply.send(relations.collect::<Result<_>>().map(|relations| Snapshot { relations }));
+        let relations = since.and_then(|since| {
+            let relations = asked.iter().zip(taken).zip(since).map(|((asked, taken), since)| {
+                // All later changes are undone, also of rows that aren't wanted: the result may have other rows, too.
+                let rows = taken.unwrap_or_else(|| self.content_asked(asked, stamped))?;
+                Ok(match since {
+                    Some(since) => Content::Before(Box::new(rows), since),
+                    None => rows,
+                })
+            });
+            relations.collect::<Result<_>>()
+        });
+        reply.send(relations.map(|relations| Snapshot { relations }));
     }
 
     /// Begins the reads that can begin, and answers those that are complete.
@@ -148,12 +149,18 @@ impl Loop {
             if !is_settled {
                 continue;
             }
-            let attempt = self.begin_read(place);
-            let read = &mut self.waiters.reads[place];
-            match attempt {
-                Attempt::Begun(begun) => read.begun = Some(begun),
+            match self.admission().begin_read(place) {
+                Attempt::Begun(mut begun, current) => {
+                    let read = &self.waiters.reads[place];
+                    let (stamped, asked) = (read.stamped, read.asked.clone());
+                    let asked = asked.iter().zip(current);
+                    let taken = asked
+                        .map(|(asked, is_current)| is_current.then(|| self.content_asked(asked, stamped)));
+                    begun.taken = taken.collect();
+                    self.waiters.reads[place].begun = Some(begun);
+                }
                 Attempt::Continued => {}
-                Attempt::Later => read.begun = None,
+                Attempt::Later => self.waiters.reads[place].begun = None,
             }
         }
         for read in std::mem::take(&mut self.waiters.reads) {
@@ -170,13 +177,39 @@ impl Loop {
         }
     }
 
+    /// Resumes the events whose needs are current.
+    pub(super) fn retry_deferred(&mut self) {
+        for deferred in std::mem::take(&mut self.waiters.deferred) {
+            if let Some(event) = self.admission().retry(deferred) {
+                self.react(event);
+            }
+        }
+    }
+}
+
+impl Admission<'_> {
+    /// Returns a read, unless it must wait until the relations are current and have the output of all input so far.
+    fn admit_read(&mut self, mut read: PendingRead) -> Option<PendingRead> {
+        // A transaction sees tables as they were when it began.
+        if read.transaction.is_none() {
+            read.settling = settling_of(self.queries, self.clock.epoch, read.names());
+        }
+        let put_off = |asked: &Asked| self.flow_control().read_waits(asked, false);
+        let is_there = lagging_of(self.queries, read.names()).is_empty() && !read.asked.iter().any(put_off);
+        if is_settled(self.queries, self.clock, self.clock.epoch, &mut read.settling) && is_there {
+            return Some(read);
+        }
+        self.waiters.reads.push(read);
+        None
+    }
+
     /// Begins a read, if it can begin now, and takes the content of current relations.
-    fn begin_read(&mut self, place: usize) -> Attempt {
+    fn begin_read(&self, place: usize) -> Attempt {
         let read = &self.waiters.reads[place];
-        let waits_for = lagging_of(&self.queries, read.names());
+        let waits_for = lagging_of(self.queries, read.names());
         // A query that has returned, and has left again in a later epoch, no longer has the rows of the read's epoch.
         let is_held = |name: &Arc<str>, at: Epoch| {
-            waits_for.contains(name) && content_epoch(&self.queries, self.clock.epoch, name) <= at
+            waits_for.contains(name) && content_epoch(self.queries, self.clock.epoch, name) <= at
         };
         let goes_on = |begun: &Begun| begun.waits_for.iter().all(|name| is_held(name, begun.epoch));
         if read.begun.as_ref().is_some_and(goes_on) {
@@ -184,7 +217,7 @@ impl Loop {
         }
         if let Some(number) = read.transaction {
             let epoch = self.outputs.transactions.get(&number).map_or(self.clock.epoch, |open| open.epoch);
-            return Attempt::Begun(Begun { epoch, waits_for, taken: Vec::new() });
+            return Attempt::Begun(Begun { epoch, waits_for, taken: Vec::new() }, Vec::new());
         }
         // Reads that arrive while another one waits begin together, so that they add no steps.
         let others = self.waiters.reads.iter().enumerate().filter(|(other, _)| *other != place);
@@ -194,25 +227,23 @@ impl Loop {
             held.is_some_and(|epoch| epoch != self.clock.epoch)
         };
         if others.into_iter().any(holds)
-            || returns_for_event(&self.queries, &waits_for, &wanted_by_events(&self.queries, &self.waiters))
+            || returns_for_event(self.queries, &waits_for, &wanted_by_events(self.queries, self.waiters))
         {
             return Attempt::Later;
         }
         // The late rows of a lagging query lag with it.
-        let is_current = |asked: &Asked| lagging_of(&self.queries, [asked.name.clone()]).is_empty();
-        let (stamped, current) = (read.stamped, read.asked.iter().map(is_current).collect::<Vec<_>>());
-        let asked = read.asked.clone();
-        let asked = || asked.iter().zip(&current);
-        if asked().any(|(asked, current)| *current && self.flow_control().read_waits(asked, false)) {
+        let is_current = |asked: &Asked| lagging_of(self.queries, [asked.name.clone()]).is_empty();
+        let current: Vec<bool> = read.asked.iter().map(is_current).collect();
+        let mut at_once = read.asked.iter().zip(&current).filter(|(_, current)| **current);
+        if at_once.any(|(asked, _)| self.flow_control().read_waits(asked, false)) {
             return Attempt::Later;
         }
-        let taken = asked().map(|(asked, current)| current.then(|| self.content_asked(asked, stamped)));
-        Attempt::Begun(Begun { taken: taken.collect(), epoch: self.clock.epoch, waits_for })
+        Attempt::Begun(Begun { taken: Vec::new(), epoch: self.clock.epoch, waits_for }, current)
     }
 
     /// Returns an event, or sets it aside if a query that it needs must become current first.
     pub(super) fn defer(&mut self, event: Event) -> Option<Event> {
-        let needs = needs_of_event(&self.queries, &self.catalog, &event);
+        let needs = needs_of_event(self.queries, &self.setup.catalog, &event);
         // A statement that changes rows by what it reads must see the output of sinks into tables for all earlier
         // input.
         let mut settling = match event {
@@ -223,17 +254,17 @@ impl Loop {
                 Settling::default()
             }
             Event::Modify { .. } | Event::Apart(Apart::ReadStaged { .. }) => {
-                settling_of(&self.queries, self.clock.epoch, needs.iter().cloned())
+                settling_of(self.queries, self.clock.epoch, needs.iter().cloned())
             }
             _ => Settling::default(),
         };
-        let read_by_threads = read_by_threads(&self.queries, &event, &needs);
-        let needs = lagging_of(&self.queries, needs);
+        let read_by_threads = read_by_threads(self.queries, &event, &needs);
+        let needs = lagging_of(self.queries, needs);
         let is_put_off = read_by_threads.iter().any(|asked| self.flow_control().read_waits(asked, false))
             || self.outputs.subscriptions.awaits_content(&event);
         if needs.is_empty()
             && !is_put_off
-            && is_settled(&self.queries, &self.clock, self.clock.epoch, &mut settling)
+            && is_settled(self.queries, self.clock, self.clock.epoch, &mut settling)
         {
             return Some(event);
         }
@@ -241,17 +272,15 @@ impl Loop {
         None
     }
 
-    /// Resumes the events whose needs are current.
-    pub(super) fn retry_deferred(&mut self) {
-        for mut deferred in std::mem::take(&mut self.waiters.deferred) {
-            if is_settled(&self.queries, &self.clock, self.clock.epoch, &mut deferred.settling)
-                && lagging_of(&self.queries, deferred.needs.clone()).is_empty()
-            {
-                self.react(deferred.event);
-            } else {
-                self.waiters.deferred.push(deferred);
-            }
+    /// Returns the event if its relations are current by now.
+    fn retry(&mut self, mut deferred: DeferredEvent) -> Option<Event> {
+        if is_settled(self.queries, self.clock, self.clock.epoch, &mut deferred.settling)
+            && lagging_of(self.queries, deferred.needs.clone()).is_empty()
+        {
+            return Some(deferred.event);
         }
+        self.waiters.deferred.push(deferred);
+        None
     }
 }
 

@@ -3,19 +3,28 @@
 use arrow::datatypes::SchemaRef;
 use millstream_sql::{Error, Result};
 
-use super::Loop;
 use super::dead_letters::has_lost_dead_letters;
 use super::late_insert::shown_window;
 use super::late_rows::LateRows;
 use super::query::{RunningQuery, Status};
 use crate::catalog::Definition;
-use crate::event::{Pinned, PinnedInput, Windows};
-use crate::run::read_view::ReadView;
+use crate::event::{Event, Pinned, PinnedInput, Windows};
+use crate::run::Pins;
 
-impl Loop {
+impl Pins<'_> {
+    /// Answers an event that pins relations.
+    pub(super) fn answer(&mut self, event: Event) {
+        match event {
+            Event::Begin { reply } => reply.send(Ok(self.begin())),
+            Event::Pin { view, reply } => reply.send(self.pin(&view)),
+            Event::PinLate { view, rows, reply } => reply.send(self.pin_late(&view, &rows)),
+            _ => {}
+        }
+    }
+
     /// Returns a materialized view with its inputs, between two epochs. Rows are shared, or a thread reads them.
     pub(super) fn pin(&mut self, name: &str) -> Result<Pinned> {
-        let object = self.catalog.get(name)?;
+        let object = self.setup.catalog.get(name)?;
         let Definition::MaterializedView { plan, schema, on_close, .. } = &object.definition else {
             let kind = object.definition.kind();
             return Err(Error::invalid(format!(
@@ -34,9 +43,9 @@ impl Loop {
         let schema = schema.clone();
         let plan = millstream_sql::at(plan.clone(), query.flow.now().0)?;
         let forgets = query.flow.operators().iter().any(|operator| operator.counted.is_some());
-        let windows = self.read_view().windows(query, *on_close)?;
+        let windows = self.windows(query, *on_close)?;
         let feeds: Vec<_> = query.feeds.iter().map(|feed| (feed.of.clone(), feed.stamped.clone())).collect();
-        let rows = self.content_beside(name, None)?;
+        let rows = self.departures().input_beside(name, None)?;
         let mut inputs = Vec::new();
         for (of, stamped) in feeds {
             let input = self.pin_input(&of, stamped.as_ref(), "can't verify")?;
@@ -64,12 +73,12 @@ impl Loop {
                 ))
                 .hint("Give the stream a longer retention, or make a materialized view of it."));
             }
-            if has_lost_dead_letters(&self.queries, &self.sources, name) {
+            if has_lost_dead_letters(self.queries, self.sources, name) {
                 return Err(Error::invalid(format!("{cant}: {name} no longer keeps all its rows")).hint(
                     "Deliver them into a table with CREATE SINK … INTO, and make the view over that.",
                 ));
             }
-            return Ok(PinnedInput::Rows(self.content_beside(name, stamped)?));
+            return Ok(PinnedInput::Rows(self.departures().input_beside(name, stamped)?));
         };
         if stamped.is_some() {
             return Err(Error::invalid(format!(
@@ -77,7 +86,8 @@ impl Loop {
                  again can't restore"
             )));
         }
-        let Definition::Source { schema, connector, spec, .. } = &self.catalog.get(name)?.definition else {
+        let Definition::Source { schema, connector, spec, .. } = &self.setup.catalog.get(name)?.definition
+        else {
             return Err(Error::bug(format!("source \"{name}\" is no source in the catalog")));
         };
         if !source.replayable && !source.position.splits.is_empty() {
@@ -93,17 +103,15 @@ impl Loop {
             spans: source.position.spans().collect(),
             put: source.inserts.taken().to_vec(),
             ahead: source.ahead.clone(),
-            limit: self.budget.limit(&self.settings),
+            limit: self.sources.budget.limit(&self.setup.settings),
             wanted: None,
         })))
     }
-}
 
-impl ReadView<'_> {
     /// Returns how far the windows of a query have closed.
     fn windows(&self, query: &RunningQuery, on_close: bool) -> Result<Option<Windows>> {
         let Some(late) = query.flow.late() else { return Ok(None) };
-        let cut = self.clock.standing_cut(self.settings, self.watermarks.current());
+        let cut = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
         let late = late - query.result.late.as_ref().map_or(0, LateRows::count_put);
         Ok(Some(Windows { late, on_close, shown: shown_window(query, &cut)? }))
     }

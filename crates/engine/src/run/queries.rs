@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
-
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use millstream_delta::Epoch;
+use millstream_flow::Arrangement;
 
 use super::dead_letters::late_for;
 use super::lagging::Lag;
@@ -54,6 +55,50 @@ impl<'a> IntoIterator for &'a mut Queries {
 
     fn into_iter(self) -> Self::IntoIter {
         self.all.iter_mut()
+    }
+}
+
+/// The time for which the loop waits for steps in an epoch.
+const WAIT: Duration = Duration::from_millis(500);
+
+/// The owner of all running queries and of the rows that several of them look up: whoever leaves the loop, or joins it,
+/// stops or starts sharing.
+///
+/// Its methods lie in the modules of their topics.
+#[derive(Debug)]
+pub(super) struct QueryGraph {
+    /// The queries in the order of their creation, which is topological.
+    pub(super) queries: Queries,
+    /// Rows that several queries look up by the same key. The queries that read them keep them alive.
+    pub(super) arrangements: Vec<Weak<Arrangement>>,
+    /// The time for which this epoch still waits for steps that may take long.
+    pub(super) patience: Duration,
+}
+
+impl Default for QueryGraph {
+    fn default() -> QueryGraph {
+        QueryGraph { queries: Queries::default(), arrangements: Vec::new(), patience: WAIT }
+    }
+}
+
+impl QueryGraph {
+    /// Begins an epoch, which waits for long steps anew.
+    pub(super) fn begin_epoch(&mut self) {
+        self.patience = WAIT;
+    }
+}
+
+impl Deref for QueryGraph {
+    type Target = Queries;
+
+    fn deref(&self) -> &Queries {
+        &self.queries
+    }
+}
+
+impl DerefMut for QueryGraph {
+    fn deref_mut(&mut self) -> &mut Queries {
+        &mut self.queries
     }
 }
 

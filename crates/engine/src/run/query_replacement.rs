@@ -19,11 +19,11 @@ mod keeping;
 
 use std::sync::Arc;
 
+use difference::{Comparison, difference_of_answers};
 use millstream_delta::{Cut, Delta, Epoch};
 use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 
-use super::Loop;
 use super::backfill::Beginning;
 use super::catch_up::{BeginningMemory, Inherited, next_since};
 use super::change::{notice_missed, queries_of};
@@ -41,10 +41,10 @@ use crate::catalog::{Catalog, Definition, Object};
 use crate::event::{Replacing, Reply};
 use crate::jobs::Job;
 use crate::run::catch_up::step_past;
+use crate::run::contents::Bases;
 use crate::run::durable::begin_change;
+use crate::run::{CatalogChanges, Successors};
 use crate::settings::Settings;
-use difference::Comparison;
-use difference::difference_of_answers;
 pub(super) use difference::take_differences;
 pub(super) use fits::check_can_be_read;
 use fits::check_place;
@@ -108,7 +108,7 @@ enum Readiness {
     Never(Error),
 }
 
-impl Loop {
+impl CatalogChanges<'_> {
     /// Begins to replace the query of a relation. Replies `Ok(None)` if the catalog has changed meanwhile.
     pub(super) fn replace(&mut self, replacing: Replacing) {
         let Replacing { base, object, from_now, entry, reply } = replacing;
@@ -116,19 +116,20 @@ impl Loop {
         if reply.is_closed() {
             return;
         }
-        if base != self.catalog.version {
+        if base != self.setup.catalog.version {
             return reply.send(Ok(None));
         }
-        let before = match self.catalog.get(&object.name) {
+        let before = match self.setup.catalog.get(&object.name) {
             Ok(before) => before.clone(),
             Err(error) => return reply.send(Err(error)),
         };
-        self.clock.fix_time(&self.settings, self.durability.is_on() && !self.durability.is_recovering());
+        self.clock
+            .fix_time(&self.setup.settings, self.durability.is_on() && !self.durability.is_recovering());
         let begun = self
             .durability
             .check_journal()
-            .and_then(|()| check_names(&self.durability, &self.catalog, &object.name));
-        let begun = begun.and_then(|()| self.successor_of(&object, from_now));
+            .and_then(|()| check_names(self.durability, &self.setup.catalog, &object.name));
+        let begun = begun.and_then(|()| self.successors().successor_of(&object, from_now));
         let Begun { queries, start, notices } = match begun {
             Ok(begun) => begun,
             Err(error) => {
@@ -136,7 +137,7 @@ impl Loop {
                 return reply.send(Err(error));
             }
         };
-        let reads = object.reads.iter().filter_map(|name| self.catalog.find(name).cloned()).collect();
+        let reads = object.reads.iter().filter_map(|name| self.setup.catalog.find(name).cloned()).collect();
         let name: Arc<str> = match start {
             Start::AtOnce | Start::Same => object.name.clone(),
             Start::Anew | Start::FromCopy(_) => format!("\0the next {}", object.name).into(),
@@ -184,7 +185,7 @@ impl Loop {
         let begun = match (kept, place(&new), place(&old)) {
             (None, ..) => Ok(()),
             (Some(Keeping { succession, leaving, .. }), Some(place), Some(from)) => {
-                self.inherit(place, Inherited { from, leaving, succession })
+                self.starts().inherit(place, Inherited { from, leaving, succession })
             }
             _ => Err(Error::bug("the old query or its successor is gone")),
         };
@@ -194,55 +195,9 @@ impl Loop {
             }
             return;
         }
-        self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
-        self.start_queries();
+        self.sources.mark_used(self.measures, self.queries, self.tables, self.outputs);
+        self.starts().start_queries();
         self.finish_successors();
-    }
-
-    /// Returns the new queries of a relation.
-    fn successor_of(&mut self, object: &Arc<Object>, from_now: bool) -> Result<Begun> {
-        if self.waiters.replay.is_some() {
-            return Err(Error::external(
-                "a recorded epoch is being replayed: try again when it has finished",
-            ));
-        }
-        if self.outputs.successors.iter().any(|other| other.object.name == object.name) {
-            return Err(Error::external(format!(
-                "\"{}\" is being altered: try again when it is done",
-                object.name
-            )));
-        }
-        let mut queries = queries_to_be(
-            &self.catalog,
-            &self.settings,
-            Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
-            object,
-        )?;
-        check_place(self.read_view(), object, queries.last())?;
-        // A query FOR EACH BATCH begins with the next batch, and a view has no query.
-        let Some(query) = queries.last_mut().filter(|query| !query.is_per_batch()) else {
-            return Ok(Begun { queries, start: Start::AtOnce, notices: Vec::new() });
-        };
-        let mut notices = Vec::new();
-        if let Some(succession) = self.read_view().succession(&object.name, query, from_now) {
-            let old = self.queries.query(&object.name);
-            let start = match old.and_then(|old| self.flow_control().copied_apart(old, query, &succession)) {
-                Some(leaving) => {
-                    Start::FromCopy(Keeping { succession: Arc::new(succession), leaving, from_now })
-                }
-                None => {
-                    let done = self.take_over(&object.name, query, &succession);
-                    done.map_err(|error| stays(&object.name, error))?;
-                    if succession.is_same() { Start::Same } else { Start::AtOnce }
-                }
-            };
-            return Ok(Begun { queries, start, notices });
-        }
-        match from_now {
-            true => notice_missed(&self.queries, &self.tables, &self.sources, query, &mut notices),
-            false => check_can_be_read(&self.queries, &self.tables, &self.sources, &object.name, query)?,
-        }
-        Ok(Begun { queries, start: Start::Anew, notices })
     }
 
     /// Lets current successors take over, and gives up those that can't.
@@ -250,14 +205,15 @@ impl Loop {
         if self.outputs.successors.is_empty() {
             return;
         }
-        self.clock.fix_time(&self.settings, self.durability.is_on() && !self.durability.is_recovering());
+        self.clock
+            .fix_time(&self.setup.settings, self.durability.is_on() && !self.durability.is_recovering());
         let mut at = 0;
         // The others stay in the list, so that the logs keep what they need.
         while let Some(readiness) = self
             .outputs
             .successors
             .get(at)
-            .map(|successor| readiness(&self.queries, &self.durability, &self.catalog, successor))
+            .map(|successor| readiness(self.queries, self.durability, &self.setup.catalog, successor))
         {
             if matches!(readiness, Readiness::NotYet) {
                 at += 1;
@@ -282,8 +238,8 @@ impl Loop {
     fn give_up(&mut self, successor: Successor, error: Error) {
         self.queries.retain(|query| query.name != successor.name);
         self.outputs.logs.remove(&successor.name);
-        self.arrangements.readers_left(&mut self.queries);
-        self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
+        self.queries.readers_left();
+        self.sources.mark_used(self.measures, self.queries, self.tables, self.outputs);
         successor.reply.send(Err(stays(&successor.object.name, error)));
     }
 
@@ -293,7 +249,7 @@ impl Loop {
         if let Some(memory) = self.queries[place].status.memory() {
             successor.memory = Some(memory);
         }
-        self.come_to_the_present(place);
+        self.successors().come_to_the_present(place);
         let query = &self.queries[place];
         let checked = match &query.status {
             _ if self.durability.is_recovering() => Ok(()),
@@ -301,13 +257,11 @@ impl Loop {
             _ => self
                 .durability
                 .check_journal()
-                .and_then(|()| check_names(&self.durability, &self.catalog, &successor.object.name))
-                .and_then(|()| check_place(self.read_view(), &successor.object, Some(query)))
-                .and_then(|()| {
-                    check_repeatable(&self.queries, &self.tables, &self.sources, &successor, query)
-                }),
+                .and_then(|()| check_names(self.durability, &self.setup.catalog, &successor.object.name))
+                .and_then(|()| check_place(self.flow_control(), &successor.object, Some(query)))
+                .and_then(|()| check_repeatable(self.queries, self.tables, self.sources, &successor, query)),
         };
-        match checked.and_then(|()| self.is_compared(&mut successor)) {
+        match checked.and_then(|()| self.successors().is_compared(&mut successor)) {
             Ok(true) => {
                 let mut query = self.queries.remove(place);
                 query.name = successor.object.name.clone();
@@ -320,6 +274,121 @@ impl Loop {
         None
     }
 
+    /// Replaces the queries of a relation, or a view's plan.
+    fn take_place(&mut self, mut successor: Successor, queries: Vec<RunningQuery>) {
+        let fits = unfit(self.queries, &self.setup.catalog, &successor.object, queries.last()).is_none();
+        let change = queries.last().filter(|_| fits).and_then(|query| {
+            difference_of_answers(self.queries, self.outputs, self.waiters, &mut successor, query)
+        });
+        if successor.name != successor.object.name {
+            self.outputs.logs.remove(&successor.name);
+        }
+        let Successor { object, notices, mut entry, reply, .. } = successor;
+        let name = object.name.clone();
+        if change.is_none() {
+            // Without the difference, nothing connects the old content with the new one.
+            self.outputs.logs.histories.remove(&name);
+        }
+        if let Entry::Changed { standing, .. } = &mut entry {
+            *standing = self.clock.standing(&self.setup.settings);
+        }
+        let dependants = self.setup.catalog.dependants(&name);
+        begin_change(
+            self.clock,
+            self.durability,
+            &self.setup.settings,
+            entry,
+            DdlChanges::replaced(&object, dependants),
+            true,
+        );
+        if !self.durability.is_on() {
+            self.clock.epoch = self.clock.epoch.next();
+        }
+        let mut catalog = self.setup.catalog.as_ref().clone();
+        catalog.replace(object.clone());
+        if let Some(late) = queries.last().and_then(|query| query.result.late.as_ref()) {
+            catalog.keep_late(name.clone(), late.schema().clone());
+        }
+        self.setup.publish_catalog(catalog);
+        if !fits {
+            self.delivery().end_subscriptions_to(std::slice::from_ref(&name), "has another query");
+            self.outputs.logs.remove(&name);
+        }
+        put_in_place(self.queries, self.clock.epoch, &name, queries, fits);
+        if let Some(change) = change {
+            self.hand_difference(&name, change);
+        }
+        self.sources.mark_used(self.measures, self.queries, self.tables, self.outputs);
+        self.starts().start_queries();
+        self.queries.readers_left();
+        let entry = self.durability.last();
+        let reply = Awaits::Change(reply);
+        self.waiters.changes.push(Changing { names: Vec::new(), notices, entry, reply, undo: None });
+    }
+
+    /// Steps the readers of a relation over the difference, as one epoch.
+    fn hand_difference(&mut self, name: &Arc<str>, change: Delta) {
+        let Some(place) = self.queries.iter().position(|query| query.name == *name) else { return };
+        self.queries.share_or_suspend(
+            Bases::new(self.tables, self.sources),
+            self.clock.epoch,
+            place,
+            Arranging::Anew,
+        );
+        if !change.is_empty() {
+            let cut = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
+            self.steps().step_queries_from(place + 1, &cut, Deltas::from([(name.clone(), change)]));
+        }
+    }
+}
+
+impl Successors<'_> {
+    /// Returns the new queries of a relation.
+    fn successor_of(&mut self, object: &Arc<Object>, from_now: bool) -> Result<Begun> {
+        if self.waiters.replay.is_some() {
+            return Err(Error::external(
+                "a recorded epoch is being replayed: try again when it has finished",
+            ));
+        }
+        if self.outputs.successors.iter().any(|other| other.object.name == object.name) {
+            return Err(Error::external(format!(
+                "\"{}\" is being altered: try again when it is done",
+                object.name
+            )));
+        }
+        let mut queries = queries_to_be(
+            &self.setup.catalog,
+            &self.setup.settings,
+            Scope::new(self.setup, self.queries),
+            object,
+        )?;
+        check_place(self.flow_control(), object, queries.last())?;
+        // A query FOR EACH BATCH begins with the next batch, and a view has no query.
+        let Some(query) = queries.last_mut().filter(|query| !query.is_per_batch()) else {
+            return Ok(Begun { queries, start: Start::AtOnce, notices: Vec::new() });
+        };
+        let mut notices = Vec::new();
+        if let Some(succession) = self.flow_control().succession(&object.name, query, from_now) {
+            let old = self.queries.query(&object.name);
+            let start = match old.and_then(|old| self.flow_control().copied_apart(old, query, &succession)) {
+                Some(leaving) => {
+                    Start::FromCopy(Keeping { succession: Arc::new(succession), leaving, from_now })
+                }
+                None => {
+                    let done = self.take_over(&object.name, query, &succession);
+                    done.map_err(|error| stays(&object.name, error))?;
+                    if succession.is_same() { Start::Same } else { Start::AtOnce }
+                }
+            };
+            return Ok(Begun { queries, start, notices });
+        }
+        match from_now {
+            true => notice_missed(self.queries, self.tables, self.sources, query, &mut notices),
+            false => check_can_be_read(self.queries, self.tables, self.sources, &object.name, query)?,
+        }
+        Ok(Begun { queries, start: Start::Anew, notices })
+    }
+
     /// Makes a successor current: it takes in new rows of sources, and then the kept content of its other inputs.
     fn come_to_the_present(&mut self, place: usize) {
         let Status::CatchingUp(catch_up) = &self.queries[place].status else { return };
@@ -327,7 +396,7 @@ impl Loop {
         let has_content = catch_up.has_content();
         let kept: Vec<bool> = inputs
             .iter()
-            .map(|name| !has_content && !self.sources.is_read_again(&self.tables, name))
+            .map(|name| !has_content && !self.sources.is_read_again(self.tables, name))
             .collect();
         let ends: Vec<_> = inputs.iter().map(|name| self.outputs.logs.end(name)).collect();
         if let Status::CatchingUp(catch_up) = &mut self.queries[place].status {
@@ -341,15 +410,19 @@ impl Loop {
         let past = Cut {
             watermarks: Vec::new(),
             now: self.clock.last(),
-            ..self.clock.standing_cut(&self.settings, self.watermarks.current())
+            ..self.clock.standing_cut(&self.setup.settings, self.watermarks.current())
         };
         let mut rest = Vec::new();
-        while let Some((_, inputs)) = next_since(&mut self.queries, &self.outputs, place) {
+        while let Some((_, inputs)) = next_since(self.queries, self.outputs, place) {
             rest.push(inputs);
         }
         let contents = self.queries[place].feeds.iter().zip(kept);
         let contents = contents.map(|(feed, kept)| match kept {
-            true => self.read_view().first_content(feed)?.batches_now().map(Delta::from_iter),
+            true => Bases::new(self.tables, self.sources)
+                .contents(self.queries)
+                .first_content(feed)?
+                .batches_now()
+                .map(Delta::from_iter),
             false => Ok(Delta::default()),
         });
         match contents.collect::<Result<Vec<Delta>>>() {
@@ -358,78 +431,16 @@ impl Loop {
         }
         for deltas in &rest {
             let of = |name: &str| inputs.iter().position(|input| input.as_ref() == name);
-            step_past(&mut self.queries, &mut self.outputs, &mut self.durability, place, &past, |name| {
+            step_past(self.queries, self.outputs, self.durability, place, &past, |name| {
                 of(name).and_then(|place| deltas.get(place))
             });
         }
-        let standing = self.clock.standing_cut(&self.settings, self.watermarks.current());
+        let standing = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
         if !self.queries[place].status.is_suspended() && self.queries[place].flow.is_due(&standing) {
-            step_past(&mut self.queries, &mut self.outputs, &mut self.durability, place, &standing, |_| None);
+            step_past(self.queries, self.outputs, self.durability, place, &standing, |_| None);
         }
         if !self.queries[place].status.is_suspended() {
             self.queries[place].status = Status::Running;
-        }
-    }
-
-    /// Replaces the queries of a relation, or a view's plan.
-    fn take_place(&mut self, mut successor: Successor, queries: Vec<RunningQuery>) {
-        let fits = unfit(&self.queries, &self.catalog, &successor.object, queries.last()).is_none();
-        let change = queries.last().filter(|_| fits).and_then(|query| {
-            difference_of_answers(&self.queries, &self.outputs, &self.waiters, &mut successor, query)
-        });
-        if successor.name != successor.object.name {
-            self.outputs.logs.remove(&successor.name);
-        }
-        let Successor { object, notices, mut entry, reply, .. } = successor;
-        let name = object.name.clone();
-        if change.is_none() {
-            // Without the difference, nothing connects the old content with the new one.
-            self.outputs.logs.histories.remove(&name);
-        }
-        if let Entry::Changed { standing, .. } = &mut entry {
-            *standing = self.clock.standing(&self.settings);
-        }
-        let dependants = self.catalog.dependants(&name);
-        begin_change(
-            &mut self.clock,
-            &mut self.durability,
-            &self.settings,
-            entry,
-            DdlChanges::replaced(&object, dependants),
-            true,
-        );
-        if !self.durability.is_on() {
-            self.clock.epoch = self.clock.epoch.next();
-        }
-        let mut catalog = self.catalog.as_ref().clone();
-        catalog.replace(object.clone());
-        if let Some(late) = queries.last().and_then(|query| query.result.late.as_ref()) {
-            catalog.keep_late(name.clone(), late.schema().clone());
-        }
-        self.publish_catalog(catalog);
-        if !fits {
-            self.end_subscriptions_to(std::slice::from_ref(&name), "has another query");
-            self.outputs.logs.remove(&name);
-        }
-        put_in_place(&mut self.queries, self.clock.epoch, &name, queries, fits);
-        if let Some(change) = change {
-            self.hand_difference(&name, change);
-        }
-        self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
-        self.start_queries();
-        self.arrangements.readers_left(&mut self.queries);
-        let entry = self.durability.last();
-        let reply = Awaits::Change(reply);
-        self.waiters.changes.push(Changing { names: Vec::new(), notices, entry, reply, undo: None });
-    }
-
-    /// Steps the readers of a relation over the difference, as one epoch.
-    fn hand_difference(&mut self, name: &Arc<str>, change: Delta) {
-        let Some(place) = self.queries.iter().position(|query| query.name == *name) else { return };
-        self.share_or_suspend(place, Arranging::Anew);
-        if !change.is_empty() {
-            let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
-            self.step_queries_from(place + 1, &cut, Deltas::from([(name.clone(), change)]));
         }
     }
 }

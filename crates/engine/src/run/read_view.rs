@@ -1,34 +1,27 @@
 //! The state of the engine as readers see it.
 
-use std::sync::Weak;
-
 use super::Loop;
-use super::budget::Budget;
 use super::clock::Clock;
 use super::compile::Scope;
+use super::contents::{Bases, Contents};
 use super::durable::Durability;
-use super::execution::Execution;
 use super::flow_control::FlowControl;
 use super::measure::Measures;
 use super::memory::Memory;
 use super::outputs::Outputs;
 use super::queries::Queries;
+use super::setup::Setup;
 use super::sources::Sources;
 use super::tables::BaseTables;
 use super::watermarks::Watermarks;
-use crate::catalog::Catalog;
-use crate::engine::Shared;
-use crate::settings::Settings;
 
 /// Reads relations, the status of objects and the system tables as of the last epoch. It changes nothing.
 ///
 /// Its methods lie in the modules of their topics.
 #[derive(Clone, Copy)]
 pub(super) struct ReadView<'a> {
-    pub(super) catalog: &'a Catalog,
-    pub(super) settings: &'a Settings,
+    pub(super) setup: &'a Setup,
     pub(super) clock: &'a Clock,
-    pub(super) budget: &'a Budget,
     pub(super) measures: &'a Measures,
     pub(super) memory: &'a Memory,
     pub(super) tables: &'a BaseTables,
@@ -37,25 +30,25 @@ pub(super) struct ReadView<'a> {
     pub(super) outputs: &'a Outputs,
     pub(super) watermarks: &'a Watermarks,
     pub(super) durability: &'a Durability,
-    pub(super) execution: &'a Execution,
-    pub(super) shared: &'a Weak<Shared>,
     pub(super) flow_control: FlowControl<'a>,
 }
 
 impl<'a> ReadView<'a> {
+    pub(super) fn contents(&self) -> Contents<'a> {
+        Bases::new(self.tables, self.sources).contents(self.queries)
+    }
+
     /// Returns the scope in which queries are compiled.
     pub(super) fn scope(&self) -> Scope<'a> {
-        Scope::new(self.catalog, self.execution, self.queries, self.settings)
+        Scope::new(self.setup, self.queries)
     }
 }
 
 impl Loop {
     pub(super) fn read_view(&self) -> ReadView<'_> {
         ReadView {
-            catalog: &self.catalog,
-            settings: &self.settings,
+            setup: &self.setup,
             clock: &self.clock,
-            budget: &self.budget,
             measures: &self.measures,
             memory: &self.memory,
             tables: &self.tables,
@@ -64,8 +57,6 @@ impl Loop {
             outputs: &self.outputs,
             watermarks: &self.watermarks,
             durability: &self.durability,
-            execution: &self.execution,
-            shared: &self.shared,
             flow_control: self.flow_control(),
         }
     }

@@ -17,7 +17,6 @@ use millstream_delta::{Cut, Delta, Epoch};
 use millstream_flow::{Flow, Limits};
 use millstream_sql::{Error, Result};
 
-use super::Loop;
 use super::change::queries_of;
 use super::compile::Scope;
 use super::deltas::in_sum;
@@ -34,8 +33,10 @@ use super::system::{Lines, NULL};
 use super::tables::BaseTables;
 use crate::catalog::{Catalog, Definition};
 use crate::panics::PanicTrace;
-use crate::run::queries::Queries;
-use crate::run::read_view::ReadView;
+use crate::run::contents::{Bases, Contents};
+use crate::run::flow_control::FlowControl;
+use crate::run::queries::{Queries, QueryGraph};
+use crate::run::{CatalogChanges, QuerySteps};
 use crate::settings::{ClockKind, Settings};
 
 /// The panics of a query since its creation or its last RESUME.
@@ -74,15 +75,15 @@ impl Panics {
     }
 }
 
-impl Loop {
+impl QuerySteps<'_> {
     /// Rebuilds a query whose step over these inputs has just failed, if a panic was the reason and it is the first.
     /// Returns the change of the repeated step; nothing if that happens later, or never.
     pub(super) fn rebuild(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
         let Some((reason, broken)) = self.queries.take_panic(place) else { return Delta::default() };
-        let fresh = match self.read_view().rebuilt_operators(place, broken.as_ref()) {
+        let fresh = match self.flow_control().rebuilt_operators(place, broken.as_ref()) {
             Ok(fresh) => fresh,
             Err(why) => {
-                let reason = not_rebuilt(&self.queries, place, reason, &why);
+                let reason = not_rebuilt(self.queries, place, reason, &why);
                 self.queries[place].suspend(reason, cut.epoch);
                 return Delta::default();
             }
@@ -90,44 +91,33 @@ impl Loop {
         drop(broken);
         self.queries[place].flow = fresh;
         // Another query may have to take over the arrangements that it shared.
-        self.arrangements.readers_left(&mut self.queries);
+        self.queries.readers_left();
         self.queries.note_rebuilt(place, cut.epoch, &reason);
         if is_rebuilt_apart(
-            &self.queries,
-            &self.tables,
-            &self.sources,
-            &self.durability,
-            &self.settings,
+            self.queries,
+            self.tables,
+            self.sources,
+            self.durability,
+            &self.setup.settings,
             place,
         ) && let Some(leaving) = self.flow_control().leaving_within_epoch(place)
         {
-            self.arrangements.rebuild_apart(&mut self.queries, &leaving, cut, inputs);
+            self.queries.rebuild_apart(&leaving, cut, inputs);
             return Delta::default();
         }
-        self.rebuild_here(place, cut, inputs).unwrap_or_else(|reason| {
-            suspend_again(&mut self.queries, place, reason, cut.epoch);
-            Delta::default()
-        })
+        self.queries.rebuild_here(Bases::new(self.tables, self.sources), place, cut, inputs).unwrap_or_else(
+            |reason| {
+                suspend_again(self.queries, place, reason, cut.epoch);
+                Delta::default()
+            },
+        )
     }
+}
 
-    /// Steps the new operators over the inputs as of before the step, then repeats the step.
-    fn rebuild_here(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
-        let before = self.read_view().contents_before(place, inputs)?;
-        let query = &mut self.queries[place];
-        query.status = Status::Running;
-        let past = Cut { positions: Vec::new(), ..cut.clone() };
-        // Readers have this change already.
-        query.flow.step(&past, &before.iter().collect::<Vec<_>>(), false)?;
-        let delta = query.step(cut, inputs);
-        match &query.status {
-            Status::Suspended { reason, .. } => Err(reason.clone()),
-            _ => Ok(delta),
-        }
-    }
-
+impl CatalogChanges<'_> {
     /// Resumes a suspended query, and all suspended queries that read it: recreates them from their inputs.
     pub(super) fn resume_suspended(&mut self, place: usize) -> Result<()> {
-        let name = shown_name(&self.queries, &self.queries[place]).to_string();
+        let name = shown_name(self.queries, &self.queries[place]).to_string();
         let suspended = |query: &&RunningQuery| query.status.is_suspended();
         for input in self.queries[place].reads() {
             if self.queries.query(input).as_ref().is_some_and(suspended) {
@@ -146,19 +136,22 @@ impl Loop {
         let mut anew = Vec::with_capacity(places.len());
         for place in &places {
             check_resumable(
-                &self.queries,
-                &self.tables,
-                &self.sources,
-                &self.outputs,
-                &self.catalog,
+                self.queries,
+                self.tables,
+                self.sources,
+                self.outputs,
+                &self.setup.catalog,
                 *place,
             )?;
             // A start recreates a query with the limits of its creation.
             let query = &self.queries[*place];
             let limits = query.flow.here().map(Flow::limits).or(query.panics.limits);
-            let scope = Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings);
+            let scope = Scope::new(self.setup, self.queries);
             let scope = Scope { limits: limits.unwrap_or(scope.limits), ..scope };
-            anew.push((*place, query_anew(&self.queries, &self.catalog, &self.settings, *place, &scope)?));
+            anew.push((
+                *place,
+                query_anew(self.queries, &self.setup.catalog, &self.setup.settings, *place, &scope)?,
+            ));
         }
         for (place, query) in anew {
             let query = self.durability.as_it_began(query);
@@ -172,21 +165,21 @@ impl Loop {
             self.outputs.logs.remove(&name);
         }
         // This drops the queries of its readers, so places in `queries` change.
-        self.end_subscriptions_to(&names.into_iter().collect::<Vec<_>>(), "was rebuilt");
-        self.arrangements.readers_left(&mut self.queries);
-        self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
-        self.start_queries();
+        self.delivery().end_subscriptions_to(&names.into_iter().collect::<Vec<_>>(), "was rebuilt");
+        self.queries.readers_left();
+        self.sources.mark_used(self.measures, self.queries, self.tables, self.outputs);
+        self.starts().start_queries();
         Ok(())
     }
 }
 
-impl ReadView<'_> {
+impl Contents<'_> {
     /// Returns the rows of a query's inputs without the changes `since`, by input.
     pub(super) fn contents_before(&self, place: usize, since: &[&Delta]) -> Result<Vec<Delta>> {
         let feeds = self.queries[place].feeds.iter().zip(since);
         let contents = feeds.map(|(feed, delta)| {
             let mut content = Delta::from_iter(self.first_content(feed)?.batches_now()?);
-            if !delta.is_empty() && !self.sources.is_read_again(self.tables, &feed.of) {
+            if !delta.is_empty() && !self.bases.sources.is_read_again(self.bases.tables, &feed.of) {
                 content.append((*delta).clone().negated());
                 content = in_sum(content);
             }
@@ -194,7 +187,9 @@ impl ReadView<'_> {
         });
         contents.collect()
     }
+}
 
+impl FlowControl<'_> {
     /// Returns new operators for a query. Fails with the reason if it must not be rebuilt automatically.
     pub(super) fn rebuilt_operators(&self, place: usize, broken: Option<&Flow>) -> Result<OwnFlow> {
         let query = &self.queries[place];
@@ -214,12 +209,42 @@ impl ReadView<'_> {
         }
         check_can_be_read(self.queries, self.tables, self.sources, &query.name, query)?;
         let apart = reads_sources_again(self.queries, self.tables, self.sources, place);
-        if apart && self.flow_control.leaving_within_epoch(place).is_none() {
+        if apart && self.leaving_within_epoch(place).is_none() {
             return Err(Error::invalid(
                 "rebuilding it reads a source again, which takes longer than queries that need each epoch can wait",
             ));
         }
-        fresh_operators(self.queries, self.catalog, self.settings, self.scope(), place, broken)
+        fresh_operators(
+            self.queries,
+            &self.setup.catalog,
+            &self.setup.settings,
+            Scope::new(self.setup, self.queries),
+            place,
+            broken,
+        )
+    }
+}
+
+impl QueryGraph {
+    /// Steps the new operators over the inputs as of before the step, then repeats the step.
+    fn rebuild_here(
+        &mut self,
+        bases: Bases<'_>,
+        place: usize,
+        cut: &Cut,
+        inputs: &[&Delta],
+    ) -> Result<Delta> {
+        let before = bases.contents(&self.queries).contents_before(place, inputs)?;
+        let query = &mut self.queries[place];
+        query.status = Status::Running;
+        let past = Cut { positions: Vec::new(), ..cut.clone() };
+        // Readers have this change already.
+        query.flow.step(&past, &before.iter().collect::<Vec<_>>(), false)?;
+        let delta = query.step(cut, inputs);
+        match &query.status {
+            Status::Suspended { reason, .. } => Err(reason.clone()),
+            _ => Ok(delta),
+        }
     }
 }
 

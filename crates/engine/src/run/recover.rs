@@ -1,5 +1,6 @@
 //! Replaying the journal at a start, before the engine takes in anything new.
 
+use millstream_delta::Epoch;
 use millstream_durable::{Delivered, Entry, Recorded};
 use millstream_sql::{Error, Result};
 
@@ -11,8 +12,8 @@ use crate::Record;
 use crate::event::{Recovery, Reply};
 use crate::run::catch_up::take_waiting_pieces;
 use crate::run::outputs::Outputs;
+use crate::run::{CatalogChanges, QueryStarts};
 use crate::settings::ClockKind;
-use millstream_delta::Epoch;
 
 impl Loop {
     /// Performs one step of the recovery, and replies when it is done.
@@ -23,7 +24,7 @@ impl Loop {
         match step {
             Recovery::Notes { notes, checkpoint } => {
                 self.durability.crash_notes.begin(*notes);
-                self.bring_loaded(checkpoint);
+                self.steps().bring_loaded(checkpoint);
             }
             Recovery::Entry { entry, last } => self.durability.crash_notes.begin_entry(entry, last),
             Recovery::Opened(at) => self.clock.begin_at(at),
@@ -36,11 +37,12 @@ impl Loop {
                 self.clock.fixed_time = Some(cut.now);
                 self.durability.were_done(done);
                 self.outputs.were_delivered(&delivered);
-                return self.begin_replay(Record { cut, changes }, brought, reply);
+                self.epoch_replay().begin_replay(Record { cut, changes }, brought, reply);
+                return self.replay_on(None);
             }
             Recovery::Arrived(query) => {
                 self.waiters.arriving = Some((query, reply));
-                return self.arrive_again();
+                return self.starts().arrive_again();
             }
             Recovery::Skipped(to) => self.queries.skip_batches(self.clock.epoch, to),
             Recovery::Done(names) => self.durability.were_done(names),
@@ -48,19 +50,69 @@ impl Loop {
                 self.outputs.pass_subscription(&name, through);
             }
             Recovery::Delivered(delivered) => self.outputs.were_delivered(&delivered),
-            Recovery::Load(checkpoint) => return reply.send(self.load(*checkpoint)),
-            Recovery::Live(live) => self.go_live(*live),
+            Recovery::Load(checkpoint) => return reply.send(self.restoration().load(*checkpoint)),
+            Recovery::Live(live) => {
+                self.restoration().go_live(*live);
+                // Some queries had finished their backfill before the crash, but the journal doesn't record it.
+                self.starts().arrive_all();
+                self.steps().intake().stage_all_again();
+            }
         }
         reply.send(Ok(()));
     }
+}
 
+impl CatalogChanges<'_> {
+    pub(super) fn pause_durably(
+        &mut self,
+        name: Option<String>,
+        pause: bool,
+        replayed: Option<bool>,
+        reply: Reply<Vec<String>>,
+    ) {
+        // Under a manual clock no epoch comes by itself, and readers see the rows at once.
+        let stages = replayed.unwrap_or(self.setup.settings.clock == ClockKind::System);
+        let standing = self.clock.standing(&self.setup.settings);
+        if self.durability.is_on() {
+            self.clock.fixed_time = Some(standing.now);
+        }
+        let starting = |query: &&RunningQuery| query.status.is_starting();
+        let before: Vec<_> = self.queries.iter().filter(starting).map(|query| query.name.clone()).collect();
+        self.queries.stage_sinks = stages;
+        let paused = self.durability.check_journal().and_then(|()| self.pause(name.as_deref(), pause));
+        self.queries.stage_sinks = false;
+        self.clock.end_change(self.durability.is_recovering());
+        let names = self.queries.iter().filter(starting).map(|query| query.name.clone());
+        let names: Vec<_> = names.filter(|name| !pause && !before.contains(name)).collect();
+        match paused {
+            Ok(notices) if !names.is_empty() && !self.durability.is_recovering() => {
+                journal_state(
+                    self.durability,
+                    self.clock.epoch,
+                    Entry::Paused { name, pause, stages, standing },
+                );
+                let (entry, reply) = (self.durability.last(), Awaits::Resume(reply));
+                self.waiters.changes.push(Changing { names, notices, entry, reply, undo: None });
+            }
+            paused => answer_durably(
+                self.durability,
+                self.clock.epoch,
+                paused,
+                || Entry::Paused { name, pause, stages, standing },
+                reply,
+            ),
+        }
+    }
+}
+
+impl QueryStarts<'_> {
     /// Makes a query current once it has read all of its past.
     pub(super) fn arrive_again(&mut self) {
         let Some((name, _)) = &self.waiters.arriving else { return };
         let place = self.queries.iter().position(|query| query.name.as_ref() == name);
-        place.into_iter().for_each(|place| {
-            take_waiting_pieces(&mut self.queries, &mut self.outputs, &mut self.durability, place)
-        });
+        place
+            .into_iter()
+            .for_each(|place| take_waiting_pieces(self.queries, self.outputs, self.durability, place));
         if let Some(place) = place
             && !self.queries.has_read_the_past(place)
             // A query that can't read its past now keeps the reason; the others continue.
@@ -82,7 +134,7 @@ impl Loop {
         if !self.durability.is_on() || self.queries[place].temporary {
             return self.arrive(place);
         }
-        let standing = self.clock.standing(&self.settings);
+        let standing = self.clock.standing(&self.setup.settings);
         let query = self.queries[place].name.to_string();
         self.clock.fixed_time = Some(standing.now);
         self.arrive(place);
@@ -99,52 +151,6 @@ impl Loop {
             }
         }
     }
-
-    pub(super) fn set_durably(&mut self, name: String, value: String, reply: Reply<()>) {
-        let set = self.durability.check_journal().and_then(|()| self.set(&name, &value));
-        answer_durably(&mut self.durability, self.clock.epoch, set, || Entry::Set { name, value }, reply);
-    }
-
-    pub(super) fn pause_durably(
-        &mut self,
-        name: Option<String>,
-        pause: bool,
-        replayed: Option<bool>,
-        reply: Reply<Vec<String>>,
-    ) {
-        // Under a manual clock no epoch comes by itself, and readers see the rows at once.
-        let stages = replayed.unwrap_or(self.settings.clock == ClockKind::System);
-        let standing = self.clock.standing(&self.settings);
-        if self.durability.is_on() {
-            self.clock.fixed_time = Some(standing.now);
-        }
-        let starting = |query: &&RunningQuery| query.status.is_starting();
-        let before: Vec<_> = self.queries.iter().filter(starting).map(|query| query.name.clone()).collect();
-        self.queries.stage_sinks = stages;
-        let paused = self.durability.check_journal().and_then(|()| self.pause(name.as_deref(), pause));
-        self.queries.stage_sinks = false;
-        self.clock.end_change(self.durability.is_recovering());
-        let names = self.queries.iter().filter(starting).map(|query| query.name.clone());
-        let names: Vec<_> = names.filter(|name| !pause && !before.contains(name)).collect();
-        match paused {
-            Ok(notices) if !names.is_empty() && !self.durability.is_recovering() => {
-                journal_state(
-                    &mut self.durability,
-                    self.clock.epoch,
-                    Entry::Paused { name, pause, stages, standing },
-                );
-                let (entry, reply) = (self.durability.last(), Awaits::Resume(reply));
-                self.waiters.changes.push(Changing { names, notices, entry, reply, undo: None });
-            }
-            paused => answer_durably(
-                &mut self.durability,
-                self.clock.epoch,
-                paused,
-                || Entry::Paused { name, pause, stages, standing },
-                reply,
-            ),
-        }
-    }
 }
 
 impl Outputs {
@@ -159,7 +165,7 @@ impl Outputs {
 }
 
 /// Journals a statement, and answers once that is durable.
-fn answer_durably<T: Send + 'static>(
+pub(super) fn answer_durably<T: Send + 'static>(
     durability: &mut Durability,
     epoch: Epoch,
     result: Result<T>,

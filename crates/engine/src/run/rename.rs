@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Loop;
 use super::query::RunningQuery;
 use super::subscribe::Subscription;
 use super::tasks::Tasks;
 use crate::catalog::{bad_rows_name, late_rows_name, move_key};
 use crate::event::Event;
+use crate::run::CatalogChanges;
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
 use crate::run::sources::Sources;
@@ -44,29 +44,22 @@ impl Names {
     }
 }
 
-impl Loop {
+impl CatalogChanges<'_> {
     /// Renames an object; the catalog has the new name already.
     pub(super) fn rename(&mut self, from: &Arc<str>, to: &Arc<str>) {
         let names = self.queries.names_of(from, to);
-        rename_kept(
-            &mut self.sources,
-            &mut self.tables,
-            &mut self.outputs,
-            &mut self.watermarks,
-            &mut self.tasks,
-            &names,
-        );
+        rename_kept(self.sources, self.tables, self.outputs, self.watermarks, self.tasks, &names);
         for place in 0..self.queries.len() {
-            rename_in_query(&mut self.queries, &mut self.tasks, place, &names);
+            rename_in_query(self.queries, self.tasks, place, &names);
         }
         names.put_all(self.outputs.sinks.values_mut().map(|sink| &mut sink.from));
         names.put_all(self.outputs.subscriptions.durable.values_mut().map(|durable| &mut durable.from));
         names.put_all(self.outputs.subscriptions.values_mut().map(Subscription::follows_mut));
         self.waiters.rename(&names);
         self.durability.rename_delivered(&names);
-        self.catalog.called(to).rename(to.clone());
-        self.watermarks.plan_moves(&self.settings);
-        self.arrangements.readers_left(&mut self.queries);
+        self.setup.catalog.called(to).rename(to.clone());
+        self.watermarks.plan_moves(&self.setup.settings);
+        self.queries.readers_left();
         self.tasks.renamed.forget();
     }
 }

@@ -8,8 +8,8 @@ use millstream_delta::{Delta, Span};
 use millstream_durable::Brought;
 use millstream_sql::{Error, Result};
 
-use super::Loop;
 use super::deltas::{Deltas, in_sum};
+use super::{EpochReplay, Loop};
 use crate::Record;
 use crate::event::Reply;
 
@@ -23,7 +23,31 @@ pub(crate) struct Replaying {
     deltas: Deltas,
 }
 
+/// An epoch of the journal whose rows have all been read.
+struct Replayed {
+    taken: Result<(Record, Deltas)>,
+    reply: Reply<()>,
+}
+
 impl Loop {
+    /// Continues the replay of an epoch, with rows that a source has read again. Decides and steps the epoch once it has
+    /// all of its rows.
+    pub(super) fn replay_on(&mut self, read: Option<(&str, Result<Arrival>)>) {
+        if let Some((source, result)) = read {
+            self.epoch_replay().replayed(source, result);
+        }
+        let Some(Replayed { taken, reply }) = self.epoch_replay().next_rows() else { return };
+        let stepped = taken.and_then(|(record, deltas)| {
+            self.steps().bring_before_replay(&record.changes);
+            let deltas = self.epoch_replay().take_in(&record, deltas)?;
+            self.decide_and_step(record.cut, record.changes, deltas);
+            Ok(())
+        });
+        reply.send(stepped);
+    }
+}
+
+impl EpochReplay<'_> {
     /// Reads the spans of a journalled cut from the sources.
     pub(super) fn begin_replay(&mut self, record: Record, brought: Vec<Brought>, reply: Reply<()>) {
         let mut spans: VecDeque<(Arc<str>, Span)> = VecDeque::new();
@@ -35,24 +59,21 @@ impl Loop {
             }
         }
         self.waiters.replay = Some(Replaying { record, brought, reply, spans, deltas: Deltas::new() });
-        self.replay_next();
     }
 
-    fn replay_next(&mut self) {
-        let Some(replaying) = &self.waiters.replay else { return };
-        match replaying.spans.front().cloned() {
-            Some((name, span)) => self.sources.ask_replay(self.budget.limit(&self.settings), &name, span),
-            None => {
-                if let Some(replaying) = self.waiters.replay.take() {
-                    let Replaying { record, brought, reply, mut deltas, .. } = replaying;
-                    let taken =
-                        self.sources.take_brought(&mut self.tables, &record.cut, brought, &mut deltas);
-                    reply.send(taken.and_then(|()| self.finish_replay(record, deltas)));
-                }
-            }
+    /// Asks the source of the next span. Returns the epoch once it has all rows.
+    fn next_rows(&mut self) -> Option<Replayed> {
+        let replaying = self.waiters.replay.as_ref()?;
+        if let Some((name, span)) = replaying.spans.front().cloned() {
+            self.sources.ask_replay(&self.setup.settings, &name, span);
+            return None;
         }
+        let Replaying { record, brought, reply, mut deltas, .. } = self.waiters.replay.take()?;
+        let taken = self.sources.take_brought(self.tables, &record.cut, brought, &mut deltas);
+        Some(Replayed { taken: taken.map(|()| (record, deltas)), reply })
     }
 
+    /// Takes rows that a source has read again.
     pub(super) fn replayed(&mut self, name: &str, result: Result<Arrival>) {
         let Some(replaying) = &mut self.waiters.replay else { return };
         let taken = result.and_then(|mut arrival| {
@@ -82,11 +103,9 @@ impl Loop {
             }
         }
         replaying.deltas.entry(name.into()).or_default().append(delta);
-        self.replay_next();
     }
 
-    fn finish_replay(&mut self, record: Record, mut deltas: Deltas) -> Result<()> {
-        self.bring_before_replay(&record.changes);
+    fn take_in(&mut self, record: &Record, mut deltas: Deltas) -> Result<Deltas> {
         for (name, delta) in &record.changes {
             let mut delta = delta.clone();
             if let Some(source) = self.sources.get_mut(name) {
@@ -124,7 +143,6 @@ impl Loop {
         self.clock.epoch = record.cut.epoch;
         self.clock.stamp(record.cut.now);
         self.queries.forget_brought(&record.cut);
-        self.decide_and_step(record.cut, record.changes, deltas);
-        Ok(())
+        Ok(deltas)
     }
 }

@@ -16,7 +16,8 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use super::Loop;
-use crate::event::{Apart, Event, Modification, Reply};
+use crate::event::{Apart, Event, Modification, Reply, Staged};
+use crate::run::Admission;
 
 /// A reservation: no other statement changes its tables. Dropping it gives them back.
 #[derive(Debug)]
@@ -150,10 +151,9 @@ impl Reserved {
     }
 }
 
-impl Loop {
+impl Admission<'_> {
     /// Returns an event, unless it must wait: for a lagging query, or for reserved tables.
-    pub(super) fn now_or_later(&mut self, event: Event) -> Option<Event> {
-        let event = self.tasks.under_its_name(event);
+    pub(super) fn admit(&mut self, event: Event) -> Option<Event> {
         self.defer(event).and_then(|event| self.wait_for_reserved(event))
     }
 
@@ -162,21 +162,22 @@ impl Loop {
         let reserved = (!self.tables.reserved.held.is_empty() && self.tables.reserved.keeps_waiting(&event))
             || {
                 let has_room = |before: &Event| {
-                    self.execution
-                        .without_room_for(&self.queries, &self.outputs, &self.settings, before)
+                    self.setup
+                        .execution
+                        .without_room_for(self.queries, self.outputs, &self.setup.settings, before)
                         .is_empty()
                 };
                 self.tables.reserved.is_behind_a_commit(&event, has_room)
             };
         let (for_checkpoint, for_room) = (
             self.tables.waits_for_checkpoint(
-                &self.queries,
-                &self.sources,
-                &self.durability,
-                &self.settings,
+                self.queries,
+                self.sources,
+                self.durability,
+                &self.setup.settings,
                 &event,
             ),
-            self.execution.without_room_for(&self.queries, &self.outputs, &self.settings, &event),
+            self.setup.execution.without_room_for(self.queries, self.outputs, &self.setup.settings, &event),
         );
         let must_wait = reserved || for_checkpoint || !for_room.is_empty();
         if !must_wait && !self.tables.applied.keeps_waiting(&event) {
@@ -194,14 +195,14 @@ impl Loop {
         let for_checkpoint = self.tables.reserved.for_checkpoint;
         let has_room = |name: &Arc<str>| {
             let query = self.queries.query(name);
-            query.is_none_or(|query| self.execution.has_room_for_statements(query, &self.outputs.logs))
+            query.is_none_or(|query| self.setup.execution.has_room_for_statements(query, &self.outputs.logs))
         };
         let is_checkpoint_over = for_checkpoint
             && !self.durability.waits_for_statements(
-                &self.queries,
-                &self.tables,
-                &self.sources,
-                &self.settings,
+                self.queries,
+                self.tables,
+                self.sources,
+                &self.setup.settings,
             );
         if is_checkpoint_over || self.tables.reserved.for_room.iter().any(has_room) {
             self.tables.reserved.for_checkpoint &= !is_checkpoint_over;
@@ -209,11 +210,13 @@ impl Loop {
             self.tables.reserved.look_again();
         }
     }
+}
 
+impl Loop {
     /// Serves a request of a statement that is evaluated outside the loop.
     pub(super) fn serve(&mut self, asked: Apart) {
         match asked {
-            Apart::Backfill { base, object, reply } => reply.send(self.backfill(base, &object)),
+            Apart::Backfill { base, object, reply } => reply.send(self.pins().backfill(base, &object)),
             Apart::BackfillSince { number, names, places, reply } => {
                 reply.send(self.outputs.transactions.backfill_since(
                     &self.outputs.logs,
@@ -224,21 +227,26 @@ impl Loop {
                 ));
             }
             Apart::ReadStaged { relations, reservation, reply } => {
-                let staged = self.read_staged(&relations);
+                let mut staged = Staged { relations: Vec::new(), versions: Vec::new() };
+                let read = relations.iter().try_for_each(|asked| {
+                    if !self.tables.add_staged(&self.sources, asked, &mut staged)? {
+                        staged.relations.push(self.content_asked(asked, false)?);
+                    }
+                    Ok(())
+                });
+                let staged = read.map(|()| staged);
                 self.tables.reserved.exclude_sinks(reservation, staged.is_ok());
                 reply.send(staged);
             }
             Apart::Reserve { tables, reply } => {
                 self.tables.reserved.reserve(self.tasks.events(), tables, reply)
             }
-            Apart::Unreserve { number } => self.unreserve(number),
+            Apart::Unreserve { number } => {
+                self.tables.reserved.held.retain(|held| held.number != number);
+                self.tables.reserved.look = true;
+                self.take_waiting();
+            }
         }
-    }
-
-    fn unreserve(&mut self, number: u64) {
-        self.tables.reserved.held.retain(|held| held.number != number);
-        self.tables.reserved.look = true;
-        self.take_waiting();
     }
 
     /// Retries the events that wait for tables, if that may help.

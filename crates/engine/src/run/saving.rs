@@ -8,7 +8,6 @@ use millstream_flow::{Arrangement, PersistedArrangement};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::Tables;
 
-use super::Loop;
 use super::lagging::Lag;
 use super::log::{Log, Logs, Place};
 use super::outputs::Outputs;
@@ -22,10 +21,12 @@ use super::tables::BaseTables;
 use super::waiters::Waiters;
 use crate::error;
 use crate::plan::VERSION;
+use crate::run::Restoration;
+use crate::run::contents::Bases;
 use crate::run::queries::Queries;
 use crate::run::read_view::ReadView;
 
-impl Loop {
+impl Restoration<'_> {
     /// Loads a checkpoint. The same objects exist already, and nothing has been taken in.
     pub(super) fn load(&mut self, mut checkpoint: Checkpoint) -> Result<()> {
         // Each version makes its own operators from the same plans. If they don't fit, the error names both versions.
@@ -41,13 +42,13 @@ impl Loop {
 
     fn load_all(&mut self, checkpoint: Checkpoint) -> Result<()> {
         let Checkpoint { cut, logs: entries, mut state, .. } = checkpoint;
-        let mut catalog = self.catalog.as_ref().clone();
+        let mut catalog = self.setup.catalog.as_ref().clone();
         let mut numbers = state.take_part("catalog");
         catalog.load(&mut numbers)?;
         if let Some(left) = numbers.left() {
             return Err(corrupt(format!("'{left}' of its catalog belongs to no known object")));
         }
-        self.publish_catalog(catalog);
+        self.setup.publish_catalog(catalog);
         self.clock.load(&mut state.take_part("clock"))?;
         self.clock.epoch = cut.epoch;
         self.clock.stepped = self.clock.last();
@@ -67,7 +68,7 @@ impl Loop {
             watched.marks.load(&mut of)?;
         }
         self.outputs.logs.load(&mut state, &entries)?;
-        self.outputs.load_histories(&self.catalog, &mut state)?;
+        self.outputs.load_histories(&self.setup.catalog, &mut state)?;
         self.load_queries(&mut state, &entries)?;
         for (place, (name, sink)) in self.outputs.sinks.iter_mut().enumerate() {
             let part = part("sink", place, name);
@@ -78,8 +79,8 @@ impl Loop {
             let mut of = state.take_part(&part);
             subscription.load(&mut of, &entries).map_err(|error| of_part(&part, error))?;
         }
-        self.watermarks.plan_moves(&self.settings);
-        self.queries.keep_every_epoch = self.settings.keeps_history();
+        self.watermarks.plan_moves(&self.setup.settings);
+        self.queries.keep_every_epoch = self.setup.settings.keeps_history();
         match state.left() {
             None => Ok(()),
             Some(left) => Err(corrupt(format!("'{left}' of it belongs to no known object"))),
@@ -117,7 +118,12 @@ impl Loop {
         // Queries share equal rows again.
         for place in 0..self.queries.len() {
             if self.queries[place].status.is_running() {
-                self.share_or_suspend(place, Arranging::Anew);
+                self.queries.share_or_suspend(
+                    Bases::new(self.tables, self.sources),
+                    self.clock.epoch,
+                    place,
+                    Arranging::Anew,
+                );
             }
         }
         Ok(())
@@ -129,7 +135,7 @@ impl ReadView<'_> {
     pub(super) fn save(&self, through: Sequence) -> Result<Checkpoint> {
         let (mut state, mut entries) = (Tables::default(), Vec::new());
         state.put_part("clock", self.clock.save());
-        state.put_part("catalog", self.catalog.save());
+        state.put_part("catalog", self.setup.catalog.save());
         for (place, (name, table)) in self.tables.iter().enumerate() {
             state.put_part(&part("table", place, name), table.save()?);
         }

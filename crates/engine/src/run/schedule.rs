@@ -32,7 +32,7 @@ impl Loop {
         Schedule {
             clock: &self.clock,
             queries: &self.queries,
-            settings: &self.settings,
+            settings: &self.setup.settings,
             sources: &self.sources,
             tables: &self.tables,
             waiters: &self.waiters,

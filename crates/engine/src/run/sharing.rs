@@ -10,11 +10,10 @@ use millstream_delta::{Delta, Epoch};
 use millstream_flow::{Arrangement, By, needs_content, share_rows};
 use millstream_sql::Result;
 
-use super::Loop;
-use super::queries::Queries;
+use super::contents::Bases;
+use super::queries::{Queries, QueryGraph};
 use super::query::RunningQuery;
 use super::query_names::shown_name;
-use super::sources::Sources;
 use super::tables::BaseTables;
 use crate::error;
 
@@ -27,12 +26,6 @@ struct Sought {
     by: By,
 }
 
-/// The owner of the rows that several queries look up by the same key. The queries that read them keep them alive.
-#[derive(Debug, Default)]
-pub(super) struct Arrangements {
-    all: Vec<Weak<Arrangement>>,
-}
-
 /// The way to share rows if no query keeps all columns that the readers need.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arranging {
@@ -42,22 +35,20 @@ pub(super) enum Arranging {
     Never,
 }
 
-impl Loop {
+impl QueryGraph {
     /// Makes a query that has become current share rows with others. Its next step may be its first, which gives it the
     /// content of its inputs.
-    pub(super) fn share(&mut self, place: usize, arranging: Arranging) -> Result<()> {
+    pub(super) fn share(
+        &mut self,
+        bases: Bases<'_>,
+        epoch: Epoch,
+        place: usize,
+        arranging: Arranging,
+    ) -> Result<()> {
         for sought in sought(&self.queries[place]) {
             let readers: Vec<(usize, usize)> = (0..self.queries.len())
                 .filter(|other| {
-                    *other == place
-                        || take_in_the_same(
-                            &self.queries,
-                            &self.tables,
-                            &self.sources,
-                            place,
-                            *other,
-                            &sought.relation,
-                        )
+                    *other == place || take_in_the_same(&self.queries, bases, place, *other, &sought.relation)
                 })
                 .filter_map(|other| Some((other, place_of(&self.queries[other], &sought)?)))
                 .collect();
@@ -69,11 +60,11 @@ impl Loop {
             let content = match needs_content(&flows) {
                 // A relation that isn't kept can't be arranged again: each query continues with its own columns.
                 true if arranging == Arranging::Never
-                    || !is_kept(&self.queries, &self.tables, &sought.relation) =>
+                    || !is_kept(&self.queries, bases.tables, &sought.relation) =>
                 {
                     continue;
                 }
-                true => Some(Delta::from_iter(self.read_view().answered(&sought.relation)?)),
+                true => Some(Delta::from_iter(bases.contents(&self.queries).answered(&sought.relation)?)),
                 false => None,
             };
             let mut next = readers.iter().peekable();
@@ -83,27 +74,32 @@ impl Loop {
                     flows.extend(query.flow.here_mut().map(|flow| (flow, *place)));
                 }
             }
-            share_rows(&mut flows, self.clock.epoch.0, content.as_ref()).map_err(error::flow)?;
+            share_rows(&mut flows, epoch.0, content.as_ref()).map_err(error::flow)?;
         }
-        self.arrangements.name_readers(&mut self.queries)
+        self.name_readers()
     }
 
     /// The same for a query that took in what it had missed; a failure suspends it.
-    pub(super) fn share_or_suspend(&mut self, place: usize, arranging: Arranging) {
-        if let Err(reason) = self.share(place, arranging) {
-            let epoch = self.clock.epoch;
+    pub(super) fn share_or_suspend(
+        &mut self,
+        bases: Bases<'_>,
+        epoch: Epoch,
+        place: usize,
+        arranging: Arranging,
+    ) {
+        if let Err(reason) = self.share(bases, epoch, place, arranging) {
             self.queries[place].suspend(reason, epoch);
         }
     }
 }
 
-impl Arrangements {
+impl QueryGraph {
     /// Sets the readers of each arrangement; the oldest reader accounts for its memory.
-    pub(super) fn name_readers(&mut self, queries: &mut Queries) -> Result<()> {
+    pub(super) fn name_readers(&mut self) -> Result<()> {
         let mut all: Vec<(Arc<Arrangement>, Vec<Arc<str>>)> = Vec::new();
-        let shown = |query| shown_name(queries, query).trim_start_matches('\0').into();
-        let names: Vec<Arc<str>> = queries.iter().map(shown).collect();
-        for (query, name) in queries.iter_mut().zip(names) {
+        let shown = |query| shown_name(&self.queries, query).trim_start_matches('\0').into();
+        let names: Vec<Arc<str>> = self.queries.iter().map(shown).collect();
+        for (query, name) in self.queries.iter_mut().zip(names) {
             let shared: Vec<(usize, Arc<Arrangement>)> = query
                 .flow
                 .shareable()
@@ -121,7 +117,7 @@ impl Arrangements {
                 }
             }
         }
-        self.all = all.iter().map(|(arrangement, _)| Arc::downgrade(arrangement)).collect();
+        self.arrangements = all.iter().map(|(arrangement, _)| Arc::downgrade(arrangement)).collect();
         all.into_iter().for_each(|(arrangement, readers)| arrangement.set_readers(readers));
         Ok(())
     }
@@ -129,7 +125,7 @@ impl Arrangements {
     /// Merges the changes of an epoch into the shared rows, now that all readers have read them. A broken arrangement
     /// fails again for its next reader.
     pub(super) fn settle(&self, epoch: Epoch) {
-        for arrangement in self.all.iter().filter_map(Weak::upgrade) {
+        for arrangement in self.arrangements.iter().filter_map(Weak::upgrade) {
             if let Err(reason) = arrangement.settle(epoch.0) {
                 tracing::warn!(reason = %reason, "an arrangement is broken");
             }
@@ -137,56 +133,50 @@ impl Arrangements {
     }
 
     /// Names the readers again after queries are gone: another query may have to account for shared rows.
-    pub(super) fn readers_left(&mut self, queries: &mut Queries) {
-        if let Err(reason) = self.name_readers(queries) {
+    pub(super) fn readers_left(&mut self) {
+        if let Err(reason) = self.name_readers() {
             tracing::warn!(reason = %reason, "the readers of an arrangement can't be named");
         }
     }
 
     /// Gives a query that is no longer current its own copy of the shared rows. `before`: within an epoch that some queries
     /// have stepped, a copy as of before the epoch.
-    pub(super) fn unshare(&mut self, queries: &mut Queries, place: usize, before: bool) -> Result<()> {
+    pub(super) fn unshare(&mut self, place: usize, before: bool) -> Result<()> {
         if !before {
             // The last reader takes the rows over. Queries that a thread stepped have been left out so far.
-            self.name_readers(queries)?;
+            self.name_readers()?;
         }
-        let Some(flow) = queries[place].flow.here_mut() else { return Ok(()) };
+        let Some(flow) = self.queries[place].flow.here_mut() else { return Ok(()) };
         let shared: Vec<usize> =
             flow.shareable().iter().filter(|found| found.shared.is_some()).map(|found| found.place).collect();
         for place in shared {
             flow.sharing().unshare(place, before).map_err(error::flow)?;
         }
-        self.name_readers(queries)
+        self.name_readers()
     }
 
     /// Gives the readers of arrangements that a thread continues to read copies of their own. A reader of a broken
     /// arrangement fails in its next step.
-    pub(super) fn fork_for_others(&mut self, queries: &mut Queries, lent: Vec<Arc<Arrangement>>) {
+    pub(super) fn fork_for_others(&mut self, lent: Vec<Arc<Arrangement>>) {
         for before in lent {
             let forked = before.fork_whole().map(Arc::new).and_then(|copy| {
-                let mut flows = queries.iter_mut().filter_map(|query| query.flow.here_mut());
+                let mut flows = self.queries.iter_mut().filter_map(|query| query.flow.here_mut());
                 flows.try_for_each(|flow| flow.sharing().read_instead(&before, &copy))
             });
             if let Err(reason) = forked {
                 tracing::warn!(reason = %reason, "an arrangement can't be copied");
             }
         }
-        self.readers_left(queries);
+        self.readers_left();
     }
 }
 
 /// Returns true if two queries have taken in the same rows of a relation.
-fn take_in_the_same(
-    queries: &Queries,
-    tables: &BaseTables,
-    sources: &Sources,
-    one: usize,
-    other: usize,
-    relation: &str,
-) -> bool {
+fn take_in_the_same(queries: &Queries, bases: Bases<'_>, one: usize, other: usize, relation: &str) -> bool {
     let (one, other) = (&queries[one], &queries[other]);
-    let again = sources.get(relation).is_some_and(|source| source.replayable);
-    other.status.is_running() && (is_kept(queries, tables, relation) || again || one.since == other.since)
+    let again = bases.sources.get(relation).is_some_and(|source| source.replayable);
+    other.status.is_running()
+        && (is_kept(queries, bases.tables, relation) || again || one.since == other.since)
 }
 
 /// Returns the rows that a query looks up and may share.

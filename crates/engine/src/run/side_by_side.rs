@@ -8,21 +8,20 @@ use std::ops::Range;
 use millstream_delta::{Cut, Delta};
 use millstream_flow::Cost;
 
-use super::Loop;
 use super::dead_letters::takes_from;
 use super::deltas::Deltas;
 use super::execution::Execution;
 use super::query::RunningQuery;
-use crate::run::bounded::await_long_step;
+use crate::run::QuerySteps;
 use crate::settings::Settings;
 
-impl Loop {
+impl QuerySteps<'_> {
     /// Steps these queries and adds their changes; returns the number of changed rows. Steps that may take long run on
     /// threads of their own; a query lags if its step is not done in time.
     pub(super) fn step_side_by_side(&mut self, places: Range<usize>, cut: &Cut, deltas: &mut Deltas) -> u64 {
         for place in places.clone() {
             self.queries.suspend_with_inputs(place, cut.epoch);
-            self.queries[place].unread = self.outputs.is_unread(&self.queries, &self.waiters, place);
+            self.queries[place].unread = self.outputs.is_unread(self.queries, self.waiters, place);
         }
         let running: Vec<usize> =
             places.clone().filter(|place| self.queries[*place].status.is_running()).collect();
@@ -30,20 +29,18 @@ impl Loop {
         for place in running.iter().copied() {
             let inputs = self.queries[place].inputs(|name| deltas.get(name));
             if let Some(leaving) = self.flow_control().leaving_over(place, cut, &inputs) {
-                lent.extend(self.lend_long_step(place, cut, &inputs, leaving));
+                lent.extend(self.departures().lend_long_step(place, cut, &inputs, leaving));
             }
         }
         let is_here = |query: &&mut RunningQuery| query.flow.here().is_some();
         let queries: Vec<&mut RunningQuery> = self.queries[places].iter_mut().filter(is_here).collect();
-        let mut outputs = self.execution.driver.threads().spread(queries, |query| {
+        let mut outputs = self.setup.execution.driver.threads().spread(queries, |query| {
             let (delta, changed) = step(query, cut, deltas);
             (query.name.clone(), delta, changed)
         });
         for step in lent {
             let place = step.place;
-            if let Some(delta) =
-                await_long_step(&mut self.queries, &mut self.arrangements, &mut self.budget, cut, step)
-            {
+            if let Some(delta) = self.queries.await_long_step(cut, step) {
                 let query = &self.queries[place];
                 outputs.push((query.name.clone(), delta, query.changed));
             }

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use super::budget::Budget;
 use super::source::RunningSource;
 
-/// The owner of all running sources: finds them, and which of them have rows.
+/// The owner of all running sources: finds them, which of them have rows, and how many an epoch takes.
 ///
 /// Its methods lie in the modules of their topics.
 #[derive(Default)]
 pub(super) struct Sources {
     pub(super) all: BTreeMap<Arc<str>, RunningSource>,
+    /// The number of rows that an epoch takes of them.
+    pub(super) budget: Budget,
 }
 
 impl Deref for Sources {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use millstream_connect::Limit;
+use millstream_delta::{Epoch, Timestamp};
 use millstream_flow::Wanted;
 use millstream_sql::{Error, Kind, Result};
 
@@ -12,7 +14,6 @@ use super::Loop;
 use super::backpressure::{holds_back, shown_status};
 use super::compile::Scope;
 use super::durable::Durability;
-use super::late_rows::LateRows;
 use super::observe::explain_what;
 use super::outputs::Outputs;
 use super::query::errors::FirstError;
@@ -23,15 +24,14 @@ use super::sources::Sources;
 use super::table::Table;
 use super::tables::BaseTables;
 use super::transact::look_up;
-use crate::catalog::{Catalog, as_of, bad_rows_of, late_rows_of, watermark_of};
+use crate::catalog::{Catalog, as_of, is_of_engine, watermark_of};
 use crate::content::Content;
+use crate::engine::Progress;
 use crate::event::{Asked, Event, ObjectStatus};
 use crate::run::queries::Queries;
 use crate::run::read_view::ReadView;
 use crate::settings::{OnError, Settings};
 use crate::system;
-use millstream_connect::Limit;
-use millstream_delta::Timestamp;
 
 impl Loop {
     /// Returns the rows that a reader asks for; under `stamped`, with the columns of the batch if rows have one.
@@ -46,7 +46,7 @@ impl Loop {
         {
             return Ok(Content::Computed(self.read_view().errors().computed(table)));
         }
-        let stamped = self.catalog.stamped(&asked.name).filter(|_| stamped);
+        let stamped = self.setup.catalog.stamped(&asked.name).filter(|_| stamped);
         self.queries.check_readable(&asked.name)?;
         if stamped.is_none()
             && !asked.wanted.is_empty()
@@ -58,9 +58,10 @@ impl Loop {
         self.content_beside(&asked.name, stamped.as_ref())
     }
 
-    /// Returns the rows of a relation that have an answer, for a reader beside the loop.
+    /// Returns the rows of a relation that have an answer, for a reader beside the loop: also of one that describes the
+    /// engine.
     pub(super) fn content_beside(&mut self, name: &str, stamped: Option<&SchemaRef>) -> Result<Content> {
-        match self.read_apart(name)? {
+        match self.steps().departures().read_apart(name)? {
             Some(rows) => Ok(Content::Awaited(rows)),
             None => self.read_view().content_as(name, stamped),
         }
@@ -68,58 +69,47 @@ impl Loop {
 }
 
 impl ReadView<'_> {
-    /// Returns the rows of a relation that have an answer: queries and sinks over it take these.
+    /// Returns the rows of a relation that have an answer: sinks and subscriptions begin with these.
     pub(super) fn answered(&self, name: &str) -> Result<Vec<RecordBatch>> {
         self.content_as(name, None)?.batches_now()
     }
 
-    /// The same without assembling rows that a reader can share; `stamped` adds the columns of the batch that it ends
-    /// with, if rows have a batch.
+    /// Returns the rows of a relation, also of one that describes the engine. `stamped` adds the columns of the batch
+    /// that it ends with, if rows have a batch.
     pub(super) fn content_as(&self, name: &str, stamped: Option<&SchemaRef>) -> Result<Content> {
-        if let Some(table) = self.tables.get(name) {
-            return Ok(Content::Snapshot(table.published()));
-        }
-        if let Some(query) = self.queries.query(name) {
-            return query.content(stamped);
-        }
-        if let Some(retained) = self.sources.get(name).and_then(|source| source.retained.as_ref()) {
-            return retained.batches(stamped).map(Content::Batches);
-        }
-        if let Some(source) = bad_rows_of(name).and_then(|source| self.sources.get(source)) {
-            return Ok(Content::Batches(vec![source.bad.batch()?]));
-        }
-        if let Some(query) = late_rows_of(name).and_then(|query| query_called(self.queries, query)) {
-            return query
-                .result
-                .late
-                .as_ref()
-                .map_or(Ok(Vec::new()), LateRows::batches)
-                .map(Content::Batches);
-        }
         if let Some((relation, moment)) = as_of(name) {
             return self.content_as_of(&relation, moment).map(Content::Batches);
         }
         if let Some(relation) = watermark_of(name) {
             return Ok(Content::Batches(vec![self.watermarks.row(relation)?]));
         }
-        if let Some(table) = system::table_name(name).and_then(system::find) {
-            return Ok(Content::Batches(vec![self.system_rows(table)?]));
+        match system::table_name(name).and_then(system::find).filter(|_| is_of_engine(name)) {
+            Some(table) => Ok(Content::Batches(vec![self.system_rows(table)?])),
+            None => self.contents().content_as(name, stamped),
         }
-        if self.sources.contains_key(name) {
-            return Err(Error::invalid(format!(
-                "source \"{name}\" keeps no rows, so a SELECT has nothing to read"
-            ))
-            .hint(format!(
-                "CREATE MATERIALIZED VIEW v AS SELECT … FROM {name}, and SELECT from that; or create the source WITH \
-                 (retention = '10 minutes'), and it keeps its newest rows."
-            )));
+    }
+
+    /// Returns the progress of the engine.
+    pub(super) fn progress(&self) -> Progress {
+        let used: Vec<&RunningSource> = self.sources.values().filter(|source| source.used).collect();
+        let open = used.iter().filter(|source| !source.has_ended());
+        Progress {
+            epochs: self.clock.epoch.0,
+            rows: used.iter().map(|source| source.rows).sum(),
+            bad_rows: used.iter().map(|source| source.bad.count()).sum(),
+            sources: used.len(),
+            sources_open: open.clone().count(),
+            sources_following: used.iter().filter(|source| !source.bounded).count(),
+            share: open.filter_map(|source| source.share()).reduce(f64::min),
+            problems: self.outputs.problems(self.queries, self.sources, self.durability),
+            warnings: self.memory.trouble().into_iter().collect(),
         }
-        Err(Error::invalid(format!("there is no relation \"{name}\"")))
     }
 
     /// Returns the number of rows of a table that a source fills.
     fn stored_rows(&self, name: &Arc<str>) -> Option<u64> {
-        let is_table = self.catalog.find(name).is_some_and(|object| object.definition.kind() == "table");
+        let is_table =
+            self.setup.catalog.find(name).is_some_and(|object| object.definition.kind() == "table");
         let table = self.tables.get(name).filter(|_| is_table);
         table.map(|table| table.published().num_rows() as u64)
     }
@@ -137,9 +127,16 @@ impl ReadView<'_> {
             on_error: None,
         };
         if let Some(source) = self.sources.get(name) {
-            let (limit, held) = (self.budget.limit(self.settings), self.flow_control.held_back());
-            (status.status, status.reason) =
-                shown_status(self.settings, limit, self.clock.now(self.settings), name, source, &held);
+            let (limit, held) =
+                (self.sources.budget.limit(&self.setup.settings), self.flow_control.held_back());
+            (status.status, status.reason) = shown_status(
+                &self.setup.settings,
+                limit,
+                self.clock.now(&self.setup.settings),
+                name,
+                source,
+                &held,
+            );
             status.rows = self.stored_rows(name).or(Some(source.rows));
             status.bad_rows = Some(source.bad.count());
         } else if let Some(table) = self.tables.get(name) {
@@ -168,26 +165,8 @@ impl ReadView<'_> {
             }
             status.errors = Some(query.result.errors.count() as u64);
             status.on_error = Some(query.on_error.name());
-            match &query.status {
-                Status::Running | Status::Paused(_) => {
-                    let first = query.result.errors.first().map(|first| first.text());
-                    status.reason = status.reason.take().or(first);
-                }
-                Status::Lagging(lag) => {
-                    let first = query.result.errors.first().map(|first| first.text());
-                    status.reason = status.reason.take().or(first);
-                    let epochs = self.clock.epoch.0.saturating_sub(lag.through().0);
-                    if epochs > 0 && !self.outputs.sinks.contains_key(name) {
-                        status.status = "behind";
-                        status.reason.get_or_insert_with(|| format!("{epochs} epochs behind"));
-                    }
-                }
-                Status::Waiting | Status::CatchingUp(_) => status.status = "starting",
-                Status::Suspended { reason, epoch } => {
-                    status.status = "suspended";
-                    status.reason = Some(format!("{} (epoch {epoch})", reason.message));
-                }
-            }
+            let is_sink = self.outputs.sinks.contains_key(name);
+            describe(&mut status, query, self.clock.epoch, is_sink);
         }
         if self.outputs.is_paused(self.queries, self.sources, name) {
             status.status = "paused";
@@ -209,28 +188,67 @@ impl ReadView<'_> {
             }
             Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
             Event::LookUp { table, keys, reply } => {
-                reply.send(look_up(self.queries, self.tables, self.outputs, self.settings, &table, &keys));
+                reply.send(look_up(
+                    self.queries,
+                    self.tables,
+                    self.outputs,
+                    &self.setup.settings,
+                    &table,
+                    &keys,
+                ));
             }
             Event::ReadTable { table, wanted, version, reply } => {
                 reply.send(self.tables.read_table(&table, &wanted, version));
             }
             Event::FoundByKey { relations, reply } => {
-                let found = found_by_key(self.queries, self.tables, self.catalog, self.scope(), &relations);
+                let found =
+                    found_by_key(self.queries, self.tables, &self.setup.catalog, self.scope(), &relations);
                 reply.send(Ok(found));
             }
             Event::Explain { what, reply } => {
                 let (tables, sources) = (self.tables, self.sources);
-                reply.send(explain_what(self.queries, tables, sources, self.catalog, self.scope(), what));
+                reply.send(explain_what(
+                    self.queries,
+                    tables,
+                    sources,
+                    &self.setup.catalog,
+                    self.scope(),
+                    what,
+                ));
             }
             Event::ExplainWhy { name, reply } => reply.send(self.explain_why(&name)),
             Event::Status { reply } => {
                 reply.send(Ok(self.statuses().0.into_iter().map(|(_, status)| status).collect()));
             }
             Event::Settings { reply } => {
-                reply.send(Ok((self.settings.clone(), self.clock.now(self.settings))))
+                reply.send(Ok((self.setup.settings.clone(), self.clock.now(&self.setup.settings))))
             }
             Event::Paused { reply } => reply.send(Ok(self.flow_control.paused_with_much())),
             _ => {}
+        }
+    }
+}
+
+/// Completes the status of an object by that of its query.
+fn describe(status: &mut ObjectStatus, query: &RunningQuery, epoch: Epoch, is_sink: bool) {
+    match &query.status {
+        Status::Running | Status::Paused(_) => {
+            let first = query.result.errors.first().map(|first| first.text());
+            status.reason = status.reason.take().or(first);
+        }
+        Status::Lagging(lag) => {
+            let first = query.result.errors.first().map(|first| first.text());
+            status.reason = status.reason.take().or(first);
+            let epochs = epoch.0.saturating_sub(lag.through().0);
+            if epochs > 0 && !is_sink {
+                status.status = "behind";
+                status.reason.get_or_insert_with(|| format!("{epochs} epochs behind"));
+            }
+        }
+        Status::Waiting | Status::CatchingUp(_) => status.status = "starting",
+        Status::Suspended { reason, epoch } => {
+            status.status = "suspended";
+            status.reason = Some(format!("{} (epoch {epoch})", reason.message));
         }
     }
 }

@@ -24,13 +24,12 @@ use super::system::{Cell, Lines, NULL};
 use crate::catalog::{Catalog, first_columns};
 use crate::changes::{End, Following, Opened, Portion};
 use crate::content::Content;
-use crate::error;
 use crate::event::{Followed, Request};
+use crate::run::Delivery;
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
-use crate::run::read_view::ReadView;
 use crate::settings::Settings;
-use crate::system;
+use crate::{error, system};
 
 /// Portions on their way to a reader: one waits while the reader works on another.
 const PORTIONS_MAX: usize = 1;
@@ -93,9 +92,26 @@ impl Subscription {
 impl Loop {
     /// Begins a subscription. Returns `None` if the catalog has changed meanwhile.
     pub(super) fn subscribe(&mut self, base: u64, request: Request) -> Result<Option<Opened>> {
-        if base != self.catalog.version {
+        if base != self.setup.catalog.version {
             return Ok(None);
         }
+        let content = match &request.followed {
+            Followed::Relation(name) => {
+                self.queries.check_readable(name)?;
+                Some(self.content_beside(name, None)?)
+            }
+            _ => None,
+        };
+        let cut = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
+        let opened = self.delivery().open(request, content.map(|content| (cut, content)))?;
+        self.starts().start_queries();
+        Ok(Some(opened))
+    }
+}
+
+impl Delivery<'_> {
+    /// Opens a subscription, with the content of the relation that it follows, if it follows one.
+    fn open(&mut self, request: Request, content: Option<(Cut, Content)>) -> Result<Opened> {
         let Request { followed, following: Following { snapshot, progress } } = request;
         let number = self.outputs.subscriptions.last + 1;
         let (sender, receiver) = channel(PORTIONS_MAX);
@@ -126,37 +142,31 @@ impl Loop {
             notices: Vec::new(),
         };
         match followed {
-            Followed::Relation(name) => self.follow_relation(name, &mut subscription, &mut opened)?,
-            Followed::Durable(name) => {
-                self.read_view().follow_durable(&name, &mut subscription, &mut opened)?
+            Followed::Relation(name) => {
+                self.follow_relation(name, content, &mut subscription, &mut opened)?
             }
+            Followed::Durable(name) => self.follow_durable(&name, &mut subscription, &mut opened)?,
             Followed::Query(plan, on_close) => {
-                let lowered = Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings)
-                    .closing(on_close)
-                    .lower(&plan)?;
+                let lowered = Scope::new(self.setup, self.queries).closing(on_close).lower(&plan)?;
                 self.follow_query(lowered, &mut subscription, &mut opened)?;
             }
             Followed::Batches(query) => self.follow_batches(&query, &mut subscription, &mut opened)?,
         }
         self.outputs.subscriptions.last = number;
         self.outputs.subscriptions.insert(number, subscription);
-        self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
-        self.start_queries();
-        Ok(Some(opened))
+        self.sources.mark_used(self.measures, self.queries, self.tables, self.outputs);
+        Ok(opened)
     }
 
     fn follow_relation(
         &mut self,
         name: Arc<str>,
+        content: Option<(Cut, Content)>,
         subscription: &mut Subscription,
         opened: &mut Opened,
     ) -> Result<()> {
-        self.queries.check_readable(&name)?;
-        let content = self.content_beside(&name, None)?;
         subscription.place = Some(self.outputs.logs.end(&name));
-        subscription.content = subscription
-            .snapshot
-            .then(|| (self.clock.standing_cut(&self.settings, self.watermarks.current()), content));
+        subscription.content = content.filter(|_| subscription.snapshot);
         if let Some(table) = system::table_name(&name).and_then(system::find) {
             opened.schema = table.schema();
             opened.append_only = true;
@@ -164,10 +174,32 @@ impl Loop {
             return Ok(());
         }
         open_relation(
-            &self.catalog,
-            Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
+            &self.setup.catalog,
+            Scope::new(self.setup, self.queries),
             &name,
             usize::MAX,
+            subscription,
+            opened,
+        )
+    }
+
+    /// Continues from the position of a durable subscription.
+    fn follow_durable(
+        &self,
+        name: &Arc<str>,
+        subscription: &mut Subscription,
+        opened: &mut Opened,
+    ) -> Result<()> {
+        self.outputs.subscriptions.check_position(name)?;
+        let durable = self.outputs.subscriptions.durable(name)?;
+        let (first, place, position) = durable.begin();
+        (subscription.first, subscription.place, subscription.told) = (first, Some(place), position);
+        (subscription.durable, opened.durable) = (Some(name.clone()), Some(name.clone()));
+        open_relation(
+            &self.setup.catalog,
+            Scope::new(self.setup, self.queries),
+            &durable.from,
+            durable.columns,
             subscription,
             opened,
         )
@@ -187,9 +219,9 @@ impl Loop {
         // Append-only rows are sent while the query backfills; others once their sum is known.
         let piecemeal = opened.append_only && subscription.snapshot;
         let keep = if piecemeal { Keep::Nothing } else { Keep::Result };
-        let mut query = RunningQuery::new(name.clone(), lowered, keep, self.settings.on_error)?;
+        let mut query = RunningQuery::new(name.clone(), lowered, keep, self.setup.settings.on_error)?;
         query.temporary = true;
-        notice_missed(&self.queries, &self.tables, &self.sources, &query, &mut opened.notices);
+        notice_missed(self.queries, self.tables, self.sources, &query, &mut opened.notices);
         subscription.place = piecemeal.then(|| self.outputs.logs.end(&name));
         subscription.from = name;
         subscription.owned = true;
@@ -206,8 +238,8 @@ impl Loop {
     ) -> Result<()> {
         let name: Arc<str> = format!("\0subscription {}", opened.subscription).into();
         let mut queries = Vec::new();
-        let on_error = self.settings.on_error;
-        Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings).batch_queries(
+        let on_error = self.setup.settings.on_error;
+        Scope::new(self.setup, self.queries).batch_queries(
             &name,
             None,
             query,
@@ -229,9 +261,14 @@ impl Loop {
     pub(super) fn deliver_subscriptions(&mut self) {
         let numbers: Vec<u64> = self.outputs.subscriptions.keys().copied().collect();
         for number in numbers {
-            let Some(end) =
-                end_of(&self.queries, &self.sources, &self.outputs, &self.settings, self.clock.epoch, number)
-            else {
+            let Some(end) = end_of(
+                self.queries,
+                self.sources,
+                self.outputs,
+                &self.setup.settings,
+                self.clock.epoch,
+                number,
+            ) else {
                 self.hand_over(number);
                 continue;
             };
@@ -247,7 +284,7 @@ impl Loop {
             .outputs
             .subscriptions
             .get(&number)
-            .map(|known| may_hear(&self.queries, &self.durability, self.clock.epoch, known))
+            .map(|known| may_hear(self.queries, self.durability, self.clock.epoch, known))
         else {
             return;
         };
@@ -293,9 +330,9 @@ impl Loop {
         let Some(subscription) = self.outputs.subscriptions.remove(&number) else { return };
         if subscription.owned {
             self.queries.retain(|query| !query.belongs_to(&subscription.from));
-            self.arrangements.readers_left(&mut self.queries);
+            self.queries.readers_left();
             self.outputs.logs.remove(&subscription.from);
-            self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
+            self.sources.mark_used(self.measures, self.queries, self.tables, self.outputs);
         }
     }
 
@@ -315,23 +352,6 @@ impl Loop {
             }
         }
         ended.into_iter().for_each(|number| self.unsubscribe(number));
-    }
-}
-
-impl ReadView<'_> {
-    /// Continues from the position of a durable subscription.
-    fn follow_durable(
-        &self,
-        name: &Arc<str>,
-        subscription: &mut Subscription,
-        opened: &mut Opened,
-    ) -> Result<()> {
-        self.outputs.subscriptions.check_position(name)?;
-        let durable = self.outputs.subscriptions.durable(name)?;
-        let (first, place, position) = durable.begin();
-        (subscription.first, subscription.place, subscription.told) = (first, Some(place), position);
-        (subscription.durable, opened.durable) = (Some(name.clone()), Some(name.clone()));
-        open_relation(self.catalog, self.scope(), &durable.from, durable.columns, subscription, opened)
     }
 }
 

@@ -13,7 +13,6 @@ use millstream_delta::{Cut, Delta, Epoch, Timestamp};
 use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 
-use super::Loop;
 use super::clock::Clock;
 use super::durable::Durability;
 use super::initial_content::InitialContent;
@@ -23,6 +22,7 @@ use super::subscriptions::Subscriptions;
 use super::system::{Cell, Lines, NULL};
 use crate::catalog::{Definition, Holding, Object, WhenFull};
 use crate::event::{Event, Followed, Reply};
+use crate::run::CatalogChanges;
 use crate::run::outputs::Outputs;
 use crate::settings::interval_text;
 
@@ -193,12 +193,14 @@ pub(super) fn lost(name: &str, holding: &Holding, lost: Epoch) -> Error {
     ))
 }
 
-impl Loop {
+impl CatalogChanges<'_> {
     /// Creates a durable subscription. If its relation isn't current yet, the content follows when it is.
     pub(super) fn install_subscription(&mut self, object: &Object, is_alone: bool) {
         let Definition::Subscription { from, columns, holding } = &object.definition else { return };
-        let (cut, place) =
-            (self.clock.standing_cut(&self.settings, self.watermarks.current()), self.outputs.logs.end(from));
+        let (cut, place) = (
+            self.clock.standing_cut(&self.setup.settings, self.watermarks.current()),
+            self.outputs.logs.end(from),
+        );
         // The content is of this epoch, so a reader that has the epoch before doesn't have it.
         let before = cut.epoch.previous();
         let mut made = DurableSubscription::new((from.clone(), *columns), *holding, place, before);

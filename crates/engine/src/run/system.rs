@@ -4,12 +4,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray};
+use millstream_connect::Limit;
 use millstream_delta::Timestamp;
 use millstream_flow::Explained;
 use millstream_sql::{Error, Result};
 
 use super::backpressure::{HeldBack, shown_status};
-use super::dead_letters::all_late_rows;
 use super::measure::epoch_rows;
 use super::query::RunningQuery;
 use super::query_names::queries_by_name;
@@ -23,7 +23,6 @@ use crate::jobs::Job;
 use crate::run::read_view::ReadView;
 use crate::settings::{SETTINGS, Settings};
 use crate::system::{ERRORS, SystemColumnKind, SystemTableDoc, UTC};
-use millstream_connect::Limit;
 
 /// A value of a system table.
 pub(super) enum Cell {
@@ -77,26 +76,24 @@ impl ReadView<'_> {
     pub(super) fn system_rows(&self, table: &SystemTableDoc) -> Result<RecordBatch> {
         let lines = match table.name {
             "epochs" => return epoch_rows(self.measures.kept()),
-            "bad_rows" => return self.sources.all_bad_rows(),
-            "late_rows" => return all_late_rows(self.queries),
             "checkpoints" => self.durability.checkpoint_lines(),
             ERRORS => self.errors().lines(),
             "history" => self.outputs.logs.history_lines(),
-            "jobs" => job_lines(self.shared),
+            "jobs" => job_lines(&self.setup.shared),
             "materialized_views" => self.statuses().view_lines(),
-            "memory" => self.memory.lines(self.queries, self.tables, self.settings),
+            "memory" => self.memory.lines(self.queries, self.tables, &self.setup.settings),
             "sinks" => self.outputs.sink_lines(&self.statuses()),
             "subscriptions" => self.outputs.subscription_lines(),
             "streams" => self.statuses().stream_lines(),
             "source_partitions" => self.sources.partition_lines(self.watermarks),
             "tables" => self.statuses().table_lines(),
-            "operators" => operator_lines(self.queries, self.tables, self.sources, self.catalog),
-            "settings" => setting_lines(self.settings)?,
+            "operators" => operator_lines(self.queries, self.tables, self.sources, &self.setup.catalog),
+            "settings" => setting_lines(&self.setup.settings)?,
             "sources" => self.sources.source_lines(
-                self.catalog,
-                self.settings,
-                self.budget.limit(self.settings),
-                self.clock.now(self.settings),
+                &self.setup.catalog,
+                &self.setup.settings,
+                self.sources.budget.limit(&self.setup.settings),
+                self.clock.now(&self.setup.settings),
                 &self.flow_control.held_back(),
             ),
             other => return Err(Error::bug(format!("the system table \"{other}\" has no rows"))),

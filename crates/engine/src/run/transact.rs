@@ -17,9 +17,9 @@ use super::table::{Change, TableWrite, Undo};
 use super::tables::BaseTables;
 use super::transactions::Transactions;
 use crate::catalog::move_key;
-use crate::content::Content;
-use crate::event::{Asked, Reply, Snapshot};
+use crate::event::{Asked, Reply};
 use crate::run::read_view::ReadView;
+use crate::run::{Pins, Writes};
 use crate::settings::Settings;
 use crate::stamp::{Batch, stamp};
 use crate::transaction::{Begun, Found, Guard, altered};
@@ -84,7 +84,7 @@ impl OpenTransaction {
     }
 }
 
-impl Loop {
+impl Pins<'_> {
     /// Begins a transaction and returns the tables that it sees. Rows are shared, not copied.
     pub(super) fn begin(&mut self) -> Begun {
         self.outputs.transactions.last += 1;
@@ -97,34 +97,14 @@ impl Loop {
             .transactions
             .insert(number, OpenTransaction { places: Some(places), epoch: self.clock.epoch });
         Begun {
-            now: self.clock.now(&self.settings),
+            now: self.clock.now(&self.setup.settings),
             tables: self.tables.iter().map(|(name, table)| (name.clone(), table.pinned())).collect(),
             guard: Guard { number, events: self.tasks.events.clone() },
         }
     }
+}
 
-    /// Returns rows of views and streams as a transaction sees them.
-    pub(super) fn read_at(&mut self, number: u64, asked: &[Asked], stamped: bool) -> Result<Snapshot> {
-        let transaction = self.outputs.transactions.get(&number);
-        let transaction = transaction.ok_or_else(|| Error::bug("a transaction that has ended reads"))?;
-        let since = asked.iter().map(|asked| {
-            let kept = self.queries.query(&asked.name).is_some()
-                || self.sources.get(&asked.name).is_some_and(|source| source.retained.is_some());
-            let stamped = self.catalog.stamped(&asked.name).filter(|_| stamped);
-            if kept { transaction.since(&asked.name, &self.outputs.logs, stamped.as_ref()) } else { Ok(None) }
-        });
-        let since = since.collect::<Result<Vec<_>>>()?;
-        let relations = asked.iter().zip(since).map(|(asked, since)| {
-            // All later changes are undone, also of rows that aren't wanted: the result may have other rows, too.
-            let rows = self.content_asked(asked, stamped)?;
-            Ok(match since {
-                Some(since) => Content::Before(Box::new(rows), since),
-                None => rows,
-            })
-        });
-        Ok(Snapshot { relations: relations.collect::<Result<_>>()? })
-    }
-
+impl Loop {
     /// Applies all changes of a transaction, or none.
     pub(super) fn commit(
         &mut self,
@@ -147,13 +127,25 @@ impl Loop {
             Ok(changes) => changes,
             Err(error) => return reply.send(Err(error)),
         };
+        self.writes().commit_all(first, changes, idempotency_key, reply);
+    }
+}
+impl Writes<'_> {
+    /// Applies all changes of a transaction, or begins to. The epoch that takes the first table's change answers.
+    fn commit_all(
+        &mut self,
+        first: Arc<str>,
+        changes: Vec<(Arc<str>, Change)>,
+        idempotency_key: Option<String>,
+        reply: Reply<u64>,
+    ) {
         if self.tables.are_large(&changes) {
-            return self.tables.begin_pieces(changes, true, idempotency_key, reply, &self.queries);
+            return self.tables.begin_pieces(changes, true, idempotency_key, reply, self.queries);
         }
         let done = self.tables.commit_at_once(changes);
         self.tables.answer_change(
-            &mut self.durability,
-            &self.settings,
+            self.durability,
+            &self.setup.settings,
             &first,
             idempotency_key,
             reply,
@@ -163,14 +155,37 @@ impl Loop {
 }
 
 impl ReadView<'_> {
+    /// Returns the changes of relations since a transaction began, for those that logs keep.
+    pub(super) fn changes_since(
+        &self,
+        number: u64,
+        asked: &[Asked],
+        stamped: bool,
+    ) -> Result<Vec<Option<Delta>>> {
+        let transaction = self.outputs.transactions.get(&number);
+        let transaction = transaction.ok_or_else(|| Error::bug("a transaction that has ended reads"))?;
+        let since = asked.iter().map(|asked| {
+            let kept = self.queries.query(&asked.name).is_some()
+                || self.sources.get(&asked.name).is_some_and(|source| source.retained.is_some());
+            let stamped = self.setup.catalog.stamped(&asked.name).filter(|_| stamped);
+            if kept { transaction.since(&asked.name, &self.outputs.logs, stamped.as_ref()) } else { Ok(None) }
+        });
+        since.collect()
+    }
+
     /// Returns the changes of a transaction by table.
     fn changes_of(&self, writes: Vec<TableWrite>) -> Result<Vec<(Arc<str>, Change)>> {
         for TableWrite { table, inserts, .. } in &writes {
-            self.outputs.check_sinks_of(self.queries, self.settings, table)?;
+            self.outputs.check_sinks_of(self.queries, &self.setup.settings, table)?;
             // The table may have been replaced by another one of that name.
             let same = |(name, _): &(&Arc<str>, _)| Arc::ptr_eq(name, table);
             self.tables.get_key_value(table).filter(same).ok_or_else(|| altered(table))?;
-            self.watermarks.check_event_time(self.settings, self.clock.now(self.settings), table, inserts)?;
+            self.watermarks.check_event_time(
+                &self.setup.settings,
+                self.clock.now(&self.setup.settings),
+                table,
+                inserts,
+            )?;
         }
         // A table without a key finds out only on a change if its rows exist, so it comes first.
         let (keyed, bags): (Vec<TableWrite>, Vec<TableWrite>) =

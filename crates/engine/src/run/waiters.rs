@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use millstream_delta::Epoch;
 use millstream_durable::{Entry, Sequence, Standing};
 use millstream_sql::functions::quote_ident;
 use millstream_sql::{Error, Kind, Result, sqlstate};
@@ -23,13 +24,13 @@ use super::settling::{Settling, is_settled, settling_all};
 use super::source::RunningSource;
 use super::sources::Sources;
 use super::tables::BaseTables;
-use crate::catalog::{Definition, Object};
+use crate::catalog::{Catalog, Definition, Object};
 use crate::engine::Shared;
-use crate::event::{Advance, Change, Reply};
+use crate::event::{Advance, Change, Event, Reply};
 use crate::jobs::Job;
 use crate::run::queries::Queries;
+use crate::run::{Answers, CatalogChanges};
 use crate::settings::{ClockKind, Settings};
-use millstream_delta::Epoch;
 
 /// A sink that has failed this many times no longer delays the end of a bounded run.
 const ATTEMPTS_MAX: u32 = 8;
@@ -66,6 +67,24 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
+    /// Keeps the reply of a statement that waits for a state of the engine.
+    pub(super) fn hear(&mut self, queries: &Queries, catalog: &Catalog, waiting: Event) {
+        match waiting {
+            Event::Observe { name, epochs, time, reply } => {
+                self.observe(queries, catalog, &name, epochs, time, reply);
+            }
+            Event::Exists { names, reply } => self.existing.push((names, reply)),
+            Event::Finished { reply } => self.finished.push(reply),
+            Event::Stop { reply: Some(reply), gracefully } => {
+                self.stop.push(reply);
+                self.stopping = true;
+                self.gracefully |= gracefully;
+            }
+            Event::Stop { reply: None, .. } => self.ended = true,
+            _ => {}
+        }
+    }
+
     /// Ends the loop after what it does now.
     fn end_soon(&mut self, shared: &Weak<Shared>) {
         self.ended = true;
@@ -228,13 +247,13 @@ impl Waiters {
     }
 }
 
-impl Loop {
+impl Answers<'_> {
     /// Asks every source for its rows, and answers when all of them are taken in.
     pub(super) fn flush(&mut self, reply: Reply<()>) {
-        if self.settings.clock == ClockKind::Manual {
-            if self.sources.something_waits(&self.queries, &self.tables) {
+        if self.setup.settings.clock == ClockKind::Manual {
+            if self.sources.something_waits(self.queries, self.tables) {
                 // Nothing waits for the batch itself: the flush is answered once the sinks have it, too.
-                self.clock.advance(&self.settings, Advance::Batches(1), Reply::new().0);
+                self.clock.advance(&self.setup.settings, Advance::Batches(1), Reply::new().0);
             }
         } else {
             self.sources.values_mut().filter(|source| source.is_read()).for_each(RunningSource::ask_at_once);
@@ -242,82 +261,57 @@ impl Loop {
         self.waiters.flush.push(Flushing { reply, through: None, sinks: None });
     }
 
-    /// Answers the replies whose state is reached.
-    pub(super) fn answer_waiters(&mut self) {
-        self.answer_changes();
+    /// Replies to all statements that wait for epochs, sinks or the end.
+    fn answer_others(&mut self) {
         self.answer_flushes();
         self.waiters.answer_observations(
-            &mut self.clock,
-            &self.queries,
-            &self.tables,
-            &self.sources,
-            &self.settings,
+            self.clock,
+            self.queries,
+            self.tables,
+            self.sources,
+            &self.setup.settings,
         );
         if !self.waiters.finished.is_empty() {
             self.answer_finished();
         }
         if self.durability.is_lost() || self.waiters.stopping && self.durability.failure().is_some() {
-            self.waiters.end_soon(&self.shared);
+            self.waiters.end_soon(&self.setup.shared);
         }
         let rest = self.waiters.gracefully
             && !self.clock.held
             && self.sources.rows_wait(&self.flow_control().held_back());
         if self.waiters.stopping
             && !rest
-            && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.settings)
+            && !tables_are_changed(self.queries, self.tables, self.sources, &self.setup.settings)
         {
-            let all = settling_all(&self.queries, self.clock.epoch);
+            let all = settling_all(self.queries, self.clock.epoch);
             self.waiters.stopping_through.get_or_insert(all);
         }
         let mut through = self.waiters.stopping_through.take();
         let stops = through
             .as_mut()
-            .is_some_and(|all| all_are_through(&self.queries, &self.clock, self.clock.epoch, all));
+            .is_some_and(|all| all_are_through(self.queries, self.clock, self.clock.epoch, all));
         self.waiters.stopping_through = through;
         if stops {
-            self.outputs.deliver_sinks(&self.durability, true);
+            self.outputs.deliver_sinks(self.durability, true);
         }
         if stops
             && !rest
-            && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.settings)
+            && !tables_are_changed(self.queries, self.tables, self.sources, &self.setup.settings)
             && self.outputs.sinks_are_done(1)
         {
             self.durability.checkpoints.ends = true;
             // If the state can't be saved now, the journal has it.
             if self.durability.is_checkpointed()
-                || is_unsettled(&self.queries, &self.tables, &self.sources, &self.outputs, &self.waiters)
+                || is_unsettled(self.queries, self.tables, self.sources, self.outputs, self.waiters)
             {
-                self.waiters.end_soon(&self.shared);
+                self.waiters.end_soon(&self.setup.shared);
             }
         }
     }
 
-    /// Drops the objects of a statement that was given up while its queries were starting. It keeps them if others use
-    /// them by now, or have altered them.
-    fn undo(&mut self, undo: Undo) {
-        let Undo { objects, variables } = undo;
-        let names: Vec<Arc<str>> = objects.iter().rev().map(|object| object.name.clone()).collect();
-        let is_own = |name: &Arc<str>| names.contains(name);
-        let is_as_made = |object: &Arc<Object>| {
-            let found = self.catalog.find(&object.name).is_some_and(|found| Arc::ptr_eq(found, object));
-            found && self.catalog.dependants(&object.name).iter().all(is_own)
-        };
-        if !objects.iter().all(is_as_made) {
-            return;
-        }
-        let drop_one = |name: &Arc<str>| {
-            let kind = self.catalog.find(name)?.definition.kind().to_uppercase();
-            Some(format!("DROP {kind} {}", quote_ident(name.strip_suffix("()").unwrap_or(name))))
-        };
-        let Some(statements) = names.iter().map(drop_one).collect() else { return };
-        let standing = Standing::default();
-        let entry = Entry::Changed { statements, variables, done: Vec::new(), plans: Vec::new(), standing };
-        let (reply, _answer) = Reply::new();
-        self.change(self.catalog.version, vec![Change::Drop { names }], entry, reply);
-    }
-
     /// Answers statements whose queries have started: a CREATE is done when its queries have finished their backfill.
-    fn answer_changes(&mut self) {
+    fn answer_changes(&mut self) -> Vec<Undo> {
         let mut given_up = Vec::new();
         for changing in std::mem::take(&mut self.waiters.changes) {
             if let Err(error) = self.durability.check_journal() {
@@ -349,8 +343,7 @@ impl Loop {
                 changing.reply.send(Ok(notices));
             }
         }
-        given_up.into_iter().for_each(|undo| self.undo(undo));
-        self.waiters.answer_existing(self.catalog.version);
+        given_up
     }
 
     /// Answers FLUSH once the queries have taken everything in, and the sinks hold everything as of that moment. Later
@@ -363,21 +356,21 @@ impl Loop {
         for mut flushing in std::mem::take(&mut self.waiters.flush) {
             if flushing.through.is_none()
                 && all_is_taken_in(
-                    &self.queries,
-                    &self.tables,
-                    &self.sources,
-                    &self.outputs,
-                    &self.settings,
-                    &self.clock,
+                    self.queries,
+                    self.tables,
+                    self.sources,
+                    self.outputs,
+                    &self.setup.settings,
+                    self.clock,
                     &self.flow_control().held_back(),
                 )
             {
-                flushing.through = Some(settling_all(&self.queries, self.clock.epoch));
+                flushing.through = Some(settling_all(self.queries, self.clock.epoch));
             }
             let through = flushing
                 .through
                 .as_mut()
-                .is_some_and(|all| all_are_through(&self.queries, &self.clock, self.clock.epoch, all));
+                .is_some_and(|all| all_are_through(self.queries, self.clock, self.clock.epoch, all));
             if flushing.sinks.is_none() && through {
                 let ends = self
                     .outputs
@@ -398,7 +391,7 @@ impl Loop {
             }
         }
         if self.waiters.flush.iter().any(|flushing| flushing.sinks.is_some()) {
-            self.outputs.deliver_sinks(&self.durability, true);
+            self.outputs.deliver_sinks(self.durability, true);
         }
     }
 
@@ -413,17 +406,17 @@ impl Loop {
             is_done || self.outputs.is_stuck(name, &held, ATTEMPTS_MAX)
         });
         let taken_in = ended
-            && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.settings)
+            && !tables_are_changed(self.queries, self.tables, self.sources, &self.setup.settings)
             && self.queries.iter().all(|query| !query.status.is_starting())
             && self.queries.are_through(self.clock.epoch);
         if self.clock.held || !taken_in {
             return;
         }
-        self.outputs.deliver_sinks(&self.durability, true);
+        self.outputs.deliver_sinks(self.durability, true);
         if !self.outputs.sinks_are_done(ATTEMPTS_MAX) {
             return;
         }
-        let problems = self.outputs.problems(&self.queries, &self.sources, &self.durability);
+        let problems = self.outputs.problems(self.queries, self.sources, self.durability);
         let at_fault = |query: &RunningQuery| {
             !query.temporary && (query.status.is_suspended() || query.result.errors.count() > 0)
         };
@@ -431,6 +424,43 @@ impl Loop {
         for reply in self.waiters.finished.drain(..) {
             reply.send(if problems.is_empty() { Ok(()) } else { Err(Error::new(kind, problems.join("\n"))) });
         }
+    }
+}
+
+impl Loop {
+    /// Answers the replies whose state is reached.
+    pub(super) fn answer_waiters(&mut self) {
+        for undo in self.answers().answer_changes() {
+            self.changes().undo(undo);
+        }
+        self.waiters.answer_existing(self.setup.catalog.version);
+        self.answers().answer_others();
+    }
+}
+
+impl CatalogChanges<'_> {
+    /// Drops the objects of a statement that was given up while its queries were starting. It keeps them if others use
+    /// them by now, or have altered them.
+    fn undo(&mut self, undo: Undo) {
+        let Undo { objects, variables } = undo;
+        let names: Vec<Arc<str>> = objects.iter().rev().map(|object| object.name.clone()).collect();
+        let is_own = |name: &Arc<str>| names.contains(name);
+        let is_as_made = |object: &Arc<Object>| {
+            let found = self.setup.catalog.find(&object.name).is_some_and(|found| Arc::ptr_eq(found, object));
+            found && self.setup.catalog.dependants(&object.name).iter().all(is_own)
+        };
+        if !objects.iter().all(is_as_made) {
+            return;
+        }
+        let drop_one = |name: &Arc<str>| {
+            let kind = self.setup.catalog.find(name)?.definition.kind().to_uppercase();
+            Some(format!("DROP {kind} {}", quote_ident(name.strip_suffix("()").unwrap_or(name))))
+        };
+        let Some(statements) = names.iter().map(drop_one).collect() else { return };
+        let standing = Standing::default();
+        let entry = Entry::Changed { statements, variables, done: Vec::new(), plans: Vec::new(), standing };
+        let (reply, _answer) = Reply::new();
+        self.change(self.setup.catalog.version, vec![Change::Drop { names }], entry, reply);
     }
 }
 

@@ -124,7 +124,7 @@ impl Search<'_> {
 impl ReadView<'_> {
     /// Returns what holds back the output of a query: its own state, that of its inputs, operators without output.
     pub(super) fn explain_why(&self, name: &str) -> Result<Vec<Reason>> {
-        let query = query_behind(self.queries, self.catalog, name)?;
+        let query = query_behind(self.queries, &self.setup.catalog, name)?;
         let mut found = Found::default();
         self.outputs.why_sink(name, &mut found);
         let search = Search {
@@ -132,9 +132,9 @@ impl ReadView<'_> {
             tables: self.tables,
             sources: self.sources,
             watermarks: self.watermarks,
-            settings: self.settings,
+            settings: &self.setup.settings,
             epoch: self.clock.epoch,
-            now: self.clock.now(self.settings),
+            now: self.clock.now(&self.setup.settings),
         };
         search.query(query, &mut found);
         if found.reasons.is_empty() {

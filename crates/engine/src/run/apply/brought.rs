@@ -14,7 +14,7 @@ use millstream_delta::{Delta, Epoch};
 use millstream_sql::Result;
 
 use super::{Applying, Owner, ROWS_MAX, Stage};
-use crate::run::Loop;
+use crate::run::QuerySteps;
 use crate::run::into_table::{IntoTable, brought};
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
@@ -143,7 +143,7 @@ impl BaseTables {
     }
 }
 
-impl Loop {
+impl QuerySteps<'_> {
     /// Makes sinks leave before an epoch if their tables are being changed in pieces, or are reserved. If a sink can't
     /// leave, the change of its table is finished instead.
     pub(in crate::run) fn let_sinks_leave_pieces(&mut self) {
@@ -159,12 +159,12 @@ impl Loop {
             let leaving = self.flow_control().leaving_with(place);
             let stays = |place: &usize| wanted.contains(&self.queries[*place].name);
             match leaving.filter(|leaving| !leaving.iter().any(stays)) {
-                Some(leaving) => leaving
-                    .into_iter()
-                    .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.clock.epoch)),
+                Some(leaving) => {
+                    leaving.into_iter().for_each(|place| self.queries.leave(place, self.clock.epoch))
+                }
                 None => {
                     let table = self.queries.table_of(place);
-                    table.into_iter().for_each(|table| self.finish_pieces(&table));
+                    table.into_iter().for_each(|table| self.intake().finish_pieces(&table));
                 }
             }
         }

@@ -21,7 +21,7 @@ use millstream_sql::{Error, Result};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::jobs::Job;
-use crate::run::Loop;
+use crate::run::QueryStarts;
 use crate::run::backfill::{LOOP_ROWS_DEAR_MAX, LOOP_ROWS_MAX, REST_ROWS_MAX, ROUNDS_MAX};
 use crate::run::catch_up::{next_since, put_out_past};
 use crate::run::crash_notes::may_step;
@@ -198,7 +198,7 @@ impl Pieces {
     }
 }
 
-impl Loop {
+impl QueryStarts<'_> {
     /// Takes over the pieces that threads have taken in, and makes queries current that have no pieces left.
     pub(in crate::run) fn take_past_pieces(&mut self) {
         for place in 0..self.queries.len() {
@@ -216,7 +216,7 @@ impl Loop {
         // Sinks identify epochs by their numbers, and later epochs may have ended meanwhile.
         let puts_out = matches!(&done, Ok(Done { change: Ok(change), .. }) if !change.rows.is_empty());
         let is_shown = puts_out && !self.durability.is_on() && !self.queries[place].result.shows_at_once();
-        let cut = if is_shown { self.clock.piece_cut(&self.queries, &self.settings) } else { cut };
+        let cut = if is_shown { self.clock.piece_cut(self.queries, &self.setup.settings) } else { cut };
         let query = &mut self.queries[place];
         let renamed = query.status.pieces_mut().map(|pieces| std::mem::take(&mut pieces.renamed));
         query.changed = 0;
@@ -232,13 +232,13 @@ impl Loop {
             query.take_up(&cut, done.change?, false)
         });
         let counted = taken.and_then(|delta| {
-            count_past(&mut self.queries, &self.waiters, &self.outputs.successors, place).map(|()| delta)
+            count_past(self.queries, self.waiters, &self.outputs.successors, place).map(|()| delta)
         });
         match counted {
-            Ok(delta) => put_out_past(&mut self.queries, &mut self.outputs, place, &cut, delta),
+            Ok(delta) => put_out_past(self.queries, self.outputs, place, &cut, delta),
             Err(reason) => {
                 self.queries[place].suspend(reason, cut.epoch);
-                self.arrangements.readers_left(&mut self.queries);
+                self.queries.readers_left();
             }
         }
     }
@@ -257,7 +257,7 @@ impl Loop {
             // A query that takes the kept content last doesn't need changes from before that.
             if moves && has_content && bytes < STATEMENTS_BYTES_MAX {
                 let is_additive = self.queries[place].flow.is_additive();
-                let mut since = std::iter::from_fn(|| next_since(&mut self.queries, &self.outputs, place));
+                let mut since = std::iter::from_fn(|| next_since(self.queries, self.outputs, place));
                 let epochs: Vec<(Cut, Vec<Delta>)> = match is_additive {
                     true => together(since).into_iter().collect(),
                     false => since.by_ref().take(EPOCHS_AT_ONCE).collect(),

@@ -18,9 +18,9 @@ use super::CatchUp;
 use super::apart::{BeginningMemory, Pieces, Watched};
 use crate::content::Content;
 use crate::error;
-use crate::run::Loop;
+use crate::run::QueryStarts;
 use crate::run::catch_up::apart::statement_creating;
-use crate::run::lagging::reading::lend_to_read;
+use crate::run::contents::Bases;
 use crate::run::lagging::{Done, GivenUp};
 use crate::run::own_flow::{self, Told};
 use crate::run::query::{ResultRows, Status};
@@ -44,27 +44,28 @@ struct Parts {
     beside: Option<SchemaRef>,
 }
 
-impl Loop {
+impl QueryStarts<'_> {
     /// Makes threads copy the state of the old query, and a new query of the copy.
     pub(in crate::run) fn inherit(&mut self, place: usize, inherited: Inherited) -> Result<()> {
         let Inherited { from, leaving, succession } = inherited;
         let pinned = Cut {
             watermarks: Vec::new(),
-            ..self.clock.standing_cut(&self.settings, self.watermarks.current())
+            ..self.clock.standing_cut(&self.setup.settings, self.watermarks.current())
         };
         let (query, old) = (&self.queries[place], &self.queries[from]);
         let feeds = query.feeds.iter().enumerate();
         let contents = feeds.map(|(relation, feed)| match succession.needs(relation) {
-            true => self.read_view().first_content(feed),
+            true => Bases::new(self.tables, self.sources).contents(self.queries).first_content(feed),
             false => Ok(Content::Batches(Vec::new())),
         });
         let contents = contents.collect::<Result<_>>()?;
         let places = query.reads().map(|name| self.outputs.logs.end(name)).collect();
-        let memory = self.shared.upgrade();
-        let memory = memory.map(|shared| Arc::new(BeginningMemory::begin(&shared.memory, &self.settings)));
+        let memory = self.setup.shared.upgrade();
+        let memory =
+            memory.map(|shared| Arc::new(BeginningMemory::begin(&shared.memory, &self.setup.settings)));
         let given_up = GivenUp::default();
         let cancelled = given_up.interrupt();
-        let job = statement_creating(&self.queries, &self.waiters, &self.outputs.successors, place);
+        let job = statement_creating(self.queries, self.waiters, &self.outputs.successors, place);
         let watched = Watched { given_up: cancelled.clone(), memory: memory.clone(), job };
         // Spilled state is in memory while it is copied.
         watched.count(0, old.flow.state_bytes() + old.flow.spilled_bytes())?;
@@ -85,24 +86,16 @@ impl Loop {
         let query = &mut self.queries[place];
         (query.since, query.unread) = (self.clock.epoch, query.result.shows_at_once());
         query.status = Status::CatchingUp(Box::new(catch_up));
-        let lent = lend_to_read(
-            &mut self.queries,
-            &mut self.arrangements,
-            &self.tasks,
-            self.clock.epoch,
-            from,
-            leaving,
-            move |flow| {
-                if cancelled.is_raised() {
-                    return;
-                }
-                let copy = own_flow::read("copying the state of the query", flow, |flow| {
-                    StateCopy::of(flow, &succession)
-                });
-                // If the statement was cancelled, nobody receives it.
-                let _ = copied.send(copy);
-            },
-        )?;
+        let lent = self.queries.lend_to_read(self.tasks, self.clock.epoch, from, leaving, move |flow| {
+            if cancelled.is_raised() {
+                return;
+            }
+            let copy = own_flow::read("copying the state of the query", flow, |flow| {
+                StateCopy::of(flow, &succession)
+            });
+            // If the statement was cancelled, nobody receives it.
+            let _ = copied.send(copy);
+        })?;
         if lent { Ok(()) } else { Err(Error::bug("the operators of the old query are elsewhere")) }
     }
 }

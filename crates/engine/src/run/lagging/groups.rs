@@ -31,7 +31,12 @@ impl FlowControl<'_> {
     pub(in crate::run) fn held_by_checkpoint(&self) -> Option<Duration> {
         // A step that begins beside a large statement would still be under way after it.
         if !self.checkpoint_waits_for_steps()
-            && !self.durability.waits_for_statements(self.queries, self.tables, self.sources, self.settings)
+            && !self.durability.waits_for_statements(
+                self.queries,
+                self.tables,
+                self.sources,
+                &self.setup.settings,
+            )
         {
             return None;
         }

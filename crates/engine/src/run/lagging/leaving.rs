@@ -9,24 +9,23 @@ use millstream_sql::Result;
 
 use super::{LARGE_PAIRS, LARGE_ROWS, Lag, ROW_BYTES};
 use crate::catalog::ALL_LATE_ROWS;
-use crate::run::Loop;
+use crate::run::Departures;
 use crate::run::batches::recomputed_rows;
 use crate::run::dead_letters::{late_for, takes_from};
 use crate::run::deltas::Deltas;
 use crate::run::flow_control::FlowControl;
 use crate::run::outputs::Outputs;
-use crate::run::queries::{Queries, made_of};
+use crate::run::queries::{Queries, QueryGraph, made_of};
 use crate::run::query::{RunningQuery, Status};
-use crate::run::sharing::Arrangements;
 use crate::run::speed::Speed;
 use crate::settings::{ClockKind, Settings};
 
-impl Loop {
+impl Departures<'_> {
     /// Makes slow queries leave the loop if others wait for them.
     pub(in crate::run) fn let_leave(&mut self) {
-        let forced = self.execution.apart.is_some();
+        let forced = self.setup.execution.apart.is_some();
         let slow = |query: &RunningQuery| query.status.is_running() && (forced || query.speed.is_slow());
-        let may = forced || self.settings.clock == ClockKind::System;
+        let may = forced || self.setup.settings.clock == ClockKind::System;
         if !may || !self.queries.iter().any(slow) {
             return;
         }
@@ -37,10 +36,8 @@ impl Loop {
             }
             let Some(leaving) = self.flow_control().leaving_with(place) else { continue };
             let stays = leaving.iter().any(|place| wanted.contains(&self.queries[*place].name));
-            if !stays && (forced || others_wait(&self.queries, &self.outputs, &leaving)) {
-                leaving
-                    .into_iter()
-                    .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.clock.epoch));
+            if !stays && (forced || others_wait(self.queries, self.outputs, &leaving)) {
+                leaving.into_iter().for_each(|place| self.queries.leave(place, self.clock.epoch));
             }
         }
     }
@@ -53,7 +50,7 @@ impl Loop {
         changes: &[(Arc<str>, Delta)],
         deltas: &Deltas,
     ) {
-        if self.settings.clock != ClockKind::System || self.execution.apart.is_some() {
+        if self.setup.settings.clock != ClockKind::System || self.setup.execution.apart.is_some() {
             return;
         }
         self.let_sinks_leave_before(cut, deltas);
@@ -83,9 +80,7 @@ impl Loop {
             };
             if !leaving.iter().any(|place| stays(&self.queries[*place])) {
                 let before = self.clock.epoch.previous();
-                leaving
-                    .into_iter()
-                    .for_each(|place| self.arrangements.leave(&mut self.queries, place, before));
+                leaving.into_iter().for_each(|place| self.queries.leave(place, before));
             }
         }
     }
@@ -97,13 +92,13 @@ impl Loop {
             |place: &usize| self.queries[*place].status.is_running() && self.queries[*place].into.is_some();
         let sinks: Vec<usize> = (0..self.queries.len()).filter(feeds).collect();
         for place in sinks {
-            let above = made_of(&self.queries, [self.queries[place].name.clone()]);
+            let above = made_of(self.queries, [self.queries[place].name.clone()]);
             let above = || above.iter().filter_map(|name| self.queries.query(name));
             let read: BTreeSet<&Arc<str>> = above().flat_map(RunningQuery::reads).collect();
             let rows: usize = read.iter().filter_map(|name| deltas.get(*name)).map(Delta::num_rows).sum();
             let recomputed = |query: &RunningQuery| {
                 let inputs = query.inputs(|name| deltas.get(name));
-                recomputed_rows(query, cut, &inputs, |name| self.tables.content_rows(&self.queries, name))
+                recomputed_rows(query, cut, &inputs, |name| self.tables.content_rows(self.queries, name))
             };
             let takes_long = |query: &RunningQuery| {
                 query.status.is_running() && query.may_take_long(rows + recomputed(query), cut)
@@ -115,9 +110,7 @@ impl Loop {
                     .any(|place| self.flow_control().wanted_at_present().contains(&self.queries[*place].name))
             {
                 let before = cut.epoch.previous();
-                leaving
-                    .into_iter()
-                    .for_each(|place| self.arrangements.leave(&mut self.queries, place, before));
+                leaving.into_iter().for_each(|place| self.queries.leave(place, before));
             }
         }
     }
@@ -138,7 +131,7 @@ impl FlowControl<'_> {
             if query.status.is_suspended() || !leaving.iter().any(|of| takes_from(self.queries, later, *of)) {
                 continue;
             }
-            if !self.settings.may_leave(query) || query.status.is_starting() {
+            if !self.setup.settings.may_leave(query) || query.status.is_starting() {
                 return None;
             }
             leaving.push(later);
@@ -146,26 +139,26 @@ impl FlowControl<'_> {
         // Lagging queries would add to that log out of order.
         let late_rows_logged = self.outputs.is_read(self.queries, ALL_LATE_ROWS)
             && late_for(self.queries, ALL_LATE_ROWS).iter().any(|place| leaving.contains(place));
-        (self.settings.may_leave(&self.queries[place]) && !late_rows_logged).then_some(leaving)
+        (self.setup.settings.may_leave(&self.queries[place]) && !late_rows_logged).then_some(leaving)
     }
 }
 
-impl Arrangements {
+impl QueryGraph {
     /// Makes a query leave the loop that has taken in all epochs up to `epoch`.
-    pub(in crate::run) fn leave(&mut self, queries: &mut Queries, place: usize, epoch: Epoch) {
-        if queries[place].status.is_running() {
-            let unshared = self.unshare(queries, place, false);
-            queries[place].flow.tell();
-            queries.left(place, epoch, unshared);
+    pub(in crate::run) fn leave(&mut self, place: usize, epoch: Epoch) {
+        if self.queries[place].status.is_running() {
+            let unshared = self.unshare(place, false);
+            self.queries[place].flow.tell();
+            self.queries.left(place, epoch, unshared);
         }
     }
 
     /// The same within the epoch after `epoch`.
-    pub(in crate::run) fn leave_before(&mut self, queries: &mut Queries, place: usize, epoch: Epoch) {
-        if queries[place].status.is_running() {
-            let unshared = self.unshare(queries, place, true);
-            queries[place].flow.tell();
-            queries.left(place, epoch, unshared);
+    pub(in crate::run) fn leave_before(&mut self, place: usize, epoch: Epoch) {
+        if self.queries[place].status.is_running() {
+            let unshared = self.unshare(place, true);
+            self.queries[place].flow.tell();
+            self.queries.left(place, epoch, unshared);
         }
     }
 }

@@ -24,19 +24,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Epoch};
 use millstream_flow::{Change, Flow};
 use millstream_sql::Result;
 
 use super::{Done, GivenUp, Lag, Step, Work};
-use crate::content::AwaitedRows;
+use crate::content::{AwaitedRows, Content};
 use crate::event::{Asked, Reply};
-use crate::run::Loop;
+use crate::run::Departures;
+use crate::run::contents::Bases;
 use crate::run::flow_control::FlowControl;
 use crate::run::own_flow::{self, Told};
-use crate::run::queries::{Queries, wanted_by_events};
+use crate::run::queries::{Queries, QueryGraph, wanted_by_events};
 use crate::run::query::ResultRows;
-use crate::run::sharing::Arrangements;
 use crate::run::tasks::Tasks;
 use crate::settings::ClockKind;
 
@@ -68,70 +69,77 @@ struct Large {
     leaving: Vec<usize>,
 }
 
-impl Loop {
+impl Departures<'_> {
     /// Lets a thread read the result of a query whose operators keep much, as of the epoch that it has reached. None
     /// for other relations, and for queries that may not lag.
     pub(in crate::run) fn read_apart(&mut self, name: &str) -> Result<Option<AwaitedRows>> {
         let Some(Large { place, leaving }) = self.flow_control().large_result(name) else { return Ok(None) };
         let (reply, rows) = Reply::new();
-        let lent = lend_to_read(
-            &mut self.queries,
-            &mut self.arrangements,
-            &self.tasks,
-            self.clock.epoch,
-            place,
-            leaving,
-            move |flow| reply.send(result_of(flow)),
-        )?;
+        let lent = self.queries.lend_to_read(self.tasks, self.clock.epoch, place, leaving, move |flow| {
+            reply.send(result_of(flow))
+        })?;
         Ok(lent.then_some(rows))
+    }
+
+    /// Returns the rows of a relation that a query may read, for a reader beside the loop.
+    pub(in crate::run) fn input_beside(
+        &mut self,
+        name: &str,
+        stamped: Option<&SchemaRef>,
+    ) -> Result<Content> {
+        match self.read_apart(name)? {
+            Some(rows) => Ok(Content::Awaited(rows)),
+            None => Bases::new(self.tables, self.sources).contents(self.queries).content_as(name, stamped),
+        }
     }
 }
 
-/// Lends the operators of a query to a thread that reads them. It lags until then, together with `leaving`, if it
-/// doesn't yet. Returns false if its operators are elsewhere.
-pub(in crate::run) fn lend_to_read(
-    queries: &mut Queries,
-    arrangements: &mut Arrangements,
-    tasks: &Tasks,
-    epoch: Epoch,
-    place: usize,
-    leaving: Vec<usize>,
-    read: impl FnOnce(&Flow) + Send + 'static,
-) -> Result<bool> {
-    let is_running = queries[place].status.is_running();
-    for place in leaving.into_iter().filter(|_| is_running) {
-        if !queries[place].status.is_running() {
-            continue;
+impl QueryGraph {
+    /// Lends the operators of a query to a thread that reads them. It lags until then, together with `leaving`, if it
+    /// doesn't yet. Returns false if its operators are elsewhere.
+    pub(in crate::run) fn lend_to_read(
+        &mut self,
+        tasks: &Tasks,
+        epoch: Epoch,
+        place: usize,
+        leaving: Vec<usize>,
+        read: impl FnOnce(&Flow) + Send + 'static,
+    ) -> Result<bool> {
+        let is_running = self.queries[place].status.is_running();
+        for place in leaving.into_iter().filter(|_| is_running) {
+            if !self.queries[place].status.is_running() {
+                continue;
+            }
+            let speed = std::mem::take(&mut self.queries[place].speed);
+            let unshared = self.unshare(place, false);
+            // The loop reads no result, not even to count its rows.
+            self.queries[place].flow.tell_little();
+            self.queries.left(place, epoch, unshared);
+            let query = &mut self.queries[place];
+            query.speed = speed;
+            query.status.lag_mut().into_iter().for_each(|lag| lag.for_read = true);
         }
-        let speed = std::mem::take(&mut queries[place].speed);
-        let unshared = arrangements.unshare(queries, place, false);
-        // The loop reads no result, not even to count its rows.
-        queries[place].flow.tell_little();
-        queries.left(place, epoch, unshared);
-        let query = &mut queries[place];
-        query.speed = speed;
-        query.status.lag_mut().into_iter().for_each(|lag| lag.for_read = true);
+        let query = &mut self.queries[place];
+        let Some(through) = query.status.lag().map(Lag::through) else { return Ok(false) };
+        let Some(flow) = query.flow.lend() else { return Ok(false) };
+        let cut = Cut::new(through, flow.now());
+        let done = tasks.on_a_thread_for(Arc::default(), move || {
+            let begun = Instant::now();
+            read(&flow);
+            let (told, change) = (Told::little_of(&flow), Ok(Change::default()));
+            let took = begun.elapsed();
+            Done { flow, told, change, result: None, batches: None, panic: None, took, rows: 0 }
+        });
+        let done = done.inspect_err(|reason| {
+            // The operators went with the thread.
+            self.queries[place].suspend(reason.clone(), through);
+        })?;
+        if let Some(lag) = self.queries[place].status.lag_mut() {
+            let (begun, _given_up) = (Instant::now(), GivenUp::default());
+            lag.step = Some(Step { through, begun, cut, done, work: Work::Read, _given_up });
+        }
+        Ok(true)
     }
-    let query = &mut queries[place];
-    let Some(through) = query.status.lag().map(Lag::through) else { return Ok(false) };
-    let Some(flow) = query.flow.lend() else { return Ok(false) };
-    let cut = Cut::new(through, flow.now());
-    let done = tasks.on_a_thread_for(Arc::default(), move || {
-        let begun = Instant::now();
-        read(&flow);
-        let (told, change) = (Told::little_of(&flow), Ok(Change::default()));
-        let took = begun.elapsed();
-        Done { flow, told, change, result: None, batches: None, panic: None, took, rows: 0 }
-    });
-    let done = done.inspect_err(|reason| {
-        // The operators went with the thread.
-        queries[place].suspend(reason.clone(), through);
-    })?;
-    if let Some(lag) = queries[place].status.lag_mut() {
-        let (begun, _given_up) = (Instant::now(), GivenUp::default());
-        lag.step = Some(Step { through, begun, cut, done, work: Work::Read, _given_up });
-    }
-    Ok(true)
 }
 
 impl FlowControl<'_> {
@@ -139,12 +147,12 @@ impl FlowControl<'_> {
     fn large_result(&self, name: &str) -> Option<Large> {
         let place = self.queries.iter().position(|query| query.name.as_ref() == name)?;
         let query = &self.queries[place];
-        let forced = self.execution.apart.is_some();
-        let may = forced || self.settings.clock == ClockKind::System;
+        let forced = self.setup.execution.apart.is_some();
+        let may = forced || self.setup.settings.clock == ClockKind::System;
         // A start repeats every epoch on the loop.
         let may = may && !self.durability.is_recovering() && self.waiters.replay.is_none();
         let by_operators = matches!(query.result.rows, ResultRows::Operators) && !query.is_per_batch();
-        let bytes_max = self.execution.read_bytes.unwrap_or(READ_BYTES);
+        let bytes_max = self.setup.execution.read_bytes.unwrap_or(READ_BYTES);
         let is_large = |flow: &Flow| forced || flow.result().bytes() > bytes_max;
         if !may || !by_operators || !query.flow.here().is_some_and(is_large) {
             return None;

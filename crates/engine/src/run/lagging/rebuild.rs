@@ -11,13 +11,13 @@ use millstream_sql::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Done, GivenUp, Lag, Step, Work, bytes_of, step};
-use crate::run::Loop;
+use crate::run::QuerySteps;
 use crate::run::catch_up::PIECES_MAX;
+use crate::run::contents::Bases;
 use crate::run::deltas::in_sum;
-use crate::run::queries::Queries;
+use crate::run::queries::{Queries, QueryGraph};
 use crate::run::query::Status;
 use crate::run::rebuild::{not_rebuilt, suspend_again};
-use crate::run::sharing::Arrangements;
 use crate::run::source::RunningSource;
 
 /// The progress of a rebuild.
@@ -55,7 +55,7 @@ impl Lag {
     }
 }
 
-impl Loop {
+impl QuerySteps<'_> {
     /// Handles a failed step of a lagging query over these inputs, which suspended it. After a panic, rebuilds it
     /// instead if that is possible.
     pub(super) fn fail_lagging(
@@ -65,7 +65,7 @@ impl Loop {
         (through, cut, inputs): (Epoch, Cut, Vec<Delta>),
     ) {
         let Some((reason, broken)) = self.queries.take_panic(place) else { return };
-        let fresh = self.read_view().rebuilt_operators(place, broken.as_ref());
+        let fresh = self.flow_control().rebuilt_operators(place, broken.as_ref());
         match (fresh, before) {
             (Ok(fresh), Status::Lagging(mut lag)) => {
                 self.queries[place].flow = fresh;
@@ -74,7 +74,7 @@ impl Loop {
                 self.queries[place].status = Status::Lagging(lag);
             }
             (Err(why), _) => {
-                let reason = not_rebuilt(&self.queries, place, reason, &why);
+                let reason = not_rebuilt(self.queries, place, reason, &why);
                 self.queries[place].suspend(reason, through);
             }
             (Ok(_), _) => self.queries[place].suspend(reason, through),
@@ -89,7 +89,7 @@ impl Loop {
                 && lag.step.is_none()
                 && let Err(reason) = self.rebuild_on(place)
             {
-                suspend_again(&mut self.queries, place, reason, self.clock.epoch);
+                suspend_again(self.queries, place, reason, self.clock.epoch);
                 self.queries.suspend_after(place, self.clock.epoch);
             }
         }
@@ -105,7 +105,7 @@ impl Loop {
             }
             self.begin_rebuild(place)?;
         }
-        let standing = self.clock.standing_cut(&self.settings, self.watermarks.current());
+        let standing = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
         let query = &mut self.queries[place];
         let Status::Lagging(lag) = &mut query.status else { return Ok(()) };
         let Some(rebuild) = &mut lag.rebuild else { return Ok(()) };
@@ -141,14 +141,16 @@ impl Loop {
         for (_, inputs) in lag.waiting.values() {
             waiting.iter_mut().zip(inputs).for_each(|(all, delta)| all.append(delta.clone()));
         }
-        let contents = self.read_view().contents_before(place, &waiting.iter().collect::<Vec<_>>())?;
+        let contents = Bases::new(self.tables, self.sources)
+            .contents(self.queries)
+            .contents_before(place, &waiting.iter().collect::<Vec<_>>())?;
         let again: Vec<bool> =
-            relations.iter().map(|name| self.sources.is_read_again(&self.tables, name)).collect();
+            relations.iter().map(|name| self.sources.is_read_again(self.tables, name)).collect();
         let since = waiting.into_iter().zip(&again);
         let since =
             since.map(|(delta, again)| if *again { in_sum(delta) } else { Delta::default() }).collect();
         let has_past = |name: &&Arc<str>| {
-            self.sources.is_read_again(&self.tables, name)
+            self.sources.is_read_again(self.tables, name)
                 && self.sources.get(*name).is_some_and(RunningSource::has_past)
         };
         let reading: Vec<Arc<str>> = relations.iter().filter(has_past).cloned().collect();
@@ -171,22 +173,16 @@ impl Loop {
     }
 }
 
-impl Arrangements {
+impl QueryGraph {
     /// Makes a query, the first of these, leave the loop for a rebuild, and its readers with it.
-    pub(in crate::run) fn rebuild_apart(
-        &mut self,
-        queries: &mut Queries,
-        leaving: &[usize],
-        cut: &Cut,
-        inputs: &[&Delta],
-    ) {
+    pub(in crate::run) fn rebuild_apart(&mut self, leaving: &[usize], cut: &Cut, inputs: &[&Delta]) {
         let before = cut.epoch.previous();
         let Some((first, rest)) = leaving.split_first() else { return };
-        let mut lag = Lag::new(before).in_order(queries.is_stepped_in_order(*first));
+        let mut lag = Lag::new(before).in_order(self.queries.is_stepped_in_order(*first));
         lag.put_back(cut.epoch, cut.clone(), inputs.iter().map(|delta| (*delta).clone()).collect());
-        queries[*first].status = Status::Lagging(Box::new(lag));
+        self.queries[*first].status = Status::Lagging(Box::new(lag));
         // Within the epoch, the queries stepped earlier have already changed shared arrangements.
-        rest.iter().for_each(|place| self.leave_before(queries, *place, before));
+        rest.iter().for_each(|place| self.leave_before(*place, before));
     }
 }
 

@@ -14,8 +14,9 @@ use millstream_state::Tables;
 
 use super::groups::is_inside;
 use super::{Lag, compacted};
-use crate::run::Loop;
+use crate::run::QuerySteps;
 use crate::run::batches::later_changes;
+use crate::run::contents::Bases;
 use crate::run::crash_notes::may_step;
 use crate::run::into_table::IntoTable;
 use crate::run::lagging::in_order::has_log;
@@ -103,7 +104,7 @@ fn take_ranges(from: &mut Tables, name: &str) -> Result<Vec<(Epoch, Epoch)>> {
     (0..count).map(|place| Ok((end(place, "from")?, end(place, "to")?))).collect()
 }
 
-impl Loop {
+impl QuerySteps<'_> {
     /// Makes the queries current that lagged at a checkpoint, which was of this entry, unless they may lag at a start.
     pub(in crate::run) fn bring_loaded(&mut self, checkpoint: Sequence) {
         let lagging = self.queries.lagging_places();
@@ -131,7 +132,12 @@ impl Loop {
             if self.queries[place].status.lag().is_some() && !is_away {
                 self.queries[place].skip_missed(self.clock.epoch.next());
                 self.queries[place].status = Status::Running;
-                self.share_or_suspend(place, Arranging::Anew);
+                self.queries.share_or_suspend(
+                    Bases::new(self.tables, self.sources),
+                    self.clock.epoch,
+                    place,
+                    Arranging::Anew,
+                );
             }
         }
     }
@@ -140,7 +146,7 @@ impl Loop {
     fn bring_group(&mut self, group: &BTreeSet<usize>) {
         let mut epochs = BTreeSet::from([self.clock.epoch]);
         let is_told = |place: &usize| {
-            self.queries[*place].into.is_some() || has_log(&self.queries, &self.outputs, *place)
+            self.queries[*place].into.is_some() || has_log(self.queries, self.outputs, *place)
         };
         if group.iter().any(is_told) {
             let lag = || group.iter().filter_map(|place| self.queries[*place].status.lag());
@@ -177,20 +183,26 @@ impl Loop {
     }
 
     fn take_step_here(&mut self, place: usize, through: Epoch) {
-        self.queries[place].unread = self.outputs.is_unread(&self.queries, &self.waiters, place);
+        self.queries[place].unread = self.outputs.is_unread(self.queries, self.waiters, place);
         let Some(lag) = self.queries[place].status.lag_mut() else { return };
         let (from, in_order) = (std::mem::replace(&mut lag.through, through), lag.in_order);
         let own = lag.batches.remove(&through);
         let Some((cut, inputs)) = lag.take(through) else { return };
         self.queries[place].skip_missed(through);
         let later = later_changes(&self.queries[place]);
-        if !may_step(&mut self.queries, &mut self.durability, place, through) {
+        if !may_step(self.queries, self.durability, place, through) {
             return;
         }
         let inputs: Vec<Delta> = if in_order { inputs } else { inputs.into_iter().map(compacted).collect() };
         let before = std::mem::replace(&mut self.queries[place].status, Status::Running);
         let of = own.as_ref().unwrap_or(&cut);
-        let delta = self.step_one(place, of, &inputs.iter().collect::<Vec<_>>(), &later);
+        let delta = self.queries.step_one(
+            Bases::new(self.tables, self.sources),
+            place,
+            of,
+            &inputs.iter().collect::<Vec<_>>(),
+            &later,
+        );
         if self.queries[place].status.is_suspended() {
             return self.fail_lagging(place, put_to(before, from), (through, cut, inputs));
         }

@@ -18,7 +18,7 @@ use millstream_delta::{Cut, Delta};
 
 use super::Lag;
 use crate::catalog::late_rows_of;
-use crate::run::Loop;
+use crate::run::QuerySteps;
 use crate::run::flow_control::FlowControl;
 use crate::run::lagging::in_order::has_log;
 use crate::run::outputs::Outputs;
@@ -43,7 +43,7 @@ impl Lag {
     }
 }
 
-impl Loop {
+impl QuerySteps<'_> {
     /// Makes queries current before a replayed epoch: those that may not lag any more, and those whose results it
     /// changes itself, since late rows were put into their windows.
     pub(in crate::run) fn bring_before_replay(&mut self, changes: &[(Arc<str>, Delta)]) {
@@ -52,11 +52,12 @@ impl Loop {
         }
         let corrected = changes.iter().filter_map(|(name, _)| late_rows_of(name)).map(Arc::from);
         // A history began when its query was current.
-        let is_current =
-            |query: &&RunningQuery| self.settings.keeps_history() || !self.settings.may_leave(query);
+        let is_current = |query: &&RunningQuery| {
+            self.setup.settings.keeps_history() || !self.setup.settings.may_leave(query)
+        };
         let stay = self.queries.iter().filter(is_current);
         let stay: Vec<Arc<str>> = stay.map(|query| query.name.clone()).collect();
-        let wanted = made_of(&self.queries, corrected.chain(stay));
+        let wanted = made_of(self.queries, corrected.chain(stay));
         for place in 0..self.queries.len() {
             if wanted.contains(&self.queries[place].name) {
                 self.step_to_present(place);
@@ -68,9 +69,11 @@ impl Loop {
 impl FlowControl<'_> {
     /// True if these queries, one with all that read it, may lag while a start replays the journal.
     pub(in crate::run) fn may_lag_at_start(&self, leaving: &[usize]) -> bool {
-        let comes_later = self.settings.clock == ClockKind::System || self.execution.apart.is_some();
-        let may =
-            comes_later && !self.settings.keeps_history() && !self.durability.crash_notes.suspect_queries();
+        let comes_later =
+            self.setup.settings.clock == ClockKind::System || self.setup.execution.apart.is_some();
+        let may = comes_later
+            && !self.setup.settings.keeps_history()
+            && !self.durability.crash_notes.suspect_queries();
         may && !leaving.iter().any(|place| is_taken_by_others(self.queries, self.outputs, *place))
     }
 }

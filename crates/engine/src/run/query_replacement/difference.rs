@@ -18,10 +18,9 @@ use millstream_sql::{Error, Result};
 use super::Successor;
 use crate::catalog::Catalog;
 use crate::content::Content;
-use crate::run::Loop;
+use crate::run::Successors;
 use crate::run::catch_up::BeginningMemory;
 use crate::run::deltas::in_sum;
-use crate::run::lagging::reading::lend_to_read;
 use crate::run::lagging::{LARGE_ROWS, result_of};
 use crate::run::log::{Logs, Place};
 use crate::run::outputs::Outputs;
@@ -133,13 +132,13 @@ impl Successor {
     }
 }
 
-impl Loop {
+impl Successors<'_> {
     /// Returns true if the readers of a relation can get the difference of both answers without a delay for others.
     /// Otherwise a thread computes it, or goes on with it.
     pub(super) fn is_compared(&mut self, successor: &mut Successor) -> Result<bool> {
         let Some(comparison) = &mut successor.comparison else {
             let Some((old, new)) =
-                to_compare(&self.queries, &self.outputs, &self.waiters, &self.catalog, successor)
+                to_compare(self.queries, self.outputs, self.waiters, &self.setup.catalog, successor)
             else {
                 return Ok(true);
             };
@@ -147,7 +146,7 @@ impl Loop {
                 query.result.rows.num_rows(&query.flow).unwrap_or(LARGE_ROWS as u64 + 1)
             };
             let is_large = rows(old) + rows(new) > LARGE_ROWS as u64;
-            if self.durability.is_recovering() || !(is_large || self.execution.apart.is_some()) {
+            if self.durability.is_recovering() || !(is_large || self.setup.execution.apart.is_some()) {
                 return Ok(true);
             }
             self.begin_comparison(successor)?;
@@ -160,7 +159,7 @@ impl Loop {
         }
         let (old, new) = self.outputs.logs.since_compared(successor);
         let Some(comparison) = &mut successor.comparison else { return Ok(true) };
-        let little = if self.execution.apart.is_some() { 0 } else { LARGE_ROWS };
+        let little = if self.setup.execution.apart.is_some() { 0 } else { LARGE_ROWS };
         if old.num_rows() + new.num_rows() <= little || comparison.rounds >= ROUNDS_MAX {
             return Ok(true);
         }
@@ -175,9 +174,9 @@ impl Loop {
     }
 
     fn begin_comparison(&mut self, successor: &mut Successor) -> Result<()> {
-        let shared = self.shared.upgrade();
-        let memory =
-            successor.memory_of_comparison(shared.as_ref().map(|shared| &shared.memory), &self.settings);
+        let shared = self.setup.shared.upgrade();
+        let memory = successor
+            .memory_of_comparison(shared.as_ref().map(|shared| &shared.memory), &self.setup.settings);
         let (old, new) = (successor.object.name.clone(), successor.name.clone());
         let answers = (self.answer_apart(&old)?, self.answer_apart(&new)?);
         let (old, new) = (self.outputs.logs.end(&old), self.outputs.logs.end(&new));
@@ -196,22 +195,16 @@ impl Loop {
     fn answer_apart(&mut self, name: &Arc<str>) -> Result<Answer> {
         let gone = || Error::bug(format!("the query of \"{name}\" is gone or elsewhere"));
         let place = self.queries.iter().position(|query| query.name == *name).ok_or_else(gone)?;
-        let may = self.execution.apart.is_some() || self.settings.clock == ClockKind::System;
+        let may = self.setup.execution.apart.is_some() || self.setup.settings.clock == ClockKind::System;
         let is_read = may && matches!(self.queries[place].result.rows, ResultRows::Operators);
         let Some(leaving) = self.flow_control().leaving_with(place).filter(|_| is_read) else {
             return Ok(Answer::Content(self.queries[place].content(None)?));
         };
         let (sender, rows) = channel();
         // If the statement was cancelled, nobody receives them.
-        let lent = lend_to_read(
-            &mut self.queries,
-            &mut self.arrangements,
-            &self.tasks,
-            self.clock.epoch,
-            place,
-            leaving,
-            move |flow| drop(sender.send(result_of(flow))),
-        )?;
+        let lent = self.queries.lend_to_read(self.tasks, self.clock.epoch, place, leaving, move |flow| {
+            drop(sender.send(result_of(flow)))
+        })?;
         if lent { Ok(Answer::Read(rows)) } else { Err(gone()) }
     }
 }

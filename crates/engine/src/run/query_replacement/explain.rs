@@ -25,11 +25,11 @@ impl ReadView<'_> {
     /// Returns the fate of a relation, its operators and its readers, or the reason for a refusal.
     pub(in crate::run) fn explain_replace(&self, object: &Arc<Object>, from_now: bool) -> Result<Lines> {
         let name = &object.name;
-        let queries = queries_to_be(self.catalog, self.settings, self.scope(), object)?;
+        let queries = queries_to_be(&self.setup.catalog, &self.setup.settings, self.scope(), object)?;
         let query = queries.last();
         let maintained = query.filter(|query| !query.is_per_batch());
         let succession = match maintained {
-            Some(query) => self.succession(name, query, from_now),
+            Some(query) => self.flow_control.succession(name, query, from_now),
             None => None,
         };
         let readable = match (maintained, &succession) {
@@ -38,8 +38,8 @@ impl ReadView<'_> {
             }
             _ => Ok(()),
         };
-        let refused = check_names(self.durability, self.catalog, name)
-            .and(check_place(*self, object, query))
+        let refused = check_names(self.durability, &self.setup.catalog, name)
+            .and(check_place(self.flow_control, object, query))
             .and(readable)
             .err();
         let is_copied_apart = |query, succession| {
@@ -72,7 +72,7 @@ impl ReadView<'_> {
                 succession.as_ref(),
                 from_now,
             ));
-            let readers = self.catalog.dependants(name).into_iter();
+            let readers = self.setup.catalog.dependants(name).into_iter();
             lines.extend(readers.map(|reader| (reader.to_string(), "applies the difference".into())));
         }
         Ok(lines)

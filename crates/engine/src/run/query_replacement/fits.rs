@@ -15,9 +15,9 @@ use super::super::compile::Scope;
 use super::super::query::RunningQuery;
 use crate::catalog::{Catalog, Definition, Object, Runs, late_rows_name};
 use crate::run::dead_letters::has_lost_dead_letters;
+use crate::run::flow_control::FlowControl;
 use crate::run::queries::Queries;
 use crate::run::query_names::shown_name;
-use crate::run::read_view::ReadView;
 use crate::run::sources::Sources;
 use crate::run::tables::BaseTables;
 
@@ -39,8 +39,9 @@ impl Catalog {
 }
 
 /// Fails if a relation can't get another query now, or if its readers would no longer fit.
-pub(super) fn check_place(view: ReadView<'_>, object: &Object, new: Option<&RunningQuery>) -> Result<()> {
-    let ReadView { queries, sources, outputs, catalog, .. } = view;
+pub(super) fn check_place(view: FlowControl<'_>, object: &Object, new: Option<&RunningQuery>) -> Result<()> {
+    let FlowControl { queries, sources, outputs, setup, .. } = view;
+    let catalog = &setup.catalog;
     let name = &object.name;
     let dependants = catalog.dependants(name);
     for of in std::iter::once(name).chain(&dependants) {
@@ -75,7 +76,7 @@ pub(super) fn check_place(view: ReadView<'_>, object: &Object, new: Option<&Runn
         return Err(Error::invalid(format!("the late rows of \"{name}\" are read by \"{reader}\""))
             .hint(format!("Drop \"{reader}\" first, alter \"{name}\", and create it again.")));
     }
-    check_alike(queries, catalog, view.scope(), name, &dependants)?;
+    check_alike(queries, catalog, Scope::new(setup, queries), name, &dependants)?;
     let Some(Unfit { what, columns }) = unfit(queries, catalog, object, new) else {
         return Ok(());
     };

@@ -11,6 +11,7 @@ use millstream_flow::{StateCopy, Succession};
 use millstream_sql::{Error, Result};
 
 use super::Successor;
+use crate::run::contents::Bases;
 use crate::run::execution::Execution;
 use crate::run::feed::Feed;
 use crate::run::flow_control::FlowControl;
@@ -18,13 +19,12 @@ use crate::run::lagging::{LARGE_ROWS, ROW_BYTES};
 use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::query_replacement::check_can_be_read;
-use crate::run::read_view::ReadView;
 use crate::run::sources::Sources;
 use crate::run::tables::BaseTables;
-use crate::run::{Loop, NOTHING, own_flow};
+use crate::run::{NOTHING, Successors, own_flow};
 use crate::settings::ClockKind;
 
-impl Loop {
+impl Successors<'_> {
     /// Lets a successor continue from the state of the old query. If all operators are the same they are moved, else
     /// copied.
     pub(super) fn take_over(
@@ -42,12 +42,18 @@ impl Loop {
             query.status = Status::Running;
             return Ok(());
         }
-        let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
+        let cut = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
         let mut contents = Vec::with_capacity(query.feeds.len());
         for (relation, feed) in query.feeds.iter().enumerate() {
             let is_needed = succession.needs(relation);
-            let rows =
-                if is_needed { self.read_view().first_content(feed)?.batches_now()? } else { Vec::new() };
+            let rows = if is_needed {
+                Bases::new(self.tables, self.sources)
+                    .contents(self.queries)
+                    .first_content(feed)?
+                    .batches_now()?
+            } else {
+                Vec::new()
+            };
             contents.push(Delta::from_iter(rows));
         }
         let old = &self.queries[place];
@@ -73,12 +79,12 @@ impl Loop {
     }
 }
 
-impl ReadView<'_> {
+impl FlowControl<'_> {
     /// Returns the state of the old query that a successor can keep. `None` if no operator is the same in both, if the
     /// kept rows don't suffice for the others, or if it does better to begin anew beside the old one.
     pub(super) fn succession(&self, name: &str, new: &RunningQuery, from_now: bool) -> Option<Succession> {
         let old = self.queries.query(name)?;
-        if !from_now && !are_made_alike(old, new) && self.flow_control.is_better_apart(old, new) {
+        if !from_now && !are_made_alike(old, new) && self.is_better_apart(old, new) {
             return None;
         }
         if !is_whole(old) {
@@ -109,9 +115,9 @@ impl FlowControl<'_> {
         let is_held = |name: &Arc<str>| self.tables.contains_key(name) || !self.sources.contains_key(name);
         let rows = || new.reads().map(|name| self.tables.rows_in(self.queries, name)).sum();
         !self.durability.is_recovering()
-            && self.execution.may_succeed_apart(self.settings.clock, old, new)
+            && self.setup.execution.may_succeed_apart(self.setup.settings.clock, old, new)
             && new.reads().all(is_held)
-            && self.execution.is_much(old, rows)
+            && self.setup.execution.is_much(old, rows)
     }
 
     /// Returns the queries that lag while threads copy the state of the old query, itself first. `None` if the loop
@@ -126,8 +132,8 @@ impl FlowControl<'_> {
         let rows = || needed.map(|(_, feed)| self.tables.rows_in(self.queries, &feed.of)).sum();
         if can_move(old, new, succession)
             || self.durability.is_recovering()
-            || !self.execution.may_succeed_apart(self.settings.clock, old, new)
-            || !self.execution.is_much(old, rows)
+            || !self.setup.execution.may_succeed_apart(self.setup.settings.clock, old, new)
+            || !self.setup.execution.is_much(old, rows)
         {
             return None;
         }

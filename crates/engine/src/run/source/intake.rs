@@ -24,7 +24,8 @@ use crate::settings::{ClockKind, Pace, Settings};
 
 impl Sources {
     /// Pulls rows of every source for the batch that a manual clock begins.
-    pub(in crate::run) fn collect(&mut self, settings: &Settings, limit: Limit, now: Timestamp) {
+    pub(in crate::run) fn collect(&mut self, settings: &Settings, now: Timestamp) {
+        let limit = self.budget.limit(settings);
         for source in self.values_mut().filter(|source| source.is_read() && !source.has_ended()) {
             let bound = source.bound(settings);
             let rows_max = bound.map(|bound| source.rate.available(&bound, now).max(1.0) as usize);
@@ -40,11 +41,10 @@ impl Sources {
         tables: &mut BaseTables,
         settings: &Settings,
         epoch: Epoch,
-        limit: Limit,
         held: &HeldBack,
         cut: &Cut,
     ) -> Vec<(Arc<str>, Taken)> {
-        let mut left = limit.rows;
+        let mut left = self.budget.limit(settings).rows;
         let mut taken = Vec::new();
         let open = self.iter_mut().filter(|(name, _)| !held.contains_key(*name));
         let mut used: Vec<_> = open.filter(|(_, source)| source.is_read()).collect();
@@ -78,7 +78,8 @@ impl Sources {
     }
 
     /// Asks a source's task to read a span again, for the replay of an epoch.
-    pub(in crate::run) fn ask_replay(&self, limit: Limit, name: &str, span: Span) {
+    pub(in crate::run) fn ask_replay(&self, settings: &Settings, name: &str, span: Span) {
+        let limit = self.budget.limit(settings);
         if let Some(source) = self.get(name) {
             let _ = source.commands.send(Command::Replay { span, limit });
         }
@@ -91,12 +92,12 @@ impl Sources {
         durability: &Durability,
         settings: &Settings,
         clock: &Clock,
-        limit: Limit,
     ) {
         let is_off = clock.held || waiters.stopping || durability.failure().is_some();
         if is_off || settings.clock == ClockKind::Manual {
             return;
         }
+        let limit = self.budget.limit(settings);
         // Under a fixed interval, the rows of the next batch wait already while one is running. That shows when a batch
         // is late.
         let batches = if matches!(settings.pace, Pace::Fixed(_)) { 2 } else { 1 };

@@ -5,13 +5,24 @@ use std::sync::Arc;
 use millstream_connect::More;
 use millstream_sql::{Error, Result};
 
-use crate::event::Reply;
+use crate::event::{Event, Reply};
 use crate::run::current;
 use crate::run::durable::Durability;
 use crate::run::receive::Command;
 use crate::run::sources::Sources;
 
 impl Sources {
+    /// Handles a request to read a source again, or its answer.
+    pub(in crate::run) fn hear(&mut self, durability: &Durability, event: Event) {
+        match event {
+            Event::ReadAgain { source, pattern, reply } => {
+                self.read_again(durability, &source, pattern, reply);
+            }
+            Event::ReadsAgain { source, result, reply } => self.reads_again(&source, result, reply),
+            _ => {}
+        }
+    }
+
     /// Lets a source that had ended continue.
     pub(in crate::run) fn reads_again(
         &mut self,

@@ -1,0 +1,43 @@
+//! The definitions, settings and options of an engine.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, Weak};
+
+use super::execution::Execution;
+use crate::catalog::Catalog;
+use crate::engine::{Progress, Shared};
+use crate::settings::Settings;
+
+/// Keeps the definitions and settings that hold during an epoch, and publishes their changes to sessions.
+pub(super) struct Setup {
+    pub(super) shared: Weak<Shared>,
+    pub(super) execution: Execution,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) settings: Settings,
+}
+
+impl Setup {
+    /// Replaces the catalog, and publishes it to sessions.
+    pub(super) fn publish_catalog(&mut self, catalog: Catalog) {
+        self.catalog = Arc::new(catalog);
+        if let Some(shared) = self.shared.upgrade() {
+            *shared.catalog.write().unwrap_or_else(PoisonError::into_inner) = self.catalog.clone();
+        }
+    }
+
+    /// Publishes the `shutdown` setting, which the process reads even while the loop is busy, and that settings have
+    /// changed.
+    pub(super) fn publish_settings(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.settings_version.fetch_add(1, Ordering::Release);
+            *shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner) = self.settings.shutdown;
+        }
+    }
+
+    /// Publishes how far the engine is.
+    pub(super) fn publish_progress(&self, progress: &Progress) {
+        if let Some(shared) = self.shared.upgrade() {
+            *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress.clone();
+        }
+    }
+}
