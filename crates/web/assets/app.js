@@ -126,7 +126,8 @@ for (const chart of CHARTS) {
 }
 
 function draw(chart) {
-  const span = Number(find("span").value);
+  // A short history fills the chart, too.
+  const span = Math.max(60, Math.min(Number(find("span").value), history.seconds.epochs.length));
   const { canvas } = chart;
   const scale = window.devicePixelRatio || 1;
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
@@ -257,7 +258,8 @@ function showHealth(problems) {
     return;
   }
   list.replaceChildren(...problems.map((problem) => {
-    const item = make("li", { class: problem.level }, make("b", {}, problem.level), problem.object, problem.reason);
+    const item = make("li", { class: problem.level }, make("b", {}, problem.level),
+      make("span", {}, problem.object, " ", problem.reason));
     if (problem.statement) {
       item.append(make("code", {}, problem.statement),
         make("button", { type: "button", click: () => propose(problem.statement) }, "use"));
