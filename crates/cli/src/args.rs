@@ -88,6 +88,10 @@ struct Shared {
     /// Fail if what --data names doesn't exist yet
     #[arg(long)]
     must_exist: bool,
+    /// Pass over records of Kafka that were lost, as on_data_loss = 'skip' does, in all sources of this run: a start then
+    /// goes on without records that it needs again
+    #[arg(long)]
+    skip_lost_records: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -240,6 +244,11 @@ fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
         let message = format!("there is no directory '{}', and --must-exist makes none", directory.display());
         return Err(Stop::external(message));
     }
+    if data.is_none() && all.skip_lost_records {
+        return Err(Stop::Usage("--skip-lost-records is given without --data".to_owned()));
+    }
+    let without_lost = |place| Place::WithoutLostRecords(Box::new(place));
+    let data = if all.skip_lost_records { data.map(without_lost) } else { data };
     // The last value of a name counts, and the option is the more explicit form.
     all.set.extend(all.memory_limit.map(|bytes| ("memory_limit".to_owned(), bytes)));
     Ok(Request { action, variables: all.set, quiet: all.quiet, no_color: all.no_color, data, ui: page })
@@ -254,6 +263,7 @@ impl Shared {
         self.data = later.data.or(self.data.take());
         self.data_option.extend(later.data_option);
         self.must_exist |= later.must_exist;
+        self.skip_lost_records |= later.skip_lost_records;
     }
 }
 
@@ -378,6 +388,10 @@ mod tests {
         }
         assert_eq!(parse(&["--data", "file:///d"]).unwrap().data, Some(Place::Directory("/d".into())));
         assert!(matches!(parse(&["--data", "nowhere", "--must-exist"]), Err(Stop::External(_))));
+        let skipping = parse(&["run", "x.sql", "--skip-lost-records", "--data", "d"]).unwrap().data.unwrap();
+        assert_eq!(skipping, Place::WithoutLostRecords(Box::new(Place::Directory("d".into()))));
+        assert_eq!(skipping.directory(), Some(Path::new("d")));
+        assert!(matches!(parse(&["--skip-lost-records", "run", "x.sql"]), Err(Stop::Usage(_))));
         for words in [
             ["--data", "src", "run", "x.sql", "--must-exist"],
             ["--must-exist", "run", "x.sql", "--data", "src"],

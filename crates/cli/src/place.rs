@@ -21,6 +21,8 @@ pub enum Place {
         /// True if the prefix must already hold data. For directories, the command line checks this itself.
         must_exist: bool,
     },
+    /// Another place, whose sources pass over records that were lost.
+    WithoutLostRecords(Box<Place>),
 }
 
 impl Place {
@@ -59,12 +61,17 @@ impl Place {
                 let builder = builder.data_store(prefix(&url, &options)?);
                 Ok(if must_exist { builder.must_exist() } else { builder })
             }
+            Place::WithoutLostRecords(place) => Ok(place.add_to(builder)?.skip_lost_records()),
         }
     }
 
     /// Returns the path, if it is a directory of this machine.
     pub fn directory(&self) -> Option<&Path> {
-        if let Place::Directory(path) = self { Some(path) } else { None }
+        match self {
+            Place::Directory(path) => Some(path),
+            Place::Store { .. } => None,
+            Place::WithoutLostRecords(place) => place.directory(),
+        }
     }
 
     /// Returns the place for messages.
@@ -72,12 +79,14 @@ impl Place {
         match self {
             Place::Directory(path) => path,
             Place::Store { url, .. } => Path::new(url),
+            Place::WithoutLostRecords(place) => place.shown(),
         }
     }
 
     /// Inspects the data there.
     pub fn inspect(&self) -> Result<Inspection, Stop> {
         let found = match self {
+            Place::WithoutLostRecords(place) => return place.inspect(),
             Place::Directory(path) => millstream::inspect(path),
             Place::Store { url, options, .. } => millstream::inspect_store(&prefix(url, options)?),
         };

@@ -11,22 +11,37 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// health.restarting("left:9999", "connection refused", 3);
 /// assert_eq!(health.reason().as_deref(), Some("left:9999: connection refused (attempt 3)"));
 /// health.well("left:9999");
+/// health.warns("right:9999", "slow");
+/// assert_eq!(health.reason().as_deref(), Some("right:9999: slow"));
+/// health.well("right:9999");
 /// assert_eq!((health.reason(), health.restarts()), (None, 1));
 /// health.has_read(25, 100);
 /// assert_eq!(health.share(), Some(0.25));
+/// health.ends("orders/0", 42);
+/// assert_eq!(health.reach("orders/0").end, Some(42));
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<Mutex<Told>>);
 
 #[derive(Debug, Default)]
 struct Told {
-    /// The failing receivers, with the reason and the number of the attempt.
+    /// The failing receivers, with the reason and the number of the attempt; 0 if nothing is restarted.
     troubles: BTreeMap<String, (String, u32)>,
     restarts: u64,
     /// Number of changes to files whose end was read.
     changes: u64,
     /// The amount read, and the total.
     read: Option<(u64, u64)>,
+    reaches: BTreeMap<Arc<str>, Reach>,
+}
+
+/// The facts about a split that its source learns beside the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// The end of the split when the source last looked, in the units of its positions.
+    pub end: Option<u64>,
+    /// The time of the last record that the source has read, in microseconds since 1970.
+    pub last_record: Option<i64>,
 }
 
 impl Health {
@@ -35,6 +50,11 @@ impl Health {
         let mut told = self.told();
         told.restarts += 1;
         told.troubles.insert(receiver.to_string(), (reason.into(), attempt));
+    }
+
+    /// Notes a problem of `part` that restarts nothing.
+    pub fn warns(&self, part: &str, reason: impl Into<String>) {
+        self.told().troubles.insert(part.to_string(), (reason.into(), 0));
     }
 
     /// Notes that `receiver` works.
@@ -48,7 +68,10 @@ impl Health {
         let texts: Vec<String> = told
             .troubles
             .iter()
-            .map(|(receiver, (reason, attempt))| format!("{receiver}: {reason} (attempt {attempt})"))
+            .map(|(receiver, (reason, attempt))| match attempt {
+                0 => format!("{receiver}: {reason}"),
+                _ => format!("{receiver}: {reason} (attempt {attempt})"),
+            })
             .collect();
         (!texts.is_empty()).then(|| texts.join("; "))
     }
@@ -78,6 +101,29 @@ impl Health {
     pub fn share(&self) -> Option<f64> {
         let (part, of) = self.told().read?;
         (of > 0).then(|| part as f64 / of as f64)
+    }
+
+    /// Notes the present end of a split, in the units of its positions.
+    pub fn ends(&self, split: &str, end: u64) {
+        self.change_reach(split, |reach| reach.end = Some(end));
+    }
+
+    /// Notes the time of the last record that was read of a split, in microseconds since 1970.
+    pub fn has_read_record_of(&self, split: &str, time: i64) {
+        self.change_reach(split, |reach| reach.last_record = Some(time));
+    }
+
+    /// Returns the facts about a split.
+    pub fn reach(&self, split: &str) -> Reach {
+        self.told().reaches.get(split).copied().unwrap_or_default()
+    }
+
+    fn change_reach(&self, split: &str, change: impl FnOnce(&mut Reach)) {
+        let mut told = self.told();
+        match told.reaches.get_mut(split) {
+            Some(reach) => change(reach),
+            None => change(told.reaches.entry(split.into()).or_default()),
+        }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {

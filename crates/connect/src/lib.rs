@@ -25,7 +25,7 @@ pub use channel::{Sender, channel};
 pub use deletes::{Changes, deleted_field};
 pub use error::{Error, Result};
 pub use formats::AvroEncoder;
-pub use health::Health;
+pub use health::{Health, Reach};
 pub use message_encoder::{
     ENCODER_OPTIONS, EncodedMessages, MessageEncoder, MessageRows, has_text, texts_or_bytes,
 };
@@ -35,7 +35,7 @@ pub use receiver::FORMAT_OPTIONS;
 pub use registry::{RegisteredSchema, SchemaRegistry};
 pub use sink::{Delivery, Sink, SinkSpec};
 pub use source::{
-    Arrival, BadRow, HIDDEN, Inlet, Limit, More, Reading, Source, SourceProperties, SourceSpec,
+    Arrival, BadRow, HIDDEN, Inlet, Jump, Limit, More, Reading, Source, SourceProperties, SourceSpec,
 };
 
 use std::fmt::Debug;

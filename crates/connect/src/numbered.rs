@@ -34,6 +34,7 @@ pub(crate) struct NumberedSource<N> {
 impl<N: Numbered> NumberedSource<N> {
     /// Creates a source of the rows with numbers below `end`, at a pace.
     pub fn new(rows: N, end: Option<u64>, pace: Pace, health: Health) -> NumberedSource<N> {
+        end.into_iter().for_each(|end| health.ends(SPLIT, end));
         NumberedSource { rows, end, pace, next: 0, health }
     }
 

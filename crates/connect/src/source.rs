@@ -113,6 +113,15 @@ pub enum Reading {
     SideBySide(Vec<Arc<str>>),
 }
 
+/// A place that a user moves a source to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Jump {
+    /// The splits whose names match this glob, from their beginning.
+    Again(String),
+    /// A place in the connector's words, as its option `start` takes them.
+    To(String),
+}
+
 /// The target of INSERT INTO a source.
 #[async_trait]
 pub trait Inlet: Send + Sync {
@@ -196,10 +205,15 @@ pub trait Source: Send {
     async fn replay(&mut self, _span: &Span, _limit: Limit) -> Result<Arrival> {
         Err(Error::Bug("a source that can't be replayed was to be replayed".into()))
     }
-    /// Makes [`Source::next`] read all splits that match `pattern` again, under spans of other splits.
-    /// Returns their number.
-    async fn read_again(&mut self, _pattern: &str) -> Result<usize> {
-        Err(Error::Invalid("a source of this connector has nothing that could be read again by name".into()))
+    /// Makes [`Source::next`] continue at another place, under spans of other splits. Returns the number of splits that
+    /// this concerns.
+    async fn jump(&mut self, to: &Jump) -> Result<usize> {
+        Err(Error::Invalid(match to {
+            Jump::Again(_) => {
+                "a source of this connector has nothing that could be read again by name".into()
+            }
+            Jump::To(_) => "a source of this connector has no places at which it could continue".into(),
+        }))
     }
     /// Sets the columns that must be valid in later results of [`Source::next`] and [`Source::replay`]. The
     /// others may hold any values of their types. The rows, the bad rows and the spans stay the same. Not

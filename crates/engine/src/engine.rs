@@ -103,6 +103,8 @@ pub(crate) struct Shared {
     pub(crate) pool: QueryPool,
     /// True if the loop has ended on request.
     pub(crate) stopped: AtomicBool,
+    /// True if sources pass over records that were lost.
+    pub(crate) skips_lost_records: bool,
     /// The result of recovery, if the engine has a data directory.
     pub(crate) recovered: OnceLock<Recovered>,
 }
@@ -244,6 +246,7 @@ pub struct EngineBuilder {
     data: Option<Data>,
     spill: Option<PathBuf>,
     must_exist: bool,
+    skips_lost_records: bool,
     settings: Vec<(String, String)>,
 }
 
@@ -378,6 +381,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Lets all sources with the option `on_data_loss` pass over lost records, as if it were 'skip', while this engine
+    /// runs. A start whose journal needs records that are gone then goes on without them.
+    pub fn skip_lost_records(mut self) -> EngineBuilder {
+        self.skips_lost_records = true;
+        self
+    }
+
     /// Uses an open directory, which may be on a simulated disk.
     pub fn data_directory(mut self, directory: DataDirectory) -> EngineBuilder {
         self.data = Some(Data::Directory(directory));
@@ -420,10 +430,8 @@ impl EngineBuilder {
             .thread_stack_size(STACK_BYTES)
             .build()
             .map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;
-        let mut connectors = BTreeMap::new();
-        for connector in millstream_connect::connectors::builtin().into_iter().chain(self.connectors) {
-            connectors.insert(connector.name(), connector);
-        }
+        let connectors = millstream_connect::connectors::builtin().into_iter().chain(self.connectors);
+        let connectors = connectors.map(|connector| (connector.name(), connector)).collect();
         let (events, inbox) = std::sync::mpsc::channel();
         let shared = Arc::new(Shared {
             events,
@@ -438,6 +446,7 @@ impl EngineBuilder {
             memory: AllStatements::default(),
             pool: QueryPool::new(runtime.handle().clone()),
             stopped: AtomicBool::new(false),
+            skips_lost_records: self.skips_lost_records,
             recovered: OnceLock::new(),
         });
         let mut settings = Settings::default();

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::LogicalPlan;
-use millstream_connect::{Arrival, Source};
+use millstream_connect::{Arrival, Jump, Source};
 use millstream_delta::{Cut, Epoch, Timestamp};
 use millstream_durable::{
     Checkpoint, Checkpoints, Delivered, Entry, Journal, Notes, Recorded, Report, Sequence, Standing,
@@ -431,10 +431,10 @@ pub(crate) enum Event {
     Replay { record: Box<Record>, reply: Reply<()> },
     /// A source's answer to a pull.
     Arrived { source: Arc<str>, ticket: u64, result: Result<Arrival>, at: Instant },
-    /// Makes a source read the splits that match `pattern` again. Replies with their number.
-    ReadAgain { source: Arc<str>, pattern: String, reply: Reply<usize> },
-    /// A source's answer to `ReadAgain`.
-    ReadsAgain { source: Arc<str>, result: Result<usize>, reply: Reply<usize> },
+    /// Makes a source continue at another place. Replies with the number of its splits that this concerns.
+    Jump { source: Arc<str>, to: Jump, reply: Reply<usize> },
+    /// A source's answer to `Jump`.
+    Jumped { source: Arc<str>, result: Result<usize>, reply: Reply<usize> },
     /// A source's answer to a replay.
     Replayed { source: Arc<str>, result: Result<Arrival> },
     /// Rows for a new query, read again from a source's history, or `None` at the end. The permit is released

@@ -1,13 +1,13 @@
 //! Removal of secrets from statements that are displayed.
 //!
 //! A statement is stored as written, since it has to run again. In displays, `***` replaces the value of
-//! every option whose name contains password, secret or token. It also replaces a password within a URL.
+//! every option whose name contains password, passphrase, secret, token or key.pem. It also replaces a password within a URL.
 
 /// The replacement of a secret.
 const HIDDEN: &str = "***";
 
-/// Words in the names of secret options. Options whose names end in `_file` are not secret.
-const SECRET_WORDS: &[&str] = &["password", "secret", "token"];
+/// Words in the names of secret options. Options whose names end in `_file` or `.url` are not secret.
+const SECRET_WORDS: &[&str] = &["password", "passphrase", "secret", "token", "key.pem"];
 
 /// Returns a statement without the secrets in its string literals.
 pub(crate) fn without_secrets(statement: &str) -> String {
@@ -45,7 +45,7 @@ fn is_secret_option(before: &str) -> bool {
     let name = name.trim_end().trim_end_matches(['"', '\'']);
     let begin = name.rfind(|c: char| !(c.is_alphanumeric() || "_.-".contains(c))).map_or(0, |at| at + 1);
     let name = name[begin..].to_lowercase();
-    !name.ends_with("_file") && SECRET_WORDS.iter().any(|word| name.contains(word))
+    !name.ends_with("_file") && !name.ends_with(".url") && SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
 /// Removes the password of a URL, before its host or among its parameters.
@@ -89,6 +89,15 @@ mod tests {
             "url = 'postgres://h/db?user=ann&password=***&x=1'",
         );
         check("password = 'open to the end", "password = '***'");
+        for name in [
+            "properties.ssl.key.pem",
+            "properties.ssl.key.password",
+            "properties.sasl.password",
+            "properties.sasl.oauthbearer.client.secret",
+            "properties.sasl.oauthbearer.assertion.private.key.passphrase",
+        ] {
+            check(&format!("WITH ({name} = '-- a\n-- b')"), &format!("WITH ({name} = '***')"));
+        }
     }
 
     #[test]
@@ -96,6 +105,7 @@ mod tests {
         for text in [
             "SELECT 'it''s' || '://' FROM t WHERE a = 'x'",
             "WITH (url = 'postgres://ann@host:5432/db', password_file = 'secret.txt')",
+            "WITH (properties.sasl.oauthbearer.token.endpoint.url = 'https://host/token')",
             "",
         ] {
             check(text, text);

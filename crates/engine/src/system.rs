@@ -239,6 +239,15 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             text("source", "the source"),
             text("partition", "the part"),
             number("position", "where reading continues, in the units of the source: bytes, rows, offsets"),
+            number(
+                "end_position",
+                "where it ended a few seconds ago, in the same units; NULL where the source doesn't know",
+            ),
+            number("lag", "how much is left to read up to `end_position`: of Kafka, offsets"),
+            time(
+                "last_record_time",
+                "the time of the last record that was read; NULL where records have none",
+            ),
             text("done", "`true` where it was read to its end"),
             time(
                 "watermark",

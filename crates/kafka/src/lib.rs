@@ -7,10 +7,13 @@
 //! **Sinks** (`sink.rs`): one transaction sends the messages of an epoch and the epoch's number, which `progress.rs` reads
 //! after a crash.
 //!
-//! Deliberately absent: TLS, and new topics of a pattern.
+//! TLS and SASL come with the feature `tls`, see docs/design/tls-for-kafka.md.
 
+mod commits;
 mod consumer;
+mod ends;
 mod intake;
+mod lost;
 mod options;
 mod partition;
 mod producer;
@@ -21,6 +24,8 @@ mod sample;
 mod sink;
 mod sink_options;
 mod source;
+mod topic_ids;
+mod topics;
 
 use arrow::datatypes::FieldRef;
 use async_trait::async_trait;

@@ -5,13 +5,23 @@ use std::time::Duration;
 
 use millstream_connect::{Error, MESSAGE_OPTIONS, OptionDoc, Options, Result};
 use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
+
+use crate::partition::Partition;
+use crate::topics::Topics;
+
+const RATE_LIMIT: &str = "rate_limit_per_partition";
 
 /// The default interval between two looks for new partitions.
 const DISCOVERY: Duration = Duration::from_secs(30);
 
 pub(crate) const SOURCE_OPTIONS: &[OptionDoc] = &[
-    OptionDoc { name: "topic", default: None, doc: "The topic; several are separated by commas." },
+    OptionDoc {
+        name: "topic",
+        default: None,
+        doc: "The topic; several are separated by commas. A text that begins with ^ is a regular expression, and all topics whose names match it are read.",
+    },
     OptionDoc {
         name: "properties.<column>",
         default: Some("librdkafka's"),
@@ -22,8 +32,14 @@ pub(crate) const SOURCE_OPTIONS: &[OptionDoc] = &[
         name: "start",
         default: Some("earliest"),
         doc: "Where a new source begins: earliest, latest, a time such as '2026-01-31T12:00:00Z' (the first record of \
-              that time or later), or offsets by partition such as '{\"0\": 42}'. Other partitions begin at their \
-              earliest record.",
+              that time or later), or offsets by partition such as '{\"0\": 42}', of one topic '{\"orders/0\": 42}'. Other \
+              partitions begin at their earliest record.",
+    },
+    OptionDoc {
+        name: "on_data_loss",
+        default: Some("fail"),
+        doc: "If records are gone before they were read, since retention removed them or the topic was created again: fail, \
+              until ALTER SOURCE … SEEK; or skip: read on, and keep a bad row that says what is missing.",
     },
     OptionDoc {
         name: "bounded",
@@ -46,6 +62,12 @@ pub(crate) const SOURCE_OPTIONS: &[OptionDoc] = &[
         default: Some("none"),
         doc: "A visible column of this name after the declared ones: topic, partition, offset, timestamp, key or headers of \
               the record. INCLUDE … AS … is the same.",
+    },
+    OptionDoc {
+        name: "rate_limit_per_partition",
+        default: Some("none"),
+        doc: "Most records that are read of each partition in a second, like Spark's maxRatePerPartition. `source_rate_limit` \
+              limits the source as a whole.",
     },
     OptionDoc {
         name: "discovery_interval",
@@ -82,19 +104,61 @@ pub(crate) enum Start {
     Latest,
     /// Milliseconds since 1970.
     Time(i64),
-    Offsets(BTreeMap<i32, i64>),
+    /// By the number of the partition, or by topic/number.
+    Offsets(BTreeMap<String, u64>),
+}
+
+impl Start {
+    /// Parses `earliest`, `latest`, a time, or offsets by partition. `what` names the text in messages.
+    pub fn parse(text: &str, what: &str) -> Result<Start> {
+        let wrong = || {
+            Error::Invalid(format!(
+                "{what} is '{text}', but earliest, latest, a time such as '2026-01-31T12:00:00Z', or offsets such as \
+                 '{{\"0\": 42}}' were expected"
+            ))
+        };
+        match text.trim() {
+            word if word.eq_ignore_ascii_case("earliest") => Ok(Start::Earliest),
+            word if word.eq_ignore_ascii_case("latest") => Ok(Start::Latest),
+            object if object.starts_with('{') => {
+                let offsets: BTreeMap<String, u64> = serde_json::from_str(object).map_err(|_| wrong())?;
+                let is_partition = |name: &str| {
+                    let number = name.rsplit_once('/').map_or(name, |(_, number)| number);
+                    number.parse().is_ok_and(|number: i32| number >= 0)
+                };
+                let fits = |(name, offset): (&String, &u64)| is_partition(name) && *offset <= i64::MAX as u64;
+                if offsets.iter().all(fits) { Ok(Start::Offsets(offsets)) } else { Err(wrong()) }
+            }
+            time => {
+                let nanos = arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(time);
+                nanos.map(|nanos| Start::Time(nanos.div_euclid(1_000_000))).map_err(|_| wrong())
+            }
+        }
+    }
+
+    /// Returns the given offset of a partition.
+    pub fn offset_of(&self, partition: &Partition) -> Option<u64> {
+        let Start::Offsets(given) = self else { return None };
+        given.get(&partition.to_string()).or_else(|| given.get(&partition.number.to_string())).copied()
+    }
 }
 
 /// The evaluated options of a source.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    pub topics: Vec<String>,
+    /// The name of the source, for messages.
+    pub source: String,
+    pub topics: Topics,
     pub properties: Properties,
     pub start: Start,
+    /// True if lost records are passed over.
+    pub skips_lost: bool,
     pub bounded: bool,
     pub isolation: &'static str,
     pub group_id: Option<String>,
     pub discovery: Duration,
+    /// The most records of each partition in a second.
+    pub per_partition: Option<f64>,
 }
 
 /// Properties of the Kafka client that a statement sets.
@@ -130,6 +194,10 @@ impl Properties {
 
     /// Sets the properties in a configuration.
     pub fn set_in(&self, config: &mut ClientConfig) {
+        // OpenSSL is a part of the program, and doesn't know where the system keeps the authorities that it trusts.
+        if cfg!(feature = "tls") && !self.others.contains_key("ssl.ca.pem") {
+            config.set("ssl.ca.location", "probe");
+        }
         for (property, value) in &self.others {
             config.set(property, value);
         }
@@ -137,32 +205,54 @@ impl Properties {
     }
 }
 
+/// Returns true if a property's value must not be shown.
+fn is_secret(property: &str) -> bool {
+    ["password", "passphrase", "secret", "key.pem"].iter().any(|word| property.contains(word))
+}
+
 /// Fails for properties that librdkafka doesn't know, or values that it refuses.
 pub(crate) fn check_config(config: &ClientConfig) -> Result<()> {
     let wrong = |error: KafkaError| match &error {
-        KafkaError::ClientConfig(_, what, property, value) => Error::Invalid(format!(
-            "option 'properties.{property}' is '{value}', which the Kafka client refuses: {what}"
-        )),
+        KafkaError::ClientConfig(_, what, property, value) => {
+            let (value, what) = match is_secret(property) {
+                true if !value.is_empty() => ("***", what.replace(value.as_str(), "***")),
+                _ => (value.as_str(), what.clone()),
+            };
+            let is_of_tls = ["ssl", "sasl", "security"].iter().any(|word| property.contains(word));
+            let build = match is_of_tls && !cfg!(feature = "tls") {
+                true => {
+                    ". This program was built without TLS, SCRAM and OAUTHBEARER: build it with --features kafka-tls"
+                }
+                false => "",
+            };
+            Error::Invalid(format!(
+                "option 'properties.{property}' is '{value}', which the Kafka client refuses: {what}{build}"
+            ))
+        }
         other => Error::Invalid(format!("a property of the Kafka client is wrong: {other}")),
     };
     config.create_native_config().map(drop).map_err(wrong)
 }
 
 impl Settings {
-    pub fn of(options: &Options) -> Result<Settings> {
-        let topics: Vec<String> =
-            options.require("topic")?.split(',').map(|topic| topic.trim().to_string()).collect();
-        if topics.iter().any(String::is_empty) {
+    pub fn of(source: &str, options: &Options) -> Result<Settings> {
+        let topics = Topics::parse(options.require("topic")?)?;
+        let properties = Properties::of(options, RESERVED, "the engine keeps the offsets")?;
+        let what = "a number of records a second above 0";
+        let per_partition: Option<f64> = options.parse(RATE_LIMIT, what)?;
+        if per_partition.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
+            let text = options.get(RATE_LIMIT).unwrap_or_default();
             return Err(Error::Invalid(format!(
-                "option 'topic' is '{}', but names of topics separated by commas were expected",
-                options.get("topic").unwrap_or_default()
+                "option '{RATE_LIMIT}' is '{text}', but {what} was expected"
             )));
         }
-        let properties = Properties::of(options, RESERVED, "the engine keeps the offsets")?;
         Ok(Settings {
+            per_partition,
+            source: source.to_string(),
             topics,
             properties,
-            start: start(options.get("start").unwrap_or("earliest"))?,
+            start: Start::parse(options.get("start").unwrap_or("earliest"), "option 'start'")?,
+            skips_lost: options.choice("on_data_loss", &["fail", "skip"])? == "skip",
             bounded: options.parse("bounded", "true or false")?.unwrap_or(false),
             isolation: options.choice("isolation", &["read_committed", "read_uncommitted"])?,
             group_id: options.get("group_id").map(str::to_string),
@@ -170,9 +260,15 @@ impl Settings {
         })
     }
 
-    /// Fails for properties that librdkafka doesn't know, or values that it refuses.
+    /// Fails for properties that librdkafka doesn't know, values that it refuses, and values that don't fit together,
+    /// such as a key whose file or password is wrong.
     pub fn check_properties(&self) -> Result<()> {
-        check_config(&self.config())
+        let config = self.config();
+        check_config(&config)?;
+        let client = config.create::<BaseConsumer>();
+        client
+            .map(drop)
+            .map_err(|error| Error::Invalid(format!("the properties of the Kafka client don't fit: {error}")))
     }
 
     /// Returns the configuration of a consumer.
@@ -183,6 +279,11 @@ impl Settings {
         config.set("queued.max.messages.kbytes", if self.bounded { "4096" } else { "32768" });
         config.set("queued.min.messages", "1000000");
         config.set("fetch.queue.backoff.ms", "10");
+        // Answers that are under way come in addition to the queue. A user who raises one of these knows better.
+        let sizes = ["message.max.bytes", "fetch.max.bytes", "fetch.message.max.bytes"];
+        if !sizes.iter().any(|size| self.properties.others.contains_key(*size)) {
+            config.set("fetch.max.bytes", "16777216");
+        }
         config.set("topic.metadata.refresh.interval.ms", "30000");
         self.properties.set_in(&mut config);
         // librdkafka wants a name, but no group is joined.
@@ -196,32 +297,6 @@ impl Settings {
     }
 }
 
-fn start(text: &str) -> Result<Start> {
-    let wrong = || {
-        Error::Invalid(format!(
-            "option 'start' is '{text}', but earliest, latest, a time such as '2026-01-31T12:00:00Z', or offsets such as \
-             '{{\"0\": 42}}' were expected"
-        ))
-    };
-    match text.trim() {
-        word if word.eq_ignore_ascii_case("earliest") => Ok(Start::Earliest),
-        word if word.eq_ignore_ascii_case("latest") => Ok(Start::Latest),
-        object if object.starts_with('{') => {
-            let offsets: BTreeMap<String, i64> = serde_json::from_str(object).map_err(|_| wrong())?;
-            let offset = |(number, offset): (String, i64)| Some((number.parse().ok()?, offset));
-            let offsets: Option<BTreeMap<i32, i64>> = offsets.into_iter().map(offset).collect();
-            let valid = |offsets: &BTreeMap<i32, i64>| {
-                offsets.iter().all(|(number, offset)| *number >= 0 && *offset >= 0)
-            };
-            offsets.filter(valid).map(Start::Offsets).ok_or_else(wrong)
-        }
-        time => {
-            let micros = arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(time);
-            micros.map(|nanos| Start::Time(nanos.div_euclid(1_000_000))).map_err(|_| wrong())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,7 +305,14 @@ mod tests {
         let mut all = BTreeMap::from([("topic".to_string(), "a, b".to_string())]);
         all.insert("properties.bootstrap.server".into(), "h:9092".into());
         all.extend(pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())));
-        Settings::of(&Options(all))
+        Settings::of("s", &Options(all))
+    }
+
+    impl Settings {
+        /// Returns settings for tests of other modules.
+        pub fn sample(source: &str) -> Settings {
+            Settings { source: source.into(), ..settings(&[]).unwrap() }
+        }
     }
 
     #[test]
@@ -238,8 +320,13 @@ mod tests {
         let start = |text| settings(&[("start", text)]).map(|settings| settings.start).ok();
         assert_eq!(start("Latest"), Some(Start::Latest));
         assert_eq!(start("1970-01-01T00:00:01.5Z"), Some(Start::Time(1500)));
-        assert_eq!(start("{\"0\": 42, \"7\": 1}"), Some(Start::Offsets(BTreeMap::from([(0, 42), (7, 1)]))));
-        for wrong in ["soon", "{\"x\": 1}", "{\"0\": -1}", "{\"0\": \"1\"}", "{"] {
+        let offsets = start("{\"0\": 42, \"a/7\": 1}").unwrap();
+        let offset = |topic: &str, number| offsets.offset_of(&Partition { topic: topic.into(), number });
+        assert_eq!(
+            [offset("a", 0), offset("b", 0), offset("a", 7), offset("b", 7)],
+            [Some(42), Some(42), Some(1), None]
+        );
+        for wrong in ["soon", "{\"x\": 1}", "{\"a/\": 1}", "{\"0\": -1}", "{\"0\": \"1\"}", "{"] {
             assert_eq!(start(wrong), None, "{wrong}");
         }
     }
@@ -250,8 +337,10 @@ mod tests {
         assert!(error.contains("use option group_id"), "{error}");
         let error = settings(&[("topic", "a,,b")]).unwrap_err().to_string();
         assert!(error.contains("names of topics"), "{error}");
+        let error = settings(&[("rate_limit_per_partition", "0")]).unwrap_err().to_string();
+        assert!(error.contains("is '0', but a number of records a second above 0 was expected"), "{error}");
         let settings = settings(&[("properties.fetch.wait.max.ms", "5")]).unwrap();
-        assert_eq!((settings.topics.len(), settings.properties.servers.as_str()), (2, "h:9092"));
+        assert_eq!(settings.properties.servers, "h:9092");
         assert_eq!(settings.config().get("fetch.wait.max.ms"), Some("5"));
     }
 }

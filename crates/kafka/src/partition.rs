@@ -15,21 +15,33 @@ pub(crate) struct Partition {
 impl Partition {
     /// Returns the name of the split that is this partition from an offset on: `topic/number`, or
     /// `topic/number@offset`. The engine's position has no beginning, and a new view reads the split again from its
-    /// beginning.
-    pub fn split(&self, start: u64) -> Arc<str> {
-        match start {
-            0 => self.to_string().into(),
-            start => format!("{self}@{start}").into(),
+    /// beginning. After a number of jumps, the name ends with `#jumps`, so that no two splits have the same.
+    pub fn split(&self, start: u64, jumps: u32) -> Arc<str> {
+        match (start, jumps) {
+            (0, 0) => self.to_string().into(),
+            (start, 0) => format!("{self}@{start}").into(),
+            (start, jumps) => format!("{self}@{start}#{jumps}").into(),
         }
     }
+}
 
-    /// Returns the partition of a split, and the offset at which the split begins.
-    pub fn of_split(split: &str) -> Result<(Partition, u64)> {
+/// The parts of a split's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Split {
+    pub partition: Partition,
+    /// The offset at which it begins.
+    pub start: u64,
+    pub jumps: u32,
+}
+
+impl Split {
+    pub fn parse(split: &str) -> Result<Split> {
         let parse = || {
             let (topic, rest) = split.rsplit_once('/')?;
             let (number, start) = rest.split_once('@').unwrap_or((rest, "0"));
+            let (start, jumps) = start.split_once('#').unwrap_or((start, "0"));
             let partition = Partition { topic: topic.into(), number: number.parse().ok()? };
-            Some((partition, start.parse().ok()?))
+            Some(Split { partition, start: start.parse().ok()?, jumps: jumps.parse().ok()? })
         };
         parse()
             .ok_or_else(|| Error::Bug(format!("split '{split}' is no partition: topic/number was expected")))
@@ -47,12 +59,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_split_is_a_topic_a_number_and_a_start() {
+    fn a_split_is_a_topic_a_number_a_start_and_a_number_of_jumps() {
         let partition = Partition { topic: "a.b-c".into(), number: 12 };
-        for (start, name) in [(0, "a.b-c/12"), (42, "a.b-c/12@42")] {
-            assert_eq!(partition.split(start).as_ref(), name);
-            assert_eq!(Partition::of_split(name).unwrap(), (partition.clone(), start));
+        for (start, jumps, name) in
+            [(0, 0, "a.b-c/12"), (42, 0, "a.b-c/12@42"), (42, 2, "a.b-c/12@42#2"), (0, 1, "a.b-c/12@0#1")]
+        {
+            assert_eq!(partition.split(start, jumps).as_ref(), name);
+            assert_eq!(Split::parse(name).unwrap(), Split { partition: partition.clone(), start, jumps });
         }
-        assert!(Partition::of_split("a.b-c").is_err());
+        assert!(Split::parse("a.b-c").is_err());
     }
 }

@@ -207,8 +207,12 @@ async fn exists(settings: &SinkSettings, topic: &str) -> Result<bool> {
     let wrong = |error: KafkaError| failed(&servers, "a client can't be created", &error);
     // Questions of a consumer don't make a broker create a topic.
     let consumer: BaseConsumer = settings.consumer("read_committed").create().map_err(wrong)?;
-    let found = spawn_blocking(move || partitions(consumer.client(), &servers, &topic, ANSWER)).await;
-    Ok(found.map_err(|error| Error::Bug(error.to_string()))??.is_some())
+    let asked = topic.clone();
+    let found = spawn_blocking(move || partitions(consumer.client(), &asked, ANSWER)).await;
+    let found = found.map_err(|error| Error::Bug(error.to_string()))?;
+    let found =
+        found.map_err(|error| failed(&servers, &format!("topic '{topic}' can't be found"), &error))?;
+    Ok(found.is_some())
 }
 
 /// Creates a topic, unless it exists meanwhile.

@@ -244,6 +244,8 @@ pub(crate) struct Gathered {
     to: u64,
     messages: Messages,
     offsets: Vec<u64>,
+    /// The time of the last record, in microseconds since 1970.
+    newest: Option<i64>,
     /// Absent if no query reads them, as keys and headers are.
     times: Option<TimestampMicrosecondBuilder>,
     keys: Option<BinaryViewBuilder>,
@@ -269,6 +271,7 @@ impl Gathered {
             to: from,
             messages: Messages::default(),
             offsets: Vec::new(),
+            newest: None,
             times: is(times).then(|| TimestampMicrosecondBuilder::new().with_timezone(UTC)),
             keys: is(keys).then(BinaryViewBuilder::new),
             headers: is(headers).then(|| {
@@ -292,6 +295,11 @@ impl Gathered {
         self.to
     }
 
+    /// Returns the time of the last record in microseconds since 1970, if it has one.
+    pub fn newest(&self) -> Option<i64> {
+        self.newest
+    }
+
     /// Adds a record; returns its approximate size in bytes.
     pub fn add(&mut self, columns: &Columns, message: &BorrowedMessage<'_>) -> usize {
         let offset = message.offset().max(0) as u64;
@@ -302,8 +310,10 @@ impl Gathered {
         columns.decoder.add(&mut self.messages, &self.split, read);
         self.offsets.push(offset);
         self.to = offset + 1;
+        let time = message.timestamp().to_millis().map(|millis| millis.saturating_mul(1000));
+        self.newest = time.or(self.newest);
         if let Some(times) = &mut self.times {
-            times.append_option(message.timestamp().to_millis().map(|millis| millis.saturating_mul(1000)));
+            times.append_option(time);
         }
         if let Some(keys) = &mut self.keys {
             keys.append_option(message.key());

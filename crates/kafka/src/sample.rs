@@ -12,6 +12,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::consumer::{ANSWER, Reader};
 use crate::options::Settings;
 use crate::rows::{format, wait};
+use crate::topics::Topics;
 
 /// Most records that are looked at, and their bytes.
 const RECORDS_MAX: usize = 100;
@@ -19,10 +20,10 @@ const BYTES_MAX: usize = 4 << 20;
 
 /// Returns the columns, if the format's schemas or records say them.
 pub(crate) fn columns(spec: &SourceSpec) -> Result<Option<SchemaRef>> {
-    let settings = Settings::of(&spec.options)?;
+    let settings = Settings::of(&spec.name, &spec.options)?;
     settings.check_properties()?;
     let format = format(spec)?;
-    let topic = settings.topics.first().cloned().unwrap_or_default();
+    let Some(topic) = topic(spec, &settings)? else { return Ok(None) };
     if let Some(columns) = wait(format.columns(spec, &topic))? {
         return Ok(Some(columns));
     }
@@ -33,13 +34,24 @@ pub(crate) fn columns(spec: &SourceSpec) -> Result<Option<SchemaRef>> {
     format.columns_of_records(spec, &topic, &values).map(Some)
 }
 
+/// Returns the topic that says the columns: the first one. `None` if no topic matches a pattern yet.
+fn topic(spec: &SourceSpec, settings: &Settings) -> Result<Option<String>> {
+    match &settings.topics {
+        Topics::Named(names) => Ok(names.first().cloned()),
+        Topics::Matching(pattern) => {
+            let found = Reader::new(settings, &spec.health, None)?.matching(pattern, ANSWER)?;
+            Ok(found.into_iter().next().map(|partition| partition.topic))
+        }
+    }
+}
+
 /// Returns values of the first records of a topic.
 fn first_values(spec: &SourceSpec, settings: Settings, topic: &str) -> Result<Vec<Vec<u8>>> {
     // A bounded reader hears of the ends of partitions.
     let reader = Reader::new(&Settings { bounded: true, ..settings }, &spec.health, None)?;
     let mut assigned = TopicPartitionList::new();
-    for partition in reader.partitions(topic, ANSWER)? {
-        let (first, end) = reader.bounds(&partition)?;
+    let partitions = reader.partitions(topic, ANSWER)?;
+    for (partition, (first, end)) in reader.bounds(partitions.iter())? {
         if first < end {
             let offset = Offset::Offset(first as i64);
             let added = assigned.add_partition_offset(topic, partition.number, offset);

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use millstream_connect::{Arrival, Error, Limit, Reading, Result, Source, SourceProperties, SourceSpec};
+use millstream_connect::{
+    Arrival, Error, Jump, Limit, Reading, Result, Source, SourceProperties, SourceSpec,
+};
 use millstream_delta::{Position, Span};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -35,7 +37,7 @@ pub(crate) struct KafkaSource {
 
 impl KafkaSource {
     pub fn new(spec: &SourceSpec) -> Result<KafkaSource> {
-        let settings = Arc::new(Settings::of(&spec.options)?);
+        let settings = Arc::new(Settings::of(&spec.name, &spec.options)?);
         settings.check_properties()?;
         let columns = Arc::new(Columns::of(spec)?);
         let arrived = Arc::<Notify>::default();
@@ -123,6 +125,18 @@ impl Source for KafkaSource {
         Ok(arrival)
     }
 
+    async fn jump(&mut self, to: &Jump) -> Result<usize> {
+        let mut intake = self.intake.take().ok_or_else(|| stopped("it is being read"))?;
+        let to = to.clone();
+        let jumped = spawn_blocking(move || {
+            let jumped = intake.jump(&to);
+            (intake, jumped)
+        });
+        let (intake, jumped) = jumped.await.map_err(stopped)?;
+        self.intake = Some(intake);
+        jumped
+    }
+
     async fn want(&mut self, columns: &[bool]) -> Result<()> {
         self.columns.want(columns);
         Ok(())
@@ -145,3 +159,6 @@ impl Drop for KafkaSource {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! A broker of Kafka for one test: the real one, if its libraries and Java are installed.
 
+mod secured;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,12 +12,13 @@ use rdkafka::Message;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders, ToBytes};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tempfile::TempDir;
 
 use crate::drive::Result;
+pub use secured::Secured;
 
 /// The time limit of its start, and of each request, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -79,6 +82,14 @@ pub struct SentBytes {
 impl Kafka {
     /// Starts a broker. If it isn't installed, prints a note to standard error and returns `None`; if CI=true, fails.
     pub fn start() -> Result<Option<Kafka>> {
+        let Some(mut kafka) = Kafka::prepare()? else { return Ok(None) };
+        kafka.configure("", "", &[])?;
+        kafka.begin()?;
+        Ok(Some(kafka))
+    }
+
+    /// Chooses a folder and a port.
+    fn prepare() -> Result<Option<Kafka>> {
         let Some(libraries) = std::env::var_os("KAFKA_LIBS").map(PathBuf::from) else {
             let missing = "the broker of Kafka isn't installed (KAFKA_LIBS names the folder of its jars)";
             if std::env::var_os("CI").is_some_and(|ci| ci == "true") {
@@ -88,11 +99,7 @@ impl Kafka {
             return Ok(None);
         };
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let ports = [free_port()?, free_port()?];
-        let mut kafka = Kafka { process: None, libraries, folder, port: ports[0] };
-        kafka.configure(ports)?;
-        kafka.begin()?;
-        Ok(Some(kafka))
+        Ok(Some(Kafka { process: None, libraries, folder, port: free_port()? }))
     }
 
     /// Returns the address for clients.
@@ -100,16 +107,19 @@ impl Kafka {
         format!("127.0.0.1:{}", self.port)
     }
 
-    fn configure(&self, [port, controller]: [u16; 2]) -> Result<()> {
+    /// Writes the broker's properties with more `listeners`, those of `more` last, and formats its folder with more
+    /// arguments.
+    fn configure(&self, listeners: &str, more: &str, arguments: &[&str]) -> Result<()> {
+        let (port, controller) = (self.port, free_port()?);
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listeners}\n\
              advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
              listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\nlog.dirs={}\n\
              offsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
              transaction.state.log.num.partitions=1\ngroup.initial.rebalance.delay.ms=0\n\
-             auto.create.topics.enable=false\nlog.retention.check.interval.ms=500\n",
+             auto.create.topics.enable=false\nlog.retention.check.interval.ms=500\n{more}",
             self.folder.path().join("data").display()
         );
         let written = std::fs::write(self.properties(), properties);
@@ -120,6 +130,7 @@ impl Kafka {
             .java()
             .args(args)
             .arg(self.properties())
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
@@ -246,6 +257,28 @@ impl Kafka {
         producer.flush(PATIENCE).map_err(|error| error.to_string())
     }
 
+    /// Sends a record with a timestamp in milliseconds since 1970, and waits until the broker has it.
+    pub fn send_at(&self, topic: &str, value: &str, timestamp: i64) -> Result<()> {
+        let producer: BaseProducer = self.config().create().map_err(|error| error.to_string())?;
+        send_one(&producer, BaseRecord::to(topic).partition(0).key("").payload(value).timestamp(timestamp))?;
+        producer.flush(PATIENCE).map_err(|error| error.to_string())
+    }
+
+    /// Returns a member of a consumer group that reads a topic, once it has its partitions.
+    pub fn join(&self, group: &str, topic: &str) -> Result<BaseConsumer> {
+        let said = |error: rdkafka::error::KafkaError| error.to_string();
+        let consumer: BaseConsumer = self.config().set("group.id", group).create().map_err(said)?;
+        consumer.subscribe(&[topic]).map_err(said)?;
+        let begun = Instant::now();
+        while consumer.assignment().map_err(said)?.count() == 0 {
+            drop(consumer.poll(Duration::from_millis(100)));
+            if begun.elapsed() > PATIENCE {
+                return Err(format!("group {group} gives no partition"));
+            }
+        }
+        Ok(consumer)
+    }
+
     /// Sends records that may be no text, and waits until the broker has them.
     pub fn send_bytes(&self, topic: &str, records: &[SentBytes]) -> Result<()> {
         let producer: BaseProducer = self.config().create().map_err(|error| error.to_string())?;
@@ -309,7 +342,10 @@ fn send(producer: &BaseProducer, topic: &str, records: &[Sent]) -> Result<()> {
     Ok(())
 }
 
-fn send_one(producer: &BaseProducer, record: BaseRecord<'_, [u8], [u8]>) -> Result<()> {
+fn send_one<K: ToBytes + ?Sized, P: ToBytes + ?Sized>(
+    producer: &BaseProducer,
+    record: BaseRecord<'_, K, P>,
+) -> Result<()> {
     producer.send(record).map_err(|(error, _)| error.to_string())?;
     producer.poll(Duration::ZERO);
     Ok(())

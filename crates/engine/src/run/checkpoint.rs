@@ -17,6 +17,7 @@ use super::system::{Cell, Lines, NULL};
 use super::tables::BaseTables;
 use crate::error;
 use crate::event::{Event, Reply};
+use crate::run::MonotonicClock;
 use crate::run::flow_control::FlowControl;
 use crate::settings::{ClockKind, Settings};
 
@@ -204,7 +205,7 @@ impl FlowControl<'_> {
 
 impl Durability {
     /// Handles a report of the journal or of a checkpoint, or a request of one.
-    pub(super) fn hear(&mut self, now: Timestamp, report: Event) {
+    pub(super) fn hear(&mut self, system: &MonotonicClock, report: Event) {
         match report {
             Event::Journal(report) => self.journal_reports(report),
             // CHECKPOINT: the reply waits until a checkpoint holds everything up to now.
@@ -215,7 +216,7 @@ impl Durability {
                 }
             }
             Event::Checkpointed { through, stopped, took, written } => {
-                self.checkpointed(now, through, stopped, took, written);
+                self.checkpointed(system.now(), through, stopped, took, written);
             }
             _ => {}
         }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use millstream_delta::Timestamp;
+
 use super::outputs::Outputs;
 use super::sources::Sources;
 use super::system::{Cell, Lines, NULL};
@@ -84,10 +86,17 @@ impl Sources {
             }
             for (split, progress) in &splits {
                 let marked = watermarks.marked(name, split);
+                let reach = source.health.reach(split);
+                let end = if progress.done { Some(progress.through) } else { reach.end };
+                // Rows may have arrived since the source looked.
+                let end = end.map(|end| end.max(progress.through));
                 lines.push(vec![
                     name.as_ref().into(),
                     split.as_ref().into(),
                     progress.through.into(),
+                    number(end),
+                    number(end.map(|end| end - progress.through)),
+                    reach.last_record.map_or(NULL, |time| Cell::from(Timestamp(time))),
                     progress.done.to_string().into(),
                     marked.map_or(NULL, |(watermark, _)| Cell::Number(watermark)),
                     marked.map_or(NULL, |(_, idle)| idle.to_string().into()),

@@ -349,7 +349,7 @@ impl Loop {
             }
             Event::Recover { step, reply } => self.recover(step, reply),
             report @ (Event::Journal(_) | Event::Checkpoint { .. } | Event::Checkpointed { .. }) => {
-                self.durability.hear(self.clock.system.now(), report);
+                self.durability.hear(&self.clock.system, report);
             }
             Event::ReadAt { transaction, relations, stamped, reply } => {
                 self.read_soon(relations, stamped, Some(transaction), reply);
@@ -370,9 +370,8 @@ impl Loop {
             Event::Hold(held) => self.clock.held = held,
             Event::Replay { record, reply } => self.replay(*record, reply),
             Event::Arrived { source, ticket, result, at } => self.take_answer(&source, ticket, result, at),
-            again @ (Event::ReadAgain { .. } | Event::ReadsAgain { .. }) => {
-                self.sources.hear(&self.durability, again);
-            }
+            Event::Jump { source, to, reply } => self.sources.jump(&self.durability, &source, to, reply),
+            Event::Jumped { source, result, reply } => self.sources.jumped(&source, result, reply),
             Event::Replayed { source, result } => self.replay_on(Some((&source, result))),
             Event::CaughtUp { query, source, piece, permit } => {
                 self.starts().caught_up(&query, &source, piece, permit)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use millstream_connect::{Arrival, Error as ConnectError, Limit, More, Source};
+use millstream_connect::{Arrival, Error as ConnectError, Jump, Limit, More, Source};
 use millstream_delta::{Position, Span};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -25,8 +25,8 @@ pub(crate) enum Command {
     Pull { ticket: u64, limit: Limit, wait: bool, hurry: bool },
     /// Read a span again.
     Replay { span: Span, limit: Limit },
-    /// Read again the rows that match a pattern.
-    ReadAgain { pattern: String, reply: Reply<usize> },
+    /// Continue at another place.
+    Jump { to: Jump, reply: Reply<usize> },
     /// Read these columns from now on.
     Want(Vec<bool>),
     /// Read these spans again, before any new rows.
@@ -89,9 +89,9 @@ impl Receiving {
                     let result = self.source.replay(&span, limit).await.map_err(error::connect);
                     Event::Replayed { source: self.name.clone(), result }
                 }
-                Some(Command::ReadAgain { pattern, reply }) => {
-                    let result = self.source.read_again(&pattern).await.map_err(error::connect);
-                    Event::ReadsAgain { source: self.name.clone(), result, reply }
+                Some(Command::Jump { to, reply }) => {
+                    let result = self.source.jump(&to).await.map_err(error::connect);
+                    Event::Jumped { source: self.name.clone(), result, reply }
                 }
                 Some(Command::Acknowledge(through)) => {
                     self.acknowledge(&through).await;

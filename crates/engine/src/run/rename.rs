@@ -97,7 +97,7 @@ impl Tasks {
     pub(super) fn under_its_name(&self, mut event: Event) -> Event {
         match &mut event {
             Event::Arrived { source: name, .. }
-            | Event::ReadsAgain { source: name, .. }
+            | Event::Jumped { source: name, .. }
             | Event::Replayed { source: name, .. }
             | Event::SinkRecovered { sink: name, .. }
             | Event::Delivered { sink: name, .. }

@@ -63,7 +63,7 @@ pub(crate) struct RunningSource {
     /// The target of INSERT.
     pub(crate) inlet: Option<Arc<dyn Inlet>>,
     /// The health of its receivers.
-    health: Health,
+    pub(super) health: Health,
     /// Its own limit of rows a second and receiver.
     rate_limit: Option<f64>,
     rate: Rate,

@@ -1,5 +1,6 @@
-//! `ALTER SOURCE name REPLAY 'glob'`: reads again what the source has read, such as files.
+//! `ALTER SOURCE name REPLAY 'glob' | SEEK 'place'`: a source reads some of its rows again, or continues elsewhere.
 
+use millstream_connect::Jump;
 use millstream_sql::{Error, Result, TokenReader};
 
 use crate::catalog::Definition;
@@ -9,8 +10,8 @@ use crate::statement::{Rules, Run, Statement};
 
 pub(super) static ALTER_SOURCE: Statement = Statement {
     words: &[&["ALTER", "SOURCE"]],
-    synopsis: "ALTER SOURCE name REPLAY 'glob';",
-    purpose: "read files of a source again",
+    synopsis: "ALTER SOURCE name REPLAY 'glob';\nALTER SOURCE name SEEK 'place';",
+    purpose: "read files of a source again, or continue at another place",
     pages: &["alter-source"],
     begins: None,
     run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
@@ -21,12 +22,13 @@ pub(super) static ALTER_SOURCE: Statement = Statement {
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let name = reader.relation_name()?;
     let at = reader.last_position();
-    if !reader.keyword(&["REPLAY"]) {
+    let seeks = reader.keyword(&["SEEK"]);
+    if !seeks && !reader.keyword(&["REPLAY"]) {
         let what = reader.peek().to_string().to_uppercase();
         return Err(Error::unsupported(format!("ALTER SOURCE … {what}")).at(reader.position()));
     }
-    let pattern_at = reader.position();
-    let pattern = reader.string()?;
+    let place_at = reader.position();
+    let place = reader.string()?;
     reader.expect_end()?;
     let catalog = session.shared.catalog();
     let object = catalog.get(&name).map_err(|error| error.at(at.clone()))?;
@@ -34,7 +36,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         let kind = object.definition.kind();
         return Err(Error::invalid(format!("\"{name}\" is a {kind}, not a source")).at(at));
     };
-    if !spec.key.is_empty() {
+    if !spec.key.is_empty() && !seeks {
         let what = match object.definition.kind() {
             "table" => "keeps one row of each key",
             _ => "is a change feed",
@@ -46,8 +48,13 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         .at(at));
     }
     let source = object.name.clone();
-    let asked = session.shared.ask(|reply| Event::ReadAgain { source, pattern, reply }).await;
-    let count = asked.map_err(|error| error.at(pattern_at))?;
-    let notice = format!("{count} {} will be read again", if count == 1 { "file" } else { "files" });
+    let to = if seeks { Jump::To(place) } else { Jump::Again(place) };
+    let asked = session.shared.ask(|reply| Event::Jump { source, to, reply }).await;
+    let count = asked.map_err(|error| error.at(place_at))?;
+    let s = if count == 1 { "" } else { "s" };
+    let notice = match seeks {
+        true => format!("{count} partition{s} will continue there"),
+        false => format!("{count} file{s} will be read again"),
+    };
     Ok(Tag { text: "ALTER SOURCE".into(), notices: vec![notice] }.into())
 }

@@ -134,6 +134,16 @@ pub(super) async fn plan_as(
     Ok(Tag::new(format!("CREATE {}", kind.word())))
 }
 
+/// Sets the option for lost records, if this engine passes over them.
+fn choose_on_data_loss(session: &Session, connector: &dyn Connector, options: &mut Options) {
+    let name = "on_data_loss";
+    if session.shared.skips_lost_records
+        && connector.source_options().iter().any(|option| option.name == name)
+    {
+        options.0.insert(name.into(), "skip".into());
+    }
+}
+
 /// Plans a statement with the parts that its connector has found.
 async fn plan_completed(
     session: &Session,
@@ -228,6 +238,7 @@ fn with_clause(session: &Session, reader: &mut TokenReader<'_>) -> Result<WithCl
     if !connector.source_options().is_empty() {
         options.check(connector.source_options()).map_err(|error| error::connect(error).at(at))?;
     }
+    choose_on_data_loss(session, connector.as_ref(), &mut options);
     Ok(WithClause { own, connector, options, first_option })
 }
 

@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::intake::{Earlier, Intake, Settings};
 use super::reading::{FileReader, Layout, unreadable};
 use crate::formats::Format;
-use crate::{Arrival, BadRow, Error, Limit, More, Reading, Result, Source, SourceProperties};
+use crate::{Arrival, BadRow, Error, Jump, Limit, More, Reading, Result, Source, SourceProperties};
 
 /// Maximum number of files kept open for interrupted replays: backfilling queries take turns.
 const REPLAYS_MAX: usize = 8;
@@ -153,7 +153,10 @@ impl Source for FileSource {
         Ok(arrival)
     }
 
-    async fn read_again(&mut self, pattern: &str) -> Result<usize> {
+    async fn jump(&mut self, to: &Jump) -> Result<usize> {
+        let Jump::Again(pattern) = to else {
+            return Err(Error::Invalid("files have no places at which a source could continue".into()));
+        };
         self.settle().await?;
         self.intake()?.read_again(pattern)
     }

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::*;
+use crate::Jump;
 
 const OFTEN: (&str, &str) = ("poll_interval", "2 ms");
 
@@ -112,7 +113,7 @@ async fn files_are_read_again_when_asked_to() {
         let (first, more) = take(source.as_mut(), WIDE).await;
         assert_eq!(more, More::Never);
         assert_eq!(first.lines(&dir).len(), if start == "all" { 3 } else { 0 });
-        assert_eq!(source.read_again("*.txt").await.unwrap(), 1);
+        assert_eq!(source.jump(&Jump::Again("*.txt".into())).await.unwrap(), 1);
         let (again, more) = take(source.as_mut(), WIDE).await;
         assert_eq!((again.lines(&dir), more), (vec!["1@a.txt:0".into(), "2@a.txt:2".into()], More::Never));
         assert_eq!(dir.short(&again.spans[0].split), "a.txt##2");
@@ -127,8 +128,15 @@ async fn files_are_read_again_when_asked_to() {
             }
         }
         let path = format!("{}/*", dir.path().display());
-        assert_eq!(source.read_again(&path).await.unwrap(), 2);
+        assert_eq!(source.jump(&Jump::Again(path)).await.unwrap(), 2);
         assert_eq!(take(source.as_mut(), WIDE).await.0.lines(&dir).len(), 3);
-        assert!(source.read_again("*.csv").await.unwrap_err().to_string().contains("none of the files"));
+        assert!(
+            source
+                .jump(&Jump::Again("*.csv".into()))
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("none of the files")
+        );
     }
 }

@@ -1,0 +1,97 @@
+//! Continuing at another place: `ALTER SOURCE … SEEK`, and topics that begin anew.
+
+use std::collections::BTreeMap;
+
+use millstream_connect::{Error, Jump, Result};
+use millstream_delta::Span;
+
+use super::Intake;
+use crate::consumer::{ANSWER, Bounds, Reader};
+use crate::options::Start;
+use crate::partition::Partition;
+use crate::topic_ids::topic_ids;
+
+impl Intake {
+    /// Makes partitions continue at another place. Returns their number.
+    pub fn jump(&mut self, to: &Jump) -> Result<usize> {
+        let Jump::To(place) = to else {
+            return Err(Error::Invalid(
+                "topics aren't read again by name: SEEK 'earliest' reads all records again".into(),
+            ));
+        };
+        if self.settings.bounded {
+            return Err(Error::Invalid("a bounded source ends where it ended at its start".into()));
+        }
+        let start = Start::parse(place, "the place")?;
+        let reader = self.take_reader()?;
+        let offsets = self.places(&reader, &start);
+        let offsets = offsets.and_then(|offsets| self.take_ids(&reader, &offsets).map(|()| offsets));
+        self.reader = Some(reader);
+        let offsets = offsets?;
+        self.lost.retain(|(_, lost)| !offsets.contains_key(&lost.partition));
+        for (partition, offset) in &offsets {
+            self.leave_split(partition, *offset);
+            self.ends.remove(partition);
+        }
+        // A new consumer continues from the offsets that are kept here.
+        self.disconnect();
+        Ok(offsets.len())
+    }
+
+    /// Returns the offset of each partition that moves.
+    fn places(&self, reader: &Reader, start: &Start) -> Result<BTreeMap<Partition, u64>> {
+        let mut moved = self.found(reader, ANSWER)?;
+        if let Start::Offsets(given) = start {
+            let names = |partition: &Partition| [partition.to_string(), partition.number.to_string()];
+            let is_named = |name: &&String| moved.iter().any(|partition| names(partition).contains(name));
+            if let Some(unknown) = given.keys().find(|name| !is_named(name)) {
+                return Err(Error::Invalid(format!(
+                    "the source has no partition '{unknown}': name it as topic/number"
+                )));
+            }
+            moved.retain(|partition| start.offset_of(partition).is_some());
+        }
+        let bounds = reader.bounds(moved.iter())?;
+        let outside = |(partition, (first, end)): (&Partition, &Bounds)| {
+            let offset = start.offset_of(partition).filter(|offset| !(first..=end).contains(&offset))?;
+            Some(Error::Invalid(format!(
+                "{partition} has the offsets from {first} to {end}, and {offset} isn't among them"
+            )))
+        };
+        match bounds.iter().find_map(outside) {
+            Some(error) => Err(error),
+            None => reader.first_offsets(&bounds, start),
+        }
+    }
+
+    /// Takes in the present ids of the topics that move. Fails if only a part of a topic that was created again moves.
+    fn take_ids(&mut self, reader: &Reader, moved: &BTreeMap<Partition, u64>) -> Result<()> {
+        let now = topic_ids(reader, moved.keys().map(|partition| partition.topic.as_str()))?;
+        let changed = self.ids.changed(&now);
+        let stays =
+            |partition: &&Partition| changed.contains_key(&partition.topic) && !moved.contains_key(partition);
+        if let Some(partition) = self.next.keys().chain(self.after.keys()).find(stays) {
+            return Err(Error::Invalid(format!(
+                "topic '{}' was created again, so all its partitions must move: give the offset of partition {}, too",
+                partition.topic, partition.number
+            )));
+        }
+        changed.iter().for_each(|(topic, id)| self.begin_anew(topic, id));
+        Ok(())
+    }
+
+    /// Ends the split of a partition; its records from an offset on belong to another one.
+    pub(super) fn leave_split(&mut self, partition: &Partition, offset: u64) {
+        let next = self.next.insert(partition.clone(), offset);
+        let at = next.or_else(|| self.after.get(partition).copied());
+        if let (Some(split), Some(at)) = (self.splits.get(partition), at)
+            && !self.fresh.contains(partition)
+        {
+            self.left.push(Span { split: split.clone(), from: at, to: at, done: true });
+        }
+        let jumps = self.jumps.entry(partition.clone()).or_default();
+        *jumps += 1;
+        self.splits.insert(partition.clone(), partition.split(offset, *jumps));
+        self.fresh.insert(partition.clone());
+    }
+}
