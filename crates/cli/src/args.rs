@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::place::Place;
 use crate::stop::Stop;
+use crate::web::Ui;
 use crate::{serve, variables};
 
 const EXAMPLES: &str = "\
@@ -18,7 +19,8 @@ Examples:
   millstream run app.sql                              a script, then its sources to their end
   millstream run app.sql --set path=logs/             :'path' in the script is then 'logs/'
   cat app.sql | millstream run -                      the same from standard input
-  millstream server app.sql                           the same for PostgreSQL clients, on 127.0.0.1:4777
+  millstream server app.sql                           the same for PostgreSQL clients, on 127.0.0.1:4777, with a web page
+                                                      on http://127.0.0.1:4778/
   millstream --data state run app.sql                 continues where it stopped, also after a crash
   millstream --data s3://bucket/app run app.sql       the same on an object store, from any machine
   millstream inspect state                            lists the contents and checks them
@@ -99,6 +101,9 @@ enum Sub {
         /// The file; - is standard input
         #[arg(value_name = "FILE")]
         script: PathBuf,
+        /// Serve the web page there while the script runs; only this machine's own addresses
+        #[arg(long, value_name = "HOST:PORT|none")]
+        ui: Option<String>,
         #[command(flatten)]
         shared: Shared,
     },
@@ -107,6 +112,9 @@ enum Sub {
         /// Where to listen; only this machine's own addresses
         #[arg(long, value_name = "HOST:PORT", default_value = serve::ADDRESS)]
         listen: String,
+        /// Where to serve the web page, 127.0.0.1:4778 if not given; none: no page
+        #[arg(long, value_name = "HOST:PORT|none")]
+        ui: Option<String>,
         /// A script to run first
         #[arg(value_name = "FILE")]
         script: Option<PathBuf>,
@@ -150,6 +158,8 @@ pub struct Request {
     pub no_color: bool,
     /// The data directory or store.
     pub data: Option<Place>,
+    /// The web page.
+    pub ui: Ui,
 }
 
 /// The kinds of work.
@@ -191,18 +201,21 @@ pub fn read() -> Result<Result<Request, Stop>, clap::Error> {
 fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
     let Arguments { commands, shared, subcommand } = arguments;
     let mut all = shared;
+    let mut page = Ui::Off;
     let action = match subcommand {
         Some(_) if !commands.is_empty() => {
             return Err(Stop::Usage(
                 "-c runs SQL by itself: it can't be given with run, server, inspect or test".to_owned(),
             ));
         }
-        Some(Sub::Run { script, shared }) => {
+        Some(Sub::Run { script, ui, shared }) => {
             all.add(shared);
+            page = Ui::of(ui, Ui::Off);
             Action::Script(Some(script).filter(|script| script.as_os_str() != "-"))
         }
-        Some(Sub::Server { listen, script, shared }) => {
+        Some(Sub::Server { listen, ui, script, shared }) => {
             all.add(shared);
+            page = Ui::of(ui, Ui::Usual);
             Action::Serve { listen, script }
         }
         Some(Sub::Inspect { place, data_option }) => Action::Inspect(Place::of(place, data_option, true)?),
@@ -238,7 +251,7 @@ fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
     let data = if all.skip_lost_records { data.map(without_lost) } else { data };
     // The last value of a name counts, and the option is the more explicit form.
     all.set.extend(all.memory_limit.map(|bytes| ("memory_limit".to_owned(), bytes)));
-    Ok(Request { action, variables: all.set, quiet: all.quiet, no_color: all.no_color, data })
+    Ok(Request { action, variables: all.set, quiet: all.quiet, no_color: all.no_color, data, ui: page })
 }
 
 impl Shared {
@@ -328,6 +341,22 @@ mod tests {
         let arguments = Arguments::try_parse_from(["millstream"]).unwrap();
         assert_eq!(request(arguments, false).unwrap().action, Action::Script(None));
         assert!(matches!(parse(&["-c", "a", "run", "b"]), Err(Stop::Usage(_))));
+    }
+
+    #[test]
+    fn a_server_has_a_web_page_and_a_script_only_if_asked() {
+        let at = |address: &str| Ui::At(address.to_owned());
+        for (words, ui) in [
+            (&["server"][..], Ui::Usual),
+            (&["server", "--ui", "none"], Ui::Off),
+            (&["server", "--ui", "127.0.0.1:0", "a.sql"], at("127.0.0.1:0")),
+            (&["run", "a.sql"], Ui::Off),
+            (&["run", "--ui", "localhost:1", "a.sql"], at("localhost:1")),
+            (&["-c", "SELECT 1"], Ui::Off),
+            (&[], Ui::Off),
+        ] {
+            assert_eq!(parse(words).unwrap().ui, ui, "{words:?}");
+        }
     }
 
     #[test]

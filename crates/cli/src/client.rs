@@ -23,6 +23,7 @@ use crate::signals::Signals;
 use crate::stop::Stop;
 use crate::text::{Rows as Source, Text};
 use crate::variables::Variables;
+use crate::web::Web;
 
 /// An engine with one session, for one user.
 pub struct Client {
@@ -39,14 +40,24 @@ pub struct Client {
     pub(crate) watch: Watch,
     quiet: bool,
     has_sink: bool,
+    /// The web page, until the engine stops.
+    web: Option<Web>,
 }
 
 impl Client {
     /// Starts an engine for a script or a server, without a user to interact with.
-    pub fn new(variables: Vec<(String, String)>, quiet: bool, data: Option<Place>) -> Result<Self, Stop> {
+    pub fn new(
+        variables: Vec<(String, String)>,
+        quiet: bool,
+        data: Option<Place>,
+        web: Option<Web>,
+    ) -> Result<Self, Stop> {
         let page = Page::default();
         let output = Output::new(quiet, page.clone(), false);
-        Client::start(variables, quiet, data, page.clone(), output, Signals::new(page))
+        if let Some(web) = web.as_ref().filter(|_| !quiet) {
+            output.notice(&web.message());
+        }
+        Client::start(variables, quiet, data, (page.clone(), output, Signals::new(page)), web)
     }
 
     /// Starts an engine for the interactive shell; its sinks print on `page`.
@@ -57,16 +68,15 @@ impl Client {
         page: Page,
     ) -> Result<Self, Stop> {
         let output = Output::new(quiet, page.clone(), true);
-        Client::start(variables, quiet, data, page.clone(), output, Signals::new(page))
+        Client::start(variables, quiet, data, (page.clone(), output, Signals::new(page)), None)
     }
 
     fn start(
         variables: Vec<(String, String)>,
         quiet: bool,
         data: Option<Place>,
-        page: Page,
-        output: Output,
-        signals: std::io::Result<Signals>,
+        (page, output, signals): (Page, Output, std::io::Result<Signals>),
+        web: Option<Web>,
     ) -> Result<Self, Stop> {
         let signals =
             signals.map_err(|error| Stop::external(format_args!("signals can't be waited for: {error}")))?;
@@ -83,9 +93,16 @@ impl Client {
                 .setting(name, value)
                 .map_err(|error| Stop::Usage(format!("--set {name}={value} changes a setting: {error}")))?;
         }
+        let served = web.as_ref().and_then(Web::page);
+        if let Some(served) = served {
+            builder = builder.listener(served.listener());
+        }
         directory.iter().for_each(|data| aborts::leave_note(data));
         let engine = builder.start().map_err(|error| Stop::engine(&error))?;
         directory.iter().for_each(|data| aborts::leave_note(data));
+        if let Some(served) = served {
+            served.attach(engine.clone());
+        }
         signals.shutdown.watch_over(engine.clone());
         let client = Client {
             session: engine.session(),
@@ -96,6 +113,7 @@ impl Client {
             watch: Watch::new(page, !quiet),
             quiet,
             has_sink: false,
+            web,
         };
         client.tell_recovered();
         Ok(client)
@@ -255,6 +273,8 @@ impl Client {
     /// signal, with `stop_gracefully`, it also processes the rows that sources have received. `end` is the
     /// result so far. Ctrl-C during the stop ends the program at once.
     pub async fn stop(mut self, end: Result<(), Stop>) -> Result<(), Stop> {
+        // Statements that run for the page are cancelled.
+        self.web = None;
         let shutdown = &self.signals.shutdown;
         if end == Err(Stop::Interrupted) {
             shutdown.begin();

@@ -38,6 +38,7 @@ mod stop;
 mod target;
 mod text;
 mod variables;
+mod web;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -107,11 +108,14 @@ async fn perform(request: Request) -> Result<(), Stop> {
     })?;
     match request.action {
         Action::Commands(commands) => {
-            commands::run_texts(Client::new(request.variables, request.quiet, request.data)?, &commands).await
+            let client = Client::new(request.variables, request.quiet, request.data, None)?;
+            commands::run_texts(client, &commands).await
         }
         Action::Script(path) => {
             let script = script::read(path.as_deref())?;
-            commands::run_script(Client::new(request.variables, request.quiet, request.data)?, &script).await
+            let web = request.ui.serve().await?;
+            let client = Client::new(request.variables, request.quiet, request.data, web)?;
+            commands::run_script(client, &script).await
         }
         Action::Inspect(place) => inspect::run(&place),
         Action::Test { paths, filter, complete } => {
@@ -120,7 +124,8 @@ async fn perform(request: Request) -> Result<(), Stop> {
         Action::Serve { listen, script } => {
             let script = script.map(|path| script::read(Some(&path))).transpose()?;
             let starting = serve::bind(&listen).await?;
-            let client = Client::new(request.variables, request.quiet, request.data)?;
+            let web = request.ui.serve().await?;
+            let client = Client::new(request.variables, request.quiet, request.data, web)?;
             serve::run(client, starting, script.as_ref()).await
         }
         Action::Shell => shell::run(request.variables, request.quiet, request.data).await,

@@ -28,7 +28,9 @@ pub async fn run(client: Client, starting: Starting, script: Option<&ScriptText>
 pub async fn bind(address: &str) -> Result<Starting, Stop> {
     Starting::bind(address).await.map_err(|error| match error {
         ListenError::Address { .. } | ListenError::Open(_) => Stop::Usage(error.to_string()),
-        ListenError::Taken(_) | ListenError::Refused { .. } => Stop::external(error),
+        ListenError::Taken(_) | ListenError::Refused { .. } | ListenError::Threads(_) => {
+            Stop::external(error)
+        }
     })
 }
 

@@ -35,6 +35,7 @@ mod rows;
 mod starting;
 mod startup;
 mod text;
+mod text_rows;
 mod wire;
 
 use std::future::Future;
@@ -53,6 +54,7 @@ pub use crate::copy::{CopyReader, CopyWriter};
 use crate::interrupt::{Connections, Ending, Phase};
 use crate::newcomers::{Newcomer, Newcomers};
 pub use crate::starting::Starting;
+pub use crate::text_rows::TextRows;
 use crate::wire::Wire;
 
 /// Maximum number of connected clients.
@@ -92,6 +94,9 @@ pub enum ListenError {
         /// The system's error.
         source: io::Error,
     },
+    /// The system starts no threads.
+    #[error("the threads that serve can't be started: {0}")]
+    Threads(io::Error),
 }
 
 /// A listening server.
@@ -187,8 +192,8 @@ impl Server {
     }
 }
 
-/// Starts listening on an address of this machine.
-async fn listen(address: &str) -> Result<(TcpListener, SocketAddr), ListenError> {
+/// Starts listening on an address of this machine, `host:port`, which other machines can't reach.
+pub async fn listen(address: &str) -> Result<(TcpListener, SocketAddr), ListenError> {
     let named = |source| ListenError::Address { address: address.to_string(), source };
     let mut found = lookup_host(address).await.map_err(named)?;
     let first = found.next().ok_or_else(|| named(io::ErrorKind::AddrNotAvailable.into()))?;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use millstream_connect::{Connector, OptionDoc, connectors};
 use millstream_kafka::Kafka;
 use millstream_postgres::Postgres;
+use millstream_web::MetricDoc;
 
 /// The command that rewrites all tables.
 pub const COMMAND: &str = "cargo run -p millstream-testkit -- docs";
@@ -21,6 +22,8 @@ const CONNECTORS: &str = "docs/connectors.md";
 const SETTINGS: &str = "docs/sql/settings.md";
 /// The page about system tables.
 const SYSTEM_TABLES: &str = "docs/sql/system-tables.md";
+/// The page about watching an engine.
+const WATCHING: &str = "docs/guide/watching.md";
 
 const BEGIN: &str = "<!-- generated: ";
 const END: &str = "<!-- end -->";
@@ -36,7 +39,7 @@ pub struct Table {
     pub text: String,
 }
 
-/// Returns all tables: at most two per connector, the settings, and the system tables.
+/// Returns all tables: at most two per connector, the settings, the system tables, and the metrics.
 pub fn tables() -> Vec<Table> {
     let mut tables = Vec::new();
     let others: [Arc<dyn Connector>; 2] = [Arc::new(Kafka), Arc::new(Postgres)];
@@ -50,6 +53,7 @@ pub fn tables() -> Vec<Table> {
     }
     tables.push(Table { name: "settings".to_string(), file: SETTINGS, text: setting_table() });
     tables.push(Table { name: "system_tables".to_string(), file: SYSTEM_TABLES, text: system_table() });
+    tables.push(Table { name: "metrics".to_string(), file: WATCHING, text: metric_table() });
     tables
 }
 
@@ -147,6 +151,15 @@ fn system_table() -> String {
             let kind = column.kind.sql();
             text.push_str(&format!("| | `{} {kind}` | {} |\n", column.name, escaped(column.doc)));
         }
+    }
+    text
+}
+
+fn metric_table() -> String {
+    let mut text = String::from("| metric | type | labels | |\n| --- | --- | --- | --- |\n");
+    for MetricDoc { name, kind, labels, help } in millstream_web::metrics() {
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        text.push_str(&format!("| `{name}` | {kind} | {} | {} |\n", labels.join(", "), escaped(help)));
     }
     text
 }

@@ -24,11 +24,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["sql", "flow", "durable", "state", "connect", "delta"]),
     ("millstream", &["engine", "connect", "delta"]),
     ("server", &["engine"]),
+    ("web", &["server", "engine", "delta"]),
     ("registry", &["connect"]),
     ("kafka", &["connect", "delta", "registry"]),
     ("postgres", &["connect", "delta"]),
     ("s3", &[]),
-    ("cli", &["millstream", "engine", "connect", "server", "kafka", "postgres", "s3"]),
+    ("cli", &["millstream", "engine", "connect", "server", "web", "kafka", "postgres", "s3"]),
     (
         "testkit",
         &[
@@ -39,6 +40,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "delta",
             "cli",
             "server",
+            "web",
             "kafka",
             "postgres",
             "registry",

@@ -66,6 +66,7 @@ mod timeouts;
 mod together;
 mod transactions;
 mod unread;
+mod web;
 mod widened;
 
 use std::path::Path;
@@ -75,76 +76,80 @@ use millstream_testkit::drive;
 /// A scenario with its name.
 pub type Scenario = (&'static str, fn() -> drive::Result<()>);
 
+/// The scenarios of each module.
+const MODULES: &[&[Scenario]] = &[
+    altering::ALL,
+    bad_input::ALL,
+    batches::ALL,
+    beginning::ALL,
+    begun_apart::ALL,
+    behind::ALL,
+    catalogs::ALL,
+    plans::ALL,
+    changes::ALL,
+    clocks::ALL,
+    conformance::ALL,
+    copying::ALL,
+    checkpoints::ALL,
+    crashes::ALL,
+    dead_letters::ALL,
+    disk::ALL,
+    errors::ALL,
+    failing::ALL,
+    feeds::ALL,
+    files::ALL,
+    followed::ALL,
+    closing::ALL,
+    complexity::ALL,
+    forgotten::ALL,
+    freed::ALL,
+    hearing::ALL,
+    history::ALL,
+    in_order::ALL,
+    interval_joins::ALL,
+    into_tables::ALL,
+    kafka::ALL,
+    kafka_formats::ALL,
+    kafka_operation::ALL,
+    kafka_secured::ALL,
+    kafka_sink::ALL,
+    kafka_tables::ALL,
+    kafka_topics::ALL,
+    kept_state::ALL,
+    library::ALL,
+    memory::ALL,
+    objects::ALL,
+    pace::ALL,
+    panics::ALL,
+    partitions::ALL,
+    passing::ALL,
+    patterns::ALL,
+    postgres::ALL,
+    put_late::ALL,
+    reads_apart::ALL,
+    reads_shared::ALL,
+    receivers::ALL,
+    renamed::ALL,
+    widened::ALL,
+    replay::ALL,
+    server::ALL,
+    sessions::ALL,
+    shared::ALL,
+    starting::ALL,
+    stores::ALL,
+    subscriptions::ALL,
+    threads::ALL,
+    time_joins::ALL,
+    transactions::ALL,
+    timeouts::ALL,
+    together::ALL,
+    unread::ALL,
+    web::ALL,
+];
+
 /// Returns every scenario.
 pub fn all() -> Vec<Scenario> {
-    let mut all = Vec::new();
-    all.extend_from_slice(altering::ALL);
-    all.extend_from_slice(bad_input::ALL);
-    all.extend_from_slice(batches::ALL);
-    all.extend_from_slice(beginning::ALL);
-    all.extend_from_slice(begun_apart::ALL);
-    all.extend_from_slice(behind::ALL);
-    all.extend_from_slice(catalogs::ALL);
-    all.extend_from_slice(plans::ALL);
-    all.extend_from_slice(changes::ALL);
-    all.extend_from_slice(clocks::ALL);
-    all.extend_from_slice(conformance::ALL);
-    all.extend_from_slice(copying::ALL);
-    all.extend_from_slice(checkpoints::ALL);
-    all.extend_from_slice(crashes::ALL);
-    all.extend_from_slice(dead_letters::ALL);
-    all.extend_from_slice(disk::ALL);
-    all.extend_from_slice(errors::ALL);
-    all.extend_from_slice(failing::ALL);
-    all.extend_from_slice(feeds::ALL);
-    all.extend_from_slice(files::ALL);
-    all.extend_from_slice(followed::ALL);
-    all.extend_from_slice(closing::ALL);
-    all.extend_from_slice(complexity::ALL);
-    all.extend_from_slice(forgotten::ALL);
-    all.extend_from_slice(freed::ALL);
-    all.extend_from_slice(hearing::ALL);
-    all.extend_from_slice(history::ALL);
-    all.extend_from_slice(in_order::ALL);
-    all.extend_from_slice(interval_joins::ALL);
-    all.extend_from_slice(into_tables::ALL);
-    all.extend_from_slice(kafka::ALL);
-    all.extend_from_slice(kafka_formats::ALL);
-    all.extend_from_slice(kafka_operation::ALL);
-    all.extend_from_slice(kafka_secured::ALL);
-    all.extend_from_slice(kafka_sink::ALL);
-    all.extend_from_slice(kafka_tables::ALL);
-    all.extend_from_slice(kafka_topics::ALL);
-    all.extend_from_slice(kept_state::ALL);
-    all.extend_from_slice(library::ALL);
-    all.extend_from_slice(memory::ALL);
-    all.extend_from_slice(objects::ALL);
-    all.extend_from_slice(pace::ALL);
-    all.extend_from_slice(panics::ALL);
-    all.extend_from_slice(partitions::ALL);
-    all.extend_from_slice(passing::ALL);
-    all.extend_from_slice(patterns::ALL);
-    all.extend_from_slice(postgres::ALL);
-    all.extend_from_slice(put_late::ALL);
-    all.extend_from_slice(reads_apart::ALL);
-    all.extend_from_slice(reads_shared::ALL);
-    all.extend_from_slice(receivers::ALL);
-    all.extend_from_slice(renamed::ALL);
-    all.extend_from_slice(widened::ALL);
-    all.extend_from_slice(replay::ALL);
-    all.extend_from_slice(server::ALL);
-    all.extend_from_slice(sessions::ALL);
-    all.extend_from_slice(shared::ALL);
-    all.extend_from_slice(starting::ALL);
-    all.extend_from_slice(stores::ALL);
-    all.extend_from_slice(subscriptions::ALL);
-    all.extend_from_slice(threads::ALL);
-    all.extend_from_slice(time_joins::ALL);
-    all.extend_from_slice(transactions::ALL);
-    all.extend_from_slice(timeouts::ALL);
-    all.extend_from_slice(together::ALL);
-    all.extend_from_slice(unread::ALL);
-    all
+    MODULES.concat()
 }
 
 /// A small random generator, determined by its seed.

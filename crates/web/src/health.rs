@@ -1,0 +1,280 @@
+//! The health of an engine: a list of problems, each with the statement that explains or mends it.
+
+use serde_json::{Value, json};
+
+use crate::history::Second;
+use crate::reading::{Reading, Row, number, text};
+
+/// Seconds over which the keeping up is judged.
+pub(crate) const JUDGED_SECONDS: u64 = 10;
+
+/// The scheduling delay from which on the engine doesn't keep up, in microseconds.
+const DELAY_MAX_US: u64 = 10_000_000;
+
+/// The statement that names the operators that take longest.
+const SLOWEST: &str =
+    "SELECT query, node, operator, time_us FROM millstream.operators ORDER BY time_us DESC LIMIT 10";
+
+/// The statement that names the operators with most state.
+const LARGEST: &str =
+    "SELECT query, node, operator, state_bytes FROM millstream.operators ORDER BY state_bytes DESC LIMIT 10";
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    /// Something does not run.
+    Error,
+    /// Something is late, or fails in part.
+    Warning,
+    /// Something waits for the user.
+    Note,
+}
+
+/// A problem of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) level: Level,
+    /// The kind of the object and its name: `source "clicks"`.
+    pub(crate) object: String,
+    pub(crate) reason: String,
+    pub(crate) statement: String,
+}
+
+impl Problem {
+    pub(crate) fn json(&self) -> Value {
+        let level = match self.level {
+            Level::Error => "error",
+            Level::Warning => "warning",
+            Level::Note => "note",
+        };
+        json!({
+            "level": level,
+            "object": self.object,
+            "reason": self.reason,
+            "statement": self.statement,
+        })
+    }
+}
+
+/// Returns the problems, the worst first. `recent` has the last seconds.
+pub(crate) fn problems(reading: &Reading, recent: &[Second]) -> Vec<Problem> {
+    let mut found = Vec::new();
+    found.extend(lateness(reading, recent));
+    reading.sources.iter().for_each(|row| source(row, &mut found));
+    reading.queries.iter().for_each(|row| query(row, &mut found));
+    reading.sinks.iter().for_each(|row| sink(row, &mut found));
+    if let Some(reason) = text(&reading.memory, "reason") {
+        found.push(problem(Level::Warning, "memory_limit".into(), reason, LARGEST.into()));
+    }
+    if let Some(reason) = reading.checkpoints.last().and_then(|row| text(row, "reason")) {
+        let statement = "SELECT * FROM millstream.checkpoints ORDER BY at DESC LIMIT 5";
+        found.push(problem(Level::Error, "checkpoint".into(), reason, statement.into()));
+    }
+    found.sort_by_key(|problem| problem.level);
+    found
+}
+
+/// Returns the problem of an engine that doesn't keep up with its input.
+pub(crate) fn lateness(reading: &Reading, recent: &[Second]) -> Option<Problem> {
+    let epochs: u64 = recent.iter().map(|second| second.epochs).sum();
+    let processing_us: u64 = recent.iter().map(|second| second.processing_us).sum();
+    let delay_us = recent.iter().map(|second| second.scheduling_max_us).max().unwrap_or_default();
+    let mean_us = processing_us.checked_div(epochs)?;
+    let late = |reason: String| Some(problem(Level::Warning, "epochs".into(), &reason, SLOWEST.into()));
+    if let Some(interval) = reading.interval
+        && u128::from(mean_us) > interval.as_micros()
+    {
+        return late(format!(
+            "falling behind: an epoch takes {} ms on average, and batch_interval is {} ms",
+            mean_us / 1000,
+            interval.as_millis()
+        ));
+    }
+    if delay_us > DELAY_MAX_US {
+        return late(format!(
+            "falling behind: an epoch had to wait {} s before it began",
+            delay_us / 1_000_000
+        ));
+    }
+    None
+}
+
+fn problem(level: Level, object: String, reason: &str, statement: String) -> Problem {
+    Problem { level, object, reason: reason.into(), statement }
+}
+
+fn name(row: &Row) -> &str {
+    text(row, "name").unwrap_or_default()
+}
+
+/// Returns a name as an SQL identifier.
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Returns a text as an SQL literal.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Returns the reason of a row, or a text that says that there is none.
+fn reason(row: &Row) -> &str {
+    text(row, "reason").unwrap_or("no reason is known")
+}
+
+fn source(row: &Row, found: &mut Vec<Problem>) {
+    let object = format!("source {}", identifier(name(row)));
+    let status = text(row, "status").unwrap_or_default();
+    let look = format!("SELECT * FROM millstream.sources WHERE name = {}", literal(name(row)));
+    match status {
+        "failed" => {
+            found.push(problem(Level::Error, object.clone(), &format!("failed: {}", reason(row)), look));
+        }
+        "restarting" => {
+            let why = format!("is restarting: {}", reason(row));
+            found.push(problem(Level::Warning, object.clone(), &why, look));
+        }
+        "paused" => {
+            let resume = format!("RESUME SOURCE {}", identifier(name(row)));
+            found.push(problem(Level::Note, object.clone(), "is paused", resume));
+        }
+        _ => {}
+    }
+    if let Some(bad) = number(row, "bad_rows").filter(|bad| *bad > 0) {
+        let look = format!("SELECT * FROM bad_rows({}) LIMIT 10", literal(name(row)));
+        found.push(problem(Level::Note, object, &format!("{bad} records could not be decoded"), look));
+    }
+}
+
+fn query(row: &Row, found: &mut Vec<Problem>) {
+    let kind = text(row, "kind").unwrap_or("query");
+    let object = format!("{kind} {}", identifier(name(row)));
+    let why = format!("EXPLAIN WHY {} {}", kind.to_uppercase(), identifier(name(row)));
+    match text(row, "status").unwrap_or_default() {
+        "suspended" => {
+            found.push(problem(Level::Error, object.clone(), &format!("is suspended: {}", reason(row)), why));
+            return;
+        }
+        "behind" => found.push(problem(Level::Warning, object.clone(), &format!("is {}", behind(row)), why)),
+        "starting" => found.push(problem(Level::Note, object.clone(), "is starting", "SHOW JOBS".into())),
+        "paused" => {
+            let resume = format!("RESUME {} {}", kind.to_uppercase(), identifier(name(row)));
+            found.push(problem(Level::Note, object.clone(), "is paused", resume));
+        }
+        _ => {}
+    }
+    if let Some(errors) = number(row, "errors").filter(|errors| *errors > 0) {
+        let look = format!("SELECT * FROM millstream.errors WHERE query = {}", literal(name(row)));
+        let text = format!("fails for {errors} rows: {}", reason(row));
+        found.push(problem(Level::Warning, object, &text, look));
+    }
+}
+
+/// Returns how far a query is behind.
+fn behind(row: &Row) -> String {
+    match behind_epochs(row) {
+        Some(epochs) => format!("{epochs} epochs behind"),
+        None => "behind".into(),
+    }
+}
+
+/// Returns the number of epochs that a query is behind; `None` if its reason names an error instead.
+pub(crate) fn behind_epochs(row: &Row) -> Option<u64> {
+    if text(row, "status") != Some("behind") {
+        return Some(0);
+    }
+    text(row, "reason").and_then(|reason| reason.strip_suffix(" epochs behind")?.parse().ok())
+}
+
+fn sink(row: &Row, found: &mut Vec<Problem>) {
+    let object = format!("sink {}", identifier(name(row)));
+    let why = format!("EXPLAIN WHY SINK {}", identifier(name(row)));
+    let (level, verb) = match text(row, "status").unwrap_or_default() {
+        "failed" => (Level::Error, "failed"),
+        "suspended" => (Level::Error, "is suspended"),
+        "retrying" => (Level::Warning, "is retried"),
+        "paused" => {
+            let resume = format!("RESUME SINK {}", identifier(name(row)));
+            found.push(problem(Level::Note, object, "is paused", resume));
+            return;
+        }
+        _ => return,
+    };
+    found.push(problem(level, object, &format!("{verb}: {}", reason(row)), why));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn row(value: Value) -> Row {
+        value.as_object().unwrap().clone()
+    }
+
+    fn second(epochs: u64, processing_us: u64, scheduling_max_us: u64) -> Second {
+        Second { epochs, processing_us, scheduling_max_us, ..Second::default() }
+    }
+
+    #[test]
+    fn an_engine_without_trouble_has_no_problem() {
+        let reading = Reading {
+            sources: vec![row(json!({"name": "s", "status": "running", "bad_rows": 0}))],
+            queries: vec![row(json!({"name": "q", "kind": "stream", "status": "running", "errors": 0}))],
+            sinks: vec![row(json!({"name": "k", "status": "running"}))],
+            ..Reading::default()
+        };
+        assert_eq!(problems(&reading, &[second(9, 90, 0)]), []);
+        assert_eq!(problems(&reading, &[]), []);
+    }
+
+    #[test]
+    fn each_problem_names_its_object_and_a_statement() {
+        let reading = Reading {
+            sources: vec![row(
+                json!({"name": "a\"b", "status": "restarting", "reason": "gone", "bad_rows": 3}),
+            )],
+            queries: vec![
+                row(
+                    json!({"name": "q", "kind": "materialized view", "status": "suspended", "reason": "full"}),
+                ),
+                row(
+                    json!({"name": "r", "kind": "stream", "status": "behind", "reason": "7 epochs behind", "errors": 1}),
+                ),
+            ],
+            sinks: vec![row(json!({"name": "k", "status": "failed", "reason": "refused (attempt 3)"}))],
+            memory: row(json!({"reason": "too much"})),
+            checkpoints: vec![row(json!({"reason": "disk full"}))],
+            ..Reading::default()
+        };
+        let found: Vec<String> = problems(&reading, &[])
+            .iter()
+            .map(|problem| format!("{}: {}; {}", problem.object, problem.reason, problem.statement))
+            .collect();
+        for expected in [
+            "materialized view \"q\": is suspended: full; EXPLAIN WHY MATERIALIZED VIEW \"q\"",
+            "sink \"k\": failed: refused (attempt 3); EXPLAIN WHY SINK \"k\"",
+            "source \"a\"\"b\": is restarting: gone; SELECT * FROM millstream.sources WHERE name = 'a\"b'",
+            "source \"a\"\"b\": 3 records could not be decoded; SELECT * FROM bad_rows('a\"b') LIMIT 10",
+            "stream \"r\": is 7 epochs behind; EXPLAIN WHY STREAM \"r\"",
+        ] {
+            assert!(found.iter().any(|found| found == expected), "{expected} in {found:#?}");
+        }
+        assert_eq!(found.len(), 8);
+        assert!(found[0].starts_with("materialized view") && found[7].contains("could not be decoded"));
+    }
+
+    #[test]
+    fn an_engine_falls_behind_when_epochs_take_longer_than_the_interval() {
+        let fixed = Reading { interval: Some(Duration::from_millis(100)), ..Reading::default() };
+        assert_eq!(lateness(&fixed, &[second(10, 900_000, 0)]), None);
+        let late = lateness(&fixed, &[second(10, 1_500_000, 0)]).unwrap();
+        assert_eq!(
+            late.reason,
+            "falling behind: an epoch takes 150 ms on average, and batch_interval is 100 ms"
+        );
+        assert_eq!(lateness(&Reading::default(), &[second(10, 1_500_000, 0)]), None);
+        assert!(lateness(&Reading::default(), &[second(1, 5, 11_000_000)]).is_some());
+    }
+}

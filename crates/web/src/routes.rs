@@ -1,0 +1,212 @@
+//! The paths of the page and their answers.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{RawQuery, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use millstream_engine::Engine;
+use serde_json::{Value, json};
+
+use crate::health::{JUDGED_SECONDS, lateness, problems};
+use crate::history::Second;
+use crate::metrics::{Facts, expose};
+use crate::reading::{Reading, Row, number};
+use crate::{Shared, guard, openmetrics, process, sql};
+
+const INDEX: &str = include_str!("../assets/index.html");
+const SCRIPT: &str = include_str!("../assets/app.js");
+const STYLE: &str = include_str!("../assets/style.css");
+
+/// The answer while the engine starts.
+const STARTING: &str = "the engine is starting: it recovers from its data directory";
+
+/// The answer after the engine has ended.
+const STOPPED: &str = "the engine has stopped";
+
+/// Returns the paths, behind the rules for requests.
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", get(|| asset("text/html", INDEX)))
+        .route("/app.js", get(|| asset("text/javascript", SCRIPT)))
+        .route("/style.css", get(|| asset("text/css", STYLE)))
+        .route("/healthz", get(|| plain(StatusCode::OK, "alive")))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/api/overview", get(overview))
+        .route("/api/sql", post(run_sql))
+        .fallback(|| plain(StatusCode::NOT_FOUND, "there is no such page: / has the overview"))
+        .method_not_allowed_fallback(|| {
+            let reason = "this path takes another method: POST /api/sql, GET for the others";
+            plain(StatusCode::METHOD_NOT_ALLOWED, reason)
+        })
+        .layer(from_fn_with_state(shared.clone(), guarded))
+        .with_state(shared)
+}
+
+/// Returns the current time, in milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+async fn guarded(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let mut response = match guard::check(shared.address, request.method(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err((status, reason)) => plain(status, reason).await,
+    };
+    guard::secure(response.headers_mut());
+    response
+}
+
+async fn asset(kind: &'static str, text: &'static str) -> Response {
+    ([(CONTENT_TYPE, format!("{kind}; charset=utf-8"))], text).into_response()
+}
+
+async fn plain(status: StatusCode, text: impl Into<String>) -> Response {
+    let kind = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
+    (status, kind, format!("{}\n", text.into())).into_response()
+}
+
+fn json_answer(status: StatusCode, value: &Value) -> Response {
+    (status, [(CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+}
+
+/// The engine as a request finds it.
+enum Found<'a> {
+    Running(&'a Engine),
+    /// No engine runs; the reason.
+    Absent(&'static str),
+}
+
+impl Shared {
+    fn found(&self) -> Found<'_> {
+        match self.engine.get() {
+            None => Found::Absent(STARTING),
+            Some(engine) if engine.has_stopped() => Found::Absent(STOPPED),
+            Some(engine) => Found::Running(engine),
+        }
+    }
+
+    /// Returns the last seconds, by which the keeping up is judged.
+    fn recent(&self) -> Vec<Second> {
+        let history = self.history.lock();
+        let now = history.now();
+        history.seconds(now.saturating_sub(JUDGED_SECONDS), now)
+    }
+
+    /// Returns a reading of the running engine, or the reason why there is none.
+    async fn read(&self) -> Result<Arc<Reading>, String> {
+        match self.found() {
+            Found::Absent(reason) => Err(reason.into()),
+            Found::Running(engine) => self.readings.read(engine).await.map_err(|unread| unread.to_string()),
+        }
+    }
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    let reason = match shared.read().await {
+        Err(reason) => reason,
+        Ok(reading) => match lateness(&reading, &shared.recent()) {
+            Some(problem) => problem.reason,
+            None => return plain(StatusCode::OK, "ready").await,
+        },
+    };
+    plain(StatusCode::SERVICE_UNAVAILABLE, reason).await
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let reading = shared.read().await.ok();
+    let recent = shared.recent();
+    let facts = Facts {
+        is_ready: reading.is_some(),
+        totals: shared.history.lock().totals(),
+        recent: &recent,
+        resident_bytes: process::resident_bytes(),
+        now_ms: now_ms(),
+    };
+    ([(CONTENT_TYPE, openmetrics::CONTENT_TYPE)], expose(&facts, reading.as_deref())).into_response()
+}
+
+/// Returns a number of the query string; 0 if it isn't there.
+fn parameter(query: Option<&str>, name: &str) -> Result<u64, String> {
+    let mut pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let Some((_, value)) = pairs.find(|(key, _)| *key == name) else { return Ok(0) };
+    value.parse().map_err(|_| format!("{name} is \"{value}\", expected a whole number"))
+}
+
+async fn overview(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
+    let (since, after) = match (parameter(query.as_deref(), "since"), parameter(query.as_deref(), "after")) {
+        (Ok(since), Ok(after)) => (since, after),
+        (Err(reason), _) | (_, Err(reason)) => return plain(StatusCode::BAD_REQUEST, reason).await,
+    };
+    let read = shared.read().await;
+    let recent = shared.recent();
+    let mut answer = {
+        let history = shared.history.lock();
+        let now = history.now();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "began_ms": history.began_ms(),
+            "now_ms": now_ms(),
+            "history": history.seconds_json(since, now),
+            "samples": history.samples_json(since),
+        })
+    };
+    match read {
+        Ok(reading) => {
+            let health: Vec<Value> =
+                problems(&reading, &recent).iter().map(|problem| problem.json()).collect();
+            let is_newer = |row: &&Row| number(row, "epoch").is_some_and(|epoch| epoch > after);
+            let batches: Vec<&Row> = reading.batches.iter().filter(is_newer).collect();
+            answer["state"] = "running".into();
+            answer["health"] = health.into();
+            answer["interval_ms"] = reading.interval.map(|interval| interval.as_secs_f64() * 1e3).into();
+            answer["memory"] = Value::Object(reading.memory.clone());
+            answer["sources"] = json!(reading.sources);
+            answer["queries"] = json!(reading.queries);
+            answer["sinks"] = json!(reading.sinks);
+            answer["batches"] = json!(batches);
+            answer["statements"] = reading.statements.into();
+        }
+        Err(reason) => {
+            answer["state"] = "absent".into();
+            answer["health"] = json!([
+                { "level": "error", "object": "engine", "reason": reason, "statement": null }
+            ]);
+        }
+    }
+    json_answer(StatusCode::OK, &answer)
+}
+
+async fn run_sql(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let sent = serde_json::from_slice::<Value>(&body).ok();
+    let Some(text) = sent.as_ref().and_then(|sent| sent.get("sql")?.as_str()) else {
+        let reason = "the body is not what was expected: {\"sql\": \"SELECT 1\"}";
+        return plain(StatusCode::BAD_REQUEST, reason).await;
+    };
+    match shared.found() {
+        Found::Absent(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, reason).await,
+        Found::Running(engine) => json_answer(StatusCode::OK, &sql::run(engine, text).await),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_numbers() {
+        assert_eq!(parameter(None, "since"), Ok(0));
+        assert_eq!(parameter(Some("a=1&since=7"), "since"), Ok(7));
+        assert_eq!(
+            parameter(Some("since=<b>"), "since"),
+            Err("since is \"<b>\", expected a whole number".to_string())
+        );
+    }
+}
