@@ -66,6 +66,7 @@ mod timeouts;
 mod together;
 mod transactions;
 mod unread;
+mod watching;
 mod web;
 mod widened;
 
@@ -144,6 +145,7 @@ const MODULES: &[&[Scenario]] = &[
     timeouts::ALL,
     together::ALL,
     unread::ALL,
+    watching::ALL,
     web::ALL,
 ];
 
