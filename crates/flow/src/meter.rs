@@ -26,9 +26,9 @@ impl Meter {
     /// are.
     pub fn since(&self, before: &Meter) -> Meter {
         Meter {
-            steps: self.steps - before.steps,
-            rows_in: self.rows_in - before.rows_in,
-            rows_out: self.rows_out - before.rows_out,
+            steps: self.steps.saturating_sub(before.steps),
+            rows_in: self.rows_in.saturating_sub(before.rows_in),
+            rows_out: self.rows_out.saturating_sub(before.rows_out),
             errors: self.errors,
             time: self.time.saturating_sub(before.time),
             spilled_bytes: self.spilled_bytes,

@@ -151,6 +151,8 @@ struct Rings {
     /// The names of values in samples, by metric and labels.
     names: BTreeMap<(String, String), Arc<Series>>,
     totals: Totals,
+    /// The last epoch, as a second of its own.
+    last: Option<Second>,
 }
 
 /// The history of an engine: an hour of seconds and of samples, and totals since the start. A cheap handle, which may
@@ -173,6 +175,7 @@ impl Default for History {
             samples: VecDeque::new(),
             names: BTreeMap::new(),
             totals: Totals::default(),
+            last: None,
         };
         History {
             began: Instant::now(),
@@ -220,13 +223,14 @@ impl History {
     /// several intervals where these are longer; `interval` is the setting `batch_interval`, without `auto`.
     pub fn falls_behind(&self, interval: Option<Duration>) -> Option<String> {
         let judged = JUDGED_SECONDS_MIN.max(interval.map_or(0, |interval| 3 * interval.as_secs()));
-        behind_text(&self.seconds(self.now().saturating_sub(judged)), interval)
+        let rings = self.lock();
+        behind_text(&rings.judged(self.now(), judged), interval)
     }
 
     /// Returns the busiest operators and queries of the complete seconds from `since` on, oldest first.
     pub fn busy(&self, since: u64) -> Vec<(u64, Box<[Busy]>)> {
-        let now = self.now();
         let mut rings = self.lock();
+        let now = self.now();
         rings.begin_second(now);
         let oldest = since.max((now + 1).saturating_sub(SECONDS));
         rings.busy.iter().filter(|(number, _)| *number >= oldest).cloned().collect()
@@ -271,6 +275,14 @@ impl Rings {
         second.processing_max_us = second.processing_max_us.max(processing);
         second.scheduling_max_us = second.scheduling_max_us.max(scheduling);
         second.total_max_us = second.total_max_us.max(processing.saturating_add(scheduling));
+        self.last = Some(Second {
+            number: now,
+            epochs: 1,
+            processing_us: processing,
+            processing_max_us: processing,
+            scheduling_max_us: scheduling,
+            ..Second::default()
+        });
         let totals = &mut self.totals;
         totals.epochs += 1;
         totals.rows_in += batch.input_rows();
@@ -291,7 +303,7 @@ impl Rings {
 
     /// Moves the busy times of the current second to the ring, if that second is over.
     fn begin_second(&mut self, now: u64) {
-        if self.current.0 == now {
+        if now <= self.current.0 {
             return;
         }
         let (number, busy) = std::mem::replace(&mut self.current, (now, BusyTimes::new()));
@@ -326,6 +338,18 @@ impl Rings {
         self.samples.push_back(Sample { number: now, values });
         // Names of objects that no sample has any more.
         self.names.retain(|_, series| Arc::strong_count(series) > 1);
+    }
+
+    /// Returns the last seconds, the current one included. If no epoch completed in them, it is the last epoch, for as
+    /// long as another may take.
+    fn judged(&self, now: u64, seconds: u64) -> Vec<Second> {
+        let mut recent = self.seconds(now.saturating_sub(seconds), now);
+        recent.extend(Some(self.seconds[(now % SECONDS) as usize]).filter(|second| second.number == now));
+        if recent.iter().all(|second| second.epochs == 0) {
+            let may_take = |last: &Second| seconds + last.processing_us / 1_000_000;
+            recent.extend(self.last.filter(|last| now <= last.number + may_take(last)));
+        }
+        recent
     }
 
     fn seconds(&self, since: u64, now: u64) -> Vec<Second> {
@@ -496,5 +520,31 @@ mod tests {
             behind_text(&second(1, 5, 11_000_000), None).unwrap(),
             "epochs fall behind: one had to wait 11 s before it began"
         );
+    }
+
+    #[test]
+    fn epochs_that_take_longer_than_the_judged_seconds_are_behind_all_the_time() {
+        let history = History::default();
+        let mut rings = history.lock();
+        let fixed = Some(Duration::from_secs(1));
+        rings.add(30, &batch(1, 30_000, 0));
+        for now in 30..70 {
+            let said = behind_text(&rings.judged(now, 10), fixed);
+            assert!(said.is_some_and(|text| text.contains("one takes 30000 ms")), "{now}");
+        }
+        assert_eq!(behind_text(&rings.judged(71, 10), fixed), None);
+        // A short epoch is a good sign.
+        rings.add(72, &batch(1, 5, 0));
+        assert_eq!(behind_text(&rings.judged(72, 10), fixed), None);
+    }
+
+    #[test]
+    fn a_reader_of_an_earlier_second_does_not_end_the_current_one() {
+        let history = History::default();
+        let mut rings = history.lock();
+        rings.add_work(5, &[work("q", 0, 7)]);
+        rings.begin_second(4);
+        rings.begin_second(5);
+        assert_eq!((rings.busy.len(), rings.current.0), (0, 5));
     }
 }

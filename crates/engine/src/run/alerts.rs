@@ -14,6 +14,9 @@ use crate::settings::{ClockKind, Pace, Settings, interval_text};
 /// The time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The time between two looks from which on the loop was busy with something. An idle loop looks every 10 seconds.
+const BUSY: Duration = Duration::from_secs(15);
+
 /// The conditions that hold, and what was last seen of sources.
 #[derive(Debug, Default)]
 pub(crate) struct Alerts {
@@ -38,6 +41,8 @@ struct Seen {
 #[derive(Clone, Copy, Debug)]
 struct Now {
     rows: u64,
+    /// True if rows of it wait for an epoch.
+    waits: bool,
     watermark: Option<i64>,
 }
 
@@ -59,7 +64,9 @@ impl Alerts {
         if self.looked.is_some_and(|looked| now.duration_since(looked) < LOOK) {
             return;
         }
+        let gap = self.looked.map_or(Duration::ZERO, |looked| now.duration_since(looked));
         self.looked = Some(now);
+        self.pass_over(gap);
         let mut found = BTreeMap::new();
         if settings.clock == ClockKind::System {
             let interval = match settings.pace {
@@ -78,11 +85,21 @@ impl Alerts {
         let open: BTreeMap<Arc<str>, Now> = open
             .map(|(name, source)| {
                 let watermark = watermarks.get(name).and_then(|watched| watched.marks.at());
-                (name.clone(), Now { rows: source.rows, watermark })
+                (name.clone(), Now { rows: source.rows, waits: source.ready_rows > 0, watermark })
             })
             .collect();
         found.extend(self.stalled(now, settings.warn_stalled_after, &open));
         self.raise(found);
+    }
+
+    /// Leaves a time out in which the loop was busy: arrivals of it are handled only now.
+    fn pass_over(&mut self, gap: Duration) {
+        if gap > BUSY {
+            for seen in self.seen.values_mut() {
+                seen.rows_since += gap;
+                seen.watermark_since.0 += gap;
+            }
+        }
     }
 
     /// Returns the sources that have become silent, and those whose watermarks stand.
@@ -94,14 +111,14 @@ impl Alerts {
     ) -> BTreeMap<(&'static str, Arc<str>), String> {
         let mut found = BTreeMap::new();
         self.seen.retain(|name, _| open.contains_key(name));
-        for (name, Now { rows, watermark }) in open {
+        for (name, Now { rows, waits, watermark }) in open {
             let seen = self.seen.entry(name.clone()).or_insert(Seen {
                 rows: *rows,
                 rows_since: now,
                 watermark: *watermark,
                 watermark_since: (now, *rows),
             });
-            if seen.rows != *rows {
+            if seen.rows != *rows || *waits {
                 (seen.rows, seen.rows_since) = (*rows, now);
             }
             if seen.watermark != *watermark {
@@ -148,9 +165,9 @@ mod tests {
     const AFTER: Duration = Duration::from_secs(60);
 
     fn kinds(alerts: &mut Alerts, at: Instant, open: &[(&str, u64, Option<i64>)]) -> Vec<&'static str> {
-        let open = open
-            .iter()
-            .map(|(name, rows, watermark)| ((*name).into(), Now { rows: *rows, watermark: *watermark }));
+        let open = open.iter().map(|(name, rows, watermark)| {
+            ((*name).into(), Now { rows: *rows, waits: false, watermark: *watermark })
+        });
         let found = alerts.stalled(at, Some(AFTER), &open.collect());
         found.into_keys().map(|(kind, _)| kind).collect()
     }
@@ -180,6 +197,19 @@ mod tests {
         // Without a watermark, nothing stands.
         assert!(kinds(&mut alerts, after(70), &[("b", 1, None)]).is_empty());
         assert!(kinds(&mut alerts, after(140), &[("b", 2, None)]).is_empty());
+    }
+
+    #[test]
+    fn a_source_whose_rows_wait_is_not_silent_and_a_busy_loop_proves_nothing() {
+        let (mut alerts, begin) = (Alerts::default(), Instant::now());
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        let waiting = BTreeMap::from([("a".into(), Now { rows: 5, waits: true, watermark: None })]);
+        for second in [0, 70, 140] {
+            assert!(alerts.stalled(after(second), Some(AFTER), &waiting).is_empty());
+        }
+        alerts.pass_over(Duration::from_secs(100));
+        assert!(kinds(&mut alerts, after(240), &[("a", 5, None)]).is_empty());
+        assert_eq!(kinds(&mut alerts, after(300), &[("a", 5, None)]), ["silent"]);
     }
 
     #[test]

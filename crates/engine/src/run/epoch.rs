@@ -84,7 +84,7 @@ impl Loop {
             self.sources.pull(&self.waiters, &self.durability, &self.setup.settings, &self.clock);
         }
         let standing = Cut { positions: Vec::new(), ..cut.clone() };
-        // Work since the last epoch: of new queries, and of those that are behind.
+        // Work since the last epoch, of queries that are behind.
         self.queries.report_work(&mut self.measures.activity);
         let output_rows = self.decide_and_step(cut, changes, deltas);
         self.sources.acknowledge(&mut self.durability, &from);

@@ -47,7 +47,8 @@ pub(crate) struct Measures {
     pub(super) activity: Activity,
     /// Conditions that need attention.
     pub(super) alerts: Alerts,
-    kept: VecDeque<Arc<Batch>>,
+    /// Past epochs, each with its rows by source and table as a JSON object.
+    kept: VecDeque<(Arc<Batch>, Arc<str>)>,
     /// The time since which rows wait for an epoch.
     waiting_since: Option<Instant>,
     /// The number of merged intervals already reported.
@@ -72,8 +73,8 @@ impl Measures {
     }
 
     /// Returns the remembered epochs, oldest first.
-    pub(crate) fn kept(&self) -> impl Iterator<Item = &Batch> {
-        self.kept.iter().map(AsRef::as_ref)
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (&Batch, &str)> {
+        self.kept.iter().map(|(batch, inputs)| (batch.as_ref(), inputs.as_ref()))
     }
 }
 
@@ -100,9 +101,10 @@ impl Measures {
         if self.kept.len() == EPOCHS_MAX {
             self.kept.pop_front();
         }
-        self.kept.push_back(batch.clone());
+        let inputs: Arc<str> = inputs_json(&batch).into();
+        self.kept.push_back((batch.clone(), inputs.clone()));
         if outputs.is_read(queries, EPOCHS)
-            && let Ok(row) = epoch_rows(std::iter::once(batch.as_ref()))
+            && let Ok(row) = epoch_rows(std::iter::once((batch.as_ref(), inputs.as_ref())))
         {
             outputs.log(queries, &EPOCHS.into(), cut, &Delta::insert(row));
         }
@@ -212,7 +214,8 @@ fn log_slow(queries: &Queries, batch: &Batch, slowest: Option<&OperatorWork>) {
         return;
     };
     let running = queries.query(query);
-    let name = running.map_or(query.as_ref(), |running| shown_name(queries, running));
+    let name =
+        running.map_or(query.as_ref(), |running| shown_name(queries, running)).trim_start_matches('\0');
     let operators = running.map_or_else(Vec::new, RunningQuery::operators);
     let operator = operators.iter().find(|operator| operator.node == *node);
     let title = operator.map_or("", |operator| operator.title.trim());
@@ -222,9 +225,9 @@ fn log_slow(queries: &Queries, batch: &Batch, slowest: Option<&OperatorWork>) {
 }
 
 /// Returns epochs as rows of the system table.
-pub(super) fn epoch_rows<'a>(batches: impl Iterator<Item = &'a Batch>) -> Result<RecordBatch> {
+pub(super) fn epoch_rows<'a>(batches: impl Iterator<Item = (&'a Batch, &'a str)>) -> Result<RecordBatch> {
     let micros = |time: Duration| time.as_micros() as u64;
-    let lines = batches.map(|batch| {
+    let lines = batches.map(|(batch, inputs)| {
         vec![
             batch.epoch.0.into(),
             batch.time.into(),
@@ -234,7 +237,7 @@ pub(super) fn epoch_rows<'a>(batches: impl Iterator<Item = &'a Batch>) -> Result
             micros(batch.scheduling_delay).into(),
             (micros(batch.processing_time) + micros(batch.scheduling_delay)).into(),
             batch.merged_intervals.into(),
-            inputs_json(batch).into(),
+            inputs.into(),
         ]
     });
     super::system::batch(system::find("epochs").unwrap_or(&system::TABLES[0]), lines.collect())

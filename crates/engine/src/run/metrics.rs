@@ -246,29 +246,47 @@ fn time_of(history: &History, second: u64) -> Cell {
     Timestamp(i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1000)).into()
 }
 
-/// The names of queries and operators.
+/// The names of queries and operators, each looked up once.
 struct Operators<'a> {
     queries: &'a [RunningQuery],
-    /// The titles of the operators of each query by node, looked up once.
-    titles: BTreeMap<Arc<str>, BTreeMap<usize, String>>,
+    found: BTreeMap<Arc<str>, Named>,
+}
+
+/// The names of a query.
+struct Named {
+    shown: String,
+    /// The names of its operators by node.
+    operators: BTreeMap<usize, String>,
 }
 
 impl<'a> Operators<'a> {
     fn of(queries: &'a [RunningQuery]) -> Operators<'a> {
-        Operators { queries, titles: BTreeMap::new() }
+        Operators { queries, found: BTreeMap::new() }
     }
 
     /// Returns the cells of a query, a node and the name of its operator. A query that was dropped has no operators.
     fn cells(&mut self, name: &Arc<str>, node: Option<usize>) -> [Cell; 3] {
-        let query = self.queries.iter().find(|query| query.name == *name);
-        let shown =
-            query.map_or_else(|| sink_of(name).unwrap_or(name), |query| shown_name(self.queries, query));
-        let titles = self.titles.entry(name.clone()).or_insert_with(|| {
-            let all = query.map_or_else(Vec::new, RunningQuery::operators);
-            all.into_iter().filter(|one| !one.repeated).map(|one| (one.node, one.title)).collect()
-        });
-        let title =
-            node.and_then(|node| titles.get(&node)).map(|title| title.split(' ').next().unwrap_or(title));
-        [shown.trim_start_matches('\0').into(), node.map_or(NULL, Cell::from), title.map_or(NULL, Cell::from)]
+        if !self.found.contains_key(name) {
+            let named = self.named(name);
+            self.found.insert(name.clone(), named);
+        }
+        let named = &self.found[name];
+        let operator = node.and_then(|node| named.operators.get(&node));
+        [
+            named.shown.as_str().into(),
+            node.map_or(NULL, Cell::from),
+            operator.map_or(NULL, |name| name.as_str().into()),
+        ]
+    }
+
+    fn named(&self, name: &Arc<str>) -> Named {
+        let Some(query) = self.queries.iter().find(|query| query.name == *name) else {
+            let shown = sink_of(name).unwrap_or(name).trim_start_matches('\0').to_string();
+            return Named { shown, operators: BTreeMap::new() };
+        };
+        let shown = shown_name(self.queries, query).trim_start_matches('\0').to_string();
+        let operators = query.operators().into_iter().filter(|one| !one.repeated);
+        let first_word = |title: &str| title.split(' ').next().unwrap_or_default().to_string();
+        Named { shown, operators: operators.map(|one| (one.node, first_word(&one.title))).collect() }
     }
 }

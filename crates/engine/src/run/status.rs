@@ -186,6 +186,9 @@ impl ReadView<'_> {
             Event::ExplainReplace { object, from_now, reply } => {
                 reply.send(self.explain_replace(&object, from_now));
             }
+            // Who asked while the engine was busy may have given up.
+            Event::SystemTables { reply, .. } if reply.is_closed() => {}
+            Event::Metrics { reply } if reply.is_closed() => {}
             Event::SystemTables { tables, reply } => {
                 reply.send(tables.into_iter().map(|table| self.system_rows(table)).collect());
             }

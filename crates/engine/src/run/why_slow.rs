@@ -69,9 +69,9 @@ impl Recent {
         recent
     }
 
-    /// Returns the share of the last seconds that a time takes, in percent.
+    /// Returns the share of the last seconds that a time takes, in percent. A part of a long epoch may lie before them.
     fn percent(&self, time_us: u64) -> u64 {
-        time_us / 10_000 / self.seconds.max(1)
+        (time_us / 10_000 / self.seconds.max(1)).min(100)
     }
 
     /// Returns the query that took most time.
