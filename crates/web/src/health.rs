@@ -113,7 +113,7 @@ fn identifier(name: &str) -> String {
 }
 
 /// Returns a text as an SQL literal.
-fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 

@@ -19,28 +19,36 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod assets;
+mod completion;
 mod connections;
+mod details;
 mod guard;
 mod health;
 mod history;
+mod inputs;
 mod metrics;
 mod openmetrics;
 mod process;
 mod reading;
 mod routes;
 mod sql;
+mod sql_stream;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use millstream_engine::{Engine, Listener};
+use millstream_engine::{Engine, Listener, Names};
 pub use millstream_server::ListenError;
 use tokio::runtime::Runtime;
 use tokio::time::MissedTickBehavior;
 
+use crate::completion::Completion;
 use crate::connections::Limited;
+use crate::details::Details;
 use crate::history::{SAMPLE_SECONDS, Sample, SharedHistory};
+use crate::inputs::{RecentInputs, Watcher};
 pub use crate::metrics::{MetricDoc, metrics};
 use crate::reading::{Readings, number};
 
@@ -62,6 +70,9 @@ pub(crate) struct Shared {
     pub(crate) history: SharedHistory,
     pub(crate) engine: OnceLock<Engine>,
     pub(crate) readings: Readings,
+    pub(crate) inputs: RecentInputs,
+    pub(crate) details: Details,
+    pub(crate) completion: Completion,
 }
 
 impl Page {
@@ -88,6 +99,9 @@ impl Page {
             history: SharedHistory::new(),
             engine: OnceLock::new(),
             readings: Readings::default(),
+            inputs: RecentInputs::default(),
+            details: Details::default(),
+            completion: Completion::default(),
         });
         let router = routes::router(shared.clone());
         runtime.spawn(async move {
@@ -105,12 +119,21 @@ impl Page {
 
     /// Returns the listener by which the page learns of epochs. Add it to the builder of the engine.
     pub fn listener(&self) -> impl Listener + use<> {
-        self.shared.history.clone()
+        Watcher { history: self.shared.history.clone(), inputs: self.shared.inputs.clone() }
     }
 
     /// Sets the engine, which has started. Later calls have no effect.
     pub fn attach(&self, engine: Engine) {
         let _ = self.shared.engine.set(engine);
+    }
+
+    /// Sets the completion of the SQL page: a function of a text, a byte of it and the names of the catalog. It
+    /// returns the byte from which on words replace the text, and these words. Later calls have no effect.
+    pub fn complete_with(
+        &self,
+        complete: impl Fn(&str, usize, &Names) -> (usize, Vec<String>) + Send + Sync + 'static,
+    ) {
+        self.shared.completion.set(Box::new(complete));
     }
 }
 

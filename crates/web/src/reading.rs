@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 const FRESH: Duration = Duration::from_millis(900);
 
 /// Maximum time of a reading.
-const READING_MAX: Duration = Duration::from_secs(5);
+pub(crate) const READING_MAX: Duration = Duration::from_secs(5);
 
 /// The user of the sessions that read system tables, as `millstream.jobs` shows it.
 const USER: &str = "millstream_web";
@@ -126,7 +126,7 @@ pub(crate) fn last_success(checkpoints: &[Row]) -> Option<u64> {
     newest.and_then(|row| number(row, "at"))
 }
 
-fn session(engine: &Engine) -> Session {
+pub(crate) fn session(engine: &Engine) -> Session {
     let mut session = engine.session();
     session.connected_as(USER, "millstream");
     session
@@ -145,7 +145,7 @@ fn first(rows: Vec<Row>) -> Row {
     rows.into_iter().next().unwrap_or_default()
 }
 
-async fn rows(session: &mut Session, sql: &str) -> Result<Vec<Row>, Unread> {
+pub(crate) async fn rows(session: &mut Session, sql: &str) -> Result<Vec<Row>, Unread> {
     let Response::Rows(rows) = session.execute(sql).await? else { return Ok(Vec::new()) };
     let batches: Vec<RecordBatch> = rows.try_collect().await.map_err(Error::from)?;
     let mut all = Vec::new();

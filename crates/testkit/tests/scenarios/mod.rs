@@ -67,6 +67,7 @@ mod together;
 mod transactions;
 mod unread;
 mod web;
+mod web_pages;
 mod widened;
 
 use std::path::Path;
@@ -145,6 +146,7 @@ const MODULES: &[&[Scenario]] = &[
     together::ALL,
     unread::ALL,
     web::ALL,
+    web_pages::ALL,
 ];
 
 /// Returns every scenario.
