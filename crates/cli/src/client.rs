@@ -93,14 +93,10 @@ impl Client {
                 .setting(name, value)
                 .map_err(|error| Stop::Usage(format!("--set {name}={value} changes a setting: {error}")))?;
         }
-        let served = web.as_ref().and_then(Web::page);
-        if let Some(served) = served {
-            builder = builder.listener(served.listener());
-        }
         directory.iter().for_each(|data| aborts::leave_note(data));
         let engine = builder.start().map_err(|error| Stop::engine(&error))?;
         directory.iter().for_each(|data| aborts::leave_note(data));
-        if let Some(served) = served {
+        if let Some(served) = web.as_ref().and_then(Web::page) {
             served.attach(engine.clone());
         }
         signals.shutdown.watch_over(engine.clone());

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::SessionContext;
 use millstream_connect::Connector;
@@ -16,12 +18,14 @@ use millstream_flow::Choice;
 use millstream_sql::{Error, Planner, Result};
 use millstream_state::Files;
 use tokio::runtime::{Handle, Runtime};
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::catalog::Catalog;
 use crate::error;
 use crate::event::{Event, Reply};
 use crate::jobs::{self, Jobs};
 use crate::listener::{Listener, Listeners};
+use crate::metrics::{History, MetricValue, SAMPLE_SECONDS};
 use crate::panics;
 use crate::query_pool::QueryPool;
 use crate::recovery::{self, Recovered};
@@ -29,6 +33,10 @@ use crate::run::{self, TimeSource};
 use crate::session::Session;
 use crate::settings::{Settings, ShutdownSettings};
 use crate::statement_memory::AllStatements;
+use crate::system;
+
+/// The time after which the first sample of metrics is taken.
+const FIRST_SAMPLE: Duration = Duration::from_secs(1);
 
 /// A handle on a running engine, cheap to clone. The engine ends when the last handle and the last session
 /// are dropped.
@@ -101,6 +109,8 @@ pub(crate) struct Shared {
     pub(crate) memory: AllStatements,
     /// The threads that run statements.
     pub(crate) pool: QueryPool,
+    /// The history of epochs, which the loop writes.
+    pub(crate) history: History,
     /// True if the loop has ended on request.
     pub(crate) stopped: AtomicBool,
     /// True if sources pass over records that were lost.
@@ -165,6 +175,29 @@ impl Engine {
     /// Returns the progress of the engine.
     pub fn progress(&self) -> Progress {
         self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns the history of its epochs.
+    pub fn history(&self) -> History {
+        self.shared.history.clone()
+    }
+
+    /// Returns the values of all metrics, in the order of [`metrics`](crate::metrics).
+    pub async fn metrics(&self) -> Result<Vec<MetricValue>> {
+        self.shared.ask(|reply| Event::Metrics { reply }).await
+    }
+
+    /// Returns the rows of tables of the schema `millstream` as of one moment, in the order of `names`. Fails if there
+    /// is no such table.
+    pub async fn system_tables(&self, names: &[&str]) -> Result<Vec<RecordBatch>> {
+        let find = |name: &&str| {
+            system::find(name).ok_or_else(|| {
+                Error::invalid(format!("there is no system table \"{name}\""))
+                    .hint("SELECT table_name FROM information_schema.tables WHERE table_schema = 'millstream' lists them.")
+            })
+        };
+        let tables = names.iter().map(find).collect::<Result<Vec<_>>>()?;
+        self.shared.ask(|reply| Event::SystemTables { tables, reply }).await
     }
 
     /// Returns true if a source in use is unbounded.
@@ -433,6 +466,7 @@ impl EngineBuilder {
         let connectors = millstream_connect::connectors::builtin().into_iter().chain(self.connectors);
         let connectors = connectors.map(|connector| (connector.name(), connector)).collect();
         let (events, inbox) = std::sync::mpsc::channel();
+        let history = History::default();
         let shared = Arc::new(Shared {
             events,
             catalog: RwLock::default(),
@@ -445,6 +479,7 @@ impl EngineBuilder {
             jobs: Arc::default(),
             memory: AllStatements::default(),
             pool: QueryPool::new(runtime.handle().clone()),
+            history: history.clone(),
             stopped: AtomicBool::new(false),
             skips_lost_records: self.skips_lost_records,
             recovered: OnceLock::new(),
@@ -467,6 +502,7 @@ impl EngineBuilder {
             read_bytes: self.read_bytes,
             statement_bytes: self.statement_bytes,
             time: self.time.unwrap_or_else(|| Arc::new(run::system_time)),
+            history,
             recovers: directory.is_some(),
             runtime,
             steps,
@@ -477,7 +513,22 @@ impl EngineBuilder {
             let _ = shared.recovered.set(recovered);
         }
         configure(&shared, self.settings)?;
+        shared.handle.spawn(sample(shared.events.clone()));
         Ok(Engine { shared })
+    }
+}
+
+/// Asks the loop for a sample of all metrics every few seconds, until it ends.
+async fn sample(events: Sender<Event>) {
+    let mut ticks =
+        tokio::time::interval_at(Instant::now() + FIRST_SAMPLE, Duration::from_secs(SAMPLE_SECONDS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let (reply, answer) = Reply::new();
+        if events.send(Event::Sample { reply }).is_err() || answer.await.is_err() {
+            return;
+        }
     }
 }
 

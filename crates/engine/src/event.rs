@@ -21,11 +21,13 @@ use crate::catalog::Object;
 use crate::changes::{Following, Opened};
 use crate::content::Content;
 use crate::jobs::{self, Job};
+use crate::metrics::MetricValue;
 use crate::run::{
     Backfill, Correction, Handover, LogPlace, Parted, Published, Reservation, Since, TableWrite, Written,
 };
 use crate::settings::{Keeping, Settings};
 use crate::source_history::SourceHistory;
+use crate::system::SystemTableDoc;
 use crate::transaction::{Begun, Found};
 
 /// The sender of a reply. Sending never fails, even if the requester has gone away.
@@ -399,8 +401,9 @@ pub(crate) enum Event {
     FoundByKey { relations: Vec<Asked>, reply: Reply<Vec<(Arc<str>, String)>> },
     /// Explains how a query runs, or would run.
     Explain { what: Explaining, reply: Reply<Vec<Explained>> },
-    /// Explains what holds back the output of a query. Replies with pairs of a subject and an explanation.
-    ExplainWhy { name: String, reply: Reply<Vec<(String, String)>> },
+    /// Explains what holds back the output of a query; without a name, what makes the engine slow, late and large.
+    /// Replies with pairs of a subject and an explanation.
+    ExplainWhy { name: Option<String>, reply: Reply<Vec<(String, String)>> },
     /// Compiles a query to run once, outside the loop.
     Compile { plan: Box<LogicalPlan>, reply: Reply<Compiled> },
     /// Observes a query over its next epochs.
@@ -411,6 +414,12 @@ pub(crate) enum Event {
     PinLate { view: Arc<str>, rows: Vec<RecordBatch>, reply: Reply<PinnedLate> },
     /// Applies a correction. Replies with the number of late rows when the epoch is done.
     Correct { correction: Box<Correction>, reply: Reply<u64> },
+    /// Returns the present rows of system tables.
+    SystemTables { tables: Vec<&'static SystemTableDoc>, reply: Reply<Vec<RecordBatch>> },
+    /// Returns the values of all metrics.
+    Metrics { reply: Reply<Vec<MetricValue>> },
+    /// Adds a sample of all metrics to the history.
+    Sample { reply: Reply<()> },
     /// Returns the status of all objects.
     Status { reply: Reply<Vec<ObjectStatus>> },
     /// Changes a setting.

@@ -21,6 +21,7 @@ mod event;
 mod idempotency;
 mod jobs;
 mod listener;
+mod metrics;
 mod names;
 mod panics;
 mod parts;
@@ -53,6 +54,9 @@ pub use copy::{CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut};
 pub use engine::{Engine, EngineBuilder, Progress, Record};
 pub use error::{Error, Kind, Result};
 pub use listener::{Batch, Listener};
+pub use metrics::{
+    Busy, History, Metric, MetricDoc, MetricKind, MetricValue, Sample, Second, Series, Totals, metrics,
+};
 pub use millstream_durable::{
     InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection, StorePrefix, object_store,
 };

@@ -79,6 +79,11 @@ pub const SETTINGS: &[SettingDoc] = &[
               for the next one. auto: 100 milliseconds on an object store, else none",
     },
     SettingDoc {
+        name: "log_slow_epochs",
+        default: "10 seconds",
+        doc: "none; or an interval: an epoch that takes at least so long is logged, with its slowest operator",
+    },
+    SettingDoc {
         name: "max_batch_bytes",
         default: "64 MiB",
         doc: "bytes that one batch reads of each source, about",
@@ -181,6 +186,12 @@ pub const SETTINGS: &[SettingDoc] = &[
               behind is ended with an error",
     },
     SettingDoc {
+        name: "warn_stalled_after",
+        default: "5 minutes",
+        doc: "none; or an interval: a warning says when a source has had no rows for so long, or its watermark stands \
+              although rows arrive. Of sources without an end",
+    },
+    SettingDoc {
         name: "whole_rows_max",
         default: "1000000",
         doc: "rows of input that an operator Whole may keep",
@@ -258,6 +269,10 @@ pub struct Settings {
     pub history_retention: Option<Duration>,
     /// `journal_interval`; `None`: auto.
     pub journal_interval: Option<Duration>,
+    /// `log_slow_epochs`; `None`: none.
+    pub log_slow_epochs: Option<Duration>,
+    /// `warn_stalled_after`; `None`: none.
+    pub warn_stalled_after: Option<Duration>,
     /// `max_batch_rows`; `None`: adaptive.
     pub max_batch_rows: Option<usize>,
     /// `max_batch_bytes`
@@ -300,6 +315,8 @@ impl Default for Settings {
             history_buffer_max: 1 << 30,
             history_retention: None,
             journal_interval: None,
+            log_slow_epochs: Some(Duration::from_secs(10)),
+            warn_stalled_after: Some(Duration::from_secs(300)),
             max_batch_rows: None,
             max_batch_bytes: 64 << 20,
             max_queued_batches: 10,
@@ -349,14 +366,12 @@ impl Settings {
             "clock" => self.clock = clock(value)?,
             "event_time_ahead_max" => self.event_time_ahead_max = ahead_max(value)?,
             "history_buffer_max" => self.history_buffer_max = size(name, value)?,
-            "history_retention" => {
-                let none = value.eq_ignore_ascii_case("none");
-                self.history_retention = if none { None } else { Some(interval(name, value, "none or ")?) };
-            }
+            "history_retention" => self.history_retention = interval_or_none(name, value)?,
             "journal_interval" => {
                 let auto = value.eq_ignore_ascii_case("auto");
                 self.journal_interval = if auto { None } else { Some(interval(name, value, "auto or ")?) };
             }
+            "log_slow_epochs" => self.log_slow_epochs = interval_or_none(name, value)?,
             "max_batch_bytes" => self.max_batch_bytes = size(name, value)?,
             "max_batch_rows" => {
                 let adaptive = value.eq_ignore_ascii_case("adaptive");
@@ -381,6 +396,7 @@ impl Settings {
             "state_ttl" => self.limits.state_ttl_us = StateTtl::parse(value)?.us(),
             "stop_gracefully" => self.shutdown.gracefully = shutdown::on_or_off(name, value)?,
             "subscription_buffer_max" => self.subscription_buffer_max = size(name, value)?,
+            "warn_stalled_after" => self.warn_stalled_after = interval_or_none(name, value)?,
             "whole_rows_max" => self.limits.whole_rows_max = count(name, value)?,
             _ => return Err(Settings::unknown(name)),
         }
@@ -406,6 +422,8 @@ impl Settings {
             "event_time_ahead_max" => self.event_time_ahead_max.map_or("null".into(), interval_text),
             "history_buffer_max" => self.history_buffer_max.to_string(),
             "history_retention" => self.history_retention.map_or("none".into(), interval_text),
+            "log_slow_epochs" => self.log_slow_epochs.map_or("none".into(), interval_text),
+            "warn_stalled_after" => self.warn_stalled_after.map_or("none".into(), interval_text),
             "journal_interval" => self.journal_interval.map_or("auto".into(), interval_text),
             "max_batch_bytes" => self.max_batch_bytes.to_string(),
             "max_batch_rows" => self.max_batch_rows.map_or("adaptive".into(), |rows| rows.to_string()),
@@ -491,6 +509,10 @@ pub(crate) fn interval(name: &str, value: &str, or: &str) -> Result<Duration> {
     if (1.0..=1e15).contains(&micros) { Ok(Duration::from_micros(micros as u64)) } else { Err(wrong()) }
 }
 
+fn interval_or_none(name: &str, value: &str) -> Result<Option<Duration>> {
+    if value.eq_ignore_ascii_case("none") { Ok(None) } else { interval(name, value, "none or ").map(Some) }
+}
+
 /// Returns a duration in the syntax of SET: `1 second`.
 pub(crate) fn interval_text(interval: Duration) -> String {
     millstream_sql::length_text(i64::try_from(interval.as_micros()).unwrap_or(i64::MAX))
@@ -518,6 +540,8 @@ mod tests {
         check("memory_limit", "None", "none");
         check("query_memory_limit", "64 MB", "67108864");
         check("query_memory_limit", "AUTO", "auto");
+        check("log_slow_epochs", "1 min", "1 minute");
+        check("warn_stalled_after", "NONE", "none");
         check("checkpoint_interval", "OFF", "off");
         check("checkpoint_interval", "1 min", "1 minute");
         check("journal_interval", "50 ms", "50 milliseconds");

@@ -34,6 +34,8 @@ pub enum SystemColumnKind {
     Text,
     /// Integers.
     Number,
+    /// Numbers with a fraction.
+    Real,
     /// Points in time, in UTC.
     Time,
     /// Bytes.
@@ -46,6 +48,7 @@ impl SystemColumnKind {
         match self {
             SystemColumnKind::Text => "TEXT",
             SystemColumnKind::Number => "BIGINT",
+            SystemColumnKind::Real => "DOUBLE PRECISION",
             SystemColumnKind::Time => "TIMESTAMPTZ",
             SystemColumnKind::Bytes => "BYTEA",
         }
@@ -55,6 +58,7 @@ impl SystemColumnKind {
         match self {
             SystemColumnKind::Text => DataType::Utf8View,
             SystemColumnKind::Number => DataType::Int64,
+            SystemColumnKind::Real => DataType::Float64,
             SystemColumnKind::Bytes => DataType::BinaryView,
             SystemColumnKind::Time => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
         }
@@ -73,6 +77,10 @@ const fn text(name: &'static str, doc: &'static str) -> SystemColumnDoc {
 
 const fn number(name: &'static str, doc: &'static str) -> SystemColumnDoc {
     SystemColumnDoc { name, kind: SystemColumnKind::Number, doc }
+}
+
+const fn real(name: &'static str, doc: &'static str) -> SystemColumnDoc {
+    SystemColumnDoc { name, kind: SystemColumnKind::Real, doc }
 }
 
 const fn time(name: &'static str, doc: &'static str) -> SystemColumnDoc {
@@ -128,6 +136,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
                 "merged_intervals",
                 "intervals that were due before it and were merged into it, as max_queued_batches says",
             ),
+            text("inputs", "the rows of `input_rows` by source and table, as a JSON object"),
         ],
     },
     SystemTableDoc {
@@ -366,6 +375,53 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             text("relation", "the relation whose row it was; NULL where an operator made it"),
             text("event_time", "the row's event time in the relation"),
             text("row", "the relation's row as JSON, all columns; where an operator made it, that row"),
+        ],
+    },
+    SystemTableDoc {
+        name: "metrics",
+        doc: "a value of a metric now, as `/metrics` of the web page shows it",
+        columns: &[
+            text("name", "the name of the sample"),
+            text("labels", "its labels and their values, as a JSON object"),
+            real("value", "its value"),
+        ],
+    },
+    SystemTableDoc {
+        name: "metrics_history",
+        doc: "a value of a metric at an earlier time: every 10 seconds, for an hour, at most 512 values",
+        columns: &[
+            time("at", "the time"),
+            text("name", "the name of the sample"),
+            text("labels", "its labels and their values, as a JSON object"),
+            real("value", "its value"),
+        ],
+    },
+    SystemTableDoc {
+        name: "epoch_operators",
+        doc: "an operator in one of the last 1,000 epochs: the 64 slowest of each",
+        columns: &[
+            number("epoch", "the epoch"),
+            text("query", "the materialized view, stream or sink"),
+            number("node", "the number of the operator, as in `millstream.operators`"),
+            text("operator", "its name; NULL if the query was dropped"),
+            number(
+                "time_us",
+                "how long it took, in microseconds; of a query that is behind, in all steps since the epoch before",
+            ),
+            number("rows_in", "rows of the changes that it received"),
+            number("rows_out", "rows of the changes that it emitted"),
+        ],
+    },
+    SystemTableDoc {
+        name: "operator_history",
+        doc: "the time that a query or an operator took within a second: the 16 slowest queries and operators of each \
+              second, for an hour",
+        columns: &[
+            time("at", "the beginning of the second"),
+            text("query", "the materialized view, stream or sink"),
+            number("node", "the number of the operator, as in `millstream.operators`; NULL of a whole query"),
+            text("operator", "its name; NULL of a whole query, or if the query was dropped"),
+            number("time_us", "how long it took, in microseconds"),
         ],
     },
     SystemTableDoc {

@@ -185,6 +185,14 @@ pub(crate) struct Dag {
     pub(crate) version: u64,
     /// The newest batch time of a step.
     pub(crate) now: Timestamp,
+    reported: Reported,
+}
+
+/// The counters as of the last report of work; without any before the first.
+#[derive(Debug, Default)]
+struct Reported {
+    version: u64,
+    meters: Vec<Meter>,
 }
 
 impl Dag {
@@ -200,6 +208,28 @@ impl Dag {
             lookups,
             version: 0,
             now: Timestamp::default(),
+            reported: Reported::default(),
+        }
+    }
+
+    /// Reports work from here on, if it isn't reported yet.
+    pub(crate) fn begin_to_report(&mut self) {
+        if self.reported.meters.is_empty() {
+            self.reported = Reported { version: self.version, meters: self.meters.clone() };
+        }
+    }
+
+    /// Passes the work of each node since the last call to `each`, with the node's place.
+    pub(crate) fn report(&mut self, mut each: impl FnMut(usize, Meter)) {
+        if self.reported.version == self.version || self.reported.meters.is_empty() {
+            return;
+        }
+        self.reported.version = self.version;
+        for (place, (before, now)) in self.reported.meters.iter_mut().zip(&self.meters).enumerate() {
+            if before.steps != now.steps {
+                each(place, now.since(before));
+                *before = *now;
+            }
         }
     }
 

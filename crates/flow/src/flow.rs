@@ -15,6 +15,7 @@ use crate::dag::{Dag, Node};
 use crate::event_time::EventTime;
 use crate::failing_rows::FailingStage;
 use crate::limits::Limits;
+use crate::meter::Meter;
 use crate::operator::{Cost, State};
 use crate::provenance::Provenance;
 use crate::sharing::{PersistedArrangement, Shareable, Sharing};
@@ -122,6 +123,17 @@ impl Flow {
     /// Returns the columns of the late rows, if windows close: facts about each row, then its own columns.
     pub fn late_schema(&self) -> Option<&SchemaRef> {
         self.provenance.late_schema()
+    }
+
+    /// Reports work from here on. Later calls have no effect.
+    pub fn begin_to_report(&mut self) {
+        self.dag.begin_to_report();
+    }
+
+    /// Passes the work of each operator since the last call to `each`, with the number of its node. Operators that were
+    /// not stepped are omitted.
+    pub fn report(&mut self, each: impl FnMut(usize, Meter)) {
+        self.dag.report(each);
     }
 
     /// Returns the number of rows that arrived for closed windows, by weight; `None` if no windows close.

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use millstream_connect::{Connector, OptionDoc, connectors};
+use millstream_engine::MetricDoc;
 use millstream_kafka::Kafka;
 use millstream_postgres::Postgres;
-use millstream_web::MetricDoc;
 
 /// The command that rewrites all tables.
 pub const COMMAND: &str = "cargo run -p millstream-testkit -- docs";

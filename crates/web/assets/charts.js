@@ -42,6 +42,7 @@ export function absorb(answer) {
   history.interval = answer.interval_ms ?? null;
   history.limit = answer.memory?.limit_bytes ?? null;
   if (answer.batches?.length) {
+    for (const batch of answer.batches) batch.inputs = JSON.parse(batch.inputs ?? "{}");
     history.batches = answer.batches.concat(history.batches).slice(0, BATCHES);
     history.after = history.batches[0].epoch;
   }

@@ -2,18 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::history::Second;
 use crate::reading::{Reading, Row, number, text};
-
-/// Seconds over which the keeping up is judged.
-pub(crate) const JUDGED_SECONDS: u64 = 10;
-
-/// The scheduling delay from which on the engine doesn't keep up, in microseconds.
-const DELAY_MAX_US: u64 = 10_000_000;
-
-/// The statement that names the operators that take longest.
-const SLOWEST: &str =
-    "SELECT query, node, operator, time_us FROM millstream.operators ORDER BY time_us DESC LIMIT 10";
 
 /// The statement that names the operators with most state.
 const LARGEST: &str =
@@ -56,10 +45,12 @@ impl Problem {
     }
 }
 
-/// Returns the problems, the worst first. `recent` has the last seconds.
-pub(crate) fn problems(reading: &Reading, recent: &[Second]) -> Vec<Problem> {
+/// Returns the problems, the worst first. `lateness` says why epochs don't keep up, if they don't.
+pub(crate) fn problems(reading: &Reading, lateness: Option<String>) -> Vec<Problem> {
     let mut found = Vec::new();
-    found.extend(lateness(reading, recent));
+    if let Some(reason) = lateness {
+        found.push(problem(Level::Warning, "epochs".into(), &reason, "EXPLAIN WHY".into()));
+    }
     reading.sources.iter().for_each(|row| source(row, &mut found));
     reading.queries.iter().for_each(|row| query(row, &mut found));
     reading.sinks.iter().for_each(|row| sink(row, &mut found));
@@ -72,31 +63,6 @@ pub(crate) fn problems(reading: &Reading, recent: &[Second]) -> Vec<Problem> {
     }
     found.sort_by_key(|problem| problem.level);
     found
-}
-
-/// Returns the problem of an engine that doesn't keep up with its input.
-pub(crate) fn lateness(reading: &Reading, recent: &[Second]) -> Option<Problem> {
-    let epochs: u64 = recent.iter().map(|second| second.epochs).sum();
-    let processing_us: u64 = recent.iter().map(|second| second.processing_us).sum();
-    let delay_us = recent.iter().map(|second| second.scheduling_max_us).max().unwrap_or_default();
-    let mean_us = processing_us.checked_div(epochs)?;
-    let late = |reason: String| Some(problem(Level::Warning, "epochs".into(), &reason, SLOWEST.into()));
-    if let Some(interval) = reading.interval
-        && u128::from(mean_us) > interval.as_micros()
-    {
-        return late(format!(
-            "falling behind: an epoch takes {} ms on average, and batch_interval is {} ms",
-            mean_us / 1000,
-            interval.as_millis()
-        ));
-    }
-    if delay_us > DELAY_MAX_US {
-        return late(format!(
-            "falling behind: an epoch had to wait {} s before it began",
-            delay_us / 1_000_000
-        ));
-    }
-    None
 }
 
 fn problem(level: Level, object: String, reason: &str, statement: String) -> Problem {
@@ -179,7 +145,7 @@ fn behind(row: &Row) -> String {
 }
 
 /// Returns the number of epochs that a query is behind; `None` if its reason names an error instead.
-pub(crate) fn behind_epochs(row: &Row) -> Option<u64> {
+fn behind_epochs(row: &Row) -> Option<u64> {
     if text(row, "status") != Some("behind") {
         return Some(0);
     }
@@ -205,16 +171,10 @@ fn sink(row: &Row, found: &mut Vec<Problem>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn row(value: Value) -> Row {
         value.as_object().unwrap().clone()
-    }
-
-    fn second(epochs: u64, processing_us: u64, scheduling_max_us: u64) -> Second {
-        Second { epochs, processing_us, scheduling_max_us, ..Second::default() }
     }
 
     #[test]
@@ -225,8 +185,7 @@ mod tests {
             sinks: vec![row(json!({"name": "k", "status": "running"}))],
             ..Reading::default()
         };
-        assert_eq!(problems(&reading, &[second(9, 90, 0)]), []);
-        assert_eq!(problems(&reading, &[]), []);
+        assert_eq!(problems(&reading, None), []);
     }
 
     #[test]
@@ -248,7 +207,7 @@ mod tests {
             checkpoints: vec![row(json!({"reason": "disk full"}))],
             ..Reading::default()
         };
-        let found: Vec<String> = problems(&reading, &[])
+        let found: Vec<String> = problems(&reading, Some("they wait".into()))
             .iter()
             .map(|problem| format!("{}: {}; {}", problem.object, problem.reason, problem.statement))
             .collect();
@@ -257,24 +216,12 @@ mod tests {
             "sink \"k\": failed: refused (attempt 3); EXPLAIN WHY SINK \"k\"",
             "source \"a\"\"b\": is restarting: gone; SELECT * FROM millstream.sources WHERE name = 'a\"b'",
             "source \"a\"\"b\": 3 records could not be decoded; SELECT * FROM bad_rows('a\"b') LIMIT 10",
+            "epochs: they wait; EXPLAIN WHY",
             "stream \"r\": is 7 epochs behind; EXPLAIN WHY STREAM \"r\"",
         ] {
             assert!(found.iter().any(|found| found == expected), "{expected} in {found:#?}");
         }
-        assert_eq!(found.len(), 8);
-        assert!(found[0].starts_with("materialized view") && found[7].contains("could not be decoded"));
-    }
-
-    #[test]
-    fn an_engine_falls_behind_when_epochs_take_longer_than_the_interval() {
-        let fixed = Reading { interval: Some(Duration::from_millis(100)), ..Reading::default() };
-        assert_eq!(lateness(&fixed, &[second(10, 900_000, 0)]), None);
-        let late = lateness(&fixed, &[second(10, 1_500_000, 0)]).unwrap();
-        assert_eq!(
-            late.reason,
-            "falling behind: an epoch takes 150 ms on average, and batch_interval is 100 ms"
-        );
-        assert_eq!(lateness(&Reading::default(), &[second(10, 1_500_000, 0)]), None);
-        assert!(lateness(&Reading::default(), &[second(1, 5, 11_000_000)]).is_some());
+        assert_eq!(found.len(), 9);
+        assert!(found[0].starts_with("materialized view") && found[8].contains("could not be decoded"));
     }
 }

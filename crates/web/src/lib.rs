@@ -2,15 +2,14 @@
 //! other programs.
 //!
 //! A [`Page`] serves HTTP on the loopback interface, on threads of its own. It is bound before the engine starts, so
-//! that it can say that the engine recovers. It learns of epochs as a listener of the engine, and reads the rest from
-//! the system tables while someone asks.
+//! that it can say that the engine recovers. It reads the engine's history, and its system tables while someone asks.
 //!
 //! ```
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! use millstream_engine::Engine;
 //! use millstream_web::Page;
 //! let page = Page::bind("127.0.0.1:0").await?;
-//! let engine = Engine::builder().listener(page.listener()).start()?;
+//! let engine = Engine::start()?;
 //! page.attach(engine.clone());
 //! println!("open http://{}/", page.address());
 //! engine.stop().await?;
@@ -25,11 +24,9 @@ mod connections;
 mod details;
 mod guard;
 mod health;
-mod history;
-mod inputs;
 mod metrics;
 mod openmetrics;
-mod process;
+mod overview;
 mod reading;
 mod routes;
 mod sql;
@@ -37,20 +34,16 @@ mod sql_stream;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use millstream_engine::{Engine, Listener, Names};
+use millstream_engine::{Engine, Names};
 pub use millstream_server::ListenError;
 use tokio::runtime::Runtime;
-use tokio::time::MissedTickBehavior;
 
 use crate::completion::Completion;
 use crate::connections::Limited;
 use crate::details::Details;
-use crate::history::{SAMPLE_SECONDS, Sample, SharedHistory};
-use crate::inputs::{RecentInputs, Watcher};
-pub use crate::metrics::{MetricDoc, metrics};
-use crate::reading::{Readings, number};
+pub use crate::metrics::metrics;
+use crate::reading::Readings;
 
 /// Threads that answer requests.
 const THREADS: usize = 2;
@@ -67,10 +60,8 @@ pub struct Page {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) address: SocketAddr,
-    pub(crate) history: SharedHistory,
     pub(crate) engine: OnceLock<Engine>,
     pub(crate) readings: Readings,
-    pub(crate) inputs: RecentInputs,
     pub(crate) details: Details,
     pub(crate) completion: Completion,
 }
@@ -96,10 +87,8 @@ impl Page {
         };
         let shared = Arc::new(Shared {
             address,
-            history: SharedHistory::new(),
             engine: OnceLock::new(),
             readings: Readings::default(),
-            inputs: RecentInputs::default(),
             details: Details::default(),
             completion: Completion::default(),
         });
@@ -108,18 +97,12 @@ impl Page {
             // It never ends by itself.
             let _ = axum::serve(Limited::new(listener), router).await;
         });
-        runtime.spawn(sample(shared.clone()));
         Ok(Page { shared, runtime: Some(runtime) })
     }
 
     /// Returns the address of the listener.
     pub fn address(&self) -> SocketAddr {
         self.shared.address
-    }
-
-    /// Returns the listener by which the page learns of epochs. Add it to the builder of the engine.
-    pub fn listener(&self) -> impl Listener + use<> {
-        Watcher { history: self.shared.history.clone(), inputs: self.shared.inputs.clone() }
     }
 
     /// Sets the engine, which has started. Later calls have no effect.
@@ -142,28 +125,5 @@ impl Drop for Page {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
-    }
-}
-
-/// Takes a sample of memory every few seconds.
-async fn sample(shared: Arc<Shared>) {
-    let mut ticks = tokio::time::interval(Duration::from_secs(SAMPLE_SECONDS));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let Some(engine) = shared.engine.get() else { continue };
-        if engine.has_stopped() {
-            return;
-        }
-        let Ok((memory, checkpoint)) = reading::read_memory(engine).await else { continue };
-        let mut history = shared.history.lock();
-        let number_now = history.now();
-        history.sample(Sample {
-            number: number_now,
-            state_bytes: number(&memory, "state_bytes").unwrap_or_default(),
-            spilled_bytes: number(&memory, "spilled_bytes").unwrap_or_default(),
-            resident_bytes: process::resident_bytes(),
-            checkpoint_age_ms: checkpoint.map(|at| routes::now_ms().saturating_sub(at)),
-        });
     }
 }

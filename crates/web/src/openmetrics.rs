@@ -1,158 +1,73 @@
 //! Writes metrics in the text format of OpenMetrics 1.0.
 
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 
-/// Maximum number of series of one metric; names of objects are labels, and there may be any number of objects.
-pub(crate) const SERIES_MAX: usize = 1000;
+use millstream_engine::{Metric, MetricValue};
 
 /// The content type of the format.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The type of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MetricKind {
-    /// A total, which only grows until the next start. Its samples end with `_total`.
-    Counter,
-    /// A value of now.
-    Gauge,
-    /// Counts of values by upper bounds.
-    Histogram,
-    /// Facts in labels. Its sample ends with `_info`.
-    Info,
+/// Returns the text of values. Those of one metric follow each other.
+pub(crate) fn exposition(values: impl Iterator<Item = MetricValue>) -> String {
+    let mut text = String::new();
+    let mut last = None;
+    for MetricValue { metric, suffix, labels, value } in values {
+        if !last.is_some_and(|last| std::ptr::eq(last, metric)) {
+            head(&mut text, metric);
+        }
+        last = Some(metric);
+        text.push_str(metric.name);
+        text.push_str(suffix);
+        write_labels(&mut text, &labels);
+        let _ = writeln!(text, " {value}");
+    }
+    text.push_str("# EOF\n");
+    text
 }
 
-/// A metric.
-#[derive(Debug)]
-pub(crate) struct Metric {
-    /// The name without a suffix of samples: `millstream_source_rows`.
-    pub(crate) name: &'static str,
-    pub(crate) kind: MetricKind,
-    /// The unit at the end of the name: `seconds`, `bytes`; else empty.
-    pub(crate) unit: &'static str,
-    pub(crate) labels: &'static [&'static str],
-    pub(crate) help: &'static str,
+fn head(text: &mut String, metric: &Metric) {
+    let Metric { name, kind, unit, help, .. } = metric;
+    let _ = writeln!(text, "# TYPE {name} {}", kind.name());
+    if !unit.is_empty() {
+        let _ = writeln!(text, "# UNIT {name} {unit}");
+    }
+    let _ = write!(text, "# HELP {name} ");
+    escape(text, help);
+    text.push('\n');
 }
 
-impl MetricKind {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            MetricKind::Counter => "counter",
-            MetricKind::Gauge => "gauge",
-            MetricKind::Histogram => "histogram",
-            MetricKind::Info => "info",
-        }
+fn write_labels(text: &mut String, labels: &[(&str, String)]) {
+    let mut separator = '{';
+    for (name, value) in labels {
+        text.push(separator);
+        let _ = write!(text, "{name}=\"");
+        escape(text, value);
+        text.push('"');
+        separator = ',';
     }
-
-    /// Returns the suffix of the samples.
-    pub(crate) fn suffix(self) -> &'static str {
-        match self {
-            MetricKind::Counter => "_total",
-            MetricKind::Info => "_info",
-            MetricKind::Gauge | MetricKind::Histogram => "",
-        }
+    if separator == ',' {
+        text.push('}');
     }
 }
 
-/// A text of metrics.
-#[derive(Debug, Default)]
-pub(crate) struct Exposition {
-    text: String,
-    /// Series left out because their metric has too many.
-    left_out: usize,
-}
-
-impl Exposition {
-    /// Appends a metric with a series for each item of `series`: the values of its labels, and its value.
-    pub(crate) fn metric<'a, V: Display>(
-        &mut self,
-        metric: &Metric,
-        series: impl IntoIterator<Item = (Vec<&'a str>, V)>,
-    ) {
-        self.head(metric);
-        for (at, (values, value)) in series.into_iter().enumerate() {
-            if at >= SERIES_MAX {
-                self.left_out += 1;
-                continue;
-            }
-            self.text.push_str(metric.name);
-            self.text.push_str(metric.kind.suffix());
-            self.labels(metric.labels.iter().copied().zip(values));
-            let _ = writeln!(self.text, " {value}");
-        }
-    }
-
-    /// Appends a metric without labels. `None` appends nothing: its value is not known.
-    pub(crate) fn single(&mut self, metric: &Metric, value: Option<impl Display>) {
-        if let Some(value) = value {
-            self.metric(metric, [(Vec::new(), value)]);
-        }
-    }
-
-    /// Appends a histogram: its buckets with their upper bounds in seconds, the last without one, and the sum.
-    pub(crate) fn histogram(&mut self, metric: &Metric, bounds: &[f64], buckets: &[u64], sum: f64) {
-        self.head(metric);
-        let mut count = 0;
-        for (at, bucket) in buckets.iter().enumerate() {
-            count += bucket;
-            let bound = bounds.get(at).map_or_else(|| "+Inf".to_string(), |bound| format!("{bound:?}"));
-            let _ = writeln!(self.text, "{}_bucket{{le=\"{bound}\"}} {count}", metric.name);
-        }
-        let _ = writeln!(self.text, "{0}_count {count}\n{0}_sum {sum}", metric.name);
-    }
-
-    /// Returns the number of series left out.
-    pub(crate) fn left_out(&self) -> usize {
-        self.left_out
-    }
-
-    /// Ends the text.
-    pub(crate) fn finish(mut self) -> String {
-        self.text.push_str("# EOF\n");
-        self.text
-    }
-
-    fn head(&mut self, metric: &Metric) {
-        let Metric { name, kind, unit, help, .. } = metric;
-        let _ = writeln!(self.text, "# TYPE {name} {}", kind.name());
-        if !unit.is_empty() {
-            let _ = writeln!(self.text, "# UNIT {name} {unit}");
-        }
-        let _ = write!(self.text, "# HELP {name} ");
-        self.escaped(help);
-        self.text.push('\n');
-    }
-
-    fn labels<'a>(&mut self, labels: impl Iterator<Item = (&'a str, &'a str)>) {
-        let mut separator = '{';
-        for (name, value) in labels {
-            self.text.push(separator);
-            let _ = write!(self.text, "{name}=\"");
-            self.escaped(value);
-            self.text.push('"');
-            separator = ',';
-        }
-        if separator == ',' {
-            self.text.push('}');
-        }
-    }
-
-    fn escaped(&mut self, text: &str) {
-        for c in text.chars() {
-            match c {
-                '\\' => self.text.push_str("\\\\"),
-                '"' => self.text.push_str("\\\""),
-                '\n' => self.text.push_str("\\n"),
-                c => self.text.push(c),
-            }
+fn escape(text: &mut String, value: &str) {
+    for c in value.chars() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            c => text.push(c),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use millstream_engine::MetricKind;
+
     use super::*;
 
-    const ROWS: Metric = Metric {
+    static ROWS: Metric = Metric {
         name: "m_rows",
         kind: MetricKind::Counter,
         unit: "",
@@ -160,61 +75,48 @@ mod tests {
         help: "Rows \"read\".",
     };
 
+    static TIMES: Metric = Metric {
+        name: "m_seconds",
+        kind: MetricKind::Histogram,
+        unit: "seconds",
+        labels: &[],
+        help: "Times.",
+    };
+
+    fn value(
+        metric: &'static Metric,
+        suffix: &'static str,
+        labels: &[(&'static str, &str)],
+        value: f64,
+    ) -> MetricValue {
+        let labels = labels.iter().map(|(name, of)| (*name, of.to_string())).collect();
+        MetricValue { metric, suffix, labels, value }
+    }
+
     #[test]
-    fn labels_are_escaped() {
-        let mut text = Exposition::default();
-        text.metric(&ROWS, [(vec!["a\"b\\c\nd", "<script>"], 7)]);
+    fn labels_are_escaped_and_a_metric_has_one_head() {
+        let labels = [("source", "a\"b\\c\nd"), ("kind", "<script>")];
+        let all = [value(&ROWS, "_total", &labels, 7.0), value(&ROWS, "_total", &[("source", "b")], 8.0)];
         assert_eq!(
-            text.finish(),
+            exposition(all.into_iter()),
             "# TYPE m_rows counter\n# HELP m_rows Rows \\\"read\\\".\n\
-             m_rows_total{source=\"a\\\"b\\\\c\\nd\",kind=\"<script>\"} 7\n# EOF\n"
+             m_rows_total{source=\"a\\\"b\\\\c\\nd\",kind=\"<script>\"} 7\nm_rows_total{source=\"b\"} 8\n# EOF\n"
         );
     }
 
     #[test]
-    fn a_unit_is_named_and_an_unknown_value_left_out() {
-        let mut text = Exposition::default();
-        let bytes =
-            Metric { name: "m_bytes", kind: MetricKind::Gauge, unit: "bytes", labels: &[], help: "Bytes." };
-        text.single(&bytes, None::<u64>);
-        text.single(&bytes, Some(1.5));
+    fn a_histogram_has_a_unit_buckets_a_count_and_a_sum() {
+        let all = [
+            value(&TIMES, "_bucket", &[("le", "0.5")], 1.0),
+            value(&TIMES, "_bucket", &[("le", "+Inf")], 3.0),
+            value(&TIMES, "_count", &[], 3.0),
+            value(&TIMES, "_sum", &[], 9.25),
+        ];
         assert_eq!(
-            text.finish(),
-            "# TYPE m_bytes gauge\n# UNIT m_bytes bytes\n# HELP m_bytes Bytes.\nm_bytes 1.5\n# EOF\n"
+            exposition(all.into_iter()),
+            "# TYPE m_seconds histogram\n# UNIT m_seconds seconds\n# HELP m_seconds Times.\n\
+             m_seconds_bucket{le=\"0.5\"} 1\nm_seconds_bucket{le=\"+Inf\"} 3\nm_seconds_count 3\n\
+             m_seconds_sum 9.25\n# EOF\n"
         );
-    }
-
-    #[test]
-    fn buckets_of_a_histogram_add_up() {
-        let mut text = Exposition::default();
-        let times = Metric {
-            name: "t_seconds",
-            kind: MetricKind::Histogram,
-            unit: "seconds",
-            labels: &[],
-            help: "T.",
-        };
-        text.histogram(&times, &[0.1, 1.0], &[2, 0, 3], 4.5);
-        let lines: Vec<String> = text.finish().lines().skip(3).map(str::to_owned).collect();
-        assert_eq!(
-            lines,
-            [
-                "t_seconds_bucket{le=\"0.1\"} 2",
-                "t_seconds_bucket{le=\"1.0\"} 2",
-                "t_seconds_bucket{le=\"+Inf\"} 5",
-                "t_seconds_count 5",
-                "t_seconds_sum 4.5",
-                "# EOF"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_metric_has_a_bounded_number_of_series() {
-        let mut text = Exposition::default();
-        let names: Vec<String> = (0..SERIES_MAX + 5).map(|n| n.to_string()).collect();
-        text.metric(&ROWS, names.iter().map(|name| (vec![name.as_str(), "x"], 1)));
-        assert_eq!(text.left_out(), 5);
-        assert_eq!(text.finish().lines().count(), SERIES_MAX + 3);
     }
 }

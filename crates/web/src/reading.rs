@@ -1,33 +1,37 @@
 //! A reading of the engine's system tables, shared by all who ask within a moment.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMillisecondType};
-use futures::TryStreamExt;
-use millstream_engine::{Engine, Error, Response, Session};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use millstream_engine::{Engine, Error};
 use serde_json::{Map, Value};
-use tokio::sync::Mutex;
 
 /// The time for which a reading is shared.
 const FRESH: Duration = Duration::from_millis(900);
 
-/// Maximum time of a reading.
-pub(crate) const READING_MAX: Duration = Duration::from_secs(5);
+/// The time for which a request waits for a new reading, before it gets the last one.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The user of the sessions that read system tables, as `millstream.jobs` shows it.
-const USER: &str = "millstream_web";
+/// The time without an answer from which on the engine counts as not ready.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-const SOURCES: &str = "SELECT * FROM millstream.sources ORDER BY name";
-const QUERIES: &str = "SELECT 'materialized view' AS kind, * FROM millstream.materialized_views \
-                       UNION ALL SELECT 'stream' AS kind, * FROM millstream.streams ORDER BY name";
-const SINKS: &str = "SELECT * FROM millstream.sinks ORDER BY name";
-const MEMORY: &str = "SELECT * FROM millstream.memory";
-const CHECKPOINTS: &str = "SELECT * FROM millstream.checkpoints ORDER BY at";
-const BATCHES: &str = "SELECT * FROM millstream.epochs ORDER BY epoch DESC";
-const INTERVAL: &str = "SELECT value FROM millstream.settings WHERE name = 'batch_interval'";
+/// The system tables of a reading.
+const TABLES: [&str; 9] = [
+    "sources",
+    "materialized_views",
+    "streams",
+    "sinks",
+    "memory",
+    "checkpoints",
+    "epochs",
+    "jobs",
+    "settings",
+];
 
 /// A row of a system table: BIGINT is a number, a time is in milliseconds since 1970, the rest is text.
 pub(crate) type Row = Map<String, Value>;
@@ -42,9 +46,9 @@ pub(crate) struct Reading {
     pub(crate) memory: Row,
     /// The last checkpoints, newest last.
     pub(crate) checkpoints: Vec<Row>,
-    /// The last 1,000 epochs, newest first.
-    pub(crate) batches: Vec<Row>,
-    /// Statements that run, without those of readings.
+    /// The last 1,000 epochs, oldest first.
+    pub(crate) batches: Option<RecordBatch>,
+    /// Statements that run.
     pub(crate) statements: u64,
     /// The setting `batch_interval`; `None` if it is `auto`.
     pub(crate) interval: Option<Duration>,
@@ -53,9 +57,9 @@ pub(crate) struct Reading {
 /// The reason why there is no reading.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Unread {
-    /// The engine did not answer in time.
-    #[error("the engine has not answered for {} seconds", READING_MAX.as_secs())]
-    Busy,
+    /// The engine has not answered for some time.
+    #[error("the engine has not answered for {} seconds", .0.as_secs())]
+    Busy(Duration),
     /// The engine failed or stopped.
     #[error("{0}")]
     Failed(String),
@@ -70,66 +74,124 @@ impl From<Error> for Unread {
 /// The outcome of a reading, which all who asked for it share.
 type Outcome = Result<Arc<Reading>, Unread>;
 
-/// The last reading.
+/// A reading, perhaps an old one.
+#[derive(Clone, Debug)]
+pub(crate) struct Read {
+    pub(crate) reading: Arc<Reading>,
+    /// The time since it was made.
+    pub(crate) age: Duration,
+}
+
+/// The last readings, and the one that runs.
+#[derive(Debug, Default)]
+struct Last {
+    /// The last outcome.
+    outcome: Option<(Instant, Outcome)>,
+    /// The last reading that succeeded.
+    good: Option<(Instant, Arc<Reading>)>,
+    /// The reading that runs, and its begin.
+    running: Option<(Instant, Shared<BoxFuture<'static, Outcome>>)>,
+}
+
+/// Readings, of which one runs at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Readings {
-    last: Mutex<Option<(Instant, Outcome)>>,
+    last: Arc<Mutex<Last>>,
 }
 
 impl Readings {
-    /// Returns a reading that is at most about a second old. Many who ask at once share one.
-    pub(crate) async fn read(&self, engine: &Engine) -> Outcome {
-        let mut last = self.last.lock().await;
-        if let Some((at, reading)) = &*last
-            && at.elapsed() < FRESH
-        {
-            return reading.clone();
+    /// Returns a reading that is at most about a second old. Many who ask at once share one. While the engine is busy,
+    /// it is the last one.
+    pub(crate) async fn read(&self, engine: &Engine) -> Result<Read, Unread> {
+        let (begun, running) = {
+            let mut last = lock(&self.last);
+            if let Some((at, outcome)) = &last.outcome
+                && at.elapsed() < FRESH
+            {
+                return outcome.clone().map(|reading| Read { reading, age: at.elapsed() });
+            }
+            last.running.get_or_insert_with(|| (Instant::now(), self.begin(engine))).clone()
+        };
+        match tokio::time::timeout(PATIENCE, running).await {
+            Ok(outcome) => outcome.map(|reading| Read { reading, age: Duration::ZERO }),
+            Err(_) => {
+                let good = lock(&self.last).good.clone();
+                let (at, reading) = good.ok_or(Unread::Busy(begun.elapsed()))?;
+                Ok(Read { reading, age: at.elapsed() })
+            }
         }
-        let read = tokio::time::timeout(READING_MAX, read(engine)).await;
-        let reading = read.unwrap_or(Err(Unread::Busy)).map(Arc::new);
-        *last = Some((Instant::now(), reading.clone()));
-        reading
+    }
+
+    /// Begins a reading, which goes on if nobody waits for it any more.
+    fn begin(&self, engine: &Engine) -> Shared<BoxFuture<'static, Outcome>> {
+        let (engine, last) = (engine.clone(), self.last.clone());
+        let task = tokio::spawn(async move {
+            let outcome = read(&engine).await.map(Arc::new);
+            let mut last = lock(&last);
+            let now = Instant::now();
+            if let Ok(reading) = &outcome {
+                last.good = Some((now, reading.clone()));
+            }
+            (last.outcome, last.running) = (Some((now, outcome.clone())), None);
+            outcome
+        });
+        task.map(|done| done.unwrap_or_else(|error| Err(Unread::Failed(error.to_string())))).boxed().shared()
+    }
+
+    /// Fails if the engine has not answered for a long time.
+    pub(crate) fn check(&self) -> Result<(), Unread> {
+        match &lock(&self.last).running {
+            Some((begun, _)) if begun.elapsed() > ANSWER_MAX => Err(Unread::Busy(begun.elapsed())),
+            _ => Ok(()),
+        }
     }
 }
 
+fn lock(last: &Mutex<Last>) -> MutexGuard<'_, Last> {
+    last.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 async fn read(engine: &Engine) -> Result<Reading, Unread> {
-    let mut session = session(engine);
-    let others = format!("SELECT count(*) AS n FROM millstream.jobs WHERE \"user\" <> '{USER}'");
-    let jobs = first(rows(&mut session, &others).await?);
-    let interval = first(rows(&mut session, INTERVAL).await?);
+    let batches: [RecordBatch; TABLES.len()] = engine
+        .system_tables(&TABLES)
+        .await?
+        .try_into()
+        .map_err(|_| Unread::Failed("a system table is missing".into()))?;
+    let [sources, views, streams, sinks, memory, checkpoints, epochs, jobs, settings] = batches;
+    let mut queries = Vec::new();
+    for (batch, kind) in [(&views, "materialized view"), (&streams, "stream")] {
+        for mut row in rows_of(batch)? {
+            row.insert("kind".into(), kind.into());
+            queries.push(row);
+        }
+    }
+    queries.sort_by(|a, b| text(a, "name").cmp(&text(b, "name")));
+    let settings = rows_of(&settings)?;
+    let interval = settings.iter().find(|row| text(row, "name") == Some("batch_interval"));
     Ok(Reading {
-        sources: rows(&mut session, SOURCES).await?,
-        queries: rows(&mut session, QUERIES).await?,
-        sinks: rows(&mut session, SINKS).await?,
-        memory: first(rows(&mut session, MEMORY).await?),
-        checkpoints: rows(&mut session, CHECKPOINTS).await?,
-        batches: rows(&mut session, BATCHES).await?,
-        statements: number(&jobs, "n").unwrap_or_default(),
-        interval: interval_of(text(&interval, "value").unwrap_or_default()),
+        sources: rows_of(&sources)?,
+        queries,
+        sinks: rows_of(&sinks)?,
+        memory: rows_of(&memory)?.into_iter().next().unwrap_or_default(),
+        checkpoints: rows_of(&checkpoints)?,
+        batches: Some(epochs),
+        statements: jobs.num_rows() as u64,
+        interval: interval.and_then(|row| interval_of(text(row, "value")?)),
     })
 }
 
-/// Reads the memory and the checkpoints alone, for a sample.
-pub(crate) async fn read_memory(engine: &Engine) -> Result<(Row, Option<u64>), Unread> {
-    let read = async {
-        let mut session = session(engine);
-        let memory = first(rows(&mut session, MEMORY).await?);
-        let newest = rows(&mut session, CHECKPOINTS).await?;
-        Ok::<_, Unread>((memory, last_success(&newest)))
-    };
-    tokio::time::timeout(READING_MAX, read).await.unwrap_or(Err(Unread::Busy))
-}
-
-/// Returns the time of the newest checkpoint that succeeded, in milliseconds since 1970.
-pub(crate) fn last_success(checkpoints: &[Row]) -> Option<u64> {
-    let newest = checkpoints.iter().rev().find(|row| text(row, "reason").is_none());
-    newest.and_then(|row| number(row, "at"))
-}
-
-pub(crate) fn session(engine: &Engine) -> Session {
-    let mut session = engine.session();
-    session.connected_as(USER, "millstream");
-    session
+impl Reading {
+    /// Returns the epochs after `epoch`, newest first.
+    pub(crate) fn batches_after(&self, epoch: u64) -> Result<Vec<Row>, Unread> {
+        let Some(batches) = &self.batches else { return Ok(Vec::new()) };
+        let numbers =
+            batches.column_by_name("epoch").and_then(|column| column.as_primitive_opt::<Int64Type>());
+        let numbers = numbers.map_or(&[][..], |numbers| numbers.values());
+        let first = numbers.partition_point(|number| u64::try_from(*number).unwrap_or_default() <= epoch);
+        let mut rows = rows_of(&batches.slice(first, batches.num_rows() - first))?;
+        rows.reverse();
+        Ok(rows)
+    }
 }
 
 /// Returns a number that isn't negative.
@@ -141,21 +203,7 @@ pub(crate) fn text<'a>(row: &'a Row, column: &str) -> Option<&'a str> {
     row.get(column).and_then(Value::as_str)
 }
 
-fn first(rows: Vec<Row>) -> Row {
-    rows.into_iter().next().unwrap_or_default()
-}
-
-pub(crate) async fn rows(session: &mut Session, sql: &str) -> Result<Vec<Row>, Unread> {
-    let Response::Rows(rows) = session.execute(sql).await? else { return Ok(Vec::new()) };
-    let batches: Vec<RecordBatch> = rows.try_collect().await.map_err(Error::from)?;
-    let mut all = Vec::new();
-    for batch in &batches {
-        all.extend(rows_of(batch)?);
-    }
-    Ok(all)
-}
-
-fn rows_of(batch: &RecordBatch) -> Result<Vec<Row>, Unread> {
+pub(crate) fn rows_of(batch: &RecordBatch) -> Result<Vec<Row>, Unread> {
     let mut rows = vec![Row::new(); batch.num_rows()];
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
         let values = values(column).map_err(|error| Unread::Failed(error.to_string()))?;
@@ -237,7 +285,8 @@ mod tests {
             }
             let readings = Readings::default();
             let first = readings.read(&engine).await.unwrap();
-            (first.clone(), Arc::ptr_eq(&first, &readings.read(&engine).await.unwrap()))
+            let second = readings.read(&engine).await.unwrap();
+            (first.reading.clone(), Arc::ptr_eq(&first.reading, &second.reading))
         });
         assert!(shared);
         let names: Vec<_> =
@@ -247,7 +296,11 @@ mod tests {
         assert_eq!(reading.interval, Some(Duration::from_millis(250)));
         assert_eq!((reading.statements, reading.sources.len()), (0, 0));
         assert!(number(&reading.memory, "state_bytes").is_some_and(|bytes| bytes > 0));
-        assert!(number(&reading.batches[0], "input_rows").is_some_and(|rows| rows >= 2));
-        assert!(number(&reading.batches[0], "batch_time").is_some_and(|time| time > 1_600_000_000_000));
+        let batches = reading.batches_after(0).unwrap();
+        assert_eq!(text(&batches[0], "inputs"), Some(r#"{"<b>":2}"#));
+        let newest = number(&batches[0], "epoch").unwrap();
+        assert_eq!(reading.batches_after(newest).unwrap(), Vec::<Row>::new());
+        assert!(number(&batches[0], "input_rows").is_some_and(|rows| rows >= 2));
+        assert!(number(&batches[0], "batch_time").is_some_and(|time| time > 1_600_000_000_000));
     }
 }

@@ -1,7 +1,7 @@
 //! The paths of the page and their answers.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -11,18 +11,19 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use millstream_engine::Engine;
-use serde_json::{Value, json};
+use millstream_engine::{Engine, MetricValue};
+use serde_json::Value;
 
 use crate::details::Detail;
-use crate::health::{JUDGED_SECONDS, lateness, problems};
-use crate::history::Second;
-use crate::metrics::{Facts, expose};
-use crate::reading::{Reading, Row, number};
-use crate::{Shared, assets, guard, openmetrics, process, sql, sql_stream};
+use crate::metrics::expose;
+use crate::reading::Read;
+use crate::{Shared, assets, guard, openmetrics, overview, sql, sql_stream};
 
 /// The answer while the engine starts.
 const STARTING: &str = "the engine is starting: it recovers from its data directory";
+
+/// Maximum time for which a request waits for the values of metrics. A busy engine gives those of its epochs alone.
+const METRICS_MAX: Duration = Duration::from_secs(5);
 
 /// The answer after the engine has ended.
 const STOPPED: &str = "the engine has stopped";
@@ -33,7 +34,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/healthz", get(|| plain(StatusCode::OK, "alive")))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .route("/api/overview", get(overview))
+        .route("/api/overview", get(show_overview))
         .route("/api/graph", get(graph))
         .route("/api/batch", get(batch))
         .route("/api/partitions", get(|shared| detail(shared, Detail::Partitions)))
@@ -82,14 +83,6 @@ enum Found<'a> {
 }
 
 impl Shared {
-    /// Returns an epoch with the rows of its inputs.
-    fn with_inputs(&self, epoch: &Row) -> Value {
-        let mut epoch = epoch.clone();
-        let inputs = number(&epoch, "epoch").map_or(Value::Null, |epoch| self.inputs.json(epoch));
-        epoch.insert("inputs".into(), inputs);
-        Value::Object(epoch)
-    }
-
     fn found(&self) -> Found<'_> {
         match self.engine.get() {
             None => Found::Absent(STARTING),
@@ -98,15 +91,8 @@ impl Shared {
         }
     }
 
-    /// Returns the last seconds, by which the keeping up is judged.
-    fn recent(&self) -> Vec<Second> {
-        let history = self.history.lock();
-        let now = history.now();
-        history.seconds(now.saturating_sub(JUDGED_SECONDS), now)
-    }
-
     /// Returns a reading of the running engine, or the reason why there is none.
-    async fn read(&self) -> Result<Arc<Reading>, String> {
+    async fn read(&self) -> Result<Read, String> {
         match self.found() {
             Found::Absent(reason) => Err(reason.into()),
             Found::Running(engine) => self.readings.read(engine).await.map_err(|unread| unread.to_string()),
@@ -114,28 +100,43 @@ impl Shared {
     }
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    let reason = match shared.read().await {
-        Err(reason) => reason,
-        Ok(reading) => match lateness(&reading, &shared.recent()) {
-            Some(problem) => problem.reason,
-            None => return plain(StatusCode::OK, "ready").await,
-        },
+/// Returns the reason why the engine is not ready, if there is one.
+async fn unready(shared: &Shared) -> Option<String> {
+    let engine = match shared.found() {
+        Found::Absent(reason) => return Some(reason.into()),
+        Found::Running(engine) => engine,
     };
-    plain(StatusCode::SERVICE_UNAVAILABLE, reason).await
+    let read = match shared.readings.read(engine).await {
+        Ok(read) => read,
+        Err(unread) => return Some(unread.to_string()),
+    };
+    if let Err(unread) = shared.readings.check() {
+        return Some(unread.to_string());
+    }
+    engine.history().falls_behind(read.reading.interval)
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    match unready(&shared).await {
+        None => plain(StatusCode::OK, "ready").await,
+        Some(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, reason).await,
+    }
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let reading = shared.read().await.ok();
-    let recent = shared.recent();
-    let facts = Facts {
-        is_ready: reading.is_some(),
-        totals: shared.history.lock().totals(),
-        recent: &recent,
-        resident_bytes: process::resident_bytes(),
-        now_ms: now_ms(),
+    let (is_ready, values) = match shared.found() {
+        Found::Absent(_) => (false, Vec::new()),
+        Found::Running(engine) => values(engine, &shared).await,
     };
-    ([(CONTENT_TYPE, openmetrics::CONTENT_TYPE)], expose(&facts, reading.as_deref())).into_response()
+    ([(CONTENT_TYPE, openmetrics::CONTENT_TYPE)], expose(is_ready, values)).into_response()
+}
+
+async fn values(engine: &Engine, shared: &Shared) -> (bool, Vec<MetricValue>) {
+    match tokio::time::timeout(METRICS_MAX, engine.metrics()).await {
+        Ok(Ok(values)) => (true, values),
+        Ok(Err(_)) => (false, engine.history().metrics()),
+        Err(_) => (shared.readings.check().is_ok(), engine.history().metrics()),
+    }
 }
 
 /// Returns a number of the query string; 0 if it isn't there.
@@ -145,47 +146,20 @@ fn parameter(query: Option<&str>, name: &str) -> Result<u64, String> {
     value.parse().map_err(|_| format!("{name} is \"{value}\", expected a whole number"))
 }
 
-async fn overview(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
+async fn show_overview(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
     let (since, after) = match (parameter(query.as_deref(), "since"), parameter(query.as_deref(), "after")) {
         (Ok(since), Ok(after)) => (since, after),
         (Err(reason), _) | (_, Err(reason)) => return plain(StatusCode::BAD_REQUEST, reason).await,
     };
     let read = shared.read().await;
-    let recent = shared.recent();
-    let mut answer = {
-        let history = shared.history.lock();
-        let now = history.now();
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "began_ms": history.began_ms(),
-            "now_ms": now_ms(),
-            "history": history.seconds_json(since, now),
-            "samples": history.samples_json(since),
-        })
-    };
+    let history = shared.engine.get().map(Engine::history).unwrap_or_default();
+    let mut answer = overview::history(&history, since, now_ms());
     match read {
-        Ok(reading) => {
-            let health: Vec<Value> =
-                problems(&reading, &recent).iter().map(|problem| problem.json()).collect();
-            let is_newer = |row: &&Row| number(row, "epoch").is_some_and(|epoch| epoch > after);
-            let batches: Vec<Value> =
-                reading.batches.iter().filter(is_newer).map(|row| shared.with_inputs(row)).collect();
-            answer["state"] = "running".into();
-            answer["health"] = health.into();
-            answer["interval_ms"] = reading.interval.map(|interval| interval.as_secs_f64() * 1e3).into();
-            answer["memory"] = Value::Object(reading.memory.clone());
-            answer["sources"] = json!(reading.sources);
-            answer["queries"] = json!(reading.queries);
-            answer["sinks"] = json!(reading.sinks);
-            answer["batches"] = json!(batches);
-            answer["statements"] = reading.statements.into();
+        Ok(read) => {
+            let lateness = history.falls_behind(read.reading.interval);
+            overview::add_reading(&mut answer, &read, lateness, after);
         }
-        Err(reason) => {
-            answer["state"] = "absent".into();
-            answer["health"] = json!([
-                { "level": "error", "object": "engine", "reason": reason, "statement": null }
-            ]);
-        }
+        Err(reason) => overview::add_absence(&mut answer, &reason),
     }
     json_answer(answer.to_string())
 }

@@ -25,6 +25,7 @@ use super::waiters::Waiters;
 use super::watermarks::marks::Seen;
 use crate::Record;
 use crate::event::Reply;
+use crate::listener::Batch;
 use crate::run::QuerySteps;
 use crate::run::history::keep_histories;
 use crate::run::queries::Queries;
@@ -85,7 +86,15 @@ impl Loop {
         let standing = Cut { positions: Vec::new(), ..cut.clone() };
         let output_rows = self.decide_and_step(cut, changes, deltas);
         self.sources.acknowledge(&mut self.durability, &from);
-        self.measures.batch_completed(&mut self.outputs, &self.queries, &standing, batch, begun, output_rows);
+        self.queries.report_work(&mut self.measures.activity);
+        self.measures.batch_completed(
+            &mut self.outputs,
+            &self.queries,
+            &self.setup.settings,
+            &standing,
+            Batch { processing_time: begun.elapsed(), ..batch },
+            output_rows,
+        );
         if !replies.is_empty() {
             self.durability.when_durable(move |done| {
                 replies.into_iter().for_each(|(reply, count)| reply.send(done.clone().map(|()| count)));

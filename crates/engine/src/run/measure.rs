@@ -9,11 +9,17 @@ use millstream_connect::{Arrival, More};
 use millstream_delta::{Cut, Delta};
 use millstream_sql::{Kind, Result};
 
+use super::activity::Activity;
+use super::alerts::Alerts;
 use super::backpressure::HeldBack;
 use super::deltas::Deltas;
+use super::query::RunningQuery;
+use super::query_names::shown_name;
 use super::sources::Sources;
+use super::watermarks::Watermarks;
 use crate::engine::{Progress, Recorder};
 use crate::listener::{Batch, Happening, Listeners};
+use crate::metrics::{History, OperatorWork};
 use crate::run::clock::Clock;
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
@@ -35,6 +41,12 @@ pub(crate) struct Measures {
     pub(super) recorder: Option<Recorder>,
     /// The progress as sessions last saw it.
     pub(super) progress: Progress,
+    /// The history of epochs, which readers outside of the loop share.
+    pub(super) history: History,
+    /// The work of operators.
+    pub(super) activity: Activity,
+    /// Conditions that need attention.
+    pub(super) alerts: Alerts,
     kept: VecDeque<Arc<Batch>>,
     /// The time since which rows wait for an epoch.
     waiting_since: Option<Instant>,
@@ -45,8 +57,8 @@ pub(crate) struct Measures {
 }
 
 impl Measures {
-    pub(crate) fn new(listeners: Listeners, recorder: Option<Recorder>) -> Measures {
-        Measures { listeners, recorder, ..Measures::default() }
+    pub(crate) fn new(listeners: Listeners, recorder: Option<Recorder>, history: History) -> Measures {
+        Measures { listeners, recorder, history, ..Measures::default() }
     }
 
     /// Notes that rows have been waiting since `at`.
@@ -71,13 +83,18 @@ impl Measures {
         &mut self,
         outputs: &mut Outputs,
         queries: &Queries,
+        settings: &Settings,
         cut: &Cut,
         mut batch: Batch,
-        begun: Instant,
         output_rows: u64,
     ) {
         batch.output_rows = output_rows + std::mem::take(&mut self.apart);
-        batch.processing_time = begun.elapsed();
+        let work = self.activity.end_epoch(cut.epoch);
+        self.history.add(&batch, work);
+        if settings.log_slow_epochs.is_some_and(|slow| batch.processing_time >= slow) {
+            log_slow(queries, &batch, work.first());
+        }
+        self.activity.clear();
         let batch = Arc::new(batch);
         self.listeners.tell(&Happening::Completed(batch.clone()));
         if self.kept.len() == EPOCHS_MAX {
@@ -137,6 +154,11 @@ impl Measures {
 }
 
 impl Measures {
+    /// Looks for conditions that need attention.
+    pub(super) fn look(&mut self, settings: &Settings, sources: &Sources, watermarks: &Watermarks) {
+        self.alerts.look(Instant::now(), settings, sources, watermarks, &self.history);
+    }
+
     /// Notifies listeners of a batch that must wait before it can run.
     pub(super) fn batch_is_due(&mut self, time: millstream_delta::Timestamp) {
         self.listeners.tell(&Happening::Submitted(time));
@@ -181,6 +203,24 @@ impl Measures {
     }
 }
 
+/// Logs an epoch that took long, with the operator that took most of it.
+fn log_slow(queries: &Queries, batch: &Batch, slowest: Option<&OperatorWork>) {
+    let (epoch, took_ms, rows) =
+        (batch.epoch.0, batch.processing_time.as_millis() as u64, batch.input_rows());
+    let Some(OperatorWork { query, node, time_us, .. }) = slowest else {
+        tracing::warn!(epoch, took_ms, rows, "slow epoch, in which no operator ran");
+        return;
+    };
+    let running = queries.query(query);
+    let name = running.map_or(query.as_ref(), |running| shown_name(queries, running));
+    let operators = running.map_or_else(Vec::new, RunningQuery::operators);
+    let operator = operators.iter().find(|operator| operator.node == *node);
+    let title = operator.map_or("", |operator| operator.title.trim());
+    let cost = operator.and_then(|operator| operator.cost).map_or("", millstream_flow::Cost::name);
+    let operator_ms = time_us / 1000;
+    tracing::warn!(epoch, took_ms, rows, query = name, operator = title, operator_ms, cost, "slow epoch");
+}
+
 /// Returns epochs as rows of the system table.
 pub(super) fn epoch_rows<'a>(batches: impl Iterator<Item = &'a Batch>) -> Result<RecordBatch> {
     let micros = |time: Duration| time.as_micros() as u64;
@@ -194,7 +234,14 @@ pub(super) fn epoch_rows<'a>(batches: impl Iterator<Item = &'a Batch>) -> Result
             micros(batch.scheduling_delay).into(),
             (micros(batch.processing_time) + micros(batch.scheduling_delay)).into(),
             batch.merged_intervals.into(),
+            inputs_json(batch).into(),
         ]
     });
     super::system::batch(system::find("epochs").unwrap_or(&system::TABLES[0]), lines.collect())
+}
+
+/// Returns the rows taken in by source and table, as a JSON object.
+fn inputs_json(batch: &Batch) -> String {
+    let inputs = batch.inputs.iter().map(|(name, rows)| (name.to_string(), (*rows).into()));
+    serde_json::Value::Object(inputs.collect()).to_string()
 }

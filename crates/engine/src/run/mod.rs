@@ -21,8 +21,10 @@ mod dead_letters;
 mod lagging;
 mod pending_reads;
 
+mod activity;
 mod add_column;
 mod admission;
+mod alerts;
 mod answers;
 mod catalog_changes;
 mod crash_notes;
@@ -47,6 +49,7 @@ mod late_rows;
 mod log;
 mod measure;
 mod memory;
+mod metrics;
 mod missed;
 mod modify;
 mod monotonic_clock;
@@ -101,6 +104,7 @@ mod upserts;
 mod waiters;
 mod watermarks;
 mod why;
+mod why_slow;
 mod window;
 
 #[cfg(test)]
@@ -122,6 +126,7 @@ use tokio::runtime::Runtime;
 use crate::engine::{Recorder, Shared};
 use crate::event::Event;
 use crate::listener::Listeners;
+use crate::metrics::History;
 use crate::settings::{ClockKind, Settings};
 pub(crate) use backfill::{
     Backfill, EPOCHS_MAX as BACKFILL_EPOCHS_MAX, Handover, REST_ROWS_MAX, ROUNDS_MAX, Since,
@@ -198,6 +203,7 @@ pub(crate) struct Parts {
     pub(crate) spill: Arc<dyn Place>,
     /// `memory_limit` until it is set: a replay of the journal must not take more either.
     pub(crate) memory_limit: Option<usize>,
+    pub(crate) history: History,
     /// The source of the system time.
     pub(crate) time: TimeSource,
     /// True if it begins with the replay of a journal.
@@ -267,7 +273,7 @@ fn begin(
         },
         tasks: Tasks::new(parts.runtime.handle().clone(), events),
         clock: Clock::start(MonotonicClock::new(parts.time)),
-        measures: Measures::new(parts.listeners, parts.recorder),
+        measures: Measures::new(parts.listeners, parts.recorder, parts.history),
         memory: Memory::new(parts.spill),
         tables: BaseTables::default(),
         sources: Sources::default(),
@@ -330,6 +336,9 @@ impl Loop {
             | Event::FoundByKey { .. }
             | Event::Explain { .. }
             | Event::ExplainWhy { .. }
+            | Event::SystemTables { .. }
+            | Event::Metrics { .. }
+            | Event::Sample { .. }
             | Event::Status { .. }
             | Event::Settings { .. }
             | Event::Paused { .. }) => self.read_view().answer(reading),
@@ -483,6 +492,7 @@ impl Loop {
         self.delivery().deliver_subscriptions();
         self.outputs.transactions.expire(&self.outputs.logs, &self.setup.settings, self.clock.epoch);
         self.outputs.trim_logs(&self.queries);
+        self.measures.look(&self.setup.settings, &self.sources, &self.watermarks);
         self.measures.progress = self.read_view().progress();
         self.setup.publish_progress(&self.measures.progress);
         self.answer_waiters();

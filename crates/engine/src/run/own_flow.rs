@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use millstream_delta::{Cut, Delta, Timestamp};
 use millstream_flow::{
-    Arrangement, Change, Cost, EventTime, Explained, Flow, Shareable, StateCopy, Succession, Wanted,
+    Arrangement, Change, Cost, EventTime, Explained, Flow, Meter, Shareable, StateCopy, Succession, Wanted,
 };
 use millstream_sql::{Error, Kind, Result};
 
@@ -160,6 +160,16 @@ impl OwnFlow {
         let (change, panic) = step(flow, cut, inputs, read);
         self.panic = panic;
         change
+    }
+
+    /// Reports the work of its operators from here on, unless it is lent.
+    pub(crate) fn begin_to_report(&mut self) {
+        self.flow.iter_mut().for_each(Flow::begin_to_report);
+    }
+
+    /// Passes the work of each operator since the last call to `each`, unless it is lent.
+    pub(crate) fn report(&mut self, mut each: impl FnMut(usize, Meter)) {
+        self.flow.iter_mut().for_each(|flow| flow.report(&mut each));
     }
 
     /// Takes the trace of the panic, or of the broken invariant, that ended the last step. The operators are unusable

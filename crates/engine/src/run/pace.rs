@@ -391,6 +391,7 @@ mod tests {
 
     use super::*;
     use crate::listener::Listeners;
+    use crate::metrics::History;
 
     const SECOND: i64 = 1_000_000;
 
@@ -414,7 +415,7 @@ mod tests {
     }
 
     fn tick(clock: &mut Clock, settings: &Settings) -> Vec<i64> {
-        let mut measures = Measures::new(Listeners::default(), None);
+        let mut measures = Measures::new(Listeners::default(), None, History::default());
         clock.advance_system(settings, Duration::from_secs(1), &mut measures);
         clock.due.iter().map(|due| due.0 / SECOND).collect()
     }

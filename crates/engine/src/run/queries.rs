@@ -8,6 +8,7 @@ use std::time::Duration;
 use millstream_delta::Epoch;
 use millstream_flow::Arrangement;
 
+use super::activity::Activity;
 use super::dead_letters::late_for;
 use super::lagging::Lag;
 use super::query::RunningQuery;
@@ -85,6 +86,19 @@ impl QueryGraph {
     /// Begins an epoch, which waits for long steps anew.
     pub(super) fn begin_epoch(&mut self) {
         self.patience = WAIT;
+        self.queries.all.iter_mut().for_each(|query| query.flow.begin_to_report());
+    }
+
+    /// Counts the work of operators since the last call.
+    pub(super) fn report_work(&mut self, activity: &mut Activity) {
+        for query in &mut self.queries.all {
+            let name = &query.name;
+            query.flow.report(|node, meter| {
+                activity.count(name, node, meter.time, (meter.rows_in, meter.rows_out));
+            });
+        }
+        let all = &self.queries.all;
+        activity.forget_dropped(all.len(), |name| all.iter().any(|query| *query.name == *name));
     }
 }
 

@@ -102,7 +102,7 @@ impl ReadView<'_> {
             sources_following: used.iter().filter(|source| !source.bounded).count(),
             share: open.filter_map(|source| source.share()).reduce(f64::min),
             problems: self.outputs.problems(self.queries, self.sources, self.durability),
-            warnings: self.memory.trouble().into_iter().collect(),
+            warnings: self.memory.trouble().into_iter().chain(self.measures.alerts.texts()).collect(),
         }
     }
 
@@ -186,6 +186,11 @@ impl ReadView<'_> {
             Event::ExplainReplace { object, from_now, reply } => {
                 reply.send(self.explain_replace(&object, from_now));
             }
+            Event::SystemTables { tables, reply } => {
+                reply.send(tables.into_iter().map(|table| self.system_rows(table)).collect());
+            }
+            Event::Metrics { reply } => reply.send(self.metrics()),
+            Event::Sample { reply } => reply.send(self.sample()),
             Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
             Event::LookUp { table, keys, reply } => {
                 reply.send(look_up(
@@ -216,7 +221,10 @@ impl ReadView<'_> {
                     what,
                 ));
             }
-            Event::ExplainWhy { name, reply } => reply.send(self.explain_why(&name)),
+            Event::ExplainWhy { name, reply } => reply.send(match name {
+                Some(name) => self.explain_why(&name),
+                None => Ok(self.explain_engine()),
+            }),
             Event::Status { reply } => {
                 reply.send(Ok(self.statuses().0.into_iter().map(|(_, status)| status).collect()));
             }

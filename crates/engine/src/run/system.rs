@@ -3,7 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray};
+use arrow::array::{
+    ArrayRef, Float64Array, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray,
+};
 use millstream_connect::Limit;
 use millstream_delta::Timestamp;
 use millstream_flow::Explained;
@@ -28,6 +30,7 @@ use crate::system::{ERRORS, SystemColumnKind, SystemTableDoc, UTC};
 pub(super) enum Cell {
     Text(Option<String>),
     Number(Option<i64>),
+    Real(f64),
 }
 
 impl From<&str> for Cell {
@@ -45,6 +48,12 @@ impl From<String> for Cell {
 impl From<i64> for Cell {
     fn from(number: i64) -> Cell {
         Cell::Number(Some(number))
+    }
+}
+
+impl From<f64> for Cell {
+    fn from(number: f64) -> Cell {
+        Cell::Real(number)
     }
 }
 
@@ -89,6 +98,10 @@ impl ReadView<'_> {
             "source_partitions" => self.sources.partition_lines(self.watermarks),
             "tables" => self.statuses().table_lines(),
             "operators" => operator_lines(self.queries, self.tables, self.sources, &self.setup.catalog),
+            "metrics" => self.metric_lines()?,
+            "metrics_history" => self.metric_history_lines(),
+            "epoch_operators" => self.epoch_operator_lines(),
+            "operator_history" => self.operator_history_lines(),
             "settings" => setting_lines(&self.setup.settings)?,
             "sources" => self.sources.source_lines(
                 &self.setup.catalog,
@@ -225,19 +238,24 @@ fn inputs_of(all: &[Explained], place: usize) -> String {
 pub(super) fn batch(table: &SystemTableDoc, lines: Lines) -> Result<RecordBatch> {
     let number = |cell: &Cell| match cell {
         Cell::Number(number) => *number,
-        Cell::Text(_) => None,
+        Cell::Text(_) | Cell::Real(_) => None,
+    };
+    let real = |cell: &Cell| match cell {
+        Cell::Real(number) => Some(*number),
+        Cell::Text(_) | Cell::Number(_) => None,
     };
     let column = |place: usize| -> ArrayRef {
         let cells = lines.iter().map(|line| &line[place]);
         match table.columns[place].kind {
             SystemColumnKind::Number => Arc::new(Int64Array::from_iter(cells.map(number))),
+            SystemColumnKind::Real => Arc::new(Float64Array::from_iter(cells.map(real))),
             SystemColumnKind::Time => {
                 Arc::new(TimestampNanosecondArray::from_iter(cells.map(number)).with_timezone(UTC))
             }
             SystemColumnKind::Bytes | SystemColumnKind::Text => {
                 Arc::new(StringViewArray::from_iter(cells.map(|cell| match cell {
                     Cell::Text(text) => text.as_deref(),
-                    Cell::Number(_) => None,
+                    Cell::Number(_) | Cell::Real(_) => None,
                 })))
             }
         }

@@ -25,6 +25,7 @@ impl Idle {
     fn with_table() -> Idle {
         let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let parts = Parts {
+            history: History::default(),
             recorder: None,
             listeners: Listeners::default(),
             choice: Choice::default(),

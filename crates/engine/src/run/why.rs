@@ -137,6 +137,9 @@ impl ReadView<'_> {
             now: self.clock.now(&self.setup.settings),
         };
         search.query(query, &mut found);
+        for text in self.slow_or_large(query) {
+            found.say(name, text);
+        }
         if found.reasons.is_empty() {
             found.say(name, format!("nothing holds it back: it is current as of epoch {}", self.clock.epoch));
         }

@@ -1,4 +1,5 @@
-//! `EXPLAIN WHY name`: the reasons that hold back the output of a materialized view, a stream or a sink.
+//! `EXPLAIN WHY name`: the reasons that hold back the output of a materialized view, a stream or a sink. `EXPLAIN WHY`:
+//! the reasons for which the engine is slow, late and large.
 
 use std::sync::Arc;
 
@@ -11,21 +12,25 @@ use super::show::rows;
 use crate::event::Event;
 use crate::session::{Response, Session};
 
-/// Returns true if this is WHY, and not a relation of that name.
+/// Returns true if this is WHY.
 pub(super) fn begins(reader: &TokenReader<'_>) -> bool {
-    reader.is_keyword(&["WHY"]) && *reader.peek_at(1) != Token::EOF
+    reader.is_keyword(&["WHY"])
 }
 
 /// Runs EXPLAIN WHY.
 pub(super) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     reader.expect_keyword(&["WHY"])?;
+    if *reader.peek_at(0) == Token::EOF {
+        let asked = session.shared.ask(|reply| Event::ExplainWhy { name: None, reply }).await;
+        return two_columns(["about", "why"], asked?);
+    }
     if *reader.peek_at(1) != Token::EOF {
         reader.one_of(&[&["MATERIALIZED", "VIEW"], &["SINK"], &["STREAM"]]);
     }
     let name = reader.relation_name()?;
     let at = reader.last_position();
     reader.expect_end()?;
-    let asked = session.shared.ask(|reply| Event::ExplainWhy { name, reply }).await;
+    let asked = session.shared.ask(|reply| Event::ExplainWhy { name: Some(name), reply }).await;
     two_columns(["about", "why"], asked.map_err(|error| error.at(at))?)
 }
 

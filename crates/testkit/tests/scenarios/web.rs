@@ -48,7 +48,7 @@ async fn bound() -> Result<Page> {
 
 pub(super) async fn watched() -> Result<Watched> {
     let page = bound().await?;
-    let engine = Engine::builder().listener(page.listener()).start().map_err(|error| error.to_string())?;
+    let engine = Engine::start().map_err(|error| error.to_string())?;
     page.attach(engine.clone());
     Ok(Watched { page, engine })
 }
@@ -114,7 +114,7 @@ async fn starting() -> Result<()> {
     let early = posted(&page.address().to_string(), JSON, "{\"sql\": \"SELECT 1\"}");
     let answer = send(&page, &early).await?;
     ensure(answer.status == 503 && answer.body.contains("starting"), || answer.body)?;
-    let engine = Engine::builder().listener(page.listener()).start().map_err(|error| error.to_string())?;
+    let engine = Engine::start().map_err(|error| error.to_string())?;
     page.attach(engine.clone());
     expect_status(&page, "/readyz", 200, "ready").await?;
     expect_status(&page, "/metrics", 200, "\nmillstream_ready 1\n").await?;

@@ -1,0 +1,193 @@
+//! Conditions that need attention but are no failures: epochs that take longer than their interval, sources that have
+//! become silent, watermarks that stand. Each is logged when it begins and when it is over, and is a warning of the
+//! engine's progress meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::sources::Sources;
+use super::watermarks::Watermarks;
+use crate::metrics::History;
+use crate::settings::{ClockKind, Pace, Settings, interval_text};
+
+/// The time between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The conditions that hold, and what was last seen of sources.
+#[derive(Debug, Default)]
+pub(crate) struct Alerts {
+    looked: Option<Instant>,
+    /// The texts by kind and object.
+    raised: BTreeMap<(&'static str, Arc<str>), String>,
+    seen: BTreeMap<Arc<str>, Seen>,
+}
+
+/// A source as it was last seen.
+#[derive(Debug)]
+struct Seen {
+    rows: u64,
+    /// The time since which it has had this number of rows.
+    rows_since: Instant,
+    watermark: Option<i64>,
+    /// The time since which it has had this watermark, and its number of rows then.
+    watermark_since: (Instant, u64),
+}
+
+/// A source as it is now.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    rows: u64,
+    watermark: Option<i64>,
+}
+
+impl Alerts {
+    /// Returns the conditions that hold, as sentences.
+    pub(super) fn texts(&self) -> impl Iterator<Item = String> {
+        self.raised.values().cloned()
+    }
+
+    /// Looks at the engine, at most once a second.
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        settings: &Settings,
+        sources: &Sources,
+        watermarks: &Watermarks,
+        history: &History,
+    ) {
+        if self.looked.is_some_and(|looked| now.duration_since(looked) < LOOK) {
+            return;
+        }
+        self.looked = Some(now);
+        let mut found = BTreeMap::new();
+        if settings.clock == ClockKind::System {
+            let interval = match settings.pace {
+                Pace::Fixed(interval) => Some(interval),
+                Pace::Auto => None,
+            };
+            found.extend(history.falls_behind(interval).map(|text| (("epochs", "".into()), text)));
+        }
+        let open = sources.iter().filter(|(_, source)| {
+            source.used
+                && !source.paused
+                && !source.bounded
+                && !source.has_ended()
+                && source.trouble().is_none()
+        });
+        let open: BTreeMap<Arc<str>, Now> = open
+            .map(|(name, source)| {
+                let watermark = watermarks.get(name).and_then(|watched| watched.marks.at());
+                (name.clone(), Now { rows: source.rows, watermark })
+            })
+            .collect();
+        found.extend(self.stalled(now, settings.warn_stalled_after, &open));
+        self.raise(found);
+    }
+
+    /// Returns the sources that have become silent, and those whose watermarks stand.
+    fn stalled(
+        &mut self,
+        now: Instant,
+        after: Option<Duration>,
+        open: &BTreeMap<Arc<str>, Now>,
+    ) -> BTreeMap<(&'static str, Arc<str>), String> {
+        let mut found = BTreeMap::new();
+        self.seen.retain(|name, _| open.contains_key(name));
+        for (name, Now { rows, watermark }) in open {
+            let seen = self.seen.entry(name.clone()).or_insert(Seen {
+                rows: *rows,
+                rows_since: now,
+                watermark: *watermark,
+                watermark_since: (now, *rows),
+            });
+            if seen.rows != *rows {
+                (seen.rows, seen.rows_since) = (*rows, now);
+            }
+            if seen.watermark != *watermark {
+                (seen.watermark, seen.watermark_since) = (*watermark, (now, *rows));
+            }
+            let Some(after) = after else { continue };
+            let long = interval_text(after);
+            if *rows > 0 && now.duration_since(seen.rows_since) >= after {
+                let text = format!(
+                    "source \"{name}\" has had no rows for more than {long}: SELECT * FROM millstream.source_partitions \
+                     shows how far it was read"
+                );
+                found.insert(("silent", name.clone()), text);
+            } else if watermark.is_some()
+                && now.duration_since(seen.watermark_since.0) >= after
+                && *rows > seen.watermark_since.1
+            {
+                let text = format!(
+                    "the watermark of \"{name}\" has stood for more than {long} although rows arrive: EXPLAIN WHY of a \
+                     query that reads it names the partition that holds it back"
+                );
+                found.insert(("watermark", name.clone()), text);
+            }
+        }
+        found
+    }
+
+    /// Replaces the conditions that hold. Logs those that begin, and those that are over.
+    fn raise(&mut self, found: BTreeMap<(&'static str, Arc<str>), String>) {
+        for (_, text) in found.iter().filter(|(key, _)| !self.raised.contains_key(*key)) {
+            tracing::warn!("{text}");
+        }
+        for (_, text) in self.raised.iter().filter(|(key, _)| !found.contains_key(*key)) {
+            tracing::info!("over: {text}");
+        }
+        self.raised = found;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AFTER: Duration = Duration::from_secs(60);
+
+    fn kinds(alerts: &mut Alerts, at: Instant, open: &[(&str, u64, Option<i64>)]) -> Vec<&'static str> {
+        let open = open
+            .iter()
+            .map(|(name, rows, watermark)| ((*name).into(), Now { rows: *rows, watermark: *watermark }));
+        let found = alerts.stalled(at, Some(AFTER), &open.collect());
+        found.into_keys().map(|(kind, _)| kind).collect()
+    }
+
+    #[test]
+    fn a_source_is_silent_once_it_has_had_rows_and_then_none() {
+        let (mut alerts, begin) = (Alerts::default(), Instant::now());
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        assert!(kinds(&mut alerts, begin, &[("never", 0, None), ("a", 5, None)]).is_empty());
+        assert!(kinds(&mut alerts, after(59), &[("never", 0, None), ("a", 5, None)]).is_empty());
+        assert_eq!(kinds(&mut alerts, after(60), &[("never", 0, None), ("a", 5, None)]), ["silent"]);
+        assert!(kinds(&mut alerts, after(61), &[("never", 0, None), ("a", 6, None)]).is_empty());
+        // A source that is paused or ends, and comes back, begins anew.
+        assert!(kinds(&mut alerts, after(100), &[]).is_empty());
+        assert!(kinds(&mut alerts, after(200), &[("a", 6, None)]).is_empty());
+    }
+
+    #[test]
+    fn a_watermark_stands_if_it_does_not_move_while_rows_arrive() {
+        let (mut alerts, begin) = (Alerts::default(), Instant::now());
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        for second in 0..60 {
+            assert!(kinds(&mut alerts, after(second), &[("a", 1 + second, Some(7))]).is_empty());
+        }
+        assert_eq!(kinds(&mut alerts, after(60), &[("a", 61, Some(7))]), ["watermark"]);
+        assert!(kinds(&mut alerts, after(61), &[("a", 61, Some(8))]).is_empty());
+        // Without a watermark, nothing stands.
+        assert!(kinds(&mut alerts, after(70), &[("b", 1, None)]).is_empty());
+        assert!(kinds(&mut alerts, after(140), &[("b", 2, None)]).is_empty());
+    }
+
+    #[test]
+    fn what_is_raised_is_told_until_it_is_over() {
+        let mut alerts = Alerts::default();
+        alerts.raise(BTreeMap::from([(("silent", "a".into()), "a is silent".to_string())]));
+        assert_eq!(alerts.texts().collect::<Vec<_>>(), ["a is silent"]);
+        alerts.raise(BTreeMap::new());
+        assert_eq!(alerts.texts().count(), 0);
+    }
+}

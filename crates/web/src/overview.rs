@@ -1,0 +1,145 @@
+//! `GET /api/overview`: the state of the engine and the history of its epochs, as JSON.
+
+use millstream_engine::{History, Sample, Second};
+use serde_json::{Value, json};
+
+use crate::health::{Level, Problem, problems};
+use crate::reading::Read;
+
+/// The age of a reading in seconds from which on it is a problem.
+const OLD_SECONDS: u64 = 5;
+
+/// Returns the history from the second `since` on.
+pub(crate) fn history(history: &History, since: u64, now_ms: u64) -> Value {
+    // The seconds end before the one that `now` names.
+    let now = history.now();
+    let seconds = history.seconds(since);
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "began_ms": history.began_ms(),
+        "now_ms": now_ms,
+        "history": seconds_json(&seconds, now),
+        "samples": samples_json(&history.samples(since)),
+    })
+}
+
+/// Adds the state of an engine that was read; `lateness` says why epochs don't keep up, if they don't, and `after` is the
+/// newest epoch that the page has.
+pub(crate) fn add_reading(answer: &mut Value, read: &Read, lateness: Option<String>, after: u64) {
+    let Read { reading, age } = read;
+    let mut health = problems(reading, lateness);
+    if age.as_secs() >= OLD_SECONDS {
+        let reason = format!("has not answered for {} s: its figures are of then", age.as_secs());
+        let statement = "SELECT * FROM millstream.jobs".into();
+        health.insert(0, Problem { level: Level::Warning, object: "engine".into(), reason, statement });
+    }
+    let health: Vec<Value> = health.iter().map(Problem::json).collect();
+    answer["state"] = "running".into();
+    answer["age_ms"] = (age.as_millis() as u64).into();
+    answer["health"] = health.into();
+    answer["interval_ms"] = reading.interval.map(|interval| interval.as_secs_f64() * 1e3).into();
+    answer["memory"] = Value::Object(reading.memory.clone());
+    answer["sources"] = json!(reading.sources);
+    answer["queries"] = json!(reading.queries);
+    answer["sinks"] = json!(reading.sinks);
+    answer["batches"] = json!(reading.batches_after(after).unwrap_or_default());
+    answer["checkpoints"] = json!(reading.checkpoints);
+    answer["statements"] = reading.statements.into();
+}
+
+/// Adds the reason why there is no reading.
+pub(crate) fn add_absence(answer: &mut Value, reason: &str) {
+    answer["state"] = "absent".into();
+    answer["health"] = json!([
+        { "level": "error", "object": "engine", "reason": reason, "statement": null }
+    ]);
+}
+
+/// Returns seconds in columns.
+fn seconds_json(seconds: &[Second], now: u64) -> Value {
+    let column = |of: fn(&Second) -> u64| seconds.iter().map(of).collect::<Vec<u64>>();
+    json!({
+        "from": seconds.first().map_or(now, |second| second.number),
+        "next": seconds.last().map_or(now, |second| second.number + 1),
+        "epochs": column(|second| second.epochs),
+        "rows_in": column(|second| second.rows_in),
+        "rows_out": column(|second| second.rows_out),
+        "processing_us": column(|second| second.processing_us),
+        "processing_max_us": column(|second| second.processing_max_us),
+        "scheduling_max_us": column(|second| second.scheduling_max_us),
+        "total_max_us": column(|second| second.total_max_us),
+    })
+}
+
+/// Returns the samples of memory and of the checkpoint's age in columns.
+fn samples_json(samples: &[Sample]) -> Value {
+    let column = |name: &str| samples.iter().map(|sample| sample.value(name)).collect::<Vec<_>>();
+    json!({
+        "at": samples.iter().map(|sample| sample.number).collect::<Vec<_>>(),
+        "state_bytes": column("millstream_state_bytes"),
+        "spilled_bytes": column("millstream_spilled_bytes"),
+        "resident_bytes": column("process_resident_memory_bytes"),
+        "checkpoint_age_ms": samples
+            .iter()
+            .map(|sample| Some(sample.value("millstream_checkpoint_age_seconds")? * 1e3))
+            .collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use millstream_engine::Engine;
+
+    use super::*;
+    use crate::reading::{Reading, Readings, number};
+
+    /// Returns the newest epoch of an answer.
+    fn newest(answer: &Value) -> Option<u64> {
+        number(answer["batches"][0].as_object()?, "epoch")
+    }
+
+    #[test]
+    fn json_has_a_column_for_each_figure() {
+        let second = Second { number: 1, rows_in: 5, total_max_us: 5_000, ..Second::default() };
+        let json = seconds_json(&[second, Second { number: 2, ..Second::default() }], 3);
+        assert_eq!((&json["from"], &json["next"]), (&json!(1), &json!(3)));
+        assert_eq!((&json["rows_in"], &json["total_max_us"]), (&json!([5, 0]), &json!([5_000, 0])));
+        let json = seconds_json(&[], 7);
+        assert_eq!((&json["from"], &json["next"], &json["epochs"]), (&json!(7), &json!(7), &json!([])));
+        assert_eq!(samples_json(&[])["state_bytes"], json!([]));
+    }
+
+    #[test]
+    fn an_old_reading_is_called_old() {
+        let read =
+            |seconds| Read { reading: Arc::new(Reading::default()), age: Duration::from_secs(seconds) };
+        let mut answer = json!({});
+        add_reading(&mut answer, &read(1), None, 0);
+        assert_eq!(answer["health"], json!([]));
+        add_reading(&mut answer, &read(7), None, 0);
+        assert_eq!(answer["health"][0]["reason"], "has not answered for 7 s: its figures are of then");
+        add_absence(&mut answer, "gone");
+        assert_eq!((&answer["state"], &answer["health"][0]["reason"]), (&json!("absent"), &json!("gone")));
+    }
+
+    #[test]
+    fn an_epoch_is_in_the_answer_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let engine = Engine::start().unwrap();
+        let read = runtime.block_on(async {
+            let mut session = engine.session();
+            for sql in ["CREATE TABLE t (id BIGINT)", "INSERT INTO t VALUES (1)"] {
+                session.execute(sql).await.unwrap();
+            }
+            Readings::default().read(&engine).await.unwrap()
+        });
+        let mut answer = history(&engine.history(), 0, 9);
+        add_reading(&mut answer, &read, None, 0);
+        let epoch = newest(&answer).unwrap();
+        add_reading(&mut answer, &read, None, epoch);
+        assert_eq!(newest(&answer), None);
+    }
+}
