@@ -47,9 +47,9 @@ async function showBad(name) {
   output.replaceChildren(make("p", { class: "note" }, "loading"));
   find("bad-buttons").replaceChildren(
     button("read with SQL", () => propose(`SELECT * FROM bad_rows(${literal(name)});`)),
-    button("put back, mended", () => propose(`-- Write the mended rows: columns as those of the source.\n`
-      + `INSERT INTO ${identifier(name)}\nSELECT convert_from(bytes, 'UTF8') -- mend it here\n`
-      + `FROM bad_rows(${literal(name)})\nWHERE position = 0;`)),
+    button("put back, mended", () => propose(`-- Mend the text, and name as many values as the source has columns.\n`
+      + `INSERT INTO ${identifier(name)}\nSELECT (bytes::TEXT)::JSON ->> 'id'\n`
+      + `FROM bad_rows(${literal(name)}) WHERE position = 0;`)),
     button("close", () => { find("bad").hidden = true; }));
   let answer;
   try {
