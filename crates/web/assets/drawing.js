@@ -7,6 +7,10 @@ const ZOOM = { min: 0.02, max: 2.5, step: 1.25 };
 /** Below this zoom texts can't be read and are left out. */
 const READABLE = 0.38;
 
+/** More edges than these are left out while the graph is moved, and drawn when it has stood still for a moment. */
+const EDGES_MAX = 1500;
+const SETTLED_MS = 150;
+
 /** Nodes that are named where texts are too small. */
 const LABELLED = 5;
 
@@ -17,7 +21,7 @@ const within = (value, least, most) => Math.min(most, Math.max(least, value));
 export class Drawing {
   /** `onSelect` gets a node, `onOpen` one that is opened. */
   constructor(canvas, { onSelect, onOpen }) {
-    Object.assign(this, { canvas, onSelect, onOpen, nodes: [], edges: [], byId: new Map(), selected: null, frames: 0, isFitted: true });
+    Object.assign(this, { canvas, onSelect, onOpen, nodes: [], edges: [], byId: new Map(), selected: null, frames: 0, isFitted: true, movedAt: -Infinity });
     this.view = { x: 0, y: 0, zoom: 1 };
     this.pointers = new Map();
     canvas.addEventListener("pointerdown", (event) => this.down(event));
@@ -54,6 +58,16 @@ export class Drawing {
     });
   }
 
+  /** Returns true while a graph with very many edges is moved: they would slow it down. */
+  isMoving() {
+    return this.edges.length > EDGES_MAX && performance.now() - this.movedAt < SETTLED_MS;
+  }
+
+  redrawLater() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.redraw(), SETTLED_MS + 20);
+  }
+
   /** Makes everything visible. */
   fit() {
     const { clientWidth: width, clientHeight: height } = this.canvas;
@@ -75,12 +89,14 @@ export class Drawing {
     const zoom = within(this.view.zoom * factor, ZOOM.min, ZOOM.max);
     const by = zoom / this.view.zoom;
     this.isFitted = false;
+    this.movedAt = performance.now();
     this.view = { zoom, x: x - (x - this.view.x) * by, y: y - (y - this.view.y) * by };
     this.redraw();
   }
 
   panBy(x, y) {
     this.isFitted = false;
+    this.movedAt = performance.now();
     this.view.x += x;
     this.view.y += y;
     this.redraw();
@@ -183,24 +199,26 @@ export class Drawing {
     const seen = { left: -x / zoom, right: (width - x) / zoom, top: -y / zoom, bottom: (height - y) / zoom };
     context.translate(x, y);
     context.scale(zoom, zoom);
-    this.drawEdges(context, seen, colors);
+    if (this.isMoving()) this.redrawLater();
+    else this.drawEdges(context, seen, colors);
     for (const node of this.nodes) {
       const isSeen = node.x + node.width / 2 > seen.left && node.x - node.width / 2 < seen.right
         && node.y + node.height / 2 > seen.top && node.y - node.height / 2 < seen.bottom;
       if (isSeen) this.drawNode(context, node, colors);
     }
-    if (zoom < READABLE) this.labelHottest(context, colors);
+    if (zoom < READABLE) this.labelHottest(context, seen, colors);
   }
 
   /** Names the nodes that take most time where the texts of nodes are too small. */
-  labelHottest(context, colors) {
+  labelHottest(context, seen, colors) {
     const hottest = this.nodes.filter((node) => node.share >= 0.05).sort((a, b) => b.share - a.share).slice(0, LABELLED);
     const scale = 1 / this.view.zoom;
     context.font = `600 ${13 * scale}px system-ui, sans-serif`;
     for (const node of hottest.reverse()) {
       const text = `${node.title.slice(0, 40)} ${percent(node.share)}`;
       const width = context.measureText(text).width + 12 * scale;
-      const [left, top] = [node.x - node.width / 2, node.y - node.height / 2 - 22 * scale];
+      const left = Math.max(seen.left, Math.min(node.x - node.width / 2, seen.right - width - 2 * scale));
+      const top = node.y - node.height / 2 - 22 * scale;
       context.fillStyle = colors.paper;
       context.fillRect(left, top, width, 20 * scale);
       context.strokeStyle = heat(node.share, colors);

@@ -142,7 +142,9 @@ async function load() {
     const path = of === null ? "api/graph" : `api/graph?query=${encodeURIComponent(of)}`;
     const answer = await ask(path, request.signal);
     if (of === shown && answer.at_us !== readings.at(-1)?.at_us) {
-      if (answer.at_us < readings.at(-1)?.at_us) readings = [];
+      // The engine is another one than before, or the page was away.
+      const since = answer.at_us - (readings.at(-1)?.at_us ?? 0);
+      if (since < 0 || since > 2 * NOW_US) readings = [];
       readings.push(answer);
       while (readings.length > 2 && answer.at_us - readings[1].at_us >= NOW_US) readings.shift();
       await render();
