@@ -13,9 +13,9 @@ const NUMBER = /^(SMALLINT|INT|BIGINT|REAL|DOUBLE|NUMERIC|DECIMAL)/;
 const oneLine = (value) => (value.length > 500 ? value.slice(0, 500) + "…" : value).replace(/\s/g, " ");
 
 export class Grid {
-  /** `types` are those of the columns. */
-  constructor(columns, types) {
-    Object.assign(this, { columns, types, rows: [], flashes: new Map() });
+  /** `types` are those of the columns. A grid that follows stays at its end when rows are added there. */
+  constructor(columns, types, follows = false) {
+    Object.assign(this, { columns, types, follows, rows: [], flashes: new Map() });
     this.isNumber = types.map((type) => NUMBER.test(type));
     this.columnElements = columns.map(() => make("col"));
     this.widths = columns.map(() => 0);
@@ -35,6 +35,8 @@ export class Grid {
 
   /** Shows these rows: arrays of texts and nulls. `changed` has the places of cells that flash, by row. */
   set(rows, changed = new Map()) {
+    const { scrollTop, clientHeight, scrollHeight } = this.scroll;
+    this.isAtEnd = this.follows && scrollTop + clientHeight >= scrollHeight - ROW_HEIGHT;
     this.rows = rows;
     const until = performance.now() + FLASH_MS;
     for (const [row, places] of changed) this.flashes.set(row, { places, until });
@@ -67,6 +69,14 @@ export class Grid {
   }
 
   draw() {
+    if (this.isAtEnd) {
+      // The end moves: the rows there are drawn at once.
+      this.below.style.height = "0px";
+      this.above.style.height = `${this.rows.length * ROW_HEIGHT}px`;
+      this.body.replaceChildren(this.above, this.below);
+      this.scroll.scrollTop = this.scroll.scrollHeight;
+      this.isAtEnd = false;
+    }
     const { scrollTop, clientHeight } = this.scroll;
     const first = Math.max(0, Math.min(Math.floor(scrollTop / ROW_HEIGHT) - OVERSCAN, this.rows.length));
     const last = Math.min(this.rows.length, Math.ceil((scrollTop + (clientHeight || 420)) / ROW_HEIGHT) + OVERSCAN);
@@ -122,7 +132,7 @@ export function csv(columns, rows) {
 export class LiveRows {
   /** `skipped` columns come before the row itself: the epoch, the operation. */
   constructor(skipped, operation, max) {
-    Object.assign(this, { skipped, operation, max, slots: [], places: new Map(), holes: 0, isCut: false });
+    Object.assign(this, { skipped, operation, max, slots: [], places: new Map(), holes: 0, head: 0, isCut: false });
   }
 
   /** Applies changes. Returns the rows and the cells that changed, by row. */
@@ -175,7 +185,8 @@ export class LiveRows {
   }
 
   dropFirst() {
-    const place = this.slots.findIndex((row) => row !== null);
+    while (this.slots[this.head] === null) this.head += 1;
+    const place = this.head;
     const key = JSON.stringify(this.slots[place]);
     const places = this.places.get(key);
     places.splice(places.indexOf(place), 1);
@@ -187,6 +198,7 @@ export class LiveRows {
   compact() {
     this.slots = this.slots.filter((row) => row !== null);
     this.holes = 0;
+    this.head = 0;
     this.places.clear();
     this.slots.forEach((row, at) => {
       const key = JSON.stringify(row);

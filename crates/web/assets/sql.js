@@ -81,7 +81,7 @@ class Result {
     const hasOperation = isEndless && operation >= 0 && operation <= 1;
     const skipped = hasOperation ? operation + 1 : 0;
     this.columns = columns.slice(skipped);
-    this.grid = new Grid(this.columns, types.slice(skipped));
+    this.grid = new Grid(this.columns, types.slice(skipped), isEndless && !hasOperation);
     this.live = isEndless ? new LiveRows(skipped, hasOperation ? operation : null, LIVE_MAX) : null;
     this.rows = [];
     this.changes = 0;

@@ -21,10 +21,10 @@ const FRESH_MIN: Duration = Duration::from_millis(900);
 
 /// A detail is shared for this many times as long as it took to read, so that reading takes a small part of the
 /// engine's time, however many pages are open.
-const FRESH_TIMES: u32 = 20;
+const FRESH_TIMES: u32 = 10;
 
 /// The longest time for which a detail is shared.
-const FRESH_MAX: Duration = Duration::from_secs(5);
+const FRESH_MAX: Duration = Duration::from_secs(3);
 
 /// Maximum number of partitions returned.
 const PARTITIONS_MAX: usize = 2000;
