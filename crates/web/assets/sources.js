@@ -11,7 +11,7 @@ const fillSources = table(find("all-sources"), [["source", text("name")], ["conn
   ["limit, rows/s", (row) => row.rate_limit ?? ""], ["waiting", Object.assign((row) =>
     `${count(row.waiting_rows)} rows, ${bytes(row.waiting_bytes)}`, { isNumber: true })],
   ["restarts", number("restarts")], ["skipped duplicates", number("duplicates")], ["bad rows", Object.assign((row) => (row.bad_rows
-    ? button(count(row.bad_rows), () => showBad(row.name), { "data-key": row.name, "aria-label": `Bad rows of ${row.name}` })
+    ? button(count(row.bad_rows), () => showBad(row.name), { "data-key": row.name, "aria-label": `${count(row.bad_rows)} bad rows of ${row.name}` })
     : "0"), { isNumber: true })]]);
 
 const fillPartitions = table(find("partitions"), [["source", text("source")], ["partition", text("partition")],

@@ -35,7 +35,7 @@ const bound = (row) => (kindOf(row.query) === null ? "" : button("what bounds it
   find("bound").hidden = false;
   find("bound-title").textContent = `State of ${row.query}`;
   runInto(find("bound-output"), `EXPLAIN (STATE) ${kindOf(row.query)} ${identifier(row.query)}`);
-}, { "data-key": `bound ${row.query}`, "aria-label": `What bounds the state of ${row.query}` }));
+}, { "data-key": `bound ${row.query}`, "aria-label": `what bounds it: the state of ${row.query}` }));
 
 const fillQueries = table(find("state-queries"), [["query", text("query")], ["rows", number("state_rows")],
   ["in memory", number("state_bytes", bytes)], ["spilled", number("spilled_bytes", bytes)], ["growth", shownGrowth], ["", bound]],
