@@ -449,20 +449,9 @@ impl EngineBuilder {
             None => None,
             Some(data) => Some(data.open(self.must_exist).map_err(error::durable)?),
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .thread_name("millstream-io")
-            .thread_stack_size(STACK_BYTES)
-            .build()
-            .map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;
+        let runtime = threads("millstream-io", None)?;
         // Plans that operators run spawn their tasks here, separate from sources, sinks and timers.
-        let steps = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .thread_name("millstream-plans")
-            .thread_stack_size(STACK_BYTES)
-            .build()
-            .map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;
+        let steps = threads("millstream-plans", Some(2))?;
         let connectors = millstream_connect::connectors::builtin().into_iter().chain(self.connectors);
         let connectors = connectors.map(|connector| (connector.name(), connector)).collect();
         let (events, inbox) = std::sync::mpsc::channel();
@@ -516,6 +505,16 @@ impl EngineBuilder {
         shared.handle.spawn(sample(shared.events.clone()));
         Ok(Engine { shared })
     }
+}
+
+/// Returns a runtime with threads of this name; without a count, one for each core.
+fn threads(name: &str, count: Option<usize>) -> Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    count.iter().for_each(|count| {
+        builder.worker_threads(*count);
+    });
+    let built = builder.enable_all().thread_name(name).thread_stack_size(STACK_BYTES).build();
+    built.map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))
 }
 
 /// Asks the loop for a sample of all metrics every few seconds, until it ends.

@@ -212,16 +212,12 @@ impl Dag {
         }
     }
 
-    /// Reports work from here on, if it isn't reported yet.
-    pub(crate) fn begin_to_report(&mut self) {
+    /// Passes the work of each node since the last call to `each`, with the node's place. The first call passes nothing.
+    pub(crate) fn report(&mut self, mut each: impl FnMut(usize, Meter)) {
         if self.reported.meters.is_empty() {
             self.reported = Reported { version: self.version, meters: self.meters.clone() };
         }
-    }
-
-    /// Passes the work of each node since the last call to `each`, with the node's place.
-    pub(crate) fn report(&mut self, mut each: impl FnMut(usize, Meter)) {
-        if self.reported.version == self.version || self.reported.meters.is_empty() {
+        if self.reported.version == self.version {
             return;
         }
         self.reported.version = self.version;

@@ -125,13 +125,8 @@ impl Flow {
         self.provenance.late_schema()
     }
 
-    /// Reports work from here on. Later calls have no effect.
-    pub fn begin_to_report(&mut self) {
-        self.dag.begin_to_report();
-    }
-
     /// Passes the work of each operator since the last call to `each`, with the number of its node. Operators that were
-    /// not stepped are omitted.
+    /// not stepped are omitted. The first call passes nothing.
     pub fn report(&mut self, each: impl FnMut(usize, Meter)) {
         self.dag.report(each);
     }

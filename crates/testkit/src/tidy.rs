@@ -46,7 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "registry",
         ],
     ),
-    ("benches", &["millstream", "engine", "connect", "delta", "server", "kafka", "testkit"]),
+    ("benches", &["millstream", "engine", "connect", "delta", "server", "web", "kafka", "testkit"]),
 ];
 
 /// The crates that authors of connectors compile: Arrow only.

@@ -1,7 +1,7 @@
 // The graph of all objects, and that of a query's operators, with the share of the busy time that each has now.
 
 import { Drawing } from "./drawing.js";
-import { ask, button, bytes, count, find, identifier, literal, make, percent, runInto, table, text, time } from "./elements.js";
+import { ask, button, bytes, count, find, identifier, literal, make, percent, propose, runInto, table, text, time } from "./elements.js";
 import { place } from "./layout.js";
 
 const SIZE = { width: 200, height: 46 };
@@ -248,6 +248,7 @@ find("panel-close").addEventListener("click", () => {
   drawing.select(null);
   find("canvas").focus();
 });
+find("graph-why").addEventListener("click", () => propose(shown === null ? "EXPLAIN WHY;" : `EXPLAIN WHY ${identifier(shown)};`));
 find("zoom-in").addEventListener("click", () => drawing.zoomBy(1.25));
 find("zoom-out").addEventListener("click", () => drawing.zoomBy(0.8));
 find("zoom-fit").addEventListener("click", () => drawing.fit());

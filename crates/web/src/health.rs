@@ -79,7 +79,7 @@ fn identifier(name: &str) -> String {
 }
 
 /// Returns a text as an SQL literal.
-pub(crate) fn literal(text: &str) -> String {
+fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 

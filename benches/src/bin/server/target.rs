@@ -35,7 +35,7 @@ impl Target {
         }
         let port = free_port()?;
         let child = Command::new(program)
-            .args(["server", "--quiet", "--listen", &format!("127.0.0.1:{port}")])
+            .args(["server", "--quiet", "--ui", "none", "--listen", &format!("127.0.0.1:{port}")])
             .stdin(Stdio::null())
             .spawn()?;
         await_port(port)?;

@@ -35,8 +35,16 @@ impl Served {
     /// only.
     pub fn start(place: &Path, script: Option<&str>) -> Served {
         let told = place.join("told.txt");
-        let server =
-            ["--data", "state", "server", "--listen", "127.0.0.1:0", script.unwrap_or("--must-exist")];
+        let server = [
+            "--data",
+            "state",
+            "server",
+            "--listen",
+            "127.0.0.1:0",
+            "--ui",
+            "none",
+            script.unwrap_or("--must-exist"),
+        ];
         let output = File::create(&told).unwrap();
         let child =
             program(place, &server).stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();

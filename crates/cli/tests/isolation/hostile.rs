@@ -40,7 +40,7 @@ impl Server {
         let told: PathBuf = place.join("told.txt");
         let output = std::fs::File::create(&told).unwrap();
         let mut command = Command::new(program);
-        command.args(["server", "--listen", "127.0.0.1:0"]).current_dir(place);
+        command.args(["server", "--listen", "127.0.0.1:0", "--ui", "none"]).current_dir(place);
         command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
         more(&mut command);
         let child = command.spawn().unwrap();

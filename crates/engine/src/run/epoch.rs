@@ -84,17 +84,11 @@ impl Loop {
             self.sources.pull(&self.waiters, &self.durability, &self.setup.settings, &self.clock);
         }
         let standing = Cut { positions: Vec::new(), ..cut.clone() };
+        // Work since the last epoch: of new queries, and of those that are behind.
+        self.queries.report_work(&mut self.measures.activity);
         let output_rows = self.decide_and_step(cut, changes, deltas);
         self.sources.acknowledge(&mut self.durability, &from);
-        self.queries.report_work(&mut self.measures.activity);
-        self.measures.batch_completed(
-            &mut self.outputs,
-            &self.queries,
-            &self.setup.settings,
-            &standing,
-            Batch { processing_time: begun.elapsed(), ..batch },
-            output_rows,
-        );
+        self.complete_epoch(&standing, Batch { processing_time: begun.elapsed(), ..batch }, output_rows);
         if !replies.is_empty() {
             self.durability.when_durable(move |done| {
                 replies.into_iter().for_each(|(reply, count)| reply.send(done.clone().map(|()| count)));
@@ -106,6 +100,13 @@ impl Loop {
             rows,
             begun.elapsed(),
         );
+    }
+
+    /// Remembers the measures of an epoch.
+    fn complete_epoch(&mut self, cut: &Cut, batch: Batch, output_rows: u64) {
+        self.queries.report_work(&mut self.measures.activity);
+        let settings = &self.setup.settings;
+        self.measures.batch_completed(&mut self.outputs, &self.queries, settings, cut, batch, output_rows);
     }
 
     /// Runs a decided epoch, which the recorder receives first. Returns the number of changed rows in results.

@@ -162,11 +162,6 @@ impl OwnFlow {
         change
     }
 
-    /// Reports the work of its operators from here on, unless it is lent.
-    pub(crate) fn begin_to_report(&mut self) {
-        self.flow.iter_mut().for_each(Flow::begin_to_report);
-    }
-
     /// Passes the work of each operator since the last call to `each`, unless it is lent.
     pub(crate) fn report(&mut self, mut each: impl FnMut(usize, Meter)) {
         self.flow.iter_mut().for_each(|flow| flow.report(&mut each));

@@ -86,7 +86,6 @@ impl QueryGraph {
     /// Begins an epoch, which waits for long steps anew.
     pub(super) fn begin_epoch(&mut self) {
         self.patience = WAIT;
-        self.queries.all.iter_mut().for_each(|query| query.flow.begin_to_report());
     }
 
     /// Counts the work of operators since the last call.

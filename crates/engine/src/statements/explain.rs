@@ -35,7 +35,7 @@ pub(super) static EXPLAIN: Statement = Statement {
         "EXPLAIN [(STATE)] CREATE STREAM name AS query [EMIT CHANGES | FOR EACH BATCH];\n",
         "EXPLAIN [(STATE)] [MATERIALIZED VIEW | STREAM | SINK] name;\n",
         "EXPLAIN ANALYZE [MATERIALIZED VIEW | STREAM | SINK] name [FOR n EPOCHS | FOR 'interval'];\n",
-        "EXPLAIN WHY [MATERIALIZED VIEW | STREAM | SINK] name;\n",
+        "EXPLAIN WHY [[MATERIALIZED VIEW | STREAM | SINK] name];\n",
         "EXPLAIN ALTER …;\n",
         "EXPLAIN CREATE OR REPLACE …;",
     ),

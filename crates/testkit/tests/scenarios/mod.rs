@@ -66,6 +66,7 @@ mod timeouts;
 mod together;
 mod transactions;
 mod unread;
+mod watching;
 mod web;
 mod web_pages;
 mod widened;
@@ -145,6 +146,7 @@ const MODULES: &[&[Scenario]] = &[
     timeouts::ALL,
     together::ALL,
     unread::ALL,
+    watching::ALL,
     web::ALL,
     web_pages::ALL,
 ];

@@ -1,0 +1,175 @@
+//! What an engine tells of itself: the work of its operators, and why it is slow, late or large.
+
+use std::time::Duration;
+
+use millstream_engine::{Engine, Session};
+use millstream_testkit::drive::{Result, block_on, ensure, expect_soon, lines, run, run_all, until};
+
+use super::{Scenario, folder, write};
+
+pub const ALL: &[Scenario] = &[
+    ("watching_names_the_slow_operator_of_a_query", || block_on(slow())),
+    ("watching_says_that_epochs_fall_behind", || block_on(behind())),
+    ("watching_says_that_a_source_is_silent", || block_on(silent())),
+    ("watching_names_the_largest_state", || block_on(large())),
+    ("watching_follows_renamed_and_dropped_queries", || block_on(renamed())),
+];
+
+/// A join that compares all pairs of rows.
+const PAIRS: &str =
+    "CREATE MATERIALIZED VIEW pairs AS SELECT count(*) AS n FROM a JOIN b ON a.x + b.x < a.x * b.x";
+
+async fn with_pairs(session: &mut Session) -> Result<()> {
+    run_all(
+        session,
+        &[
+            "CREATE TABLE a (x BIGINT)",
+            "CREATE TABLE b (x BIGINT)",
+            PAIRS,
+            "INSERT INTO b SELECT g FROM generate_series(1, 3000) AS t(g)",
+        ],
+    )
+    .await
+}
+
+async fn slow() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    with_pairs(&mut session).await?;
+    let mut said = String::new();
+    for round in 0..60 {
+        run(&mut session, "INSERT INTO a SELECT g FROM generate_series(1, 1000) AS t(g)").await?;
+        run(&mut session, "SELECT n FROM pairs").await?;
+        said = lines(&mut session, "EXPLAIN WHY pairs").await?.join("\n");
+        if said.contains("it took") {
+            break;
+        }
+        ensure(round < 59, || said.clone())?;
+    }
+    for part in ["% of it in Join", "cost delta times the other side", "an equality between the two sides"] {
+        ensure(said.contains(part), || format!("{part} in {said}"))?;
+    }
+    let engine_wide = lines(&mut session, "EXPLAIN WHY").await?.join("\n");
+    for part in ["slow|epochs took", "slow|pairs took", "late|an epoch waited", "large|operators keep"] {
+        ensure(engine_wide.contains(part), || format!("{part} in {engine_wide}"))?;
+    }
+    let busiest = "SELECT query FROM millstream.operator_history WHERE node IS NULL GROUP BY query \
+                   ORDER BY sum(time_us) DESC LIMIT 1";
+    expect_soon(&mut session, busiest, &["pairs"]).await?;
+    let slowest = "SELECT operator FROM millstream.epoch_operators ORDER BY time_us DESC LIMIT 1";
+    expect_soon(&mut session, slowest, &["Join"]).await?;
+    let both = "SELECT (SELECT value > 0 FROM millstream.metrics WHERE name = 'millstream_query_busy_seconds_total')";
+    expect_soon(&mut session, both, &["true"]).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn behind() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run(&mut session, "SET batch_interval = '1 ms'").await?;
+    // Each row makes a view of a million rows, in the loop.
+    run_all(
+        &mut session,
+        &[
+            "CREATE TABLE t (id BIGINT)",
+            "CREATE MATERIALIZED VIEW m AS SELECT count(DISTINCT g.value * t.id) AS n FROM t, generate_series(1, 20000) AS g",
+        ],
+    )
+    .await?;
+    let warns = || engine.progress().warnings.iter().any(|text| text.starts_with("epochs fall behind"));
+    for id in 0..400 {
+        run(&mut session, &format!("INSERT INTO t VALUES ({id})")).await?;
+        if warns() {
+            let said = lines(&mut session, "EXPLAIN WHY").await?.join("\n");
+            ensure(
+                said.contains("longer than batch_interval, 1 millisecond: SET batch_interval = '"),
+                || said,
+            )?;
+            // It is over once epochs keep up again.
+            run(&mut session, "SET batch_interval = 'auto'").await?;
+            return until("the warning to be over", || !warns()).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Err(format!("no warning: {:?}", engine.progress()))
+}
+
+async fn silent() -> Result<()> {
+    let folder = folder()?;
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let source = format!(
+        "CREATE SOURCE s (n INT) WITH (connector = 'file', path = '{}', format = 'csv', header = false)",
+        folder.path().display()
+    );
+    run_all(
+        &mut session,
+        &[
+            "SET warn_stalled_after = '1 second'",
+            &source,
+            "CREATE MATERIALIZED VIEW m AS SELECT count(*) AS n FROM s",
+        ],
+    )
+    .await?;
+    write(folder.path(), "1.csv", "1\n2\n")?;
+    expect_soon(&mut session, "SELECT n FROM m", &["2"]).await?;
+    let warns =
+        || engine.progress().warnings.iter().any(|text| text.starts_with("source \"s\" has had no rows"));
+    ensure(!warns(), || "it has just had rows".into())?;
+    until("the warning", warns).await?;
+    write(folder.path(), "2.csv", "3\n")?;
+    expect_soon(&mut session, "SELECT n FROM m", &["3"]).await?;
+    until("the warning to be over", || !warns()).await?;
+    run(&mut session, "SET warn_stalled_after = 'none'").await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    ensure(!warns(), || "warn_stalled_after is none".into())
+}
+
+async fn large() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run_all(
+        &mut session,
+        &[
+            "CREATE TABLE t (k BIGINT)",
+            "CREATE MATERIALIZED VIEW small AS SELECT count(*) AS n FROM t",
+            "CREATE MATERIALIZED VIEW by_key AS SELECT k, count(*) AS n FROM t GROUP BY k",
+            "INSERT INTO t SELECT g FROM generate_series(1, 5000) AS x(g)",
+        ],
+    )
+    .await?;
+    let said = lines(&mut session, "EXPLAIN WHY").await?.join("\n");
+    for part in ["large|by_key keeps most: Aggregate", "grows with the distinct values of k", "state_ttl"] {
+        ensure(said.contains(part), || format!("{part} in {said}"))?;
+    }
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn renamed() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run_all(
+        &mut session,
+        &[
+            "SET clock = 'manual'",
+            "CREATE TABLE t (id BIGINT)",
+            "CREATE TABLE copy (id BIGINT)",
+            "CREATE MATERIALIZED VIEW \"old <name>\" AS SELECT id, count(*) AS n FROM t GROUP BY id",
+            "CREATE SINK k INTO copy AS SELECT id + 1 AS id FROM t",
+            "INSERT INTO t VALUES (1)",
+            "ADVANCE BATCH",
+            "ALTER MATERIALIZED VIEW \"old <name>\" RENAME TO named",
+            "INSERT INTO t VALUES (2)",
+            "ADVANCE BATCH",
+        ],
+    )
+    .await?;
+    let queries = "SELECT DISTINCT query FROM millstream.epoch_operators ORDER BY query";
+    // The first epoch keeps the name that the query had; a sink has its own.
+    let found = lines(&mut session, queries).await?;
+    ensure(found == ["k", "named", "old <name>"], || format!("{found:?}"))?;
+    run_all(&mut session, &["DROP SINK k", "DROP MATERIALIZED VIEW named"]).await?;
+    let found = lines(&mut session, queries).await?;
+    ensure(found == ["k", "named", "old <name>"], || format!("{found:?}"))?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
