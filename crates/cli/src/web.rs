@@ -2,6 +2,7 @@
 
 use millstream_web::{ListenError, Page};
 
+use crate::editor::complete_sql;
 use crate::stop::Stop;
 
 /// Default address of the page of a server.
@@ -46,7 +47,10 @@ impl Ui {
             Ui::At(address) => (address.as_str(), false),
         };
         match Page::bind(address).await {
-            Ok(page) => Ok(Some(Web::Served(page))),
+            Ok(page) => {
+                page.complete_with(complete_sql);
+                Ok(Some(Web::Served(page)))
+            }
             Err(error) if is_usual => Ok(Some(Web::Absent(format!(
                 "there is no web page: {error}; --ui HOST:PORT serves it elsewhere, --ui none does without"
             )))),

@@ -424,6 +424,21 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("time_us", "how long it took, in microseconds"),
         ],
     },
+    SystemTableDoc {
+        name: "dependencies",
+        doc: "an object, with one that its rows come from; an object may have several of these rows",
+        columns: &[
+            text("name", "its name"),
+            text(
+                "kind",
+                "`source`, `table`, `view`, `materialized view`, `stream` or `sink`; a table with a connector is a source",
+            ),
+            text(
+                "depends_on",
+                "a relation that it reads, or a sink that goes into it; NULL where there is none",
+            ),
+        ],
+    },
 ];
 
 /// Returns all tables of the schema `millstream` with their documentation.

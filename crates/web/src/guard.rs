@@ -25,10 +25,10 @@ static HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// Adds the headers of every answer.
+/// Adds the headers of every answer, unless it has its own. Only files of the page have their own caching.
 pub(crate) fn secure(headers: &mut HeaderMap) {
     for (name, value) in &HEADERS {
-        headers.insert(name.clone(), HeaderValue::from_static(value));
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
 }
 

@@ -18,7 +18,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod assets;
+mod completion;
 mod connections;
+mod details;
 mod guard;
 mod health;
 mod metrics;
@@ -27,15 +30,18 @@ mod overview;
 mod reading;
 mod routes;
 mod sql;
+mod sql_stream;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use millstream_engine::Engine;
+use millstream_engine::{Engine, Names};
 pub use millstream_server::ListenError;
 use tokio::runtime::Runtime;
 
+use crate::completion::Completion;
 use crate::connections::Limited;
+use crate::details::Details;
 pub use crate::metrics::metrics;
 use crate::reading::Readings;
 
@@ -56,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) address: SocketAddr,
     pub(crate) engine: OnceLock<Engine>,
     pub(crate) readings: Readings,
+    pub(crate) details: Details,
+    pub(crate) completion: Completion,
 }
 
 impl Page {
@@ -77,7 +85,13 @@ impl Page {
                 return Err(error);
             }
         };
-        let shared = Arc::new(Shared { address, engine: OnceLock::new(), readings: Readings::default() });
+        let shared = Arc::new(Shared {
+            address,
+            engine: OnceLock::new(),
+            readings: Readings::default(),
+            details: Details::default(),
+            completion: Completion::default(),
+        });
         let router = routes::router(shared.clone());
         runtime.spawn(async move {
             // It never ends by itself.
@@ -94,6 +108,15 @@ impl Page {
     /// Sets the engine, which has started. Later calls have no effect.
     pub fn attach(&self, engine: Engine) {
         let _ = self.shared.engine.set(engine);
+    }
+
+    /// Sets the completion of the SQL page: a function of a text, a byte of it and the names of the catalog. It
+    /// returns the byte from which on words replace the text, and these words. Later calls have no effect.
+    pub fn complete_with(
+        &self,
+        complete: impl Fn(&str, usize, &Names) -> (usize, Vec<String>) + Send + Sync + 'static,
+    ) {
+        self.shared.completion.set(Box::new(complete));
     }
 }
 

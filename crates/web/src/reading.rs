@@ -203,7 +203,7 @@ pub(crate) fn text<'a>(row: &'a Row, column: &str) -> Option<&'a str> {
     row.get(column).and_then(Value::as_str)
 }
 
-fn rows_of(batch: &RecordBatch) -> Result<Vec<Row>, Unread> {
+pub(crate) fn rows_of(batch: &RecordBatch) -> Result<Vec<Row>, Unread> {
     let mut rows = vec![Row::new(); batch.num_rows()];
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
         let values = values(column).map_err(|error| Unread::Failed(error.to_string()))?;

@@ -14,13 +14,10 @@ use axum::routing::{get, post};
 use millstream_engine::{Engine, MetricValue};
 use serde_json::Value;
 
+use crate::details::Detail;
 use crate::metrics::expose;
 use crate::reading::Read;
-use crate::{Shared, guard, openmetrics, overview, sql};
-
-const INDEX: &str = include_str!("../assets/index.html");
-const SCRIPT: &str = include_str!("../assets/app.js");
-const STYLE: &str = include_str!("../assets/style.css");
+use crate::{Shared, assets, guard, openmetrics, overview, sql, sql_stream};
 
 /// The answer while the engine starts.
 const STARTING: &str = "the engine is starting: it recovers from its data directory";
@@ -33,18 +30,22 @@ const STOPPED: &str = "the engine has stopped";
 
 /// Returns the paths, behind the rules for requests.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/", get(|| asset("text/html", INDEX)))
-        .route("/app.js", get(|| asset("text/javascript", SCRIPT)))
-        .route("/style.css", get(|| asset("text/css", STYLE)))
+    assets::add_to(Router::new())
         .route("/healthz", get(|| plain(StatusCode::OK, "alive")))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/overview", get(show_overview))
+        .route("/api/graph", get(graph))
+        .route("/api/batch", get(batch))
+        .route("/api/partitions", get(|shared| detail(shared, Detail::Partitions)))
+        .route("/api/state", get(|shared| detail(shared, Detail::State)))
         .route("/api/sql", post(run_sql))
+        .route("/api/sql/stream", post(stream_sql))
+        .route("/api/complete", post(complete))
         .fallback(|| plain(StatusCode::NOT_FOUND, "there is no such page: / has the overview"))
         .method_not_allowed_fallback(|| {
-            let reason = "this path takes another method: POST /api/sql, GET for the others";
+            let reason = "this path takes another method: POST /api/sql, /api/sql/stream and /api/complete, GET for the \
+                          others";
             plain(StatusCode::METHOD_NOT_ALLOWED, reason)
         })
         .layer(from_fn_with_state(shared.clone(), guarded))
@@ -65,17 +66,13 @@ async fn guarded(State(shared): State<Arc<Shared>>, request: Request, next: Next
     response
 }
 
-async fn asset(kind: &'static str, text: &'static str) -> Response {
-    ([(CONTENT_TYPE, format!("{kind}; charset=utf-8"))], text).into_response()
-}
-
 async fn plain(status: StatusCode, text: impl Into<String>) -> Response {
     let kind = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
     (status, kind, format!("{}\n", text.into())).into_response()
 }
 
-fn json_answer(status: StatusCode, value: &Value) -> Response {
-    (status, [(CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+fn json_answer(text: impl Into<String>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], text.into()).into_response()
 }
 
 /// The engine as a request finds it.
@@ -164,24 +161,94 @@ async fn show_overview(State(shared): State<Arc<Shared>>, RawQuery(query): RawQu
         }
         Err(reason) => overview::add_absence(&mut answer, &reason),
     }
-    json_answer(StatusCode::OK, &answer)
+    json_answer(answer.to_string())
+}
+
+/// Returns a text of the query string, decoded.
+fn text_parameter(query: Option<&str>, name: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}
+
+async fn detail(State(shared): State<Arc<Shared>>, detail: Detail) -> Response {
+    let read = match shared.found() {
+        Found::Absent(reason) => Err(reason.to_string()),
+        Found::Running(engine) => {
+            shared.details.read(engine, detail).await.map_err(|unread| unread.to_string())
+        }
+    };
+    match read {
+        Ok(text) => json_answer(&*text),
+        Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, reason).await,
+    }
+}
+
+async fn graph(shared: State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
+    let query = text_parameter(query.as_deref(), "query");
+    detail(shared, query.map_or(Detail::Graph, Detail::Query)).await
+}
+
+async fn batch(shared: State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
+    match parameter(query.as_deref(), "epoch") {
+        Ok(epoch) => detail(shared, Detail::Batch(epoch)).await,
+        Err(reason) => plain(StatusCode::BAD_REQUEST, reason).await,
+    }
+}
+
+/// A body with statements, or the answer to another one.
+fn statements(body: &Bytes) -> Result<(String, Value), (StatusCode, &'static str)> {
+    let sent = serde_json::from_slice::<Value>(body).unwrap_or_default();
+    match sent.get("sql").and_then(Value::as_str) {
+        Some(text) => Ok((text.to_string(), sent)),
+        None => Err((StatusCode::BAD_REQUEST, "the body is not what was expected: {\"sql\": \"SELECT 1\"}")),
+    }
+}
+
+impl Shared {
+    /// Returns the engine and the statements of a body, or the status and the reason why there are none.
+    fn asked(&self, body: &Bytes) -> Result<(&Engine, String, Value), (StatusCode, &'static str)> {
+        let (text, sent) = statements(body)?;
+        match self.found() {
+            Found::Absent(reason) => Err((StatusCode::SERVICE_UNAVAILABLE, reason)),
+            Found::Running(engine) => Ok((engine, text, sent)),
+        }
+    }
 }
 
 async fn run_sql(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
-    let sent = serde_json::from_slice::<Value>(&body).ok();
-    let Some(text) = sent.as_ref().and_then(|sent| sent.get("sql")?.as_str()) else {
-        let reason = "the body is not what was expected: {\"sql\": \"SELECT 1\"}";
-        return plain(StatusCode::BAD_REQUEST, reason).await;
-    };
-    match shared.found() {
-        Found::Absent(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, reason).await,
-        Found::Running(engine) => json_answer(StatusCode::OK, &sql::run(engine, text).await),
+    match shared.asked(&body) {
+        Ok((engine, text, _)) => json_answer(sql::run(engine, &text).await),
+        Err((status, reason)) => plain(status, reason).await,
+    }
+}
+
+async fn stream_sql(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    match shared.asked(&body) {
+        Ok((engine, text, _)) => sql_stream::respond(engine, text),
+        Err((status, reason)) => plain(status, reason).await,
+    }
+}
+
+async fn complete(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    match shared.asked(&body) {
+        Ok((engine, text, sent)) => {
+            let cursor =
+                sent.get("cursor").and_then(Value::as_u64).map_or(text.len(), |cursor| cursor as usize);
+            json_answer(shared.completion.words(engine, &text, cursor).to_string())
+        }
+        Err((status, reason)) => plain(status, reason).await,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_parameter_is_decoded() {
+        assert_eq!(text_parameter(Some("a=1&query=%22a%26b%22+c"), "query"), Some("\"a&b\" c".to_string()));
+        assert_eq!(text_parameter(Some("querys=1"), "query"), None);
+    }
 
     #[test]
     fn parameters_are_numbers() {

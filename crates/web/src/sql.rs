@@ -4,21 +4,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use millstream_delta::sql_type_of;
-use millstream_engine::{Engine, Error, Outcome, Response, Script, as_shown, rows_tag, sqlstate};
+use millstream_engine::{Engine, Error, Outcome, Response, Script, Tag, as_shown, rows_tag, sqlstate};
 use millstream_server::TextRows;
 use serde_json::{Value, json};
-
-/// Maximum number of rows returned of one result.
-const ROWS_MAX: usize = 1000;
-
-/// Maximum bytes of the values returned by one request.
-const BYTES_MAX: usize = 16 << 20;
-
-/// The time for which rows of a result without an end are read.
-const ENDLESS: Duration = Duration::from_secs(2);
+use tokio::sync::mpsc::{self, Sender};
 
 /// The user of the sessions, as `millstream.jobs` shows it.
 const USER: &str = "millstream_page";
@@ -26,117 +17,252 @@ const USER: &str = "millstream_page";
 /// The number of the last session. Sessions of PostgreSQL's clients count up from 1, these down from the largest.
 static SESSIONS: AtomicU32 = AtomicU32::new(0);
 
-/// The results of a request.
-#[derive(Debug, Default)]
-struct Results {
-    all: Vec<Value>,
-    bytes: usize,
+/// Bytes of rows that are turned into text at a time, about.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Maximum number of characters of a message.
+const MESSAGE_MAX: usize = 16 << 10;
+
+/// Bounds of an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Maximum number of rows of each result with an end.
+    pub(crate) rows: usize,
+    /// Maximum bytes of all results with an end, as JSON.
+    pub(crate) bytes: usize,
+    /// The time for which rows of a result without an end are read; `None`: as long as the reader is there.
+    pub(crate) endless: Option<Duration>,
 }
 
-/// Runs the statements of a text. Dropping the future cancels the one that runs.
-pub(crate) async fn run(engine: &Engine, sql: &str) -> Value {
+/// The bounds of `POST /api/sql`.
+const LIMITS: Limits = Limits { rows: 1000, bytes: 16 << 20, endless: Some(Duration::from_secs(2)) };
+
+/// A part of an answer. Texts are JSON.
+#[derive(Debug)]
+pub(crate) enum Part {
+    /// A statement without rows.
+    Done { tag: String, notices: String },
+    /// The beginning of a result with rows.
+    Begin { columns: String, types: String, is_endless: bool },
+    /// Rows of it.
+    Rows(Vec<String>),
+    /// Its end.
+    End { tag: String, notices: String, is_cut: bool },
+    /// An error, which ends the answer.
+    Failed(String),
+}
+
+/// Runs the statements of a text and returns the answer as JSON. Dropping the future cancels the one that runs.
+pub(crate) async fn run(engine: &Engine, sql: &str) -> String {
     let began = Instant::now();
-    let mut session = engine.session();
-    session.connected_as(USER, "millstream");
-    session.numbered(i32::MAX as u32 - SESSIONS.fetch_add(1, Ordering::Relaxed) % (1 << 20));
-    let mut results = Results::default();
-    let mut failure = Value::Null;
-    match Script::parse(sql) {
-        Err(error) => failure = failed(&error, sql),
-        Ok(mut script) => loop {
-            let outcomes = match session.step(&mut script).await {
-                Ok(Some(outcomes)) => outcomes,
-                Ok(None) => break,
-                Err(error) => {
-                    failure = failed(&error, sql);
-                    break;
-                }
-            };
-            if let Err(error) = add(&mut results, outcomes).await {
-                failure = failed(&error, sql);
-                break;
-            }
-        },
-    }
-    json!({ "results": results.all, "error": failure, "milliseconds": began.elapsed().as_millis() as u64 })
+    let (sender, mut parts) = mpsc::channel(4);
+    let collect = async {
+        let mut results = Results { text: String::new(), error: "null".into() };
+        while let Some(part) = parts.recv().await {
+            results.add(part);
+        }
+        results
+    };
+    let (results, ()) = futures::join!(collect, answer(engine, sql, LIMITS, sender));
+    let milliseconds = began.elapsed().as_millis();
+    let Results { text, error } = results;
+    format!("{{\"error\":{error},\"milliseconds\":{milliseconds},\"results\":[{text}]}}")
 }
 
-async fn add(results: &mut Results, outcomes: Vec<Outcome>) -> Result<(), Error> {
-    for Outcome { sql, response } in outcomes {
-        let notices = response.notices();
-        let is_endless = response.is_endless();
-        match response {
-            Response::Done(tag) => results.all.push(json!({ "tag": tag.text, "notices": notices })),
-            Response::Rows(rows) => {
-                let shown = as_shown(&rows.schema());
-                let texts = TextRows::new(&rows.schema());
-                let batches = rows.map(|batch| batch.map_err(Error::from)).boxed();
-                let mut fetched = Fetched { texts, rows: Vec::new(), bytes: 0, is_cut: false };
-                let room = BYTES_MAX.saturating_sub(results.bytes);
-                if is_endless {
-                    // The time is up, or the result has an error or as many rows as are returned.
-                    let fetch = fetched.fetch(batches, room);
-                    if let Some(done) = tokio::time::timeout(ENDLESS, fetch).map(Result::ok).await {
-                        done?;
-                    }
-                } else {
-                    fetched.fetch(batches, room).await?;
+/// The results of a request, as JSON.
+struct Results {
+    text: String,
+    error: String,
+}
+
+impl Results {
+    fn add(&mut self, part: Part) {
+        let text = &mut self.text;
+        match part {
+            Part::Done { tag, notices } => {
+                separate(text);
+                text.push_str(&format!("{{\"notices\":{notices},\"tag\":{tag}}}"));
+            }
+            Part::Begin { columns, types, is_endless } => {
+                separate(text);
+                text.push_str(&format!(
+                    "{{\"columns\":{columns},\"types\":{types},\"is_endless\":{is_endless},\"rows\":["
+                ));
+            }
+            Part::Rows(rows) => {
+                for row in rows {
+                    separate(text);
+                    text.push_str(&row);
                 }
-                results.bytes += fetched.bytes;
-                results.all.push(json!({
-                    "columns": fetched.texts.names().collect::<Vec<_>>(),
-                    "types": shown.fields().iter().map(|field| sql_type_of(field)).collect::<Vec<_>>(),
-                    "tag": rows_tag(&sql).text(fetched.rows.len()),
-                    "notices": notices,
-                    "is_cut": fetched.is_cut || is_endless,
-                    "is_endless": is_endless,
-                    "rows": fetched.rows,
-                }));
             }
-            Response::CopyIn(_) | Response::CopyOut(_) => {
-                let message = "COPY with STDIN or STDOUT needs a client that sends or takes rows";
-                return Err(Error::invalid(message)
-                    .code(sqlstate::FEATURE_NOT_SUPPORTED)
-                    .hint("Use psql with \\copy, or the shell of Millstream."));
+            Part::End { tag, notices, is_cut } => {
+                text.push_str(&format!("],\"is_cut\":{is_cut},\"notices\":{notices},\"tag\":{tag}}}"));
             }
+            Part::Failed(error) => self.error = error,
         }
     }
-    Ok(())
 }
 
-/// The first rows of a result.
-struct Fetched {
-    texts: TextRows,
-    rows: Vec<Vec<Option<String>>>,
-    bytes: usize,
-    is_cut: bool,
+/// Separates an element of an array from the one before.
+fn separate(text: &mut String) {
+    if !text.is_empty() && !text.ends_with('[') {
+        text.push(',');
+    }
 }
 
-impl Fetched {
-    /// Reads rows to the end, or until there are too many of them, or too many bytes.
-    async fn fetch(
-        &mut self,
-        mut batches: BoxStream<'static, Result<RecordBatch, Error>>,
-        room: usize,
-    ) -> Result<(), Error> {
-        while let Some(batch) = batches.next().await {
-            let batch = batch?;
-            let left = ROWS_MAX - self.rows.len();
-            self.is_cut = batch.num_rows() > left;
-            let rows = self.texts.rows(&batch.slice(0, batch.num_rows().min(left)));
-            for row in rows.map_err(|error| Error::bug(error.to_string()))? {
-                self.bytes += row.iter().flatten().map(String::len).sum::<usize>();
-                self.rows.push(row);
-                if self.bytes > room {
-                    self.is_cut = true;
-                    return Ok(());
-                }
+/// Runs the statements of a text and sends the parts of the answer. Dropping the future, or the receiver, cancels
+/// the statement that runs.
+pub(crate) async fn answer(engine: &Engine, sql: &str, limits: Limits, sender: Sender<Part>) {
+    let gone = sender.clone();
+    let mut answer = Answer { sender, limits, left: limits.bytes };
+    tokio::select! {
+        result = answer.run(engine, sql) => {
+            if let Err(error) = result {
+                let _ = gone.send(Part::Failed(failed(&error, sql).to_string())).await;
             }
-            if self.is_cut {
-                return Ok(());
+        }
+        () = gone.closed() => {}
+    }
+}
+
+/// The state of an answer.
+struct Answer {
+    sender: Sender<Part>,
+    limits: Limits,
+    /// Bytes that the answer may still have.
+    left: usize,
+}
+
+impl Answer {
+    async fn run(&mut self, engine: &Engine, sql: &str) -> Result<(), Error> {
+        let mut session = engine.session();
+        session.connected_as(USER, "millstream");
+        session.numbered(i32::MAX as u32 - SESSIONS.fetch_add(1, Ordering::Relaxed) % (1 << 20));
+        let mut script = Script::parse(sql)?;
+        while let Some(outcomes) = session.step(&mut script).await? {
+            for outcome in outcomes {
+                self.add(outcome).await?;
             }
         }
         Ok(())
+    }
+
+    async fn send(&mut self, part: Part) -> Result<(), Error> {
+        // `answer` ends when the receiver is gone.
+        self.sender.send(part).await.map_err(|_| Error::invalid("the reader is gone"))
+    }
+
+    /// Takes bytes of the answer's room. Returns false if there is no room for them.
+    fn take(&mut self, bytes: usize) -> bool {
+        let has_room = bytes <= self.left;
+        self.left = self.left.saturating_sub(bytes);
+        has_room
+    }
+
+    /// Returns texts as JSON, if there is room for them.
+    fn texts(&mut self, texts: &[impl AsRef<str>]) -> Result<String, Error> {
+        let texts = json!(texts.iter().map(AsRef::as_ref).collect::<Vec<&str>>()).to_string();
+        if self.take(texts.len()) {
+            return Ok(texts);
+        }
+        let message = format!("the results have more than {} bytes", self.limits.bytes);
+        Err(Error::invalid(message)
+            .code(sqlstate::PROGRAM_LIMIT_EXCEEDED)
+            .hint("Run fewer statements at once, or select fewer rows."))
+    }
+
+    async fn add(&mut self, outcome: Outcome) -> Result<(), Error> {
+        let Outcome { sql, response } = outcome;
+        let notices: Vec<String> = response.notices().iter().map(|notice| shortened(notice)).collect();
+        let is_endless = response.is_endless();
+        match response {
+            Response::Done(Tag { text, .. }) => {
+                let (tag, notices) = (json!(text).to_string(), self.texts(&notices)?);
+                self.send(Part::Done { tag, notices }).await
+            }
+            Response::Rows(rows) => {
+                let texts = TextRows::new(&rows.schema());
+                let shown = as_shown(&rows.schema());
+                let types: Vec<String> = shown.fields().iter().map(|field| sql_type_of(field)).collect();
+                let columns = self.texts(&texts.names().collect::<Vec<_>>())?;
+                let types = self.texts(&types)?;
+                let notices = self.texts(&notices)?;
+                self.send(Part::Begin { columns, types, is_endless }).await?;
+                let mut fetched = Fetched { texts, rows: 0, is_cut: is_endless, is_endless };
+                let batches = rows.map(|batch| batch.map_err(Error::from));
+                match self.limits.endless.filter(|_| is_endless) {
+                    // The time is up, or the result has an error or as many rows as are returned.
+                    Some(time) => {
+                        if let Ok(done) = tokio::time::timeout(time, self.fetch(&mut fetched, batches)).await
+                        {
+                            done?;
+                        }
+                    }
+                    None => self.fetch(&mut fetched, batches).await?,
+                }
+                let tag = json!(rows_tag(&sql).text(fetched.rows)).to_string();
+                self.send(Part::End { tag, notices, is_cut: fetched.is_cut }).await
+            }
+            Response::CopyIn(_) | Response::CopyOut(_) => {
+                let message = "COPY with STDIN or STDOUT needs a client that sends or takes rows";
+                Err(Error::invalid(message)
+                    .code(sqlstate::FEATURE_NOT_SUPPORTED)
+                    .hint("Use psql with \\copy, or the shell of Millstream."))
+            }
+        }
+    }
+
+    /// Sends rows to the end of the result, or until there are too many of them, or too many bytes.
+    async fn fetch(
+        &mut self,
+        fetched: &mut Fetched,
+        batches: impl futures::Stream<Item = Result<RecordBatch, Error>>,
+    ) -> Result<(), Error> {
+        let mut batches = std::pin::pin!(batches);
+        let is_bounded = !fetched.is_endless || self.limits.endless.is_some();
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            let bytes_a_row = batch.get_array_memory_size() / batch.num_rows().max(1);
+            let length = (PIECE_BYTES / bytes_a_row.max(1)).clamp(1, 1024);
+            let mut place = 0;
+            while place < batch.num_rows() {
+                let mut wanted = length.min(batch.num_rows() - place);
+                if is_bounded {
+                    wanted = wanted.min(self.limits.rows - fetched.rows);
+                }
+                let rows = fetched.texts.rows(&batch.slice(place, wanted));
+                let rows = rows.map_err(|error| Error::bug(error.to_string()))?;
+                let mut all: Vec<String> = rows.iter().map(|row| json!(row).to_string()).collect();
+                if is_bounded {
+                    let fitting = all.iter().take_while(|row| self.take(row.len() + 1)).count();
+                    all.truncate(fitting);
+                }
+                let sent = all.len();
+                (place, fetched.rows) = (place + sent, fetched.rows + sent);
+                self.send(Part::Rows(all)).await?;
+                if sent < wanted || wanted == 0 {
+                    fetched.is_cut = true;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A result that is being read.
+struct Fetched {
+    texts: TextRows,
+    rows: usize,
+    is_cut: bool,
+    is_endless: bool,
+}
+
+/// Returns the beginning of a message.
+fn shortened(message: &str) -> String {
+    match message.char_indices().nth(MESSAGE_MAX) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message.to_string(),
     }
 }
 
@@ -145,8 +271,8 @@ fn failed(error: &Error, sql: &str) -> Value {
     let start = error.span.as_ref().and_then(|span| sql.get(..span.start));
     json!({
         "sqlstate": error.sqlstate(),
-        "message": error.message,
-        "hint": error.hint,
+        "message": shortened(&error.message),
+        "hint": error.hint.as_deref().map(shortened),
         "position": start.map(|before| before.chars().count() + 1),
     })
 }
@@ -157,7 +283,7 @@ mod tests {
 
     fn run_in(engine: &Engine, sql: &str) -> Value {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(run(engine, sql))
+        serde_json::from_str(&runtime.block_on(run(engine, sql))).unwrap()
     }
 
     #[test]
@@ -183,7 +309,7 @@ mod tests {
         let all = run_in(&engine, "SELECT g FROM generate_series(1, 1000) x(g)");
         assert_eq!(all["results"][0]["is_cut"], json!(false));
         let all = run_in(&engine, "SELECT g FROM generate_series(1, 20000) x(g)");
-        assert_eq!(all["results"][0]["rows"].as_array().unwrap().len(), ROWS_MAX);
+        assert_eq!(all["results"][0]["rows"].as_array().unwrap().len(), LIMITS.rows);
         assert_eq!(all["results"][0]["is_cut"], json!(true));
     }
 
@@ -206,5 +332,21 @@ mod tests {
         assert_eq!(all["error"], Value::Null);
         assert_eq!(all["results"][2]["is_endless"], json!(true));
         assert_eq!(all["results"][2]["rows"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_answer_has_a_bound_in_bytes() {
+        let engine = Engine::start().unwrap();
+        // A row of 1 MB, in bytes that JSON writes as two.
+        let sql = "SELECT repeat('\"', 1000000) AS v FROM generate_series(1, 500) x(g); SELECT 1";
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let text = runtime.block_on(run(&engine, sql));
+        assert!(text.len() < LIMITS.bytes + 4096, "{}", text.len());
+        let all: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(all["results"][0]["rows"].as_array().unwrap().len(), 8);
+        assert_eq!(all["results"][0]["is_cut"], json!(true));
+        let all = run_in(&engine, "SELECT repeat('x', 20000000); SELECT 1");
+        assert_eq!((&all["results"][0]["rows"], &all["results"][0]["is_cut"]), (&json!([]), &json!(true)));
+        assert_eq!(all["error"]["sqlstate"], "54000");
     }
 }

@@ -53,6 +53,15 @@ pub fn complete(pending: &str, text: &str, cursor: usize, names: &Names) -> Comp
     }
 }
 
+/// Returns the completions of SQL at byte `cursor` of a text without commands of the shell: the start of the text that
+/// they replace, and the completions.
+pub fn complete_sql(text: &str, cursor: usize, names: &Names) -> (usize, Vec<String>) {
+    match sql(text, cursor, names) {
+        Completion::Texts { start, texts } => (start, texts),
+        Completion::File(_) => (cursor, Vec::new()),
+    }
+}
+
 fn shifted(completion: Completion, offset: usize) -> Completion {
     match completion {
         Completion::Texts { start, texts } => {

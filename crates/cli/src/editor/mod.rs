@@ -21,7 +21,7 @@ use rustyline::history::{FileHistory, SearchDirection};
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{ColorMode, CompletionType, Config, Context, ExternalPrinter, Helper};
 
-pub use crate::editor::complete::tokens;
+pub use crate::editor::complete::{complete_sql, tokens};
 
 use crate::editor::complete::{Completion, complete};
 use crate::meta;

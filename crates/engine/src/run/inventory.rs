@@ -1,5 +1,6 @@
 //! The system tables of objects: partitions of sources, tables, views, streams and sinks, with their status.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use millstream_delta::Timestamp;
@@ -48,6 +49,39 @@ impl Listed {
     /// Returns the rows of `millstream.streams`.
     pub(super) fn stream_lines(&self) -> Lines {
         self.query_lines(|definition| matches!(definition, Definition::Stream { .. }))
+    }
+
+    /// Returns the rows of `millstream.dependencies`.
+    pub(super) fn dependency_lines(&self) -> Lines {
+        let mut feeds: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (object, _) in &self.0 {
+            if let Definition::SinkInto { table, .. } = &object.definition {
+                feeds.entry(table).or_default().push(&object.name);
+            }
+        }
+        let names: BTreeSet<&str> = self.0.iter().map(|(object, _)| object.name.as_ref()).collect();
+        let mut lines = Lines::new();
+        for (object, _) in &self.0 {
+            let into = match &object.definition {
+                Definition::Function(_) | Definition::Aggregate(_) | Definition::Subscription { .. } => {
+                    continue;
+                }
+                Definition::SinkInto { table, .. } => Some(table),
+                _ => None,
+            };
+            // A sink lists its table among the relations that must not be dropped before it.
+            let reads = object.reads.iter().filter(|read| Some(*read) != into);
+            let reads = reads.map(AsRef::as_ref).filter(|read| names.contains(read));
+            let mut inputs: Vec<&str> =
+                reads.chain(feeds.remove(object.name.as_ref()).unwrap_or_default()).collect();
+            inputs.sort_unstable();
+            let (name, kind) = (object.name.as_ref(), object.definition.base_kind());
+            if inputs.is_empty() {
+                lines.push(vec![name.into(), kind.into(), NULL]);
+            }
+            lines.extend(inputs.into_iter().map(|input| vec![name.into(), kind.into(), input.into()]));
+        }
+        lines
     }
 
     fn query_lines(&self, is_wanted: impl Fn(&Definition) -> bool) -> Lines {

@@ -86,6 +86,7 @@ impl ReadView<'_> {
         let lines = match table.name {
             "epochs" => return epoch_rows(self.measures.kept()),
             "checkpoints" => self.durability.checkpoint_lines(),
+            "dependencies" => self.statuses().dependency_lines(),
             ERRORS => self.errors().lines(),
             "history" => self.outputs.logs.history_lines(),
             "jobs" => job_lines(&self.setup.shared),

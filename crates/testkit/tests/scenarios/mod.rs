@@ -68,6 +68,7 @@ mod transactions;
 mod unread;
 mod watching;
 mod web;
+mod web_pages;
 mod widened;
 
 use std::path::Path;
@@ -147,6 +148,7 @@ const MODULES: &[&[Scenario]] = &[
     unread::ALL,
     watching::ALL,
     web::ALL,
+    web_pages::ALL,
 ];
 
 /// Returns every scenario.

@@ -1,0 +1,219 @@
+//! The parts of the web page, over HTTP as the page itself asks.
+
+use std::time::Duration;
+
+use millstream_testkit::drive::{self, Result, ensure, expect_soon, run, run_all, within_a_minute};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+use super::Scenario;
+use super::web::{JSON, Watched, get, posted_to, send, watched};
+
+pub const ALL: &[Scenario] = &[
+    ("a_page_has_a_graph_of_objects_and_operators", || drive::block_on(graph())),
+    ("a_page_has_batches_with_their_inputs", || drive::block_on(batches())),
+    ("a_page_has_partitions_state_and_checkpoints", || drive::block_on(parts())),
+    ("a_page_streams_the_changes_of_a_query", || drive::block_on(streamed())),
+    ("a_page_sends_long_results_in_pieces", || drive::block_on(long())),
+    ("a_browser_keeps_the_files_of_a_page", || drive::block_on(kept())),
+];
+
+/// Returns the rows of an answer that have a text in a column.
+fn having<'a>(rows: &'a Value, column: &str, text: &str) -> Vec<&'a Value> {
+    rows.as_array().map_or_else(Vec::new, |rows| rows.iter().filter(|row| row[column] == text).collect())
+}
+
+async fn graph() -> Result<()> {
+    let Watched { page, engine } = watched().await?;
+    run_all(
+        &mut engine.session(),
+        &[
+            "CREATE TABLE t (id BIGINT PRIMARY KEY, v BIGINT)",
+            "CREATE VIEW w AS SELECT v FROM t",
+            "CREATE MATERIALIZED VIEW \"a&b\" AS SELECT v, count(*) AS n FROM w GROUP BY v",
+            "CREATE TABLE u (v BIGINT PRIMARY KEY, n BIGINT)",
+            "CREATE SINK k INTO u FROM \"a&b\"",
+            "INSERT INTO t VALUES (1, 1), (2, 1)",
+        ],
+    )
+    .await?;
+    expect_soon(&mut engine.session(), "SELECT n FROM u", &["2"]).await?;
+    let all = get(&page, "/api/graph").await?.json()?;
+    for (name, kind, input) in [
+        ("t", "table", Value::Null),
+        ("w", "view", json!("t")),
+        ("a&b", "materialized view", json!("w")),
+        ("k", "sink", json!("a&b")),
+        ("u", "table", json!("k")),
+    ] {
+        let found = having(&all["objects"], "name", name);
+        ensure(found.iter().any(|row| row["kind"] == kind && row["depends_on"] == input), || {
+            format!("{name}: {found:?}")
+        })?;
+    }
+    let loads = having(&all["loads"], "query", "a&b");
+    ensure(loads.len() == 1 && loads[0]["rows_in"].as_u64() == Some(2), || format!("{loads:?}"))?;
+    ensure(loads[0]["time_us"].is_u64() && loads[0]["state_bytes"].as_u64() > Some(0), || {
+        format!("{loads:?}")
+    })?;
+    let one = get(&page, "/api/graph?query=a%26b").await?.json()?;
+    let operators = one["operators"].as_array().ok_or("no operators")?;
+    ensure(operators.len() as u64 == loads[0]["operators"].as_u64().unwrap_or_default(), || one.to_string())?;
+    ensure(operators.iter().any(|row| row["operator"] == "Aggregate"), || one.to_string())?;
+    let none = get(&page, "/api/graph?query=nowhere").await?.json()?;
+    ensure(none["operators"] == json!([]), || none.to_string())?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn batches() -> Result<()> {
+    let Watched { page, engine } = watched().await?;
+    run_all(
+        &mut engine.session(),
+        &[
+            "CREATE TABLE t (id BIGINT PRIMARY KEY)",
+            "CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM t",
+            "INSERT INTO t VALUES (1), (2), (3)",
+        ],
+    )
+    .await?;
+    // The listener hears of an epoch after it.
+    let mut found = Value::Null;
+    for _ in 0..600 {
+        let overview = get(&page, "/api/overview").await?.json()?;
+        let batches = overview["batches"].as_array().ok_or("no batches")?;
+        if let Some(batch) = batches.iter().find(|batch| batch["inputs"] == "{\"t\":3}") {
+            found = batch.clone();
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    ensure(found["input_rows"] == 3, || found.to_string())?;
+    let one = get(&page, &format!("/api/batch?epoch={}", found["epoch"])).await?.json()?;
+    ensure(one["batch"]["input_rows"] == 3, || one.to_string())?;
+    ensure(!having(&one["operators"], "query", "v").is_empty(), || one.to_string())?;
+    let none = get(&page, "/api/batch?epoch=1000000").await?.json()?;
+    ensure(none["batch"] == Value::Null && none["operators"] == json!([]), || none.to_string())?;
+    let wrong = get(&page, "/api/batch?epoch=x").await?;
+    ensure(wrong.status == 400 && wrong.body.contains("epoch is \"x\""), || wrong.body)?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn parts() -> Result<()> {
+    let Watched { page, engine } = watched().await?;
+    run_all(
+        &mut engine.session(),
+        &[
+            "CREATE SOURCE n (n BIGINT) WITH (connector = 'datagen', rows = 30, fields.n.kind = 'sequence')",
+            "CREATE MATERIALIZED VIEW v AS SELECT n % 3 AS k, count(*) AS c FROM n GROUP BY n % 3",
+        ],
+    )
+    .await?;
+    expect_soon(&mut engine.session(), "SELECT sum(c) FROM v", &["30"]).await?;
+    let partitions = get(&page, "/api/partitions").await?.json()?;
+    let found = having(&partitions["partitions"], "source", "n");
+    ensure(found.len() == 1 && found[0]["position"] == 30, || partitions.to_string())?;
+    let state = get(&page, "/api/state").await?.json()?;
+    let found = having(&state["queries"], "query", "v");
+    ensure(found.len() == 1 && found[0]["state_bytes"].as_u64() > Some(0), || state.to_string())?;
+    ensure(!having(&state["operators"], "operator", "Aggregate").is_empty(), || state.to_string())?;
+    ensure(state["checkpoints"] == json!([]), || state.to_string())?;
+    engine.stop().await.map_err(|error| error.to_string())?;
+    let stopped = get(&page, "/api/graph").await?;
+    ensure(stopped.status == 503 && stopped.body.contains("has stopped"), || stopped.body)
+}
+
+/// The JSON objects of a streamed answer, line by line.
+struct Lines(BufReader<TcpStream>);
+
+impl Lines {
+    /// Returns the next object; `None` at the end. The sizes of chunks and the headers have no braces.
+    async fn next(&mut self) -> Result<Option<Value>> {
+        loop {
+            let mut line = String::new();
+            let read = within_a_minute("a line", self.0.read_line(&mut line)).await?;
+            if read.map_err(|error| error.to_string())? == 0 {
+                return Ok(None);
+            }
+            if line.starts_with('{') {
+                return serde_json::from_str(&line).map(Some).map_err(|error| format!("{error} in {line}"));
+            }
+        }
+    }
+}
+
+async fn stream(watched: &Watched, sql: &str) -> Result<Lines> {
+    let address = watched.page.address();
+    let mut stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let body = json!({ "sql": sql }).to_string();
+    let request = posted_to("/api/sql/stream", &address.to_string(), JSON, &body);
+    stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
+    Ok(Lines(BufReader::new(stream)))
+}
+
+async fn streamed() -> Result<()> {
+    let watched = watched().await?;
+    let mut session = watched.engine.session();
+    run_all(
+        &mut session,
+        &["CREATE TABLE t (id BIGINT PRIMARY KEY, v TEXT)", "INSERT INTO t VALUES (1, '<b>')"],
+    )
+    .await?;
+    let mut lines = stream(&watched, "SELECT 1 AS one; SUBSCRIBE t").await?;
+    let mut seen = Vec::new();
+    while seen.len() < 5 {
+        seen.push(lines.next().await?.ok_or("the answer ended")?);
+    }
+    ensure(seen[0]["begin"]["columns"] == json!(["one"]), || format!("{seen:?}"))?;
+    ensure(seen[1]["rows"] == json!([["1"]]) && seen[2]["end"]["tag"] == "SELECT 1", || format!("{seen:?}"))?;
+    ensure(seen[3]["begin"]["is_endless"] == true, || format!("{seen:?}"))?;
+    ensure(seen[4]["rows"][0][1] == "insert" && seen[4]["rows"][0][3] == "<b>", || format!("{seen:?}"))?;
+    run(&mut session, "UPDATE t SET v = 'c'").await?;
+    let change = lines.next().await?.ok_or("the answer ended")?;
+    ensure(change["rows"][1][1] == "update_insert" && change["rows"][1][3] == "c", || change.to_string())?;
+    let jobs = "SELECT count(*) FROM millstream.jobs WHERE \"user\" = 'millstream_page'";
+    expect_soon(&mut session, jobs, &["1"]).await?;
+    drop(lines);
+    expect_soon(&mut session, jobs, &["0"]).await?;
+    let Watched { page, engine } = watched;
+    let wrong = send(&page, &posted_to("/api/complete", &page.address().to_string(), JSON, "{}")).await?;
+    ensure(wrong.status == 400, || wrong.body)?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn long() -> Result<()> {
+    let watched = watched().await?;
+    let mut lines = stream(&watched, "SELECT g FROM generate_series(1, 250000) x(g); SELECT nowhere").await?;
+    let (mut rows, mut last) = (0, Vec::new());
+    while let Some(line) = lines.next().await? {
+        rows += line["rows"].as_array().map_or(0, Vec::len);
+        if line["rows"].is_null() {
+            last.push(line);
+        }
+    }
+    ensure(rows == 100_000, || format!("{rows} rows"))?;
+    ensure(last.len() == 4 && last[1]["end"]["is_cut"] == true, || format!("{last:?}"))?;
+    ensure(last[2]["error"]["sqlstate"] == "42703" && last[3]["milliseconds"].is_u64(), || {
+        format!("{last:?}")
+    })?;
+    watched.engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn kept() -> Result<()> {
+    let Watched { page, engine } = watched().await?;
+    let first = get(&page, "/app.js").await?;
+    let tag = first.headers.get("etag").ok_or("no tag")?;
+    ensure(first.headers.get("cache-control").is_some_and(|value| value == "no-cache"), || {
+        format!("{:?}", first.headers)
+    })?;
+    let host = page.address();
+    let again =
+        format!("GET /app.js HTTP/1.1\r\nHost: {host}\r\nIf-None-Match: {tag}\r\nConnection: close\r\n\r\n");
+    let again = send(&page, &again).await?;
+    ensure(again.status == 304 && again.body.is_empty(), || format!("{} {}", again.status, again.body))?;
+    let figures = get(&page, "/api/overview").await?;
+    ensure(figures.headers.get("cache-control").is_some_and(|value| value == "no-store"), || {
+        format!("{:?}", figures.headers)
+    })?;
+    engine.stop().await.map_err(|error| error.to_string())
+}

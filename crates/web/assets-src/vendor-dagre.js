@@ -1,0 +1,2 @@
+// The layout of graphs.
+export { graphlib, layout } from "@dagrejs/dagre";
