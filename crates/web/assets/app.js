@@ -46,9 +46,10 @@ function showState(message, isBad) {
   document.body.classList.toggle("stale", isBad);
 }
 
-async function poll() {
+async function poll(isAgain = false) {
   const answer = await ask(`api/overview?since=${history.next}&after=${history.after}`);
-  if (!absorb(answer)) return poll();
+  // Another engine than before is asked for everything, once; the next answer is a second away.
+  if (!absorb(answer) && !isAgain) return poll(true);
   [last, lastAt] = [answer, Date.now()];
   const isRunning = answer.state === "running";
   showState(isRunning ? "running" : answer.health[0]?.reason ?? "no engine", !isRunning);

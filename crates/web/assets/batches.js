@@ -123,6 +123,7 @@ async function showBatch(epoch) {
     facts.replaceChildren(make("p", { class: "error-text" }, failure.message));
     return;
   }
+  if (location.hash !== `#batches/${epoch}`) return;
   const { batch, operators } = answer;
   const known = history.batches.find((of) => of.epoch === answer.epoch);
   if (!batch && !known) {
@@ -134,7 +135,8 @@ async function showBatch(epoch) {
     ["processing time", time(row.processing_us)], ["total delay", time(row.total_delay_us)],
     ["input rows", count(row.input_rows)], ["output rows", count(row.output_rows)],
     ["merged intervals", count(row.merged_intervals)]];
-  for (const [name, rows] of Object.entries(known?.inputs ?? {})) list.push([`rows of ${name}`, count(rows)]);
+  const inputs = known?.inputs ?? JSON.parse(batch.inputs ?? "{}");
+  for (const [name, rows] of Object.entries(inputs)) list.push([`rows of ${name}`, count(rows)]);
   facts.replaceChildren(make("dl", {}, ...list.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])));
   if (isSlow(row)) facts.append(make("p", { class: "warning-text" }, "The processing time is longer than batch_interval."));
   const total = row.processing_us || 1;

@@ -36,8 +36,8 @@ function differences(rowsOf, keyOf, figures) {
     const of = {};
     for (const figure of figures) {
       const difference = (row[figure] ?? 0) - (old?.[figure] ?? 0);
-      // A query that was made anew counts from zero.
-      of[figure] = elapsed > 0 ? (difference < 0 ? row[figure] ?? 0 : difference) / elapsed : null;
+      // A query that was made anew counts from zero. One that was not there before may be an old one with a new name.
+      of[figure] = elapsed > 0 && old ? (difference < 0 ? row[figure] ?? 0 : difference) / elapsed : null;
     }
     now.set(keyOf(row), of);
   }

@@ -39,6 +39,8 @@ export function showHealth(problems) {
   const focused = list.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
   const good = { level: "good", object: "It keeps up;", reason: "nothing has failed." };
   list.replaceChildren(...(problems.length ? problems : [good]).map(item));
+  const summary = problems.length ? `${problems.length} problems, the worst: ${problems[0].level}` : "It keeps up";
+  if (find("health-summary").textContent !== summary) find("health-summary").textContent = summary;
   if (focused !== undefined) list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
 }
 

@@ -17,7 +17,7 @@ const fillSources = table(find("all-sources"), [["source", text("name")], ["conn
 const fillPartitions = table(find("partitions"), [["source", text("source")], ["partition", text("partition")],
   ["position", number("position", (n) => String(n ?? "–"))], ["end", number("end_position", (n) => String(n ?? "–"))],
   ["lag", number("lag")], ["last record (UTC)", (row) => clock(row.last_record_time)],
-  ["behind", Object.assign((row) => (row.last_record_time === null || row.done === "true" ? "–"
+  ["behind", Object.assign((row) => (row.last_record_time === null || row.done === "true" || row.lag === 0 ? "–"
     : time(Math.max(0, row.now_ms - row.last_record_time) * 1000)), { isNumber: true })],
   ["watermark (UTC)", (row) => clock(row.watermark)],
   ["", (row) => [row.done === "true" ? "read to its end" : "", row.idle === "true" ? "idle" : ""].filter(Boolean).join(", ")]],

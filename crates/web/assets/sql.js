@@ -47,7 +47,7 @@ function statements() {
 
 function remember(sql) {
   // Secrets don't belong on the disk of the browser.
-  if (/password|passwd|secret|token|credential|access_key/i.test(sql)) return;
+  if (/password|passwd|secret|token|credential|access_key|sasl|jaas|private_key|:\/\/[^\s/]*:[^\s@]*@/i.test(sql)) return;
   const kept = [sql, ...statements().filter((text) => text !== sql)].slice(0, HISTORY_MAX);
   try {
     localStorage.setItem(HISTORY, JSON.stringify(kept));
@@ -202,6 +202,8 @@ async function runSql(live = false) {
   } catch (failure) {
     find("outcome").textContent = failure.name === "AbortError" ? "cancelled" : `failed: ${failure.message}`;
   }
+  // An answer that was not read to its end would go on.
+  running.abort();
   running = null;
   for (const id of ["run", "live"]) find(id).disabled = false;
   find("cancel").disabled = true;

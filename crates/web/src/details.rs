@@ -1,6 +1,6 @@
 //! What one part of the page shows: read of the engine on demand, and shared by all who ask within a moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,9 @@ const FRESH_TIMES: u32 = 10;
 
 /// The longest time for which a detail is shared.
 const FRESH_MAX: Duration = Duration::from_secs(3);
+
+/// The longest time that one detail waits after another.
+const REST_MAX: Duration = Duration::from_secs(1);
 
 /// Maximum number of partitions returned.
 const PARTITIONS_MAX: usize = 2000;
@@ -57,24 +60,37 @@ struct Kept {
 /// The details that were read within the last moment.
 #[derive(Debug, Default)]
 pub(crate) struct Details {
-    kept: Mutex<BTreeMap<Detail, Kept>>,
+    kept: Mutex<Recent>,
+}
+
+#[derive(Debug, Default)]
+struct Recent {
+    kept: BTreeMap<Detail, Kept>,
+    /// The time until which no other detail is read.
+    rests_until: Option<Instant>,
 }
 
 impl Details {
     /// Returns a detail as JSON text. Readings follow each other, so that many pages don't crowd the engine.
     pub(crate) async fn read(&self, engine: &Engine, detail: Detail) -> Result<Arc<str>, Unread> {
-        let mut kept = self.kept.lock().await;
-        let began = Instant::now();
-        kept.retain(|_, kept| kept.until > began);
-        if let Some(kept) = kept.get(&detail) {
+        let mut recent = self.kept.lock().await;
+        let now = Instant::now();
+        recent.kept.retain(|_, kept| kept.until > now);
+        if let Some(kept) = recent.kept.get(&detail) {
             return kept.outcome.clone();
         }
+        if let Some(until) = recent.rests_until {
+            tokio::time::sleep_until(until.into()).await;
+        }
+        let began = Instant::now();
         let read = tokio::time::timeout(READING_MAX, detail.read(engine)).await;
         let outcome =
             read.unwrap_or(Err(Unread::Busy(READING_MAX))).map(|value| Arc::from(value.to_string()));
         let now = Instant::now();
-        let until = now + ((now - began) * FRESH_TIMES).clamp(FRESH_MIN, FRESH_MAX);
-        kept.insert(detail, Kept { until, outcome: outcome.clone() });
+        let rest = (now - began) * FRESH_TIMES;
+        recent.rests_until = Some(now + rest.min(REST_MAX));
+        let until = now + rest.clamp(FRESH_MIN, FRESH_MAX);
+        recent.kept.insert(detail, Kept { until, outcome: outcome.clone() });
         outcome
     }
 }
@@ -226,10 +242,8 @@ async fn state(engine: &Engine) -> Result<Value, Unread> {
     let (bytes, spilled) = (numbers(&operators, "state_bytes")?, numbers(&operators, "spilled_bytes")?);
     let sizes: Vec<i64> =
         (0..operators.num_rows()).map(|row| bytes.value(row) + spilled.value(row)).collect();
-    let mut sorted = sizes.clone();
-    sorted.sort_unstable_by(|a, b| b.cmp(a));
-    let least = sorted.get(STATES_MAX).map_or(0, |size| *size);
-    let is_wanted: BooleanArray = sizes.iter().map(|size| Some(*size > least)).collect();
+    let wanted = largest(&sizes, STATES_MAX);
+    let is_wanted: BooleanArray = (0..sizes.len()).map(|row| Some(wanted.contains(&row))).collect();
     let mut operators = rows_of(&filtered(&operators, &is_wanted)?)?;
     let size = |row: &crate::reading::Row, name| row.get(name).and_then(Value::as_i64).unwrap_or_default();
     operators.sort_by_key(|row| std::cmp::Reverse(size(row, "state_bytes") + size(row, "spilled_bytes")));
@@ -239,9 +253,24 @@ async fn state(engine: &Engine) -> Result<Value, Unread> {
     Ok(json!({ "queries": queries, "operators": operators, "checkpoints": checkpoints }))
 }
 
+/// Returns the places of the largest sizes, at most `count` of them, without zeros.
+fn largest(sizes: &[i64], count: usize) -> BTreeSet<usize> {
+    let mut places: Vec<usize> = (0..sizes.len()).filter(|place| sizes[*place] > 0).collect();
+    places.sort_by_key(|place| std::cmp::Reverse(sizes[*place]));
+    places.truncate(count);
+    places.into_iter().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_sizes_are_listed_too() {
+        assert_eq!(largest(&[7; 600], STATES_MAX).len(), STATES_MAX);
+        assert_eq!(largest(&[0, 3, 0, 9, 3], 2), BTreeSet::from([1, 3]));
+        assert!(largest(&[0, 0], 2).is_empty());
+    }
 
     #[test]
     fn a_detail_is_shared_for_a_moment() {

@@ -15,6 +15,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// The relation between the site of the asking page and this one, as browsers tell it.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 /// Headers of every answer.
 static HEADERS: [(HeaderName, &str); 6] = [
     (CONTENT_SECURITY_POLICY, POLICY),
@@ -36,6 +39,7 @@ pub(crate) fn secure(headers: &mut HeaderMap) {
 pub(crate) fn check(
     bound: SocketAddr,
     method: &Method,
+    path: &str,
     headers: &HeaderMap,
 ) -> Result<(), (StatusCode, String)> {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
@@ -48,6 +52,10 @@ pub(crate) fn check(
             "the host \"{host}\" is not this machine: open the page as http://{bound}/ or http://localhost:{}/",
             bound.port()
         ));
+    }
+    // A page of another site can't read the answers, but it could keep the engine busy.
+    if !matches!(text(SEC_FETCH_SITE), None | Some("same-origin" | "none")) && path.starts_with("/api/") {
+        return forbidden(format!("a page of another site may not ask {path}"));
     }
     if method != Method::POST {
         return Ok(());
@@ -103,7 +111,7 @@ mod tests {
 
     fn status(method: Method, all: &[(HeaderName, &str)]) -> u16 {
         let bound = "127.0.0.1:4778".parse().unwrap();
-        check(bound, &method, &headers(all)).map_or_else(|(status, _)| status.as_u16(), |()| 200)
+        check(bound, &method, "/api/sql", &headers(all)).map_or_else(|(status, _)| status.as_u16(), |()| 200)
     }
 
     #[test]
@@ -135,6 +143,14 @@ mod tests {
         assert_eq!(status(Method::GET, &[]), 403);
         assert_eq!(status(Method::GET, &[(HOST, "evil.example:4778")]), 403);
         assert_eq!(status(Method::GET, &[(HOST, "localhost:9000")]), 200);
+        for (site, expected) in [("same-origin", 200), ("none", 200), ("same-site", 403), ("cross-site", 403)]
+        {
+            assert_eq!(
+                status(Method::GET, &[(HOST, "localhost"), (SEC_FETCH_SITE, site)]),
+                expected,
+                "{site}"
+            );
+        }
         // An answer to another origin's GET can't be read by that page.
         assert_eq!(status(Method::GET, &[(HOST, "localhost:9000"), (ORIGIN, "http://evil.example")]), 200);
     }

@@ -8,6 +8,9 @@ use crate::reading::{Reading, Row, number, text};
 const LARGEST: &str =
     "SELECT query, node, operator, state_bytes FROM millstream.operators ORDER BY state_bytes DESC LIMIT 10";
 
+/// Maximum number of problems that the page lists.
+const PROBLEMS_MAX: usize = 20;
+
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
@@ -45,8 +48,9 @@ impl Problem {
     }
 }
 
-/// Returns the problems, the worst first. `lateness` says why epochs don't keep up, if they don't.
-pub(crate) fn problems(reading: &Reading, lateness: Option<String>) -> Vec<Problem> {
+/// Returns the problems, the worst first. `lateness` says why epochs don't keep up, if they don't; `warnings` are those of
+/// the engine's progress.
+pub(crate) fn problems(reading: &Reading, lateness: Option<String>, warnings: &[String]) -> Vec<Problem> {
     let mut found = Vec::new();
     if let Some(reason) = lateness {
         found.push(problem(Level::Warning, "epochs".into(), &reason, "EXPLAIN WHY".into()));
@@ -61,8 +65,27 @@ pub(crate) fn problems(reading: &Reading, lateness: Option<String>) -> Vec<Probl
         let statement = "SELECT * FROM millstream.checkpoints ORDER BY at DESC LIMIT 5";
         found.push(problem(Level::Error, "checkpoint".into(), reason, statement.into()));
     }
+    let memory = text(&reading.memory, "reason");
+    let is_new = |warning: &&String| Some(warning.as_str()) != memory && !warning.starts_with("epochs ");
+    found.extend(warnings.iter().filter(is_new).map(|warning| {
+        let statement = "SELECT * FROM millstream.source_partitions".into();
+        problem(Level::Warning, "engine:".into(), warning, statement)
+    }));
     found.sort_by_key(|problem| problem.level);
     found
+}
+
+/// Returns the first problems; if there are too many, the last line says how many more.
+pub(crate) fn shown(mut all: Vec<Problem>) -> Vec<Problem> {
+    let more = all.len().saturating_sub(PROBLEMS_MAX);
+    if more > 0 {
+        let level = all[PROBLEMS_MAX].level;
+        all.truncate(PROBLEMS_MAX);
+        let statement =
+            "SELECT name, status, reason FROM millstream.materialized_views WHERE status <> 'running'";
+        all.push(problem(level, "engine".into(), &format!("has {more} more problems"), statement.into()));
+    }
+    all
 }
 
 fn problem(level: Level, object: String, reason: &str, statement: String) -> Problem {
@@ -185,7 +208,7 @@ mod tests {
             sinks: vec![row(json!({"name": "k", "status": "running"}))],
             ..Reading::default()
         };
-        assert_eq!(problems(&reading, None), []);
+        assert_eq!(problems(&reading, None, &[]), []);
     }
 
     #[test]
@@ -207,21 +230,34 @@ mod tests {
             checkpoints: vec![row(json!({"reason": "disk full"}))],
             ..Reading::default()
         };
-        let found: Vec<String> = problems(&reading, Some("they wait".into()))
-            .iter()
-            .map(|problem| format!("{}: {}; {}", problem.object, problem.reason, problem.statement))
-            .collect();
+        let found: Vec<String> =
+            problems(&reading, Some("they wait".into()), &["a is silent".into(), "too much".into()])
+                .iter()
+                .map(|problem| format!("{}: {}; {}", problem.object, problem.reason, problem.statement))
+                .collect();
         for expected in [
             "materialized view \"q\": is suspended: full; EXPLAIN WHY MATERIALIZED VIEW \"q\"",
             "sink \"k\": failed: refused (attempt 3); EXPLAIN WHY SINK \"k\"",
             "source \"a\"\"b\": is restarting: gone; SELECT * FROM millstream.sources WHERE name = 'a\"b'",
             "source \"a\"\"b\": 3 records could not be decoded; SELECT * FROM bad_rows('a\"b') LIMIT 10",
             "epochs: they wait; EXPLAIN WHY",
+            "engine:: a is silent; SELECT * FROM millstream.source_partitions",
             "stream \"r\": is 7 epochs behind; EXPLAIN WHY STREAM \"r\"",
         ] {
             assert!(found.iter().any(|found| found == expected), "{expected} in {found:#?}");
         }
-        assert_eq!(found.len(), 9);
-        assert!(found[0].starts_with("materialized view") && found[8].contains("could not be decoded"));
+        assert_eq!(found.len(), 10);
+        assert!(found[0].starts_with("materialized view") && found[9].contains("could not be decoded"));
+    }
+
+    #[test]
+    fn many_problems_are_cut() {
+        let one = problem(Level::Note, "a".into(), "is paused", String::new());
+        assert_eq!(shown(vec![one.clone(); PROBLEMS_MAX]).len(), PROBLEMS_MAX);
+        let all = shown(vec![one; PROBLEMS_MAX + 480]);
+        assert_eq!(
+            (all.len(), all[PROBLEMS_MAX].reason.as_str()),
+            (PROBLEMS_MAX + 1, "has 480 more problems")
+        );
     }
 }

@@ -35,7 +35,7 @@ mod sql_stream;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use millstream_engine::{Engine, Names};
+use millstream_engine::{Engine, History, Names};
 pub use millstream_server::ListenError;
 use tokio::runtime::Runtime;
 
@@ -61,9 +61,18 @@ pub struct Page {
 pub(crate) struct Shared {
     pub(crate) address: SocketAddr,
     pub(crate) engine: OnceLock<Engine>,
+    /// The empty history that is shown until there is an engine.
+    before: History,
     pub(crate) readings: Readings,
     pub(crate) details: Details,
     pub(crate) completion: Completion,
+}
+
+impl Shared {
+    /// Returns the history of the engine.
+    pub(crate) fn history(&self) -> History {
+        self.engine.get().map_or_else(|| self.before.clone(), Engine::history)
+    }
 }
 
 impl Page {
@@ -88,6 +97,7 @@ impl Page {
         let shared = Arc::new(Shared {
             address,
             engine: OnceLock::new(),
+            before: History::default(),
             readings: Readings::default(),
             details: Details::default(),
             completion: Completion::default(),

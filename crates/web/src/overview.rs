@@ -3,7 +3,7 @@
 use millstream_engine::{History, Sample, Second};
 use serde_json::{Value, json};
 
-use crate::health::{Level, Problem, problems};
+use crate::health::{Level, Problem, shown};
 use crate::reading::Read;
 
 /// The age of a reading in seconds from which on it is a problem.
@@ -23,17 +23,15 @@ pub(crate) fn history(history: &History, since: u64, now_ms: u64) -> Value {
     })
 }
 
-/// Adds the state of an engine that was read; `lateness` says why epochs don't keep up, if they don't, and `after` is the
-/// newest epoch that the page has.
-pub(crate) fn add_reading(answer: &mut Value, read: &Read, lateness: Option<String>, after: u64) {
+/// Adds the state of an engine that was read, with its problems; `after` is the newest epoch that the page has.
+pub(crate) fn add_reading(answer: &mut Value, read: &Read, mut health: Vec<Problem>, after: u64) {
     let Read { reading, age } = read;
-    let mut health = problems(reading, lateness);
     if age.as_secs() >= OLD_SECONDS {
         let reason = format!("has not answered for {} s: its figures are of then", age.as_secs());
         let statement = "SELECT * FROM millstream.jobs".into();
         health.insert(0, Problem { level: Level::Warning, object: "engine".into(), reason, statement });
     }
-    let health: Vec<Value> = health.iter().map(Problem::json).collect();
+    let health: Vec<Value> = shown(health).iter().map(Problem::json).collect();
     answer["state"] = "running".into();
     answer["age_ms"] = (age.as_millis() as u64).into();
     answer["health"] = health.into();
@@ -117,9 +115,9 @@ mod tests {
         let read =
             |seconds| Read { reading: Arc::new(Reading::default()), age: Duration::from_secs(seconds) };
         let mut answer = json!({});
-        add_reading(&mut answer, &read(1), None, 0);
+        add_reading(&mut answer, &read(1), Vec::new(), 0);
         assert_eq!(answer["health"], json!([]));
-        add_reading(&mut answer, &read(7), None, 0);
+        add_reading(&mut answer, &read(7), Vec::new(), 0);
         assert_eq!(answer["health"][0]["reason"], "has not answered for 7 s: its figures are of then");
         add_absence(&mut answer, "gone");
         assert_eq!((&answer["state"], &answer["health"][0]["reason"]), (&json!("absent"), &json!("gone")));
@@ -137,9 +135,9 @@ mod tests {
             Readings::default().read(&engine).await.unwrap()
         });
         let mut answer = history(&engine.history(), 0, 9);
-        add_reading(&mut answer, &read, None, 0);
+        add_reading(&mut answer, &read, Vec::new(), 0);
         let epoch = newest(&answer).unwrap();
-        add_reading(&mut answer, &read, None, epoch);
+        add_reading(&mut answer, &read, Vec::new(), epoch);
         assert_eq!(newest(&answer), None);
     }
 }

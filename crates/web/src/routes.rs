@@ -15,6 +15,7 @@ use millstream_engine::{Engine, MetricValue};
 use serde_json::Value;
 
 use crate::details::Detail;
+use crate::health::problems;
 use crate::metrics::expose;
 use crate::reading::Read;
 use crate::{Shared, assets, guard, openmetrics, overview, sql, sql_stream};
@@ -58,10 +59,11 @@ pub(crate) fn now_ms() -> u64 {
 }
 
 async fn guarded(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let mut response = match guard::check(shared.address, request.method(), request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err((status, reason)) => plain(status, reason).await,
-    };
+    let mut response =
+        match guard::check(shared.address, request.method(), request.uri().path(), request.headers()) {
+            Ok(()) => next.run(request).await,
+            Err((status, reason)) => plain(status, reason).await,
+        };
     guard::secure(response.headers_mut());
     response
 }
@@ -152,12 +154,14 @@ async fn show_overview(State(shared): State<Arc<Shared>>, RawQuery(query): RawQu
         (Err(reason), _) | (_, Err(reason)) => return plain(StatusCode::BAD_REQUEST, reason).await,
     };
     let read = shared.read().await;
-    let history = shared.engine.get().map(Engine::history).unwrap_or_default();
+    let history = shared.history();
     let mut answer = overview::history(&history, since, now_ms());
     match read {
         Ok(read) => {
             let lateness = history.falls_behind(read.reading.interval);
-            overview::add_reading(&mut answer, &read, lateness, after);
+            let warnings = shared.engine.get().map_or_else(Vec::new, |engine| engine.progress().warnings);
+            let health = problems(&read.reading, lateness, &warnings);
+            overview::add_reading(&mut answer, &read, health, after);
         }
         Err(reason) => overview::add_absence(&mut answer, &reason),
     }
