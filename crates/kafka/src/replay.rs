@@ -77,10 +77,11 @@ impl Replay {
         let Split { partition, start, jumps } = Split::parse(&span.split)?;
         // The part before the split's beginning has no records.
         let from = span.from.max(start);
-        if from >= span.to {
-            return Ok(nothing());
-        }
         let mut lost = Vec::new();
+        if from >= span.to {
+            self.end(span, &partition, jumps, &mut lost)?;
+            return Ok(Arrival { bad_rows: lost, ..nothing() });
+        }
         let identity = self.identity(&partition, jumps)?;
         if identity == Identity::Other {
             let former = self.lost(&partition, from, identity)?;
@@ -106,6 +107,26 @@ impl Replay {
         let mut arrival = Arrival { spans: vec![read], bad_rows: lost, ..Arrival::nothing(more) };
         arrival.rows.extend(piece.rows);
         Ok(arrival)
+    }
+
+    /// Replays the end of a split. Adds the bad row that the source wrote if its topic had been created again.
+    fn end(
+        &mut self,
+        span: &Span,
+        partition: &Partition,
+        jumps: u32,
+        bad_rows: &mut Vec<BadRow>,
+    ) -> Result<()> {
+        let is_former = self.ids.of(&partition.topic, jumps) != self.ids.newest(&partition.topic);
+        let ends_only = span.done && span.from == span.to;
+        if is_former
+            && ends_only
+            && self.skips_lost
+            && let Some(lost) = self.lost(partition, span.to, Identity::Other)?
+        {
+            self.pass_over(&lost, &span.split, bad_rows)?;
+        }
+        Ok(())
     }
 
     /// Reads records up to the end of a span, within the limit. Returns true if no further record is before the end. Adds a

@@ -197,6 +197,16 @@ async fn a_replay_never_takes_the_records_of_another_topic() {
         assert!(bad_rows[0].reason.contains("created again"), "{bad_rows:?}");
         assert_eq!(reach(&spans, "t/0@0#1"), Some((0, 10)), "{spans:?}");
         let again = Span { split: "t/0@0#1".into(), ..span(0, 10) };
+        // So is the end of a split, which a later start replays, with its bad row.
+        let end = Span { done: true, ..span(10, 10) };
+        let mut later = self::source(&servers, &[("on_data_loss", name)]);
+        later.seek(&position(&[("t#former", 1), ("t/0", 10)])).await.unwrap();
+        assert!(later.replay(&end, WIDE).await.unwrap().bad_rows.is_empty());
+        let id = Span { split: id.clone().into(), from: 1, to: 2, done: true };
+        later.replay(&id, WIDE).await.unwrap();
+        let told: Vec<u64> =
+            later.replay(&end, WIDE).await.unwrap().bad_rows.iter().map(|bad| bad.offset).collect();
+        assert_eq!(told, [10]);
         // A span that was read of the present topic is replayed.
         assert_eq!(source.replay(&again, WIDE).await.unwrap().rows[0].num_rows(), 10);
     }
