@@ -131,8 +131,8 @@ impl Intake {
         Ok(())
     }
 
-    /// Ends the partitions of topics that match the pattern and are gone at two looks in a row. If the same topic is found
-    /// again after all, reading continues.
+    /// Ends the partitions of topics that match the pattern and are missing at all looks of an interval. If the same topic is
+    /// found again after all, reading continues.
     fn leave_missing(&mut self, reader: &Reader, found: &[Partition]) -> Result<()> {
         let Topics::Matching(pattern) = &self.settings.topics else { return Ok(()) };
         let topics: BTreeSet<&str> = found.iter().map(|partition| partition.topic.as_str()).collect();
