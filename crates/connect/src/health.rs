@@ -33,6 +33,8 @@ struct Told {
     /// The amount read, and the total.
     read: Option<(u64, u64)>,
     reaches: BTreeMap<Arc<str>, Reach>,
+    /// The source's name, if it is no longer that of its `SourceSpec`.
+    renamed: Option<String>,
 }
 
 /// The facts about a split that its source learns beside the rows.
@@ -116,6 +118,16 @@ impl Health {
     /// Returns the facts about a split.
     pub fn reach(&self, split: &str) -> Reach {
         self.told().reaches.get(split).copied().unwrap_or_default()
+    }
+
+    /// Notes the source's present name, for its messages.
+    pub fn rename(&self, to: &str) {
+        self.told().renamed = Some(to.to_string());
+    }
+
+    /// Returns the source's present name, if the source was renamed.
+    pub fn renamed(&self) -> Option<String> {
+        self.told().renamed.clone()
     }
 
     fn change_reach(&self, split: &str, change: impl FnOnce(&mut Reach)) {

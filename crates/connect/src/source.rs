@@ -150,6 +150,9 @@ pub struct SourceProperties {
     pub partitions: usize,
     /// The order in which the source reads its splits.
     pub reading: Reading,
+    /// The number of a BIGINT column that has each row's position in its split, whichever columns are wanted. So a row is
+    /// found again if a replay lacks rows before it.
+    pub position_column: Option<usize>,
 }
 
 impl Default for SourceProperties {
@@ -163,6 +166,7 @@ impl Default for SourceProperties {
             one_arrival_a_batch: false,
             partitions: 1,
             reading: Reading::InTurn,
+            position_column: None,
         }
     }
 }
@@ -190,8 +194,10 @@ pub trait Source: Send {
     async fn next(&mut self, limit: Limit) -> Result<Arrival>;
     /// Waits until `next` may return something; called after [`More::Later`].
     async fn ready(&mut self) -> Result<()>;
-    /// Continues after `after`. Called once, before the first `next`, if the source was read before. By default the
-    /// sender knows where to continue.
+    /// Continues after `after`. Called before the first `next`, if the source was read before. A start from a checkpoint
+    /// calls it twice if the source is [`replayable`](SourceProperties::replayable): with the checkpoint's position
+    /// before it replays later spans, and with the position after these. The last call counts. By default the sender
+    /// knows where to continue.
     async fn seek(&mut self, _after: &Position) -> Result<()> {
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A consumer of librdkafka without a group: it reads the partitions and offsets that it is told.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::commits::Commits;
 use crate::ends::Ends;
 use crate::options::{Settings, Start};
 use crate::partition::Partition;
+use crate::topic_ids::topic_ids;
 use crate::topics::matches;
 
 /// How long a question to a broker may take.
@@ -35,9 +37,21 @@ pub(crate) struct Context {
     /// The last reason for which only other properties help: a broker refuses the connection, or sends too much. Later
     /// errors say only that there is no connection.
     refusal: Mutex<Option<String>>,
+    /// True if a topic was seen to have another id than before, and the reader doesn't know it yet.
+    has_other_topic: AtomicBool,
 }
 
 impl Context {
+    /// Notes that a topic has another id than before.
+    pub fn found_other_topic(&self) {
+        self.has_other_topic.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns true, once, if a topic has another id than before.
+    pub fn take_other_topic(&self) -> bool {
+        self.has_other_topic.swap(false, Ordering::Relaxed)
+    }
+
     /// Reports a problem that librdkafka tries to get over.
     pub fn troubled(&self, reason: String) {
         let refusal = self.refusal();
@@ -132,7 +146,8 @@ impl Reader {
     /// Creates a consumer. `arrived` is notified when records arrive.
     pub fn new(settings: &Settings, health: &Health, arrived: Option<Arc<Notify>>) -> Result<Reader> {
         let (servers, group) = (settings.properties.servers.clone(), settings.group_id.clone());
-        let context = Context { health: health.clone(), servers, group, refusal: Mutex::default() };
+        let (health_of, refusal, has_other_topic) = (health.clone(), Mutex::default(), AtomicBool::default());
+        let context = Context { health: health_of, servers, group, refusal, has_other_topic };
         let consumer = settings.config().create_with_context(context);
         let mut consumer: BaseConsumer<Context> = consumer
             .map_err(|error| Error::Invalid(format!("a property of the Kafka client is wrong: {error}")))?;
@@ -167,6 +182,21 @@ impl Reader {
         }
         found.sort();
         Ok(found)
+    }
+
+    /// Returns the id of each topic that exists. It is empty for brokers that have no ids.
+    pub fn topic_ids<'t>(
+        &self,
+        topics: impl IntoIterator<Item = &'t str>,
+        patience: Duration,
+    ) -> Result<BTreeMap<String, String>> {
+        let found = topic_ids(&self.consumer, topics, patience);
+        found.map_err(|error| self.failed("the ids of topics can't be had", error))
+    }
+
+    /// Returns the addresses of the brokers, for messages.
+    pub fn servers(&self) -> &str {
+        &self.servers
     }
 
     /// Returns the first offset that each partition holds, and the one after its last. Of a reader of committed records,

@@ -1,5 +1,5 @@
-//! The ends of partitions, asked for from time to time: also while nothing is read, because a reader is full or has
-//! nothing new.
+//! The ends of partitions and the ids of topics, asked for from time to time: also while nothing is read, because a reader is
+//! full or has nothing new.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use millstream_connect::{Error, Health, Result};
-use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::Offset;
 
-use crate::consumer::{Context, offsets};
+use crate::consumer::{ANSWER, Context, offsets};
 use crate::partition::Partition;
+use crate::topic_ids::topic_ids;
 
 /// The time between two questions.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -20,8 +20,20 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// A question that takes long, since there are many partitions, delays the next one by so many times its length.
 const SHARE: u32 = 20;
 
+/// A partition that is followed.
+#[derive(Clone, Debug)]
+pub(crate) struct Followed {
+    /// The split that its end is reported for.
+    pub split: Arc<str>,
+    /// The id of the topic that is read, if it has one.
+    pub id: Option<String>,
+}
+
+/// A partition, with `None` if it is followed no longer.
+type News = (Partition, Option<Followed>);
+
 /// A thread that asks for the ends of partitions and reports them. It ends soon after this value is dropped.
-pub(crate) struct Ends(Sender<(Partition, Arc<str>)>);
+pub(crate) struct Ends(Sender<News>);
 
 impl Ends {
     /// Starts the thread.
@@ -33,60 +45,75 @@ impl Ends {
         Ok(Ends(sender))
     }
 
-    /// Reports the end of a partition as that of a split.
-    pub fn follow(&self, partition: Partition, split: Arc<str>) {
-        let _ = self.0.send((partition, split));
+    /// Reports the end of a partition, and a change of its topic's id.
+    pub fn follow(&self, partition: Partition, followed: Followed) {
+        let _ = self.0.send((partition, Some(followed)));
+    }
+
+    /// Reports the end of a partition no longer.
+    pub fn leave(&self, partition: Partition) {
+        let _ = self.0.send((partition, None));
     }
 }
 
-fn ask(consumer: &BaseConsumer<Context>, health: &Health, news: &Receiver<(Partition, Arc<str>)>) {
-    let mut followed: BTreeMap<Partition, Arc<str>> = BTreeMap::new();
+fn ask(consumer: &BaseConsumer<Context>, health: &Health, news: &Receiver<News>) {
+    let mut all: BTreeMap<Partition, Followed> = BTreeMap::new();
     let mut due = Instant::now() + INTERVAL;
     loop {
         match news.recv_timeout(due.saturating_duration_since(Instant::now())) {
-            Ok((partition, split)) => {
-                followed.insert(partition, split);
+            Ok((partition, Some(followed))) => {
+                all.insert(partition, followed);
+                continue;
+            }
+            Ok((partition, None)) => {
+                all.remove(&partition);
                 continue;
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let asked = Instant::now();
-        for (partition, end) in ends(consumer, &mut followed) {
-            followed.get(&partition).into_iter().for_each(|split| health.ends(split, end));
+        if has_other_topic(consumer, &all) {
+            consumer.context().found_other_topic();
+        }
+        for (partition, end) in ends(consumer, &all) {
+            all.get(&partition).into_iter().for_each(|followed| health.ends(&followed.split, end));
         }
         due = Instant::now() + INTERVAL.max(asked.elapsed() * SHARE);
     }
 }
 
-/// Returns the ends of the followed partitions. Follows those of topics no longer that don't exist.
-fn ends(
-    consumer: &BaseConsumer<Context>,
-    followed: &mut BTreeMap<Partition, Arc<str>>,
-) -> BTreeMap<Partition, u64> {
-    if let Ok(ends) = offsets(consumer, followed.keys(), Offset::End) {
-        return ends;
-    }
-    // One topic that is gone is an error of all.
-    let topics: BTreeSet<String> = followed.keys().map(|partition| partition.topic.clone()).collect();
-    let mut all = BTreeMap::new();
-    for topic in topics {
-        let of_topic = followed.keys().filter(|partition| partition.topic == topic);
-        match offsets(consumer, of_topic, Offset::End) {
-            Ok(ends) => all.extend(ends),
-            Err(error) => {
-                tracing::debug!(%error, topic, "the ends of partitions can't be had");
-                let is_gone = matches!(
-                    error.rdkafka_error_code(),
-                    Some(
-                        RDKafkaErrorCode::UnknownTopicOrPartition
-                            | RDKafkaErrorCode::UnknownTopic
-                            | RDKafkaErrorCode::UnknownPartition
-                    )
-                );
-                followed.retain(|partition, _| !is_gone || partition.topic != topic);
-            }
+/// Returns true if a topic has another id than the one that is read.
+pub(crate) fn has_other_topic(consumer: &BaseConsumer<Context>, all: &BTreeMap<Partition, Followed>) -> bool {
+    let known = all.iter().filter_map(|(partition, of)| Some((partition.topic.as_str(), of.id.as_deref()?)));
+    let known: BTreeMap<&str, &str> = known.collect();
+    match topic_ids(consumer, known.keys().copied(), ANSWER) {
+        Ok(now) => known.iter().any(|(topic, id)| now.get(*topic).is_some_and(|other| other != id)),
+        Err(error) => {
+            tracing::debug!(%error, "the ids of topics can't be had");
+            false
         }
     }
-    all
+}
+
+/// Returns the ends of the followed partitions, as far as they can be had now. A topic that is missing may only be unknown
+/// to a broker for a moment, so it stays followed.
+pub(crate) fn ends(
+    consumer: &BaseConsumer<Context>,
+    all: &BTreeMap<Partition, Followed>,
+) -> BTreeMap<Partition, u64> {
+    if let Ok(ends) = offsets(consumer, all.keys(), Offset::End) {
+        return ends;
+    }
+    // One topic that is missing is an error of all.
+    let topics: BTreeSet<&str> = all.keys().map(|partition| partition.topic.as_str()).collect();
+    let mut found = BTreeMap::new();
+    for topic in topics {
+        let of_topic = all.keys().filter(|partition| partition.topic == topic);
+        match offsets(consumer, of_topic, Offset::End) {
+            Ok(ends) => found.extend(ends),
+            Err(error) => tracing::debug!(%error, topic, "the ends of partitions can't be had"),
+        }
+    }
+    found
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millstream_connect::{Arrival, Health, Limit, More, Result};
+use millstream_connect::{Arrival, Error, Health, Limit, More, Result};
 use millstream_delta::{Position, Span};
 use rdkafka::Message;
 use rdkafka::consumer::Consumer;
@@ -19,13 +19,13 @@ use rdkafka::message::BorrowedMessage;
 use tokio::sync::Notify;
 
 use crate::consumer::{ANSWER, Context, EVENTS, Reader};
-use crate::lost::{Lost, cannot_continue};
+use crate::lost::{Identity, Lost, cannot_continue};
 use crate::options::Settings;
 use crate::partition::{Partition, Split};
 use crate::rows::Columns;
 use crate::topic_ids::TopicIds;
 use limit::Limits;
-use pull::Pull;
+use pull::{Decoded, Pull};
 
 /// For how long after the newest record the rest up to the known ends is still expected: FLUSH waits for it. Records of a
 /// transaction that is open do not come.
@@ -60,9 +60,10 @@ pub(crate) struct Intake {
     jumps: BTreeMap<Partition, u32>,
     ids: TopicIds,
     limits: Option<Limits>,
-    /// Partitions whose topic is gone, with their next offsets, and those whose topic was missing at the last look only.
+    /// Partitions whose topic is gone, with their next offsets.
     gone: BTreeMap<Partition, u64>,
-    missed: BTreeSet<Partition>,
+    /// Partitions whose topic was missing at the last look, with the time of the first look that missed it.
+    missed: BTreeMap<Partition, Instant>,
     /// Partitions whose first offset the engine doesn't know yet.
     fresh: BTreeSet<Partition>,
     /// Splits that are read no longer, which the engine doesn't know yet.
@@ -86,7 +87,10 @@ pub(crate) struct Intake {
     /// The time of the last look at the offsets of all partitions.
     looked: Instant,
     committed: Option<Instant>,
+    /// The time of the last look for partitions with this consumer.
     discovered: Option<Instant>,
+    /// True after the first look, also one before a restart: option `start` no longer applies.
+    begun: bool,
 }
 
 impl Intake {
@@ -109,7 +113,7 @@ impl Intake {
             jumps: BTreeMap::new(),
             ids: TopicIds::default(),
             gone: BTreeMap::new(),
-            missed: BTreeSet::new(),
+            missed: BTreeMap::new(),
             fresh: BTreeSet::new(),
             left: Vec::new(),
             lost: Vec::new(),
@@ -123,12 +127,19 @@ impl Intake {
             looked: Instant::now(),
             committed: None,
             discovered: None,
+            begun: false,
         }
+    }
+
+    /// Returns the ids that the topics have had.
+    pub fn topic_ids(&self) -> &TopicIds {
+        &self.ids
     }
 
     /// Continues after a position.
     pub fn seek(&mut self, after: &Position) -> Result<()> {
         for span in after.spans() {
+            self.begun = true;
             if TopicIds::is_id(&span.split) {
                 self.ids.take(&span);
                 continue;
@@ -165,7 +176,8 @@ impl Intake {
         arrival
     }
 
-    fn disconnect(&mut self) {
+    /// Makes a new consumer continue from the same offsets.
+    pub fn disconnect(&mut self) {
         self.after.append(&mut self.next);
         self.queues.clear();
         self.waiting.clear();
@@ -184,18 +196,15 @@ impl Intake {
         if empty {
             self.pass_ends_of_transactions(&mut pull);
         }
-        // If a registry doesn't answer, nothing has changed yet: the records are read again.
-        pull.prepare(&self.columns)?;
+        // If records can't be decoded now, nothing has changed yet: they are read again.
+        let decoded = pull.decode(&self.columns)?;
         let mut arrival = Arrival::nothing(More::Now);
         arrival.bad_rows.append(&mut self.take_lost());
         arrival.spans.append(&mut self.left);
         pull.ended.append(&mut self.ended);
-        for gathered in pull.gathered {
-            let partition = gathered.partition();
-            self.fresh.remove(partition);
-            self.next.insert(partition.clone(), gathered.end());
-            let newest = gathered.newest();
-            let piece = gathered.finish(&self.columns)?;
+        for Decoded { partition, newest, piece } in decoded {
+            self.fresh.remove(&partition);
+            self.next.insert(partition, piece.span.to);
             newest.into_iter().for_each(|time| self.health.has_read_record_of(&piece.span.split, time));
             if let Some(rows) = piece.rows {
                 arrival.splits.push(piece.span.split.clone());
@@ -367,16 +376,18 @@ impl Intake {
             KafkaError::PartitionEOF(_) => Ok(()),
             error => match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                    let lost = Lost::among(reader, &self.next)?;
+                    let same = self.same_topics(reader)?;
+                    let lost = Lost::among(reader, &self.next, Identity::by(&same))?;
                     // A new consumer asks again, and passes over lost records if the source may.
                     Err(match lost.is_empty() || self.settings.skips_lost {
                         true => reader.failed("an offset was refused", error),
-                        false => cannot_continue(&self.settings, &lost),
+                        false => self.cannot_continue(&lost),
                     })
                 }
                 Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                    // The message says which topic is gone.
-                    self.found(reader, ANSWER).map(drop)
+                    // The message says which topic is gone. If it is there, it may be another one.
+                    self.found(reader, ANSWER)?;
+                    self.same_topics(reader).map(drop)
                 }
                 Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::Fatal) | None => {
                     Err(reader.failed("reading failed", error))
@@ -388,6 +399,23 @@ impl Intake {
                 }
             },
         }
+    }
+
+    /// Returns the topics that are known to be those that are read. Fails if one is another topic now: a new consumer
+    /// compares all ids, and continues or says what is lost.
+    fn same_topics(&self, reader: &Reader) -> Result<BTreeSet<String>> {
+        let topics = self.next.keys().map(|partition| partition.topic.as_str());
+        let now = self.ids.present(reader, topics, ANSWER)?;
+        match self.ids.changed(&now).into_keys().next() {
+            Some(topic) => Err(Error::External(format!("topic '{topic}' was deleted and created again"))),
+            None => Ok(self.ids.same(&now)),
+        }
+    }
+
+    /// Returns the error for lost offsets, with the source's present name.
+    fn cannot_continue(&self, lost: &[Lost]) -> Error {
+        let renamed = self.health.renamed();
+        cannot_continue(renamed.as_deref().unwrap_or(&self.settings.source), lost)
     }
 
     /// Commits durable offsets to the group, for lag monitors.

@@ -210,6 +210,23 @@ fn is_secret(property: &str) -> bool {
     ["password", "passphrase", "secret", "key.pem"].iter().any(|word| property.contains(word))
 }
 
+/// Returns the hint to build the program with TLS, if properties are about security and it lacks that.
+fn hint_of_build<'p>(properties: impl IntoIterator<Item = &'p str>) -> &'static str {
+    let is_of_tls = |property: &str| ["ssl", "sasl", "security"].iter().any(|word| property.contains(word));
+    match !cfg!(feature = "tls") && properties.into_iter().any(is_of_tls) {
+        true => {
+            ". This program was built without TLS, SCRAM and OAUTHBEARER: build it with --features kafka-tls"
+        }
+        false => "",
+    }
+}
+
+/// Returns the error of a client whose properties contradict each other, or need what the program lacks.
+pub(crate) fn misfit(properties: &Properties, error: &KafkaError) -> Error {
+    let build = hint_of_build(properties.others.keys().map(String::as_str));
+    Error::Invalid(format!("the properties of the Kafka client don't fit: {error}{build}"))
+}
+
 /// Fails for properties that librdkafka doesn't know, or values that it refuses.
 pub(crate) fn check_config(config: &ClientConfig) -> Result<()> {
     let wrong = |error: KafkaError| match &error {
@@ -218,13 +235,7 @@ pub(crate) fn check_config(config: &ClientConfig) -> Result<()> {
                 true if !value.is_empty() => ("***", what.replace(value.as_str(), "***")),
                 _ => (value.as_str(), what.clone()),
             };
-            let is_of_tls = ["ssl", "sasl", "security"].iter().any(|word| property.contains(word));
-            let build = match is_of_tls && !cfg!(feature = "tls") {
-                true => {
-                    ". This program was built without TLS, SCRAM and OAUTHBEARER: build it with --features kafka-tls"
-                }
-                false => "",
-            };
+            let build = hint_of_build([property.as_str()]);
             Error::Invalid(format!(
                 "option 'properties.{property}' is '{value}', which the Kafka client refuses: {what}{build}"
             ))
@@ -265,10 +276,7 @@ impl Settings {
     pub fn check_properties(&self) -> Result<()> {
         let config = self.config();
         check_config(&config)?;
-        let client = config.create::<BaseConsumer>();
-        client
-            .map(drop)
-            .map_err(|error| Error::Invalid(format!("the properties of the Kafka client don't fit: {error}")))
+        config.create::<BaseConsumer>().map(drop).map_err(|error| misfit(&self.properties, &error))
     }
 
     /// Returns the configuration of a consumer.
@@ -308,13 +316,6 @@ mod tests {
         Settings::of("s", &Options(all))
     }
 
-    impl Settings {
-        /// Returns settings for tests of other modules.
-        pub fn sample(source: &str) -> Settings {
-            Settings { source: source.into(), ..settings(&[]).unwrap() }
-        }
-    }
-
     #[test]
     fn a_start_is_a_word_a_time_or_offsets() {
         let start = |text| settings(&[("start", text)]).map(|settings| settings.start).ok();
@@ -329,6 +330,26 @@ mod tests {
         for wrong in ["soon", "{\"x\": 1}", "{\"a/\": 1}", "{\"0\": -1}", "{\"0\": \"1\"}", "{"] {
             assert_eq!(start(wrong), None, "{wrong}");
         }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn a_build_without_tls_says_so() {
+        for more in [
+            &[("properties.security.protocol", "ssl")][..],
+            &[
+                ("properties.security.protocol", "sasl_plaintext"),
+                ("properties.sasl.mechanism", "SCRAM-SHA-256"),
+                ("properties.sasl.username", "ann"),
+                ("properties.sasl.password", "s3cret"),
+            ],
+        ] {
+            let error = settings(more).unwrap().check_properties().unwrap_err().to_string();
+            assert!(error.ends_with("build it with --features kafka-tls"), "{error}");
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+        let other = settings(&[("properties.session.timeout.ms", "1000000000")]).unwrap();
+        assert!(!other.check_properties().unwrap_err().to_string().contains("kafka-tls"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 
 use crate::consumer::log;
+use crate::options::misfit;
 use crate::sink_options::SinkSettings;
 
 /// How long a request may take before the sink reports a failure and tries again.
@@ -76,9 +77,7 @@ pub(crate) struct Connection {
 /// Fails for properties that contradict each other, as far as librdkafka says so.
 pub(crate) fn check(settings: &SinkSettings) -> Result<()> {
     let client = settings.producer(settings.exactly_once).create::<BaseProducer>();
-    client
-        .map(drop)
-        .map_err(|error| Error::Invalid(format!("the properties of the Kafka client don't fit: {error}")))
+    client.map(drop).map_err(|error| misfit(&settings.properties, &error))
 }
 
 impl Connection {

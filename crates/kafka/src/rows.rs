@@ -191,6 +191,12 @@ impl Columns {
         self.wanted.headers.store(is_wanted(Hidden::Headers), Ordering::Relaxed);
     }
 
+    /// Returns the number of a column that has the records' offsets, unless declared columns hide it.
+    pub fn offsets(&self) -> Option<usize> {
+        let first = self.schema.fields().len() - self.more.len();
+        self.more.iter().position(|hidden| *hidden == Hidden::Offset).map(|place| first + place)
+    }
+
     pub fn brings_changes(&self) -> bool {
         self.decoder.brings_changes()
     }

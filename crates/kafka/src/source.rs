@@ -72,6 +72,7 @@ impl Source for KafkaSource {
             bounded: self.settings.bounded,
             reliable: self.settings.group_id.is_some(),
             reading: Reading::SideBySide(Vec::new()),
+            position_column: self.columns.offsets(),
             ..SourceProperties::default()
         }
     }
@@ -112,11 +113,13 @@ impl Source for KafkaSource {
     async fn replay(&mut self, span: &Span, limit: Limit) -> Result<Arrival> {
         let (settings, columns) = (self.settings.clone(), self.columns.clone());
         let (replay, span) = (self.replay.take(), span.clone());
+        let ids = self.intake.as_ref().map(|intake| intake.topic_ids().clone());
         let replayed = spawn_blocking(move || {
             let mut replay = match replay {
                 Some(replay) => replay,
                 None => Box::new(Replay::new(&settings, columns)?),
             };
+            ids.iter().for_each(|ids| replay.take_ids(ids));
             let arrival = replay.replay(&span, limit)?;
             Ok((replay, arrival))
         });

@@ -8,47 +8,57 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use millstream_connect::Result;
 use millstream_delta::Span;
 use rdkafka::bindings::{
-    rd_kafka_AdminOptions_destroy, rd_kafka_AdminOptions_new, rd_kafka_AdminOptions_set_request_timeout,
-    rd_kafka_DescribeTopics, rd_kafka_DescribeTopics_result_topics, rd_kafka_TopicCollection_destroy,
+    rd_kafka_AdminOptions_destroy, rd_kafka_AdminOptions_new, rd_kafka_AdminOptions_set_broker,
+    rd_kafka_AdminOptions_set_request_timeout, rd_kafka_DescribeTopics,
+    rd_kafka_DescribeTopics_result_topics, rd_kafka_TopicCollection_destroy,
     rd_kafka_TopicCollection_of_topic_names, rd_kafka_TopicDescription_error, rd_kafka_TopicDescription_name,
     rd_kafka_TopicDescription_topic_id, rd_kafka_Uuid_base64str, rd_kafka_admin_op_t, rd_kafka_error_code,
     rd_kafka_event_DescribeTopics_result, rd_kafka_event_destroy, rd_kafka_event_error,
     rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll,
 };
-use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::{RDKafka, RDKafkaRespErr};
 
-use crate::consumer::{ANSWER, Reader};
+use crate::consumer::{Context, Reader};
 
 /// The id that brokers give a topic if they have none.
 const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
 /// Returns the id of each topic that exists. It is empty for brokers before version 2.8, which have no ids.
 pub(crate) fn topic_ids<'t>(
-    reader: &Reader,
+    consumer: &BaseConsumer<Context>,
     topics: impl IntoIterator<Item = &'t str>,
-) -> Result<BTreeMap<String, String>> {
+    patience: Duration,
+) -> KafkaResult<BTreeMap<String, String>> {
     // A name that is asked for twice is an error.
     let topics: BTreeSet<&str> = topics.into_iter().collect();
-    let names: Vec<CString> = topics.into_iter().filter_map(|topic| CString::new(topic).ok()).collect();
-    if names.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    match described(reader.consumer.client().native_ptr(), &names) {
+    let Some(first) = topics.first().copied() else { return Ok(BTreeMap::new()) };
+    let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(*topic).ok()).collect();
+    let broker = answering(consumer, first, patience)?;
+    match described(consumer.client().native_ptr(), &names, broker, patience) {
         Ok(mut ids) => {
             ids.retain(|_, id| !id.starts_with(NONE));
             Ok(ids)
         }
         Err(RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE) => Ok(BTreeMap::new()),
-        Err(error) => {
-            let error = KafkaError::AdminOp(RDKafkaErrorCode::from(error));
-            Err(reader.failed("the ids of topics can't be had", error))
-        }
+        Err(error) => Err(KafkaError::AdminOp(RDKafkaErrorCode::from(error))),
     }
+}
+
+/// Returns a broker that answers now. All brokers know the ids of topics; by default librdkafka asks the controller, and
+/// waits while there is none.
+fn answering(consumer: &BaseConsumer<Context>, topic: &str, patience: Duration) -> KafkaResult<Option<i32>> {
+    let metadata = consumer.fetch_metadata(Some(topic), patience)?;
+    let known = || metadata.brokers().iter().map(|broker| broker.id());
+    // The id is negative if a bootstrap server answered that isn't known by its id yet.
+    let answered = known().find(|id| *id == metadata.orig_broker_id());
+    Ok(answered.or_else(|| known().next()))
 }
 
 /// Asks for descriptions of topics.
@@ -56,6 +66,8 @@ pub(crate) fn topic_ids<'t>(
 fn described(
     client: *mut RDKafka,
     names: &[CString],
+    broker: Option<i32>,
+    patience: Duration,
 ) -> std::result::Result<BTreeMap<String, String>, RDKafkaRespErr> {
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     let mut ids = Ok(BTreeMap::new());
@@ -66,8 +78,11 @@ fn described(
         let topics = rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
         let operation = rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
         let options = rd_kafka_AdminOptions_new(client, operation);
-        let patience = c_int::try_from(ANSWER.as_millis()).unwrap_or(c_int::MAX);
+        let patience = c_int::try_from(patience.as_millis()).unwrap_or(c_int::MAX);
         rd_kafka_AdminOptions_set_request_timeout(options, patience, ptr::null_mut(), 0);
+        if let Some(broker) = broker {
+            rd_kafka_AdminOptions_set_broker(options, broker, ptr::null_mut(), 0);
+        }
         let queue = rd_kafka_queue_new(client);
         rd_kafka_DescribeTopics(client, topics, options, queue);
         let event = rd_kafka_queue_poll(queue, patience);
@@ -121,8 +136,16 @@ impl TopicIds {
 
     /// Takes in the span of an id.
     pub fn take(&mut self, span: &Span) {
-        if let Some((topic, id)) = span.split.split_once('#') {
+        // The mark of a first look has no topic.
+        if let Some((topic, id)) = span.split.split_once('#').filter(|(topic, _)| !topic.is_empty()) {
             self.set(topic, u32::try_from(span.to.saturating_sub(1)).unwrap_or(u32::MAX), id);
+        }
+    }
+
+    /// Takes in the ids that another value has.
+    pub fn take_all(&mut self, others: &TopicIds) {
+        for (topic, ids) in &others.0 {
+            self.0.entry(topic.clone()).or_default().extend(ids.clone());
         }
     }
 
@@ -144,9 +167,10 @@ impl TopicIds {
         &self,
         reader: &Reader,
         topics: impl IntoIterator<Item = &'t str>,
+        patience: Duration,
     ) -> Result<BTreeMap<String, String>> {
         let topics: BTreeSet<&str> = topics.into_iter().collect();
-        match topic_ids(reader, topics.iter().copied()) {
+        match reader.topic_ids(topics.iter().copied(), patience) {
             Err(error) if topics.iter().any(|topic| self.newest(topic).is_some()) => Err(error),
             found => Ok(found.unwrap_or_default()),
         }
@@ -160,6 +184,12 @@ impl TopicIds {
     /// Returns the id of a topic that a split with a number of jumps belongs to.
     pub fn of(&self, topic: &str, jumps: u32) -> Option<&str> {
         self.0.get(topic)?.range(..=jumps).next_back().map(|(_, id)| id.as_str())
+    }
+
+    /// Returns the topics whose id is the same now.
+    pub fn same(&self, now: &BTreeMap<String, String>) -> BTreeSet<String> {
+        let is_same = |(topic, id): &(&String, &String)| self.newest(topic) == Some(id.as_str());
+        now.iter().filter(is_same).map(|(topic, _)| topic.clone()).collect()
     }
 
     /// Returns the topics whose id is another one now, with the present id.
@@ -188,5 +218,13 @@ mod tests {
         let now = BTreeMap::from([("t".to_string(), "d".to_string()), ("u".to_string(), "e".to_string())]);
         assert_eq!((ids.newest("t"), ids.jumps("t"), ids.jumps("u")), (Some("c#"), 3, 0));
         assert_eq!(ids.changed(&now).into_keys().collect::<Vec<_>>(), ["t"]);
+        // A topic without a known id is neither the same nor another one.
+        assert!(ids.same(&now).is_empty());
+        let now = BTreeMap::from([("t".to_string(), "c#".to_string())]);
+        assert_eq!(ids.same(&now).into_iter().collect::<Vec<_>>(), ["t"]);
+        let mut more = TopicIds::default();
+        more.set("u", 1, "e");
+        more.take_all(&ids);
+        assert_eq!([more.of("t", 2), more.of("u", 0), more.of("u", 1)], [Some("a/b+"), None, Some("e")]);
     }
 }

@@ -174,6 +174,16 @@ impl Kafka {
         }
     }
 
+    /// Cuts the newest batch off the log of a partition, as an unclean election of its leader does. The broker must not
+    /// run.
+    pub fn cut_log(&self, topic: &str, partition: i32) -> Result<()> {
+        let folder = self.folder.path().join("data").join(format!("{topic}-{partition}"));
+        let log = folder.join("00000000000000000000.log");
+        let file = std::fs::OpenOptions::new().write(true).open(&log);
+        let cut = file.and_then(|file| file.set_len(file.metadata()?.len().saturating_sub(1)));
+        cut.map_err(|error| format!("{}: {error}", log.display()))
+    }
+
     fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.servers()).set("message.max.bytes", "30000000");

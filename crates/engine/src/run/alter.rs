@@ -65,9 +65,7 @@ impl Watermarks {
         if let (Some(column), Some(mut watched)) = (column, Watched::of(&object.definition)) {
             match before.filter(|before| before.column.name() == column.name()) {
                 Some(before) => watched.marks = before.marks,
-                None => {
-                    watched.brought = newest_held(tables, sources, self, settings, now, &object.name, &column)
-                }
+                None => watched.brought = newest_held(tables, sources, self, settings, now, object, &column),
             }
             self.insert(object.name.clone(), watched);
         }
@@ -75,17 +73,19 @@ impl Watermarks {
     }
 }
 
-/// Returns the newest time among the rows of a table; none for a source.
+/// Returns the newest time among the rows of a table. None for a source, and for a table whose connector reads several
+/// partitions side by side: the slowest one counts, and nobody knows the partitions of the rows that are held.
 fn newest_held(
     tables: &BaseTables,
     sources: &Sources,
     watermarks: &Watermarks,
     settings: &Settings,
     now: Timestamp,
-    name: &str,
+    object: &Object,
     column: &TimeColumn,
 ) -> Option<i64> {
-    if sources.contains_key(name) {
+    let (name, is_table) = (&object.name, object.definition.kind() == "table");
+    if !is_table || sources.get(name).is_some_and(|source| source.side_by_side.is_some()) {
         return None;
     }
     let rows = tables.get(name)?.published().batches().map_err(error::arrow);

@@ -34,6 +34,7 @@ use crate::event::Event;
 use crate::run::flow_control::FlowControl;
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
+use crate::run::tables::BaseTables;
 use crate::settings::{ClockKind, Settings};
 
 /// The sources that are held back, each with a reader that has no room.
@@ -100,7 +101,8 @@ impl FlowControl<'_> {
             let Some(waiting) = full.get(name).copied() else { continue };
             let is_beyond = self.setup.settings.is_beyond_buffer(waiting);
             hold_back_readers(self.queries, self.sources, &mut held, &sink.from, |source| {
-                let is_needed = is_needed(self.queries, self.sources, self.outputs, source, &full);
+                let is_needed =
+                    is_needed(self.queries, self.sources, self.tables, self.outputs, source, &full);
                 let holds = is_beyond || !is_needed;
                 holds.then(|| Holder::Sink { name: name.clone(), waiting, is_needed })
             });
@@ -215,15 +217,19 @@ pub(super) fn holds_back(held: &HeldBack, sink: &Arc<str>) -> Option<String> {
     ))
 }
 
-/// Returns true if a reader other than these sinks reads a relation, or a result computed from it.
+/// Returns true if a reader other than these sinks reads a relation, or a result computed from it. A source that keeps its
+/// rows for readers, as a table with a connector does, is one itself.
 fn is_needed(
     queries: &[RunningQuery],
     sources: &Sources,
+    tables: &BaseTables,
     outputs: &Outputs,
     relation: &str,
     full: &FullSinks,
 ) -> bool {
-    let is_kept = sources.get(relation).is_some_and(|source| source.retained.is_some());
+    let is_kept = sources
+        .get(relation)
+        .is_some_and(|source| source.retained.is_some() || tables.contains_key(relation));
     let by_sink = outputs
         .sinks
         .iter()
@@ -237,7 +243,7 @@ fn is_needed(
             query.result.is_readable()
                 || query.temporary
                 || query.into.is_some()
-                || is_needed(queries, sources, outputs, &query.name, full)
+                || is_needed(queries, sources, tables, outputs, &query.name, full)
         })
     }
 }

@@ -81,6 +81,7 @@ fn rename_kept(
         copies.into_iter().flatten().for_each(|copy| tasks.renamed.note(copy, to));
         move_key(tables, from, to);
         move_key(sources, from, to);
+        sources.get(to).into_iter().for_each(|source| source.health.rename(to));
         move_key(&mut outputs.sinks, from, to);
         move_key(&mut outputs.logs, from, to);
         move_key(&mut outputs.logs.histories, from, to);

@@ -139,7 +139,7 @@ impl RunningSource {
                 Reading::SideBySide(splits) => Some(splits),
             },
             time: None,
-            ahead: Ahead::default(),
+            ahead: Ahead::new(properties.position_column),
             inlet: source.inlet(),
             health,
             rate_limit,

@@ -200,7 +200,11 @@ impl Watermarks {
             let timeout = watched.timeout(setting);
             let brought = match sources.get(name) {
                 Some(source) => {
-                    source.brought(seen.remove(name).unwrap_or_default(), cut, name, &watched.marks)
+                    let mut seen = seen.remove(name).unwrap_or_default();
+                    // A table with a connector held these when its watermark was set.
+                    let held = watched.brought.take();
+                    held.into_iter().for_each(|newest| merge(&mut seen, WHOLE.into(), Some(newest)));
+                    source.brought(seen, cut, name, &watched.marks)
                 }
                 None => {
                     let change = changes.iter().find(|(table, _)| table == name).map(|(_, delta)| delta);

@@ -1,16 +1,17 @@
 //! Finding partitions: at the start of a source, and then from time to time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millstream_connect::{BadRow, Error, Result};
 use millstream_delta::Span;
+use rdkafka::consumer::Consumer;
 
 use super::Intake;
 use super::pull::Pull;
 use crate::consumer::{ANSWER, Bounds, Reader};
-use crate::lost::{Lost, cannot_continue};
+use crate::ends::Followed;
+use crate::lost::{Identity, Lost};
 use crate::options::Start;
 use crate::partition::Partition;
 use crate::topics::Topics;
@@ -21,10 +22,16 @@ const LATER_ANSWER: Duration = Duration::from_secs(1);
 /// Most partitions of a bounded source that are read at a time. Each has a queue with a bound of its own.
 const QUEUES_MAX: usize = 16;
 
+/// The split, without rows, of a source whose first look found no topic: topics that come later, also while no engine
+/// runs, begin at their first record, whatever option `start` says.
+const FIRST_LOOK: &str = "#first look";
+
 impl Intake {
-    /// Finds the partitions, at the start and then from time to time, and begins to read new ones.
-    pub(super) fn discover(&mut self) -> Result<()> {
-        let is_due = self.discovered.is_none_or(|at| at.elapsed() >= self.settings.discovery);
+    /// Finds the partitions, at the start and then from time to time, and begins to read new ones. Looks at once if a topic
+    /// has another id.
+    pub fn discover(&mut self) -> Result<()> {
+        let other = self.reader.as_ref().is_some_and(|reader| reader.consumer.context().take_other_topic());
+        let is_due = other || self.discovered.is_none_or(|at| at.elapsed() >= self.settings.discovery);
         if !is_due || (self.settings.bounded && self.discovered.is_some()) {
             return Ok(());
         }
@@ -38,7 +45,7 @@ impl Intake {
             }
             other => other?,
         }
-        self.discovered = Some(Instant::now());
+        (self.discovered, self.begun) = (Some(Instant::now()), true);
         self.open_waiting()
     }
 
@@ -65,10 +72,10 @@ impl Intake {
     }
 
     fn discover_with(&mut self, reader: &Reader) -> Result<()> {
-        let patience = if self.discovered.is_some() { LATER_ANSWER } else { ANSWER };
-        let mut new = self.found(reader, patience)?;
+        let mut new = self.found(reader, self.patience())?;
+        self.note_first_look(&new);
         self.leave_missing(reader, &new)?;
-        self.compare_ids(reader, &new)?;
+        let same = self.compare_ids(reader, &new)?;
         new.retain(|partition| !self.next.contains_key(partition));
         if self.settings.bounded && !self.after.is_empty() {
             // It was read before: no partitions come to it.
@@ -80,9 +87,8 @@ impl Intake {
         if new.is_empty() {
             return Ok(());
         }
-        // Partitions that appear while the source runs are read from their beginning.
-        let is_new = self.after.is_empty() && self.gone.is_empty() && self.discovered.is_none();
-        let start = if is_new { &self.settings.start } else { &Start::Earliest };
+        // Partitions that appear later are read from their beginning.
+        let start = if self.begun { &Start::Earliest } else { &self.settings.start };
         let bounds = reader.bounds(new.iter())?;
         // A record that is appended from now on is not expected before the end.
         for (partition, (_, end)) in &bounds {
@@ -93,11 +99,13 @@ impl Intake {
             bounds.into_iter().partition(|(partition, _)| is_known(partition));
         let mut offsets = reader.first_offsets(&unknown, start)?;
         let wanted = |partition: &Partition| self.after.get(partition).copied().unwrap_or_default();
-        let lost =
-            known.iter().filter_map(|(partition, bounds)| Lost::of(partition, *bounds, wanted(partition)));
+        let identity = Identity::by(&same);
+        let lost = known.iter().filter_map(|(partition, bounds)| {
+            Lost::of(partition, *bounds, wanted(partition), identity(&partition.topic))
+        });
         let lost: Vec<Lost> = lost.collect();
         if !lost.is_empty() && !self.settings.skips_lost {
-            return Err(cannot_continue(&self.settings, &lost));
+            return Err(self.cannot_continue(&lost));
         }
         offsets.extend(known.keys().map(|partition| (partition.clone(), wanted(partition))));
         for partition in unknown.into_keys() {
@@ -111,7 +119,7 @@ impl Intake {
         // The offsets are those of the engine, and reading begins at the records that are there.
         self.next.extend(offsets.clone());
         lost.into_iter().for_each(|lost| {
-            offsets.insert(lost.partition.clone(), lost.bounds.0);
+            offsets.insert(lost.partition.clone(), lost.continues_at());
             self.leave_lost(lost);
         });
         if let Err(error) = self.read(reader, &offsets) {
@@ -123,8 +131,8 @@ impl Intake {
         Ok(())
     }
 
-    /// Ends the partitions of topics that match the pattern and are gone at two looks in a row. If the same topic is found
-    /// again after all, reading continues.
+    /// Ends the partitions of topics that match the pattern and are missing at all looks of an interval. If the same topic is
+    /// found again after all, reading continues.
     fn leave_missing(&mut self, reader: &Reader, found: &[Partition]) -> Result<()> {
         let Topics::Matching(pattern) = &self.settings.topics else { return Ok(()) };
         let topics: BTreeSet<&str> = found.iter().map(|partition| partition.topic.as_str()).collect();
@@ -134,28 +142,58 @@ impl Intake {
         }
         let known: BTreeSet<Partition> = self.next.keys().chain(self.after.keys()).cloned().collect();
         let missing = known.into_iter().filter(|partition| !topics.contains(partition.topic.as_str()));
-        let missing: BTreeSet<Partition> = missing.collect();
-        for partition in missing.intersection(&self.missed) {
-            let was_read = self.next.remove(partition);
-            if was_read.is_some() && !self.settings.bounded {
-                reader.unassign(partition)?;
-            }
-            let Some(at) = was_read.or(self.after.remove(partition)) else { continue };
-            self.after.remove(partition);
+        // Looks follow each other at once if a consumer fails, and a broker may not know all topics yet.
+        let since = |partition: Partition| {
+            let since = self.missed.get(&partition).copied().unwrap_or_else(Instant::now);
+            (partition, since)
+        };
+        self.missed = missing.map(since).collect();
+        let is_gone = |since: &Instant| since.elapsed() >= self.settings.discovery;
+        let gone = self.missed.iter().filter(|(_, since)| is_gone(since));
+        for partition in gone.map(|(partition, _)| partition.clone()).collect::<Vec<_>>() {
+            self.release(reader, &partition)?;
+            reader.ends.iter().for_each(|ends| ends.leave(partition.clone()));
+            self.missed.remove(&partition);
+            self.ends.remove(&partition);
+            let after = self.after.remove(&partition);
+            let Some(at) = self.next.remove(&partition).or(after) else { continue };
             tracing::warn!(source = self.settings.source, %partition, offset = at, "the topic is gone");
-            self.left.push(Span { split: self.split(partition), from: at, to: at, done: true });
-            self.ends.remove(partition);
-            self.gone.insert(partition.clone(), at);
+            self.left.push(Span { split: self.split(&partition), from: at, to: at, done: true });
+            self.gone.insert(partition, at);
         }
-        self.missed = missing.into_iter().filter(|partition| !self.gone.contains_key(partition)).collect();
         Ok(())
     }
 
-    /// Compares the ids of topics with those that were read before. Under another id, offsets begin anew.
-    fn compare_ids(&mut self, reader: &Reader, found: &[Partition]) -> Result<()> {
+    /// Makes a later start know that the source has looked for topics, if it has found none.
+    fn note_first_look(&mut self, found: &[Partition]) {
+        if !self.begun && !self.settings.bounded && found.is_empty() {
+            self.left.push(Span { split: FIRST_LOOK.into(), from: 0, to: 1, done: true });
+        }
+    }
+
+    /// Returns how long a broker may take to answer.
+    fn patience(&self) -> Duration {
+        if self.discovered.is_some() { LATER_ANSWER } else { ANSWER }
+    }
+
+    /// Reads a partition no longer. If that fails, only a new consumer knows what it reads.
+    fn release(&mut self, reader: &Reader, partition: &Partition) -> Result<()> {
+        if self.settings.bounded || !self.next.contains_key(partition) {
+            return Ok(());
+        }
+        let released = reader.unassign(partition);
+        if released.is_err() {
+            self.discovered = None;
+        }
+        released
+    }
+
+    /// Compares the ids of topics with those that were read before. Under another id, offsets begin anew. Returns the topics
+    /// that are known to be the same.
+    fn compare_ids(&mut self, reader: &Reader, found: &[Partition]) -> Result<BTreeSet<String>> {
         let topics: BTreeSet<&str> = found.iter().map(|partition| partition.topic.as_str()).collect();
-        let now = self.ids.present(reader, topics)?;
-        let changed = self.ids.changed(&now);
+        let now = self.ids.present(reader, topics, self.patience())?;
+        let (changed, same) = (self.ids.changed(&now), self.ids.same(&now));
         let is_other = |partition: &&Partition| changed.contains_key(&partition.topic);
         let read = |partition: &Partition| self.next.get(partition).or(self.after.get(partition)).copied();
         let again: Vec<Partition> = found
@@ -166,11 +204,15 @@ impl Intake {
         let bounds = reader.bounds(again.iter())?;
         let lost = |(partition, bounds): (Partition, Bounds)| {
             let wanted = read(&partition).unwrap_or_default();
-            Lost { partition, wanted, bounds, is_other_topic: true }
+            Lost { partition, wanted, bounds, topic: Identity::Other }
         };
         let lost: Vec<Lost> = bounds.into_iter().map(lost).collect();
         if !lost.is_empty() && !self.settings.skips_lost {
-            return Err(cannot_continue(&self.settings, &lost));
+            return Err(self.cannot_continue(&lost));
+        }
+        // A new id is noted last: it is compared only once.
+        for lost in &lost {
+            self.release(reader, &lost.partition)?;
         }
         for (topic, id) in &now {
             match self.ids.newest(topic) {
@@ -180,9 +222,6 @@ impl Intake {
             }
         }
         for lost in lost {
-            if self.next.contains_key(&lost.partition) && !self.settings.bounded {
-                reader.unassign(&lost.partition)?;
-            }
             let partition = lost.partition.clone();
             self.leave_lost(lost);
             self.ends.remove(&partition);
@@ -191,7 +230,7 @@ impl Intake {
             }
         }
         self.take_back(found);
-        Ok(())
+        Ok(same)
     }
 
     /// Notes another id of a topic. Its partitions go on in other splits.
@@ -226,7 +265,8 @@ impl Intake {
                 self.health.ends(&split, *end);
             }
             if let Some(ends) = reader.ends.as_ref().filter(|_| !self.settings.bounded) {
-                ends.follow(partition.clone(), split);
+                let id = self.ids.newest(&partition.topic).map(str::to_string);
+                ends.follow(partition.clone(), Followed { split, id });
             }
         }
         if !self.settings.bounded {
@@ -260,7 +300,7 @@ impl Intake {
         tracing::warn!(source = self.settings.source, reason = lost.reason(), "records were lost");
         let split = self.split(&lost.partition);
         if !lost.is_removed() {
-            self.leave_split(&lost.partition, lost.bounds.0);
+            self.leave_split(&lost.partition, lost.continues_at());
         }
         self.lost.retain(|(_, other)| other.partition != lost.partition);
         self.lost.push((split, lost));
@@ -276,12 +316,6 @@ impl Intake {
 
     /// Returns the bad rows that say which records were lost.
     pub(super) fn take_lost(&mut self) -> Vec<BadRow> {
-        let bad_row = |(split, lost): (Arc<str>, Lost)| BadRow {
-            split,
-            offset: lost.wanted,
-            reason: lost.reason(),
-            bytes: Vec::new(),
-        };
-        std::mem::take(&mut self.lost).into_iter().map(bad_row).collect()
+        std::mem::take(&mut self.lost).into_iter().map(|(split, lost)| lost.bad_row(split)).collect()
     }
 }

@@ -65,7 +65,8 @@ impl Intake {
 
     /// Takes in the present ids of the topics that move. Fails if only a part of a topic that was created again moves.
     fn take_ids(&mut self, reader: &Reader, moved: &BTreeMap<Partition, u64>) -> Result<()> {
-        let now = self.ids.present(reader, moved.keys().map(|partition| partition.topic.as_str()))?;
+        let topics = moved.keys().map(|partition| partition.topic.as_str());
+        let now = self.ids.present(reader, topics, ANSWER)?;
         let changed = self.ids.changed(&now);
         let stays =
             |partition: &&Partition| changed.contains_key(&partition.topic) && !moved.contains_key(partition);

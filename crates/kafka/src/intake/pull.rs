@@ -6,7 +6,7 @@ use millstream_connect::{Limit, Result};
 
 use super::Intake;
 use crate::partition::Partition;
-use crate::rows::{Columns, Gathered};
+use crate::rows::{Columns, Gathered, Piece};
 
 /// The records of one pull.
 pub(super) struct Pull {
@@ -18,6 +18,14 @@ pub(super) struct Pull {
     left: Limit,
     /// Partitions of a bounded source whose end was reached.
     pub ended: Vec<Partition>,
+}
+
+/// The decoded records of a partition.
+pub(super) struct Decoded {
+    pub partition: Partition,
+    /// The time of the last record, in microseconds since 1970.
+    pub newest: Option<i64>,
+    pub piece: Piece,
 }
 
 impl Pull {
@@ -35,9 +43,14 @@ impl Pull {
         self.left.bytes = self.left.bytes.saturating_sub(bytes);
     }
 
-    /// Fetches the schemas of the records.
-    pub fn prepare(&mut self, columns: &Columns) -> Result<()> {
-        self.gathered.iter_mut().try_for_each(|gathered| gathered.prepare(columns))
+    /// Decodes the records. Fails if the schemas of some can't be fetched for now.
+    pub fn decode(&mut self, columns: &Columns) -> Result<Vec<Decoded>> {
+        self.gathered.iter_mut().try_for_each(|gathered| gathered.prepare(columns))?;
+        let decode = |gathered: Gathered| {
+            let (partition, newest) = (gathered.partition().clone(), gathered.newest());
+            Ok(Decoded { partition, newest, piece: gathered.finish(columns)? })
+        };
+        std::mem::take(&mut self.gathered).into_iter().map(decode).collect()
     }
 }
 

@@ -23,9 +23,9 @@ pub const ALL: &[Scenario] = &[
     ("kafka_leaves_the_groups_of_others_alone", || drive::block_on(groups())),
 ];
 
-const COUNT: &str = "CREATE MATERIALIZED VIEW m AS SELECT count(*) AS n, max(id) AS newest FROM s";
+pub(super) const COUNT: &str = "CREATE MATERIALIZED VIEW m AS SELECT count(*) AS n, max(id) AS newest FROM s";
 
-async fn create_again(kafka: &Kafka, topic: &str, ids: std::ops::Range<i64>) -> Result<()> {
+pub(super) async fn create_again(kafka: &Kafka, topic: &str, ids: std::ops::Range<i64>) -> Result<()> {
     kafka.delete_topic(topic).await?;
     // A broker deletes in the background.
     let mut created = kafka.create_topic(topic, 2).await;

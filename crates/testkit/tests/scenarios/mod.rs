@@ -31,6 +31,7 @@ mod interval_joins;
 mod into_tables;
 mod kafka;
 mod kafka_formats;
+mod kafka_losses;
 mod kafka_operation;
 mod kafka_secured;
 mod kafka_sink;
@@ -112,6 +113,7 @@ const MODULES: &[&[Scenario]] = &[
     into_tables::ALL,
     kafka::ALL,
     kafka_formats::ALL,
+    kafka_losses::ALL,
     kafka_operation::ALL,
     kafka_secured::ALL,
     kafka_sink::ALL,

@@ -15,6 +15,7 @@ use super::Scenario;
 pub const ALL: &[Scenario] = &[
     ("a_slow_sink_holds_the_source_back", || drive::block_on(backpressure())),
     ("a_stuck_sink_holds_back_what_only_feeds_it", || drive::block_on(independent_sinks())),
+    ("a_stuck_sink_lets_a_table_keep_its_rows", || drive::block_on(sinks_of_tables())),
     ("a_fixed_pace_cuts_at_multiples_of_the_interval", || drive::block_on(fixed_pace())),
     ("a_manual_clock_moves_only_when_told", || drive::block_on(manual_clock())),
     ("rows_that_are_pushed_arrive_once", || drive::block_on(pushed_rows())),
@@ -89,6 +90,30 @@ async fn independent_sinks() -> Result<()> {
     run(&mut session, "SET sink_buffer_max = '1 MiB'").await?;
     expect_soon(&mut session, &holds("it holds back source \"a\":%more than sink_buffer_max"), &["1"])
         .await?;
+    gate.open(1_000_000);
+    within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
+}
+
+async fn sinks_of_tables() -> Result<()> {
+    let gate = Gate::default();
+    let engine = Engine::builder()
+        .connector(Arc::new(Numbers::default()))
+        .connector(Arc::new(gate.clone()))
+        .start()
+        .map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    // The table keeps its rows for readers, so it is read on beside a sink that is full.
+    let made = [
+        &format!("SET max_batch_rows = {BATCH_ROWS}"),
+        "CREATE TABLE a WITH (connector = 'numbers')",
+        "CREATE SINK stuck AS SELECT n FROM a WITH (connector = 'gate')",
+    ];
+    run_all(&mut session, &made).await?;
+    let beyond = BATCHES_AHEAD_MAX * BATCH_ROWS * 2;
+    expect_soon(&mut session, &format!("SELECT count(*) > {beyond} FROM a"), &["true"]).await?;
+    let holds = "SELECT count(*) FROM millstream.sinks WHERE reason LIKE '%it holds back source \"a\":%more than sink_buffer_max%'";
+    run(&mut session, "SET sink_buffer_max = '1 MiB'").await?;
+    expect_soon(&mut session, holds, &["1"]).await?;
     gate.open(1_000_000);
     within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
 }

@@ -220,6 +220,7 @@ impl Intake {
             }
         }
         let mut open: Vec<Arc<str>> = Vec::new();
+        self.watched.clear();
         for (path, known) in &mut self.known {
             known.watched = known.done || self.layout.grows;
             if known.watched {

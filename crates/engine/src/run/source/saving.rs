@@ -6,6 +6,7 @@ use millstream_state::Tables;
 
 use super::RunningSource;
 use crate::error;
+use crate::run::receive::Command;
 use crate::run::saving::number;
 
 impl RunningSource {
@@ -37,6 +38,10 @@ impl RunningSource {
         self.ahead.load(&mut all.take_part("ahead"))?;
         if let Some(retained) = &mut self.retained {
             retained.load(&mut all.take_part("retained"))?;
+        }
+        // Later spans are replayed next: the source's task must know what they follow.
+        if self.replayable && !self.position.splits.is_empty() {
+            let _ = self.commands.send(Command::Seek(self.position.clone()));
         }
         Ok(())
     }
