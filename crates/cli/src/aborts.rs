@@ -6,6 +6,8 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::logging::{self, Message};
+
 /// The note's file, and its name after another process has left it.
 const ABORT: &str = "abort";
 const ABORTED: &str = "aborted";
@@ -39,5 +41,5 @@ fn register(folder: &Path) -> io::Result<()> {
 }
 
 fn warn(error: &io::Error) {
-    eprintln!("warning: an abort of this process can't be recorded: {error}");
+    logging::tell(Message::Warning(&format!("an abort of this process can't be recorded: {error}")));
 }

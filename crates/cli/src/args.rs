@@ -2,12 +2,15 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::logging::LogFormat;
 use crate::place::Place;
 use crate::stop::Stop;
+use crate::top;
 use crate::web::Ui;
 use crate::{serve, variables};
 
@@ -24,6 +27,8 @@ Examples:
   millstream --data state run app.sql                 continues where it stopped, also after a crash
   millstream --data s3://bucket/app run app.sql       the same on an object store, from any machine
   millstream inspect state                            lists the contents and checks them
+  millstream top                                      how the server at 127.0.0.1:4777 is doing, on a full screen
+  millstream top --host 127.0.0.1:5000 --once         the same of another server, once, as text
   millstream test sql-tests                           every .slt file below a directory
   millstream test sql-tests join --complete           rewrites what those named *join* expect
 
@@ -43,6 +48,8 @@ Environment:
                        AWS_ENDPOINT, and others of the crate object_store
   MILLSTREAM_LOG       the least severe messages of the log, on standard error: warn where it isn't set; info, debug, off,
                        or by module: warn,millstream_engine=debug
+  MILLSTREAM_LOG_FORMAT  text or json, as --log-format
+  PGUSER, PGPASSWORD   the user as whom top connects
   NO_COLOR             no colours, where it is set
 
 Statements of one script that create or drop objects take effect together. Variables are :'name' (a string),
@@ -55,6 +62,9 @@ struct Arguments {
     /// Run this SQL, or a command of the shell, and end; may be given several times
     #[arg(short = 'c', long = "command", value_name = "SQL", allow_hyphen_values = true)]
     commands: Vec<String>,
+    /// Write the log and all messages on standard error as text, or as JSON with one object a line
+    #[arg(long, value_name = "FORMAT", global = true)]
+    log_format: Option<LogFormat>,
     #[command(flatten)]
     shared: Shared,
     #[command(subcommand)]
@@ -130,6 +140,21 @@ enum Sub {
         #[arg(long, value_name = "NAME=VALUE", value_parser = store_option)]
         data_option: Vec<(String, String)>,
     },
+    /// Show how a server is doing: rates, delays, state, health, and its queries, sources and sinks
+    Top {
+        /// The server, as it prints its address; port 4777 if only a host is given
+        #[arg(long, value_name = "HOST:PORT", default_value = serve::ADDRESS)]
+        host: String,
+        /// Print the figures once, as text (so does output that is no terminal)
+        #[arg(long)]
+        once: bool,
+        /// Seconds between two readings, from 0.1 to 3600; rates are those of one interval
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+        interval: Duration,
+        /// Use no colours (so does NO_COLOR=1)
+        #[arg(long)]
+        no_color: bool,
+    },
     /// Run test suites (.slt files), each in a fresh engine
     Test {
         /// Files, or directories to look for .slt files in; a last word that is neither is a filter on their
@@ -160,6 +185,8 @@ pub struct Request {
     pub data: Option<Place>,
     /// The web page.
     pub ui: Ui,
+    /// The format of the log, if it is given.
+    pub log_format: Option<LogFormat>,
 }
 
 /// The kinds of work.
@@ -189,6 +216,8 @@ pub enum Action {
     },
     /// Run the interactive shell.
     Shell,
+    /// Show how a server is doing.
+    Top(top::Options),
 }
 
 /// Reads the program's arguments. `Err` is help, a version, or a mistake, which clap prints with its exit
@@ -199,13 +228,13 @@ pub fn read() -> Result<Result<Request, Stop>, clap::Error> {
 }
 
 fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
-    let Arguments { commands, shared, subcommand } = arguments;
+    let Arguments { commands, log_format, shared, subcommand } = arguments;
     let mut all = shared;
     let mut page = Ui::Off;
     let action = match subcommand {
         Some(_) if !commands.is_empty() => {
             return Err(Stop::Usage(
-                "-c runs SQL by itself: it can't be given with run, server, inspect or test".to_owned(),
+                "-c runs SQL by itself: it can't be given with run, server, inspect, top or test".to_owned(),
             ));
         }
         Some(Sub::Run { script, ui, shared }) => {
@@ -217,6 +246,10 @@ fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
             all.add(shared);
             page = Ui::of(ui, Ui::Usual);
             Action::Serve { listen, script }
+        }
+        Some(Sub::Top { host, once, interval, no_color }) => {
+            all.no_color |= no_color;
+            Action::Top(top::Options { host, once, interval })
         }
         Some(Sub::Inspect { place, data_option }) => Action::Inspect(Place::of(place, data_option, true)?),
         Some(Sub::Test { paths, complete, quiet }) => {
@@ -251,7 +284,8 @@ fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
     let data = if all.skip_lost_records { data.map(without_lost) } else { data };
     // The last value of a name counts, and the option is the more explicit form.
     all.set.extend(all.memory_limit.map(|bytes| ("memory_limit".to_owned(), bytes)));
-    Ok(Request { action, variables: all.set, quiet: all.quiet, no_color: all.no_color, data, ui: page })
+    let (quiet, no_color) = (all.quiet, all.no_color);
+    Ok(Request { action, variables: all.set, quiet, no_color, data, ui: page, log_format })
 }
 
 impl Shared {
@@ -289,6 +323,13 @@ fn setting(text: &str) -> Result<(String, String), String> {
         return Err(format!("'{name}' can't name a variable: use letters, digits and _"));
     }
     Ok((name.to_owned(), value.to_owned()))
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "write a number of seconds from 0.1 to 3600".to_owned())
 }
 
 fn store_option(text: &str) -> Result<(String, String), String> {
@@ -357,6 +398,36 @@ mod tests {
         ] {
             assert_eq!(parse(words).unwrap().ui, ui, "{words:?}");
         }
+    }
+
+    #[test]
+    fn top_has_an_address_and_an_interval() {
+        let options = |host: &str, once, ms| {
+            Action::Top(top::Options { host: host.into(), once, interval: Duration::from_millis(ms) })
+        };
+        assert_eq!(parse(&["top"]).unwrap().action, options("127.0.0.1:4777", false, 1000));
+        let other = parse(&["top", "--once", "--host", "h:1", "--interval", "0.5", "--no-color"]).unwrap();
+        assert_eq!((other.action, other.no_color), (options("h:1", true, 500), true));
+        for wrong in ["0", "-1", "NaN", "inf", "4000", "x"] {
+            assert!(
+                Arguments::try_parse_from(["millstream", "top", "--interval", wrong]).is_err(),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_format_of_the_log_may_stand_anywhere() {
+        for words in [
+            &["--log-format", "json", "server"][..],
+            &["server", "--log-format", "json"],
+            &["inspect", "d", "--log-format=json"],
+            &["-c", "SELECT 1", "--log-format", "json"],
+        ] {
+            assert_eq!(parse(words).unwrap().log_format, Some(LogFormat::Json), "{words:?}");
+        }
+        assert_eq!(parse(&["top"]).unwrap().log_format, None);
+        assert!(Arguments::try_parse_from(["millstream", "--log-format", "xml"]).is_err());
     }
 
     #[test]

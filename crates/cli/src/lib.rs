@@ -37,6 +37,7 @@ mod split;
 mod stop;
 mod target;
 mod text;
+mod top;
 mod variables;
 mod web;
 
@@ -79,6 +80,7 @@ pub fn builder() -> EngineBuilder {
 /// Runs a request. One thread suffices if the engine's own threads do the work; a server's clients share
 /// several.
 fn run(request: Request) -> Result<(), Stop> {
+    logging::set_format(request.log_format)?;
     let mut runtime = match request.action {
         Action::Serve { .. } => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
@@ -102,7 +104,7 @@ async fn perform(request: Request) -> Result<(), Stop> {
         console::set_colors_enabled_stderr(false);
     }
     logging::install(match (&request.action, request.quiet) {
-        (Action::Test { .. } | Action::Inspect(_), _) => LevelFilter::OFF,
+        (Action::Test { .. } | Action::Inspect(_) | Action::Top(_), _) => LevelFilter::OFF,
         (_, true) => LevelFilter::ERROR,
         (_, false) => LevelFilter::WARN,
     })?;
@@ -117,6 +119,7 @@ async fn perform(request: Request) -> Result<(), Stop> {
             let client = Client::new(request.variables, request.quiet, request.data, web)?;
             commands::run_script(client, &script).await
         }
+        Action::Top(options) => top::run(&options).await,
         Action::Inspect(place) => inspect::run(&place),
         Action::Test { paths, filter, complete } => {
             slt::test(&paths, filter.as_deref(), complete, request.quiet).await

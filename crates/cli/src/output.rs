@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::form::{Form, Look, Mode, form};
 use crate::forms;
+use crate::logging::{self, Message};
 use crate::page::{Hold, Page};
 use crate::program::{self, Program};
 use crate::stop::Stop;
@@ -163,14 +164,14 @@ impl Output {
     /// Prints a tip for interactive users.
     pub fn tip(&self, tip: &str) {
         if self.interactive && self.terminal && !self.quiet {
-            self.page.aside(|| eprintln!("({tip})"));
+            self.page.aside(|| logging::tell(Message::Line(&format!("({tip})"))));
         }
     }
 
     /// Prints a notice.
     pub fn notice(&self, notice: &str) {
         if !self.quiet {
-            self.page.aside(|| eprintln!("NOTICE: {notice}"));
+            self.page.aside(|| logging::tell(Message::Notice(notice)));
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::describe;
 use crate::form::{MODES, Mode};
 use crate::interpreter::{Call, Interpreter, Next, Otherwise, failure};
+use crate::logging::{self, Message};
 use crate::meta;
 use crate::output::Blocks;
 use crate::program;
@@ -33,7 +34,7 @@ pub(crate) async fn perform(shell: &mut Interpreter, name: &str, call: Call<'_>)
         "unset" => unset(shell, &call)?,
         "echo" => shell.client.output.say(&call.words.join(" ")).await?,
         "qecho" => shell.client.output.line(&call.words.join(" ")).await?,
-        "warn" => eprintln!("{}", call.words.join(" ")),
+        "warn" => logging::tell(Message::Line(&call.words.join(" "))),
         "!" => system(shell, &call)?,
         "e" => return edit(shell, &call).await,
         "g" | "gx" => go(shell, name == "gx", &call).await?,

@@ -11,6 +11,7 @@ use console::{Term, truncate_str};
 use millstream::{Engine, Progress};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::logging::{self, Message};
 use crate::page::Page;
 
 /// Minimum duration of work that shows a line.
@@ -95,7 +96,7 @@ impl Watch {
         let last: Vec<String> = all().map(|problem| without_numbers(problem)).collect();
         for (problem, kind) in all().zip(&last) {
             if !self.told.contains(kind) {
-                self.page.aside(|| eprintln!("WARNING: {problem}"));
+                self.page.aside(|| logging::tell(Message::Warning(problem)));
             }
         }
         self.told = last;

@@ -21,6 +21,7 @@ use futures::FutureExt;
 use millstream::Engine;
 use tokio::sync::watch;
 
+use crate::logging::{self, Message};
 use crate::stop::Stop;
 
 /// Maximum time for the engine to stop after the running statements were cancelled.
@@ -176,12 +177,12 @@ impl Shutdown {
         if let Ok(code) = tokio::time::timeout(GRACE, &mut at_prompt).await {
             return code;
         }
-        eprintln!(
+        logging::tell(Message::Failure(&format!(
             "error: the engine has not stopped within shutdown_timeout ({} s) and {} s more: the process exits without it. \
              With --data the next start continues from the journal",
             timeout.as_secs_f64(),
             GRACE.as_secs()
-        );
+        )));
         TIMED_OUT
     }
 
@@ -197,7 +198,7 @@ impl Shutdown {
             Ok(()) => 0,
             Err(error) => {
                 let stop = Stop::engine(&error);
-                eprintln!("{stop}");
+                logging::tell(Message::Failure(&stop.to_string()));
                 i32::from(stop.code())
             }
         }

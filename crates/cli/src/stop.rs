@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use millstream::{Error, Kind};
 
+use crate::logging::{self, Message};
+
 /// The reason why the work ended. Its message is complete and ready for display.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
@@ -48,8 +50,11 @@ impl Stop {
     pub fn report(&self) -> ExitCode {
         match self {
             Stop::Closed | Stop::Ended | Stop::Interrupted | Stop::Tests => {}
-            Stop::Usage(message) => eprintln!("error: {message}\n\nFor more, try 'millstream --help'."),
-            Stop::Statement(message) | Stop::External(message) => eprintln!("{message}"),
+            Stop::Usage(message) => {
+                let text = format!("error: {message}\n\nFor more, try 'millstream --help'.");
+                logging::tell(Message::Failure(&text));
+            }
+            Stop::Statement(message) | Stop::External(message) => logging::tell(Message::Failure(message)),
         }
         ExitCode::from(self.code())
     }

@@ -552,3 +552,29 @@ fn commands_that_make_no_sense_say_so() {
     }
     run(&["-c", "\\o /nowhere/x"]).code(3).says(&["'/nowhere/x' can't be written"]);
 }
+
+#[test]
+fn the_log_may_be_objects() {
+    let place = Place::new();
+    place.write("a.sql", "CREATE TABLE t (id INT);\nCREATE TABLE IF NOT EXISTS t (id INT);\nSELECT 1 AS one;\n\\warn two words\nSELECT nothing;");
+    let run = place.run(&["run", "a.sql", "--log-format", "json"]).code(1);
+    assert!(run.out.contains("one"), "{run:#?}");
+    let found: Vec<String> = run
+        .err
+        .lines()
+        .map(|line| {
+            assert!(line.starts_with("{\"timestamp\":\"2") && line.ends_with('}'), "{line}");
+            line.split_once("Z\",").unwrap().1.to_owned()
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            r#""level":"INFO","target":"millstream","message":"\"t\" already exists, nothing was done"}"#,
+            r#""level":"INFO","target":"millstream","message":"two words"}"#,
+            r#""level":"ERROR","target":"millstream","message":"a.sql:5: error: column \"nothing\" not found\nLINE 2: SELECT nothing;\n               ^^^^^^^"}"#,
+        ]
+    );
+    let text = place.run(&["run", "a.sql"]).code(1);
+    assert!(text.err.starts_with("NOTICE: \"t\" already exists"), "{text:#?}");
+}

@@ -1,4 +1,4 @@
-//! Drives the shell on a pseudo-terminal, which the program `script` of util-linux creates.
+//! Drives the shell, and `top`, on a pseudo-terminal, which the program `script` of util-linux creates.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
 
@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use millstream_testkit::drive::ignores_hangup;
 use tempfile::TempDir;
+
+#[path = "terminal/top.rs"]
+mod top;
 
 /// Longer than any run here takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,10 +30,17 @@ struct Shell {
 impl Shell {
     /// Starts a shell; `None` if `script` is missing, which the test then reports.
     fn start(environment: &[(&str, &str)]) -> Option<Shell> {
+        let mut shell = Shell::open("", environment)?;
+        shell.waits_for("millstream> ");
+        Some(shell)
+    }
+
+    /// Starts the program with these arguments.
+    fn open(arguments: &str, environment: &[(&str, &str)]) -> Option<Shell> {
         let place = tempfile::tempdir().unwrap();
         let program = env!("CARGO_BIN_EXE_millstream");
         let child = Command::new("script")
-            .args(["-qfec", &format!("stty rows 24 cols 80; '{program}'"), "/dev/null"])
+            .args(["-qfec", &format!("stty rows 24 cols 80; '{program}' {arguments}"), "/dev/null"])
             .current_dir(place.path())
             .env("TERM", "xterm")
             .env("MILLSTREAM_HISTORY", place.path().join("history"))
@@ -53,9 +63,7 @@ impl Shell {
             }
         });
         let input = child.stdin.take().unwrap();
-        let mut shell = Shell { child, input, shown, seen: 0, place };
-        shell.waits_for("millstream> ");
-        Some(shell)
+        Some(Shell { child, input, shown, seen: 0, place })
     }
 
     fn press(&mut self, keys: &str) -> &mut Shell {

@@ -76,10 +76,13 @@ fn ask(consumer: &BaseConsumer<Context>, health: &Health, news: &Receiver<News>)
         if has_other_topic(consumer, &all) {
             consumer.context().found_other_topic();
         }
-        for (partition, end) in ends(consumer, &all) {
+        let found = ends(consumer, &all);
+        // A round that waited for brokers in vain says nothing of what a round takes.
+        let is_whole = found.len() == all.len();
+        for (partition, end) in found {
             all.get(&partition).into_iter().for_each(|followed| health.ends(&followed.split, end));
         }
-        due = Instant::now() + INTERVAL.max(asked.elapsed() * SHARE);
+        due = Instant::now() + if is_whole { INTERVAL.max(asked.elapsed() * SHARE) } else { INTERVAL };
     }
 }
 

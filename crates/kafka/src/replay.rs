@@ -189,8 +189,7 @@ impl Replay {
     fn identity(&mut self, partition: &Partition, jumps: u32) -> Result<Identity> {
         let topic = &partition.topic;
         let Some(id) = self.ids.of(topic, jumps) else { return Ok(Identity::Unknown) };
-        let is_open = self.open.contains_key(partition);
-        if self.now.get(topic).is_none_or(|(_, at)| !is_open && at.elapsed() > PRESENT) {
+        if self.now.get(topic).is_none_or(|(_, at)| at.elapsed() > PRESENT) {
             self.now.remove(topic);
             let now = self.reader.topic_ids([topic.as_str()], ANSWER)?.remove(topic);
             now.map(|now| self.now.insert(topic.clone(), (now, Instant::now())));

@@ -20,6 +20,7 @@ pub mod generate;
 pub mod kafka;
 pub mod lanes;
 pub mod moto;
+pub mod operations;
 pub mod oracle;
 pub mod parts;
 pub mod postgres;

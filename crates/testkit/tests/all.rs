@@ -19,7 +19,7 @@ use libtest_mimic::{Arguments, Trial};
 use millstream_testkit::oracle::{self, Counts, Setup};
 use millstream_testkit::suites::report::{self, FileCounts};
 use millstream_testkit::watchdog::{trial, watch};
-use millstream_testkit::{docs, drive, generate, slt, suites, tidy, tpch, wire};
+use millstream_testkit::{docs, drive, generate, operations, slt, suites, tidy, tpch, wire};
 
 fn main() -> ExitCode {
     let root = slt::project_root();
@@ -46,6 +46,8 @@ fn main() -> ExitCode {
         trials.push(trial(format!("tidy::{name}"), move || check(&root)));
     }
     trials.extend(generated(&root));
+    let at = root.clone();
+    trials.push(trial("docs::operations".to_string(), move || operations::check(&at)));
     trials.extend(generate::KEPT_SEEDS.iter().map(|seed| random_queries(*seed)));
     for (name, scenario) in scenarios::all() {
         trials.push(trial(format!("scenario::{name}"), scenario));

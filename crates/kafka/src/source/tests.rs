@@ -246,13 +246,14 @@ async fn a_topic_is_gone_only_after_a_while() {
     let hides = |error| cluster.topic_error("t", error).unwrap();
     hides(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
     let begun = Instant::now();
+    let mut gone = Vec::new();
     // Looks follow each other at once.
     for _ in 0..3 {
         source.intake.as_mut().unwrap().disconnect();
         let spans = source.next(WIDE).await.unwrap().spans;
         assert!(spans.is_empty() || begun.elapsed() >= Duration::from_secs(2), "{spans:?}");
+        gone.extend(spans);
     }
-    let mut gone = Vec::new();
     while gone.len() < 2 {
         assert!(begun.elapsed() < Duration::from_secs(60), "{gone:?}");
         gone.extend(source.next(WIDE).await.unwrap().spans);
