@@ -148,8 +148,8 @@ fn connect_reason(error: &Error) -> String {
         let kind = error.to_string();
         let cause = clean(&error.source().map_or_else(|| kind.clone(), |cause| cause.to_string()));
         return match cause.as_str() {
-            // An HTTP server answers so.
-            _ if kind.contains("parsing") || kind.contains("unexpected message") => {
+            // An answer of another protocol, such as HTTP, is a message of a wrong length, or of an unknown type.
+            _ if cause == "bytes remaining on stream" || kind.contains("parsing") || kind.contains("unexpected") => {
                 "does not speak PostgreSQL's protocol: is it the address of the web page? --host names the other address \
                  that `millstream server` prints"
                     .to_owned()

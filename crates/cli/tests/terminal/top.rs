@@ -130,7 +130,7 @@ fn a_server_that_is_no_postgres_server_is_refused() {
         let address = listener.local_addr().unwrap().to_string();
         thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                let _ = stream.read(&mut [0; 64]);
+                let _ = stream.read(&mut [0; 4096]);
                 let _ = stream.write_all(answer.as_bytes());
             }
         });
