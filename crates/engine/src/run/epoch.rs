@@ -88,7 +88,9 @@ impl Loop {
         self.queries.report_work(&mut self.measures.activity);
         let output_rows = self.decide_and_step(cut, changes, deltas);
         self.sources.acknowledge(&mut self.durability, &from);
-        self.complete_epoch(&standing, Batch { processing_time: begun.elapsed(), ..batch }, output_rows);
+        let batch = Batch { processing_time: begun.elapsed(), ..batch };
+        let (outputs, queries) = (&mut self.outputs, &mut self.queries);
+        self.measures.batch_completed(outputs, queries, &self.setup.settings, &standing, batch, output_rows);
         if !replies.is_empty() {
             self.durability.when_durable(move |done| {
                 replies.into_iter().for_each(|(reply, count)| reply.send(done.clone().map(|()| count)));
@@ -100,13 +102,6 @@ impl Loop {
             rows,
             begun.elapsed(),
         );
-    }
-
-    /// Remembers the measures of an epoch.
-    fn complete_epoch(&mut self, cut: &Cut, batch: Batch, output_rows: u64) {
-        self.queries.report_work(&mut self.measures.activity);
-        let settings = &self.setup.settings;
-        self.measures.batch_completed(&mut self.outputs, &self.queries, settings, cut, batch, output_rows);
     }
 
     /// Runs a decided epoch, which the recorder receives first. Returns the number of changed rows in results.

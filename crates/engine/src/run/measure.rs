@@ -22,7 +22,7 @@ use crate::listener::{Batch, Happening, Listeners};
 use crate::metrics::{History, OperatorWork};
 use crate::run::clock::Clock;
 use crate::run::outputs::Outputs;
-use crate::run::queries::Queries;
+use crate::run::queries::{Queries, QueryGraph};
 use crate::settings::Settings;
 use crate::settings::{ClockKind, Pace};
 use crate::system;
@@ -83,13 +83,14 @@ impl Measures {
     pub(super) fn batch_completed(
         &mut self,
         outputs: &mut Outputs,
-        queries: &Queries,
+        queries: &mut QueryGraph,
         settings: &Settings,
         cut: &Cut,
         mut batch: Batch,
         output_rows: u64,
     ) {
         batch.output_rows = output_rows + std::mem::take(&mut self.apart);
+        queries.report_work(&mut self.activity);
         let work = self.activity.end_epoch(cut.epoch);
         self.history.add(&batch, work);
         if settings.log_slow_epochs.is_some_and(|slow| batch.processing_time >= slow) {
