@@ -12,7 +12,7 @@ use arrow::array::RecordBatch;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::SessionContext;
 use millstream_connect::Connector;
-use millstream_delta::{Cut, Delta, STACK_BYTES, Timestamp, on_large_stack};
+use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES, Timestamp, on_large_stack};
 use millstream_durable::{DataDirectory, StorePrefix};
 use millstream_flow::Choice;
 use millstream_sql::{Error, Planner, Result};
@@ -190,6 +190,15 @@ impl Engine {
     /// Returns the rows of tables of the schema `millstream` as of one moment, in the order of `names`. Fails if there
     /// is no such table.
     pub async fn system_tables(&self, names: &[&str]) -> Result<Vec<RecordBatch>> {
+        self.read_system_tables(names, None).await
+    }
+
+    /// Does the same; of tables of epochs, returns the rows of one epoch.
+    pub async fn system_tables_of(&self, names: &[&str], epoch: u64) -> Result<Vec<RecordBatch>> {
+        self.read_system_tables(names, Some(Epoch(epoch))).await
+    }
+
+    async fn read_system_tables(&self, names: &[&str], epoch: Option<Epoch>) -> Result<Vec<RecordBatch>> {
         let find = |name: &&str| {
             system::find(name).ok_or_else(|| {
                 Error::invalid(format!("there is no system table \"{name}\""))
@@ -197,7 +206,7 @@ impl Engine {
             })
         };
         let tables = names.iter().map(find).collect::<Result<Vec<_>>>()?;
-        self.shared.ask(|reply| Event::SystemTables { tables, reply }).await
+        self.shared.ask(|reply| Event::SystemTables { tables, epoch, reply }).await
     }
 
     /// Returns true if a source in use is unbounded.

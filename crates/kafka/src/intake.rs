@@ -158,6 +158,8 @@ impl Intake {
                     self.done.insert(partition.clone());
                     self.after.insert(partition, span.to);
                 }
+                // A partition that a topic no longer had when it was created again.
+                true if jumps < self.ids.jumps(&partition.topic) => {}
                 true => drop(self.gone.insert(partition, span.to)),
                 false => drop(self.after.insert(partition, span.to)),
             }

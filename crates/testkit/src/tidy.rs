@@ -6,6 +6,7 @@
 //! Deliberately absent: anything that rustfmt and clippy check.
 
 mod circles;
+mod fields;
 mod methods;
 mod statements;
 
@@ -109,6 +110,7 @@ pub fn checks() -> Vec<(&'static str, Check)> {
         ("links", |root| outcome(links(root))),
         ("circles", |root| outcome(circles::circles(root))),
         ("methods", |root| outcome(methods::methods(root))),
+        ("fields", |root| outcome(fields::fields(root))),
         ("statement_pages", |root| outcome(statements::pages(root))),
         ("foreign_words", |root| outcome(foreign_words(root))),
     ]

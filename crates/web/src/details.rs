@@ -221,16 +221,9 @@ fn loads(operators: &RecordBatch) -> Result<Vec<Load>, Unread> {
 }
 
 async fn batch(engine: &Engine, epoch: u64) -> Result<Value, Unread> {
-    let [epochs, operators] = tables(engine, ["epochs", "epoch_operators"]).await?;
-    let of = |batch: &RecordBatch| {
-        let wanted = i64::try_from(epoch).unwrap_or(i64::MAX);
-        let is_wanted: BooleanArray =
-            numbers(batch, "epoch")?.iter().map(|number| Some(number == Some(wanted))).collect();
-        rows_of(&filtered(batch, &is_wanted)?)
-    };
-    let mut operators = of(&operators)?;
-    operators.sort_by_key(|row| std::cmp::Reverse(row.get("time_us").and_then(Value::as_i64)));
-    Ok(json!({ "epoch": epoch, "batch": of(&epochs)?.first(), "operators": operators }))
+    let read = engine.system_tables_of(&["epochs", "epoch_operators"], epoch).await?;
+    let [epochs, operators] = &read[..] else { return Err(missing("epochs")) };
+    Ok(json!({ "epoch": epoch, "batch": rows_of(epochs)?.first(), "operators": rows_of(operators)? }))
 }
 
 async fn state(engine: &Engine) -> Result<Value, Unread> {

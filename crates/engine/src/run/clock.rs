@@ -29,19 +29,25 @@ pub(crate) struct Clock {
     pub(super) batch: Timestamp,
     /// The time of a manual clock.
     pub(super) manual: Timestamp,
-    /// Batch times of a fixed interval that are due and have not run.
-    pub(super) due: VecDeque<Timestamp>,
-    /// The number of intervals that were merged because too many waited.
-    pub(crate) merged: u64,
-    /// The next multiple of a fixed interval.
-    pub(super) next_tick: Option<Timestamp>,
-    /// The last missed tick: the ticks up to it run one by one.
-    pub(super) missed_until: Option<Timestamp>,
+    pub(super) ticks: Ticks,
     pub(super) moving: Option<Moving>,
     /// The batch time of the last epoch that was stepped.
     pub(super) stepped: Timestamp,
     /// True while no epoch starts and no source is read.
     pub(super) held: bool,
+}
+
+/// The batch times of a fixed interval.
+#[derive(Debug, Default)]
+pub(super) struct Ticks {
+    /// Those that are due and have not run.
+    pub(super) due: VecDeque<Timestamp>,
+    /// The number of intervals that were merged because too many waited.
+    pub(super) merged: u64,
+    /// The next multiple of the interval.
+    pub(super) next: Option<Timestamp>,
+    /// The last missed tick: the ticks up to it run one by one.
+    pub(super) missed_until: Option<Timestamp>,
 }
 
 /// An ADVANCE that is running.
@@ -69,10 +75,7 @@ impl Clock {
             fixed_time: None,
             last: Timestamp::default(),
             manual: Timestamp::default(),
-            due: VecDeque::new(),
-            merged: 0,
-            next_tick: None,
-            missed_until: None,
+            ticks: Ticks::default(),
             moving: None,
             stepped: Timestamp::default(),
             held: false,
@@ -120,21 +123,21 @@ impl Clock {
     /// Runs each tick from `next` to `until`, without merging any.
     pub(super) fn run_ticks(&mut self, next: Timestamp, until: Timestamp) {
         if next <= until {
-            self.next_tick = Some(self.due.front().copied().unwrap_or(next));
-            self.due.clear();
-            self.missed_until = Some(until);
+            self.ticks.next = Some(self.ticks.due.front().copied().unwrap_or(next));
+            self.ticks.due.clear();
+            self.ticks.missed_until = Some(until);
         }
     }
 
     /// Drops the ticks that are due, and continues with the next one.
     pub(super) fn forget_ticks(&mut self) {
-        self.due.clear();
-        (self.next_tick, self.missed_until) = (None, None);
+        self.ticks.due.clear();
+        (self.ticks.next, self.ticks.missed_until) = (None, None);
     }
 
     /// Returns true if a tick was missed and another one after it: rows that have arrived since are no part of it.
     pub(super) fn is_followed(&self, tick: Timestamp, interval: Duration) -> bool {
-        self.missed_until.is_some_and(|until| tick.0 + interval.as_micros() as i64 <= until.0)
+        self.ticks.missed_until.is_some_and(|until| tick.0 + interval.as_micros() as i64 <= until.0)
     }
 
     /// Saves the times.
@@ -143,7 +146,7 @@ impl Clock {
         all.put_number("last", self.last.0);
         all.put_number("batch", self.batch.0);
         all.put_number("manual", self.manual.0);
-        all.put_number("merged", self.merged as i64);
+        all.put_number("merged", self.ticks.merged as i64);
         all
     }
 
@@ -151,7 +154,7 @@ impl Clock {
     pub(super) fn load(&mut self, all: &mut Tables) -> Result<()> {
         let mut time = |name: &str| all.take_number(name).map(Timestamp).map_err(error::state);
         (self.last, self.batch, self.manual) = (time("last")?, time("batch")?, time("manual")?);
-        self.merged = time("merged")?.0 as u64;
+        self.ticks.merged = time("merged")?.0 as u64;
         Ok(())
     }
 

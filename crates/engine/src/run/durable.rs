@@ -96,14 +96,20 @@ pub(crate) struct Durability {
     failed: Option<Failure>,
     /// The deliveries of sinks since the last entry that records them.
     delivered: BTreeMap<Arc<str>, (Epoch, Vec<Digested>)>,
-    /// The idempotency names of statements executed since then.
-    doing: Vec<String>,
-    /// All such names.
-    done: BTreeSet<String>,
+    /// The idempotency names of executed statements.
+    named: NamedStatements,
     /// The entries that created the present objects and settings.
     ddl_log: DdlLog,
     pub(super) checkpoints: Taking,
     pub(super) crash_notes: CrashNotes,
+}
+
+/// The idempotency names of executed statements.
+#[derive(Debug, Default)]
+struct NamedStatements {
+    /// Those since the last entry that records them.
+    new: Vec<String>,
+    all: BTreeSet<String>,
 }
 
 impl Durability {
@@ -174,20 +180,20 @@ impl Durability {
 
     /// Returns true if a statement of this name was executed.
     pub(super) fn was_done(&self, name: &str) -> bool {
-        self.done.contains(name)
+        self.named.all.contains(name)
     }
 
     /// Remembers the name of an executed statement, from the next entry on.
     pub(super) fn record_idempotency_key(&mut self, name: Option<String>) {
         if self.is_on() {
-            self.done.extend(name.clone());
-            self.doing.extend(name);
+            self.named.all.extend(name.clone());
+            self.named.new.extend(name);
         }
     }
 
     /// The same for statements of a replayed entry.
     pub(super) fn were_done(&mut self, names: Vec<String>) {
-        self.done.extend(names);
+        self.named.all.extend(names);
     }
 
     /// Renames sinks in the deliveries.
@@ -219,7 +225,7 @@ impl Durability {
 
     /// Returns the entries that a checkpoint holds, and the names of executed statements.
     pub(super) fn catalog_entries(&self) -> (Vec<Entry>, Vec<String>) {
-        (self.ddl_log.entries(), self.done.iter().cloned().collect())
+        (self.ddl_log.entries(), self.named.all.iter().cloned().collect())
     }
 
     /// Returns the steps that created the present objects.
@@ -282,7 +288,7 @@ impl Durability {
     fn changes(&mut self) -> (Vec<Delivered>, Vec<String>) {
         let delivered = std::mem::take(&mut self.delivered).into_iter();
         let delivered = delivered.map(|(sink, (through, digests))| Delivered { sink, through, digests });
-        (delivered.collect(), std::mem::take(&mut self.doing))
+        (delivered.collect(), std::mem::take(&mut self.named.new))
     }
 }
 

@@ -42,7 +42,7 @@ impl Loop {
         let begun = Instant::now();
         self.steps().intake().stage_all_again();
         self.steps().let_sinks_leave_pieces();
-        let ends = self.waiters.gracefully && self.schedule().rows_are_due();
+        let ends = self.waiters.ending.gracefully && self.schedule().rows_are_due();
         let (mut cut, takes_sources) = self.clock.begin_epoch(&self.queries, &self.setup.settings, ends);
         cut.event_time_max = self.watermarks.event_time_max(&self.setup.settings, cut.now);
         let taken = if takes_sources {

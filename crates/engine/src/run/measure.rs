@@ -137,13 +137,13 @@ impl Measures {
         let mut inputs: Vec<(Arc<str>, u64)> =
             deltas.iter().map(|(name, delta)| (name.clone(), delta.num_rows() as u64)).collect();
         inputs.sort();
-        let merged = std::mem::replace(&mut self.merged, clock.merged);
+        let merged = std::mem::replace(&mut self.merged, clock.ticks.merged);
         let batch = Batch {
             epoch: cut.epoch,
             time: cut.now,
             inputs,
             scheduling_delay,
-            merged_intervals: clock.merged - merged,
+            merged_intervals: clock.ticks.merged - merged,
             ..Batch::default()
         };
         if !self.listeners.is_empty() {

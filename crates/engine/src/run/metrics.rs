@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampNanosecondType};
-use millstream_delta::Timestamp;
+use millstream_delta::{Epoch, Timestamp};
 use millstream_sql::{Error, Result};
 
 use super::query::{RunningQuery, Status};
-use super::query_names::{queries_by_name, shown_name};
+use super::query_names::{node_offsets, queries_by_name, shown_name};
 use super::read_view::ReadView;
 use super::system::{Cell, Lines, NULL};
 use crate::metrics::{Busy, History, Metric, MetricValue, Values, definitions as all, resident_bytes};
@@ -84,7 +84,7 @@ impl ReadView<'_> {
     fn rows_of(&self, table: &str) -> Result<Rows> {
         let found = system::find(table);
         let table = found.ok_or_else(|| Error::bug(format!("there is no system table \"{table}\"")))?;
-        Ok(Rows { batch: self.system_rows(table)? })
+        Ok(Rows { batch: self.system_rows(table, None)? })
     }
 
     fn engine_metrics(&self, values: &mut Values) -> Result<()> {
@@ -193,11 +193,12 @@ impl ReadView<'_> {
         Ok(self.metrics()?.iter().map(line).collect())
     }
 
-    /// Returns the rows of `millstream.epoch_operators`.
-    pub(super) fn epoch_operator_lines(&self) -> Lines {
+    /// Returns the rows of `millstream.epoch_operators`, of all epochs or of one.
+    pub(super) fn epoch_operator_lines(&self, only: Option<Epoch>) -> Lines {
         let mut operators = Operators::of(self.queries);
         let mut lines = Lines::new();
-        for (epoch, work) in self.measures.activity.epochs() {
+        let is_wanted = |epoch: Epoch| only.is_none_or(|only| epoch == only);
+        for (epoch, work) in self.measures.activity.epochs().filter(|(epoch, _)| is_wanted(*epoch)) {
             let mut line = vec![epoch.0.into()];
             line.extend(operators.cells(&work.query, Some(work.node)));
             line.extend([work.time_us.into(), work.rows_in.into(), work.rows_out.into()]);
@@ -249,6 +250,7 @@ fn time_of(history: &History, second: u64) -> Cell {
 /// The names of queries and operators, each looked up once.
 struct Operators<'a> {
     queries: &'a [RunningQuery],
+    offsets: BTreeMap<Arc<str>, usize>,
     found: BTreeMap<Arc<str>, Named>,
 }
 
@@ -261,7 +263,7 @@ struct Named {
 
 impl<'a> Operators<'a> {
     fn of(queries: &'a [RunningQuery]) -> Operators<'a> {
-        Operators { queries, found: BTreeMap::new() }
+        Operators { queries, offsets: node_offsets(queries), found: BTreeMap::new() }
     }
 
     /// Returns the cells of a query, a node and the name of its operator. A query that was dropped has no operators.
@@ -272,9 +274,10 @@ impl<'a> Operators<'a> {
         }
         let named = &self.found[name];
         let operator = node.and_then(|node| named.operators.get(&node));
+        let offset = self.offsets.get(name).copied().unwrap_or_default();
         [
             named.shown.as_str().into(),
-            node.map_or(NULL, Cell::from),
+            node.map_or(NULL, |node| (node + offset).into()),
             operator.map_or(NULL, |name| name.as_str().into()),
         ]
     }

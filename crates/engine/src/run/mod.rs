@@ -289,7 +289,7 @@ fn begin(
 impl Loop {
     /// Runs until the engine stops: closes everything outside, and only then replies to the requests to stop.
     fn run(mut self, inbox: &Receiver<Event>) {
-        while !self.waiters.ended {
+        while !self.waiters.ending.is_over {
             let wake_at = self
                 .schedule()
                 .wake_at()
@@ -321,7 +321,7 @@ impl Loop {
         // Ends the readers and threads of queries in backfill.
         drop((self.sources, self.outputs.sinks, self.queries));
         self.tasks.wait();
-        self.waiters.stop.into_iter().for_each(|reply| reply.send(Ok(())));
+        self.waiters.ending.replies.into_iter().for_each(|reply| reply.send(Ok(())));
     }
 
     /// Dispatches an event.

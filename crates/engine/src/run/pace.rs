@@ -63,7 +63,7 @@ impl Clock {
     ) -> Timestamp {
         let due = match settings.pace {
             Pace::Auto => next_timer(queries, settings, self),
-            Pace::Fixed(_) => self.due.front().copied().or(self.next_tick),
+            Pace::Fixed(_) => self.ticks.due.front().copied().or(self.ticks.next),
         };
         if due.is_some_and(|due| due <= now) { self.last() } else { now }
     }
@@ -153,25 +153,25 @@ impl Clock {
 
     fn advance_system(&mut self, settings: &Settings, interval: Duration, measures: &mut Measures) {
         let (now, interval) = (self.system.now(), interval.as_micros() as i64);
-        let mut next = self.next_tick.unwrap_or_else(|| next_multiple(interval, now));
-        if self.missed_until.is_some_and(|until| next > until && self.due.is_empty()) {
-            self.missed_until = None;
+        let mut next = self.ticks.next.unwrap_or_else(|| next_multiple(interval, now));
+        if self.ticks.missed_until.is_some_and(|until| next > until && self.ticks.due.is_empty()) {
+            self.ticks.missed_until = None;
         }
-        let missed = self.missed_until;
+        let missed = self.ticks.missed_until;
         let more = (now.0 - next.0) / interval - settings.max_queued_batches as i64;
         if missed.is_none() && more > MERGED_SINGLY_MAX {
             next = Timestamp(next.0 + more * interval);
-            self.merged += more as u64;
+            self.ticks.merged += more as u64;
         }
-        while next <= now && (missed.is_none() || self.due.len() < MISSED_MAX) {
-            self.due.push_back(next);
+        while next <= now && (missed.is_none() || self.ticks.due.len() < MISSED_MAX) {
+            self.ticks.due.push_back(next);
             measures.batch_is_due(next);
             next = Timestamp(next.0 + interval);
         }
-        self.next_tick = Some(next);
-        while missed.is_none() && self.due.len() > settings.max_queued_batches {
-            self.due.pop_front();
-            self.merged += 1;
+        self.ticks.next = Some(next);
+        while missed.is_none() && self.ticks.due.len() > settings.max_queued_batches {
+            self.ticks.due.pop_front();
+            self.ticks.merged += 1;
         }
     }
 
@@ -252,14 +252,14 @@ impl Clock {
                 }
             }
             // Between two ticks an epoch takes in changes by statements, and no rows of sources.
-            Pace::Fixed(interval) => match self.due.pop_front() {
+            Pace::Fixed(interval) => match self.ticks.due.pop_front() {
                 Some(tick) => {
                     let rows_are_of_it = !self.is_followed(tick, interval);
                     (self.begin(tick, Closes::All), rows_are_of_it)
                 }
                 None if ends => (self.begin(now, Closes::All), true),
                 None => {
-                    let before = self.next_tick.map_or(now, |tick| Timestamp(now.0.min(tick.0 - 1)));
+                    let before = self.ticks.next.map_or(now, |tick| Timestamp(now.0.min(tick.0 - 1)));
                     (self.begin(before, Closes::None), false)
                 }
             },
@@ -299,7 +299,9 @@ impl Schedule<'_> {
         match self.settings.pace {
             Pace::Auto => self.rows_are_due() || self.timer_is_due(self.clock.now(self.settings)),
             // When the engine stops gracefully, rows that have arrived don't wait for the next tick.
-            Pace::Fixed(_) => !self.clock.due.is_empty() || (self.waiters.gracefully && self.rows_are_due()),
+            Pace::Fixed(_) => {
+                !self.clock.ticks.due.is_empty() || (self.waiters.ending.gracefully && self.rows_are_due())
+            }
         }
     }
 
@@ -344,7 +346,7 @@ impl Schedule<'_> {
         if !self.needs_ticks() {
             return self.next_flow_wake().map(|wake| Instant::now() + until(wake));
         }
-        Some(Instant::now() + self.clock.next_tick.map_or(Duration::ZERO, until))
+        Some(Instant::now() + self.clock.ticks.next.map_or(Duration::ZERO, until))
     }
 }
 
@@ -417,7 +419,7 @@ mod tests {
     fn tick(clock: &mut Clock, settings: &Settings) -> Vec<i64> {
         let mut measures = Measures::new(Listeners::default(), None, History::default());
         clock.advance_system(settings, Duration::from_secs(1), &mut measures);
-        clock.due.iter().map(|due| due.0 / SECOND).collect()
+        clock.ticks.due.iter().map(|due| due.0 / SECOND).collect()
     }
 
     #[test]
@@ -426,11 +428,11 @@ mod tests {
         assert_eq!(tick(&mut clock, &every_second(2)), [0; 0]);
         time.store(106 * SECOND, Ordering::Relaxed);
         assert_eq!(tick(&mut clock, &every_second(2)), [105, 106]);
-        assert_eq!((clock.merged, clock.next_tick), (4, Some(Timestamp(107 * SECOND))));
+        assert_eq!((clock.ticks.merged, clock.ticks.next), (4, Some(Timestamp(107 * SECOND))));
         // So many are merged without a loop over them.
         time.store(1_000_106 * SECOND, Ordering::Relaxed);
         assert_eq!(tick(&mut clock, &every_second(2)), [1_000_105, 1_000_106]);
-        assert_eq!(clock.merged, 1_000_004);
+        assert_eq!(clock.ticks.merged, 1_000_004);
     }
 
     #[test]
@@ -441,7 +443,7 @@ mod tests {
         assert_eq!(tick(&mut clock, &every_second(2)), (101..117).collect::<Vec<i64>>());
         let (cut, takes_rows) = clock.begin_epoch(&[], &every_second(2), false);
         assert_eq!((cut.now, cut.closes, takes_rows), (Timestamp(101 * SECOND), Closes::All, false));
-        assert_eq!((tick(&mut clock, &every_second(2)).len(), clock.merged), (MISSED_MAX, 0));
+        assert_eq!((tick(&mut clock, &every_second(2)).len(), clock.ticks.merged), (MISSED_MAX, 0));
     }
 
     #[test]
@@ -497,8 +499,8 @@ mod tests {
         time.store(103 * SECOND, Ordering::Relaxed);
         assert_eq!(tick(&mut clock, &every_second(9)), [101, 102, 103]);
         clock.adopt(&every_second(9), &every_second(8));
-        assert_eq!(clock.due.len(), 3);
+        assert_eq!(clock.ticks.due.len(), 3);
         clock.adopt(&every_second(9), &Settings { pace: Pace::Auto, ..Settings::default() });
-        assert_eq!((clock.due.len(), clock.next_tick), (0, None));
+        assert_eq!((clock.ticks.due.len(), clock.ticks.next), (0, None));
     }
 }

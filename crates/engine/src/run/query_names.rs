@@ -1,6 +1,9 @@
 //! The names that users know for queries. A sink's own query has an internal name, and so have the queries below the
 //! windows of another query.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::query::RunningQuery;
 use crate::statements::{own_relation, sink_of};
 
@@ -25,4 +28,18 @@ pub(super) fn queries_by_name(queries: &[RunningQuery]) -> Vec<(&str, &RunningQu
     let mut named: Vec<(&str, &RunningQuery)> = queries.iter().map(shown).collect();
     named.sort_by_key(|(name, _)| *name);
     named
+}
+
+/// Returns the number that is added to the nodes of a query so that the operators of a view and of the queries below its
+/// windows have numbers of their own: those below come first. Queries that are alone under their name are omitted.
+pub(super) fn node_offsets(queries: &[RunningQuery]) -> BTreeMap<Arc<str>, usize> {
+    let mut offsets = BTreeMap::new();
+    for parts in queries_by_name(queries).chunk_by(|a, b| a.0 == b.0).filter(|parts| parts.len() > 1) {
+        let mut offset = 0;
+        for (_, query) in parts {
+            offsets.insert(query.name.clone(), offset);
+            offset += query.operators().iter().map(|operator| operator.node + 1).max().unwrap_or_default();
+        }
+    }
+    offsets
 }

@@ -7,14 +7,14 @@ use arrow::array::{
     ArrayRef, Float64Array, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray,
 };
 use millstream_connect::Limit;
-use millstream_delta::Timestamp;
+use millstream_delta::{Epoch, Timestamp};
 use millstream_flow::Explained;
 use millstream_sql::{Error, Result};
 
 use super::backpressure::{HeldBack, shown_status};
 use super::measure::epoch_rows;
 use super::query::RunningQuery;
-use super::query_names::queries_by_name;
+use super::query_names::{node_offsets, queries_by_name};
 use super::source::RunningSource;
 use super::sources::Sources;
 use super::tables::BaseTables;
@@ -22,6 +22,7 @@ use crate::catalog::{Catalog, Definition};
 use crate::engine::Shared;
 use crate::error;
 use crate::jobs::Job;
+use crate::listener::Batch;
 use crate::run::read_view::ReadView;
 use crate::settings::{SETTINGS, Settings};
 use crate::system::{ERRORS, SystemColumnKind, SystemTableDoc, UTC};
@@ -81,10 +82,11 @@ pub(super) const NULL: Cell = Cell::Text(None);
 pub(super) type Lines = Vec<Vec<Cell>>;
 
 impl ReadView<'_> {
-    /// Returns the present rows of a system table.
-    pub(super) fn system_rows(&self, table: &SystemTableDoc) -> Result<RecordBatch> {
+    /// Returns the present rows of a system table; of a table of epochs, only those of one epoch if it is given.
+    pub(super) fn system_rows(&self, table: &SystemTableDoc, epoch: Option<Epoch>) -> Result<RecordBatch> {
+        let is_wanted = |batch: &Batch| epoch.is_none_or(|epoch| batch.epoch == epoch);
         let lines = match table.name {
-            "epochs" => return epoch_rows(self.measures.kept()),
+            "epochs" => return epoch_rows(self.measures.kept().filter(|(batch, _)| is_wanted(batch))),
             "checkpoints" => self.durability.checkpoint_lines(),
             "dependencies" => self.statuses().dependency_lines(),
             ERRORS => self.errors().lines(),
@@ -100,7 +102,7 @@ impl ReadView<'_> {
             "operators" => operator_lines(self.queries, self.tables, self.sources, &self.setup.catalog),
             "metrics" => self.metric_lines()?,
             "metrics_history" => self.metric_history_lines(),
-            "epoch_operators" => self.epoch_operator_lines(),
+            "epoch_operators" => self.epoch_operator_lines(epoch),
             "operator_history" => self.operator_history_lines(),
             "settings" => setting_lines(&self.setup.settings)?,
             "sources" => self.sources.source_lines(
@@ -150,8 +152,11 @@ fn operator_lines(
     };
     let upserts = sources.upserts(tables, catalog).into_iter().map(|(name, upsert)| line(name, upsert, ""));
     let mut lines: Lines = upserts.collect();
+    let offsets = node_offsets(queries);
     for (name, query) in queries_by_name(queries) {
-        let all = query.operators();
+        let mut all = query.operators();
+        let offset = offsets.get(&query.name).copied().unwrap_or_default();
+        all.iter_mut().for_each(|operator| operator.node += offset);
         let inputs: Vec<String> = (0..all.len()).map(|place| inputs_of(&all, place)).collect();
         let mut operators: Vec<_> = all.into_iter().zip(inputs).collect();
         operators.retain(|(operator, _)| !operator.repeated);

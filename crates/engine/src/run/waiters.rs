@@ -40,10 +40,7 @@ const ATTEMPTS_MAX: u32 = 8;
 pub(crate) struct Waiters {
     flush: Vec<Flushing>,
     pub(crate) finished: Vec<Reply<()>>,
-    pub(crate) stop: Vec<Reply<()>>,
-    pub(crate) stopping: bool,
-    /// True if epochs take the waiting rows of sources before the end.
-    pub(crate) gracefully: bool,
+    pub(crate) ending: Ending,
     /// CREATE, DROP and RESUME statements whose queries are still starting.
     pub(crate) changes: Vec<Changing>,
     /// CREATE … IF NOT EXISTS statements whose objects another statement may still undo, by the objects' names.
@@ -56,14 +53,23 @@ pub(crate) struct Waiters {
     pub(crate) arriving: Option<(String, Reply<()>)>,
     /// SELECT statements that wait for lagging queries.
     pub(crate) reads: Vec<PendingRead>,
-    /// The state that all queries must reach before a STOP; set once everything is taken in.
-    stopping_through: Option<Settling>,
     /// The time at which sources last began to wait for a new query.
     held_at: Option<Instant>,
     /// Events that wait until queries are current.
     pub(super) deferred: Vec<DeferredEvent>,
+}
+
+/// The end of the engine, once a STOP asks for it.
+#[derive(Default)]
+pub(crate) struct Ending {
+    pub(super) replies: Vec<Reply<()>>,
+    pub(crate) is_asked: bool,
+    /// True if epochs take the waiting rows of sources before the end.
+    pub(crate) gracefully: bool,
+    /// The state that all queries must reach before; set once everything is taken in.
+    through: Option<Settling>,
     /// True once the loop ends.
-    pub(super) ended: bool,
+    pub(super) is_over: bool,
 }
 
 impl Waiters {
@@ -76,18 +82,18 @@ impl Waiters {
             Event::Exists { names, reply } => self.existing.push((names, reply)),
             Event::Finished { reply } => self.finished.push(reply),
             Event::Stop { reply: Some(reply), gracefully } => {
-                self.stop.push(reply);
-                self.stopping = true;
-                self.gracefully |= gracefully;
+                self.ending.replies.push(reply);
+                self.ending.is_asked = true;
+                self.ending.gracefully |= gracefully;
             }
-            Event::Stop { reply: None, .. } => self.ended = true,
+            Event::Stop { reply: None, .. } => self.ending.is_over = true,
             _ => {}
         }
     }
 
     /// Ends the loop after what it does now.
     fn end_soon(&mut self, shared: &Weak<Shared>) {
-        self.ended = true;
+        self.ending.is_over = true;
         if let Some(shared) = shared.upgrade() {
             shared.stopped.store(true, std::sync::atomic::Ordering::Release);
         }
@@ -208,7 +214,7 @@ impl Waiters {
         names.put_all(sinks.map(|(name, _)| name));
         self.reads.iter_mut().for_each(|read| read.rename(names));
         let flushed = self.flush.iter_mut().filter_map(|flushing| flushing.through.as_mut());
-        flushed.chain(&mut self.stopping_through).for_each(|settling| settling.rename(names));
+        flushed.chain(&mut self.ending.through).for_each(|settling| settling.rename(names));
         self.observing.iter_mut().for_each(|observing| observing.rename(names));
     }
 
@@ -237,7 +243,7 @@ impl Waiters {
 
     /// Returns true if a reply waits until all queries have taken everything in.
     pub(crate) fn want_all(&self) -> bool {
-        self.stopping || !self.flush.is_empty() || !self.finished.is_empty()
+        self.ending.is_asked || !self.flush.is_empty() || !self.finished.is_empty()
     }
 
     /// Returns the time of the next check for statements whose queries are starting.
@@ -274,24 +280,24 @@ impl Answers<'_> {
         if !self.waiters.finished.is_empty() {
             self.answer_finished();
         }
-        if self.durability.is_lost() || self.waiters.stopping && self.durability.failure().is_some() {
+        if self.durability.is_lost() || self.waiters.ending.is_asked && self.durability.failure().is_some() {
             self.waiters.end_soon(&self.setup.shared);
         }
-        let rest = self.waiters.gracefully
+        let rest = self.waiters.ending.gracefully
             && !self.clock.held
             && self.sources.rows_wait(&self.flow_control().held_back());
-        if self.waiters.stopping
+        if self.waiters.ending.is_asked
             && !rest
             && !tables_are_changed(self.queries, self.tables, self.sources, &self.setup.settings)
         {
             let all = settling_all(self.queries, self.clock.epoch);
-            self.waiters.stopping_through.get_or_insert(all);
+            self.waiters.ending.through.get_or_insert(all);
         }
-        let mut through = self.waiters.stopping_through.take();
+        let mut through = self.waiters.ending.through.take();
         let stops = through
             .as_mut()
             .is_some_and(|all| all_are_through(self.queries, self.clock, self.clock.epoch, all));
-        self.waiters.stopping_through = through;
+        self.waiters.ending.through = through;
         if stops {
             self.outputs.deliver_sinks(self.durability, true);
         }

@@ -151,15 +151,20 @@ fn slow_text(recent: &Recent, query: &RunningQuery) -> Option<String> {
     let mut text = format!("took {} % of the last {} s", recent.percent(*time_us), recent.seconds);
     let Some((node, most_us)) = nodes.iter().max_by_key(|(_, time_us)| **time_us) else { return Some(text) };
     let operators = query.operators();
+    let is_slow = recent.percent(*time_us) >= SLOW_PERCENT;
     if let Some(operator) = operators.iter().find(|operator| operator.node == *node && !operator.repeated) {
         let share = (100 * most_us).checked_div(*time_us).unwrap_or_default().min(100);
-        text.push_str(&format!(", {share} % of it in {}{}", operator.title.trim(), cost_text(operator)));
+        text.push_str(&format!(
+            ", {share} % of it in {}{}",
+            operator.title.trim(),
+            cost_text(operator, is_slow)
+        ));
     }
     Some(text)
 }
 
-/// Returns the cost of an operator with the reason for it, and what would make it cheaper.
-fn cost_text(operator: &Explained) -> String {
+/// Returns the cost of an operator with the reason for it and, if it is slow, what would make it cheaper.
+fn cost_text(operator: &Explained, is_slow: bool) -> String {
     let Some(cost) = operator.cost else { return String::new() };
     let because = if operator.why.is_empty() { String::new() } else { format!(" because {}", operator.why) };
     let advice = match cost {
@@ -171,7 +176,8 @@ fn cost_text(operator: &Explained) -> String {
              operator takes the changes alone"
         }
     };
-    format!(" (cost {}{because}); {advice}", cost.name())
+    let advice = if is_slow { format!("; {advice}") } else { String::new() };
+    format!(" (cost {}{because}){advice}", cost.name())
 }
 
 /// Returns the reasons for which results are late.

@@ -214,9 +214,13 @@ impl Intake {
         for lost in &lost {
             self.release(reader, &lost.partition)?;
         }
+        self.leave_vanished(reader, &changed, found)?;
         for (topic, id) in &now {
             match self.ids.newest(topic) {
-                None => self.left.push(self.ids.set(topic, 0, id)),
+                None => {
+                    self.left.push(self.ids.set(topic, 0, id));
+                    self.follow(reader, topic);
+                }
                 Some(known) if known != id => self.begin_anew(topic, id),
                 Some(_) => {}
             }
@@ -231,6 +235,45 @@ impl Intake {
         }
         self.take_back(found);
         Ok(same)
+    }
+
+    /// Ends the partitions that topics no longer have since they were created again. Should they get them later, these begin
+    /// at their first records.
+    pub(super) fn leave_vanished(
+        &mut self,
+        reader: &Reader,
+        changed: &BTreeMap<String, String>,
+        found: &[Partition],
+    ) -> Result<()> {
+        let is_vanished =
+            |partition: &&Partition| changed.contains_key(&partition.topic) && !found.contains(partition);
+        let vanished: BTreeSet<Partition> =
+            self.next.keys().chain(self.after.keys()).filter(is_vanished).cloned().collect();
+        for partition in vanished {
+            self.release(reader, &partition)?;
+            reader.ends.iter().for_each(|ends| ends.leave(partition.clone()));
+            self.missed.remove(&partition);
+            self.ends.remove(&partition);
+            let after = self.after.remove(&partition);
+            let Some(at) = self.next.remove(&partition).or(after) else { continue };
+            tracing::warn!(
+                source = self.settings.source, %partition, offset = at,
+                "the topic was created again without this partition"
+            );
+            if !self.fresh.remove(&partition) {
+                self.left.push(Span { split: self.split(&partition), from: at, to: at, done: true });
+            }
+        }
+        Ok(())
+    }
+
+    /// Watches over the id of a topic that is read and whose id is known only now.
+    fn follow(&self, reader: &Reader, topic: &str) {
+        let Some(ends) = reader.ends.as_ref().filter(|_| !self.settings.bounded) else { return };
+        let id = self.ids.newest(topic).map(str::to_string);
+        for partition in self.next.keys().filter(|partition| partition.topic == topic) {
+            ends.follow(partition.clone(), Followed { split: self.split(partition), id: id.clone() });
+        }
     }
 
     /// Notes another id of a topic. Its partitions go on in other splits.

@@ -23,8 +23,10 @@ impl Intake {
         }
         let start = Start::parse(place, "the place")?;
         let reader = self.take_reader()?;
-        let offsets = self.places(&reader, &start);
-        let offsets = offsets.and_then(|offsets| self.take_ids(&reader, &offsets).map(|()| offsets));
+        let offsets = self.found(&reader, ANSWER).and_then(|found| {
+            let offsets = self.places(&reader, &start, found.clone())?;
+            self.take_ids(&reader, &offsets, &found).map(|()| offsets)
+        });
         self.reader = Some(reader);
         let offsets = offsets?;
         self.lost.retain(|(_, lost)| !offsets.contains_key(&lost.partition));
@@ -37,9 +39,13 @@ impl Intake {
         Ok(offsets.len())
     }
 
-    /// Returns the offset of each partition that moves.
-    fn places(&self, reader: &Reader, start: &Start) -> Result<BTreeMap<Partition, u64>> {
-        let mut moved = self.found(reader, ANSWER)?;
+    /// Returns the offset of each partition that moves, of those that exist.
+    fn places(
+        &self,
+        reader: &Reader,
+        start: &Start,
+        mut moved: Vec<Partition>,
+    ) -> Result<BTreeMap<Partition, u64>> {
         if let Start::Offsets(given) = start {
             let names = |partition: &Partition| [partition.to_string(), partition.number.to_string()];
             let is_named = |name: &&String| moved.iter().any(|partition| names(partition).contains(name));
@@ -63,19 +69,29 @@ impl Intake {
         }
     }
 
-    /// Takes in the present ids of the topics that move. Fails if only a part of a topic that was created again moves.
-    fn take_ids(&mut self, reader: &Reader, moved: &BTreeMap<Partition, u64>) -> Result<()> {
+    /// Takes in the present ids of the topics that move. Fails if only a part of the partitions of a topic that was created
+    /// again moves.
+    fn take_ids(
+        &mut self,
+        reader: &Reader,
+        moved: &BTreeMap<Partition, u64>,
+        found: &[Partition],
+    ) -> Result<()> {
         let topics = moved.keys().map(|partition| partition.topic.as_str());
         let now = self.ids.present(reader, topics, ANSWER)?;
         let changed = self.ids.changed(&now);
-        let stays =
-            |partition: &&Partition| changed.contains_key(&partition.topic) && !moved.contains_key(partition);
+        let stays = |partition: &&Partition| {
+            changed.contains_key(&partition.topic)
+                && !moved.contains_key(partition)
+                && found.contains(partition)
+        };
         if let Some(partition) = self.next.keys().chain(self.after.keys()).find(stays) {
             return Err(Error::Invalid(format!(
                 "topic '{}' was created again, so all its partitions must move: give the offset of partition {}, too",
                 partition.topic, partition.number
             )));
         }
+        self.leave_vanished(reader, &changed, found)?;
         changed.iter().for_each(|(topic, id)| self.begin_anew(topic, id));
         Ok(())
     }

@@ -268,6 +268,47 @@ async fn a_topic_is_gone_only_after_a_while() {
 }
 
 #[tokio::test]
+async fn partitions_that_a_new_topic_lacks_end() {
+    let (_cluster, servers) = cluster();
+    // A former topic had a third partition.
+    let former = position(&[("t#former", 1), ("t/0", 4), ("t/1", 4), ("t/2", 7)]);
+    let mut strict = source(&servers, &[]);
+    strict.seek(&former).await.unwrap();
+    let error = strict.next(WIDE).await.unwrap_err().to_string();
+    assert!(error.contains("ALTER SOURCE") && !error.contains("t/2"), "{error}");
+    // The statement that the error suggests moves all partitions that there are.
+    assert_eq!(strict.jump(&Jump::To("{\"t/0\": 0, \"t/1\": 0}".into())).await.unwrap(), 2);
+    let (spans, _) = take(&mut strict, 20).await;
+    assert!(spans.iter().any(|span| &*span.split == "t/2" && span.done && span.from == 7), "{spans:?}");
+
+    let mut skips = source(&servers, &[("on_data_loss", "skip")]);
+    skips.seek(&former).await.unwrap();
+    let (spans, _) = take(&mut skips, 20).await;
+    assert!(spans.iter().any(|span| &*span.split == "t/2" && span.done), "{spans:?}");
+}
+
+#[tokio::test]
+async fn a_partition_that_came_later_is_not_the_former_one() {
+    let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 3, 1).unwrap();
+    let servers = cluster.bootstrap_servers();
+    send(&servers, 20);
+    let id = id_of_t(&servers).await;
+    // The topic was created again with two partitions, and has got a third one since.
+    let mut position = position(&[("t#former", 1), ("t/0@0#1", 10), ("t/1@0#1", 10)]);
+    position.advance(&Span { split: "t/2".into(), from: 7, to: 7, done: true });
+    position.advance(&Span { split: id.into(), from: 1, to: 2, done: true });
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &servers).create().unwrap();
+    let record = BaseRecord::<str, str>::to("t").partition(2).payload("x");
+    producer.send(record).map_err(|(error, _)| error).unwrap();
+    producer.flush(Duration::from_secs(60)).unwrap();
+    let mut source = source(&servers, &[]);
+    source.seek(&position).await.unwrap();
+    let (spans, _) = take(&mut source, 1).await;
+    assert_eq!(reach(&spans, "t/2@0#1"), Some((0, 1)), "{spans:?}");
+}
+
+#[tokio::test]
 async fn a_start_applies_to_the_first_look_only() {
     let (cluster, servers) = cluster();
     let late = [("topic", "^u"), ("start", "latest")];

@@ -27,32 +27,32 @@ pub(super) fn methods(root: &Path) -> Vec<String> {
             count(&name_of(&folder), &text, &mut types, &mut traits);
         }
     }
-    let mut wrong = compared("type", &types, METHODS_MAX, METHODS_ALLOWED);
-    wrong.extend(compared("trait", &traits, TRAIT_METHODS_MAX, TRAIT_METHODS_ALLOWED));
+    let mut wrong = compared(["type", "methods"], &types, METHODS_MAX, METHODS_ALLOWED);
+    wrong.extend(compared(["trait", "methods"], &traits, TRAIT_METHODS_MAX, TRAIT_METHODS_ALLOWED));
     wrong
 }
 
-/// Compares counted methods with their bounds. A bound that is larger than needed is wrong, too.
-fn compared(
-    what: &str,
+/// Compares numbers of members with their bounds. A bound that is larger than needed is wrong, too.
+pub(super) fn compared(
+    [what, members]: [&str; 2],
     counted: &BTreeMap<Owner, usize>,
     most: usize,
     allowed: &[(&str, &str, usize)],
 ) -> Vec<String> {
     let exception = |(krate, name): &Owner| {
         let found = allowed.iter().find(|(of, owner, _)| of == krate && owner == name);
-        found.map(|(_, _, methods)| *methods)
+        found.map(|(_, _, bound)| *bound)
     };
     let over = counted.iter().filter_map(|(owner, count)| {
         let bound = exception(owner).unwrap_or(most);
         let (krate, name) = owner;
         (*count > bound)
-            .then(|| format!("{krate}: {what} {name} has {count} methods, at most {bound}: split it"))
+            .then(|| format!("{krate}: {what} {name} has {count} {members}, at most {bound}: split it"))
     });
     let loose = allowed.iter().filter_map(|(krate, name, bound)| {
         let count = counted.get(&(krate.to_string(), name.to_string())).copied().unwrap_or_default();
         (count < *bound).then(|| {
-            format!("{krate}: {what} {name} has {count} methods now: lower its bound in tidy from {bound}")
+            format!("{krate}: {what} {name} has {count} {members} now: lower its bound in tidy from {bound}")
         })
     });
     over.chain(loose).collect()
@@ -115,7 +115,7 @@ fn after_generics(text: &str) -> Option<&str> {
     text.get(end..)
 }
 
-fn first_name(text: &str) -> String {
+pub(super) fn first_name(text: &str) -> String {
     let text = text.trim_start();
     text.chars().take_while(|char| char.is_alphanumeric() || *char == '_').collect()
 }
@@ -162,8 +162,8 @@ pub(crate) trait Source: Send {
     fn a_bound_is_neither_exceeded_nor_loose() {
         let counted = BTreeMap::from([(("engine".to_string(), "Loop".to_string()), 5)]);
         let allowed = |bound| [("engine", "Loop", bound)];
-        assert!(compared("type", &counted, 4, &allowed(5)).is_empty());
-        assert_eq!(compared("type", &counted, 4, &allowed(6)).len(), 1);
-        assert_eq!(compared("type", &counted, 4, &[]).len(), 1);
+        assert!(compared(["type", "methods"], &counted, 4, &allowed(5)).is_empty());
+        assert_eq!(compared(["type", "methods"], &counted, 4, &allowed(6)).len(), 1);
+        assert_eq!(compared(["type", "methods"], &counted, 4, &[]).len(), 1);
     }
 }

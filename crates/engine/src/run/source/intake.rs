@@ -93,7 +93,7 @@ impl Sources {
         settings: &Settings,
         clock: &Clock,
     ) {
-        let is_off = clock.held || waiters.stopping || durability.failure().is_some();
+        let is_off = clock.held || waiters.ending.is_asked || durability.failure().is_some();
         if is_off || settings.clock == ClockKind::Manual {
             return;
         }
