@@ -43,6 +43,7 @@ use crate::completion::Completion;
 use crate::connections::Limited;
 use crate::details::Details;
 pub use crate::metrics::metrics;
+use crate::overview::Answers;
 use crate::reading::Readings;
 
 /// Threads that answer requests.
@@ -63,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) engine: OnceLock<Engine>,
     /// The empty history that is shown until there is an engine.
     before: History,
+    pub(crate) answers: Answers,
     pub(crate) readings: Readings,
     pub(crate) details: Details,
     pub(crate) completion: Completion,
@@ -98,6 +100,7 @@ impl Page {
             address,
             engine: OnceLock::new(),
             before: History::default(),
+            answers: Answers::default(),
             readings: Readings::default(),
             details: Details::default(),
             completion: Completion::default(),

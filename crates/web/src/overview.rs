@@ -1,5 +1,9 @@
 //! `GET /api/overview`: the state of the engine and the history of its epochs, as JSON.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use millstream_engine::{History, Sample, Second};
 use serde_json::{Value, json};
 
@@ -8,6 +12,36 @@ use crate::reading::Read;
 
 /// The age of a reading in seconds from which on it is a problem.
 const OLD_SECONDS: u64 = 5;
+
+/// The time for which pages that ask the same get the same answer.
+const SHARED: Duration = Duration::from_millis(500);
+
+/// Maximum number of answers that are shared.
+const ANSWERS_MAX: usize = 16;
+
+/// An answer, and when it was made.
+type Answer = ((u64, u64), Instant, Arc<str>);
+
+/// The last answers, by the second and the epoch from which on the page asked. Open pages ask the same once a second.
+#[derive(Debug, Default)]
+pub(crate) struct Answers(Mutex<VecDeque<Answer>>);
+
+impl Answers {
+    /// Returns an answer that was made within a moment.
+    pub(crate) fn find(&self, asked: (u64, u64)) -> Option<Arc<str>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = all.iter().find(|(of, at, _)| *of == asked && at.elapsed() < SHARED);
+        found.map(|(.., text)| text.clone())
+    }
+
+    /// Keeps an answer for others who ask the same.
+    pub(crate) fn keep(&self, asked: (u64, u64), text: Arc<str>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(of, at, _)| *of != asked && at.elapsed() < SHARED);
+        all.truncate(ANSWERS_MAX - 1);
+        all.push_front((asked, Instant::now(), text));
+    }
+}
 
 /// Returns the history from the second `since` on.
 pub(crate) fn history(history: &History, since: u64, now_ms: u64) -> Value {
@@ -86,9 +120,6 @@ fn samples_json(samples: &[Sample]) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
     use millstream_engine::Engine;
 
     use super::*;
@@ -108,6 +139,21 @@ mod tests {
         let json = seconds_json(&[], 7);
         assert_eq!((&json["from"], &json["next"], &json["epochs"]), (&json!(7), &json!(7), &json!([])));
         assert_eq!(samples_json(&[])["state_bytes"], json!([]));
+    }
+
+    #[test]
+    fn pages_that_ask_the_same_within_a_moment_get_the_same() {
+        let answers = Answers::default();
+        answers.keep((1, 2), "a".into());
+        answers.keep((1, 3), "b".into());
+        answers.keep((1, 2), "c".into());
+        let find = |asked| answers.find(asked).map(|text| text.to_string());
+        assert_eq!([find((1, 2)), find((1, 3)), find((2, 2))], [Some("c".into()), Some("b".into()), None]);
+        (0..100).for_each(|since| answers.keep((since, 0), "d".into()));
+        let count = answers.0.lock().unwrap().len();
+        assert_eq!((count, find((99, 0))), (ANSWERS_MAX, Some("d".into())));
+        std::thread::sleep(SHARED);
+        assert_eq!(find((99, 0)), None);
     }
 
     #[test]

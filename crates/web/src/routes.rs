@@ -153,6 +153,9 @@ async fn show_overview(State(shared): State<Arc<Shared>>, RawQuery(query): RawQu
         (Ok(since), Ok(after)) => (since, after),
         (Err(reason), _) | (_, Err(reason)) => return plain(StatusCode::BAD_REQUEST, reason).await,
     };
+    if let Some(text) = shared.answers.find((since, after)) {
+        return json_answer(&*text);
+    }
     let read = shared.read().await;
     let history = shared.history();
     let mut answer = overview::history(&history, since, now_ms());
@@ -162,10 +165,15 @@ async fn show_overview(State(shared): State<Arc<Shared>>, RawQuery(query): RawQu
             let warnings = shared.engine.get().map_or_else(Vec::new, |engine| engine.progress().warnings);
             let health = problems(&read.reading, lateness, &warnings);
             overview::add_reading(&mut answer, &read, health, after);
+            let text: Arc<str> = answer.to_string().into();
+            shared.answers.keep((since, after), text.clone());
+            json_answer(&*text)
         }
-        Err(reason) => overview::add_absence(&mut answer, &reason),
+        Err(reason) => {
+            overview::add_absence(&mut answer, &reason);
+            json_answer(answer.to_string())
+        }
     }
-    json_answer(answer.to_string())
 }
 
 /// Returns a text of the query string, decoded.
