@@ -28,9 +28,9 @@ pub enum Sort {
     /// The busiest first; sources by their rate.
     #[default]
     Busy,
-    /// Those that keep most first: state, waiting rows, waiting bytes.
+    /// The objects that keep most first, by state, waiting rows or waiting bytes.
     Size,
-    /// Those with most rows first: rows of results, lag, rows a second.
+    /// The objects with most rows first, by rows of results, lag or rows a second.
     Rows,
     /// By name.
     Name,

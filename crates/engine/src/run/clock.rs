@@ -40,7 +40,7 @@ pub(crate) struct Clock {
 /// The batch times of a fixed interval.
 #[derive(Debug, Default)]
 pub(super) struct Ticks {
-    /// Those that are due and have not run.
+    /// The batch times that are due and have not run.
     pub(super) due: VecDeque<Timestamp>,
     /// The number of intervals that were merged because too many waited.
     pub(super) merged: u64,

@@ -107,7 +107,7 @@ pub(crate) struct Durability {
 /// The idempotency names of executed statements.
 #[derive(Debug, Default)]
 struct NamedStatements {
-    /// Those since the last entry that records them.
+    /// The names since the last entry that records them.
     new: Vec<String>,
     all: BTreeSet<String>,
 }

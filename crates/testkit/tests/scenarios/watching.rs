@@ -1,4 +1,4 @@
-//! What an engine tells of itself: the work of its operators, and why it is slow, late or large.
+//! The engine reports on itself: the work of its operators, and the reasons for which it is slow, late or large.
 
 use std::time::Duration;
 
