@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema};
+use millstream::quoted_ident;
 
 use crate::client::Client;
 use crate::interpreter::{Call, failure};
@@ -188,9 +189,8 @@ async fn functions(client: &mut Client, pattern: Option<&str>) -> Result<(), Sto
 
 /// Quotes a name for SQL; one of the engine's own tables has two parts.
 fn quoted(name: &str) -> String {
-    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     match name.split_once('.') {
-        Some((schema, table)) if schema == "millstream" => format!("{schema}.{}", quote(table)),
-        _ => quote(name),
+        Some((schema, table)) if schema == "millstream" => format!("{schema}.{}", quoted_ident(table)),
+        _ => quoted_ident(name),
     }
 }

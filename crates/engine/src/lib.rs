@@ -60,6 +60,7 @@ pub use metrics::{
 pub use millstream_durable::{
     InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection, StorePrefix, object_store,
 };
+pub use millstream_sql::functions::quoted_ident;
 pub use millstream_sql::{as_shown, sqlstate};
 pub use names::{Names, ObjectName};
 pub use pg::is_of_catalog;

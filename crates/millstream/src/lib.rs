@@ -197,11 +197,12 @@
 //! which may therefore be split freely.
 
 pub use millstream_engine::{
-    Batch, Change, Changes, CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut, Engine, EngineBuilder,
-    Error, Following, InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection, Kind, Listener, Names,
-    ObjectName, Op, Outcome, Prepared, Progress, Record, Recovered, Response, Result, Script, Session,
-    SettingDoc, ShutdownSettings, Statement, StorePrefix, Tag, TransactionStatus, as_shown, inspect,
-    inspect_store, object_store, settings, sqlstate, statements,
+    Batch, Busy, Change, Changes, CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut, Engine,
+    EngineBuilder, Error, Following, History, InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection,
+    Kind, Listener, Metric, MetricDoc, MetricKind, MetricValue, Names, ObjectName, Op, Outcome, Prepared,
+    Progress, Record, Recovered, Response, Result, Sample, Script, Second, Series, Session, SettingDoc,
+    ShutdownSettings, Statement, StorePrefix, Tag, Totals, TransactionStatus, as_shown, inspect,
+    inspect_store, metrics, object_store, quoted_ident, settings, sqlstate, statements,
 };
 
 /// The traits of sources and sinks, the built-in connectors, and channels that feed an engine.

@@ -37,7 +37,7 @@ export function absorb(answer) {
   answer.samples.at.forEach((at, row) => {
     if (at > last) for (const name of SAMPLES) history.samples[name].push(answer.samples[name][row]);
   });
-  for (const name of SAMPLES) history.samples[name] = history.samples[name].slice(-HOUR / 5);
+  for (const name of SAMPLES) history.samples[name] = history.samples[name].slice(-HOUR / 10);
   history.next = next;
   history.interval = answer.interval_ms ?? null;
   history.limit = answer.memory?.limit_bytes ?? null;

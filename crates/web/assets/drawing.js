@@ -1,7 +1,7 @@
 // A graph on a canvas: drawn as far as it is visible, moved and zoomed by pointer, wheel and keys.
 
 import { contextOf } from "./charts.js";
-import { percent } from "./elements.js";
+import { oncePerFrame, percent } from "./elements.js";
 
 const ZOOM = { min: 0.02, max: 2.5, step: 1.25 };
 /** Below this zoom texts can't be read and are left out. */
@@ -19,6 +19,9 @@ const heat = (share, colors) => (share >= 0.3 ? colors.bad : share >= 0.1 ? colo
 const within = (value, least, most) => Math.min(most, Math.max(least, value));
 
 export class Drawing {
+  /** Draws in the next frame. */
+  redraw = oncePerFrame(() => this.draw());
+
   /** `onSelect` gets a node, `onOpen` one that is opened. */
   constructor(canvas, { onSelect, onOpen }) {
     Object.assign(this, { canvas, onSelect, onOpen, nodes: [], edges: [], byId: new Map(), selected: null, frames: 0, isFitted: true, movedAt: -Infinity });
@@ -46,16 +49,6 @@ export class Drawing {
     this.edges = edges.map((edge) => ({ ...edge, source: this.byId.get(edge.from), target: this.byId.get(edge.to) }));
     this.selected = this.selected && (this.byId.get(this.selected.id) ?? null);
     this.redraw();
-  }
-
-  /** Draws in the next frame. */
-  redraw() {
-    if (this.waiting) return;
-    this.waiting = true;
-    requestAnimationFrame(() => {
-      this.waiting = false;
-      this.draw();
-    });
   }
 
   /** Returns true while a graph with very many edges is moved: they would slow it down. */

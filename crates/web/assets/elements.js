@@ -18,6 +18,19 @@ export function make(name, attributes = {}, ...children) {
 
 export const button = (text, click, attributes = {}) => make("button", { type: "button", click, ...attributes }, text);
 
+/** Returns a function that runs `draw` in the next frame, once however often it is called before. */
+export function oncePerFrame(draw) {
+  let isWaiting = false;
+  return () => {
+    if (isWaiting) return;
+    isWaiting = true;
+    requestAnimationFrame(() => {
+      isWaiting = false;
+      draw();
+    });
+  };
+}
+
 // ---- Formats
 
 const isNothing = (value) => value === null || value === undefined;
@@ -134,9 +147,12 @@ export function table(element, columns, { rowClass = () => null, empty = "none" 
   };
 }
 
+/** Returns true if a type is one of numbers, which are aligned to the right. */
+export const isNumberType = (type) => /^(SMALLINT|INT|BIGINT|REAL|DOUBLE|NUMERIC|DECIMAL)/.test(type);
+
 /** Returns a table of a result's first rows. */
 export function resultTable(result) {
-  const isNumber = result.types.map((type) => /^(SMALLINT|INT|BIGINT|REAL|DOUBLE|NUMERIC|DECIMAL)/.test(type));
+  const isNumber = result.types.map(isNumberType);
   const head = make("tr", {}, ...result.columns.map((name, at) =>
     make("th", { scope: "col", title: result.types[at], class: isNumber[at] ? "number" : null }, name)));
   const body = result.rows.map((row) => make("tr", {}, ...row.map((value, at) =>

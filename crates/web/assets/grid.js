@@ -1,22 +1,23 @@
 // The rows of a result in a table that has elements only for the rows in sight.
 
-import { make } from "./elements.js";
+import { isNumberType, make, oncePerFrame } from "./elements.js";
 
 const ROW_HEIGHT = 26;
 const OVERSCAN = 10;
 const SAMPLED = 100;
 const FLASH_MS = 1500;
 
-const NUMBER = /^(SMALLINT|INT|BIGINT|REAL|DOUBLE|NUMERIC|DECIMAL)/;
-
 /** Returns the value as one line. */
 const oneLine = (value) => (value.length > 500 ? value.slice(0, 500) + "…" : value).replace(/\s/g, " ");
 
 export class Grid {
+  /** Draws in the next frame. */
+  redraw = oncePerFrame(() => this.draw());
+
   /** `types` are those of the columns. A grid that follows stays at its end when rows are added there. */
   constructor(columns, types, follows = false) {
     Object.assign(this, { columns, types, follows, rows: [], flashes: new Map() });
-    this.isNumber = types.map((type) => NUMBER.test(type));
+    this.isNumber = types.map(isNumberType);
     this.columnElements = columns.map(() => make("col"));
     this.widths = columns.map(() => 0);
     const head = make("tr", { "aria-rowindex": "1" }, ...columns.map((name, at) =>
@@ -57,15 +58,6 @@ export class Grid {
       all += width;
     });
     this.table.style.width = `${all}px`;
-  }
-
-  redraw() {
-    if (this.waiting) return;
-    this.waiting = true;
-    requestAnimationFrame(() => {
-      this.waiting = false;
-      this.draw();
-    });
   }
 
   draw() {

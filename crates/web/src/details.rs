@@ -1,4 +1,4 @@
-//! What one part of the page shows: read of the engine on demand, and shared by all who ask within a moment.
+//! The data of one part of the page is read of the engine on demand, and shared by all who ask within a moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};

@@ -1,5 +1,6 @@
 //! The health of an engine: a list of problems, each with the statement that explains or mends it.
 
+use millstream_engine::quoted_ident;
 use serde_json::{Value, json};
 
 use crate::reading::{Reading, Row, number, text};
@@ -96,11 +97,6 @@ fn name(row: &Row) -> &str {
     text(row, "name").unwrap_or_default()
 }
 
-/// Returns a name as an SQL identifier.
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// Returns a text as an SQL literal.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
@@ -112,7 +108,7 @@ fn reason(row: &Row) -> &str {
 }
 
 fn source(row: &Row, found: &mut Vec<Problem>) {
-    let object = format!("source {}", identifier(name(row)));
+    let object = format!("source {}", quoted_ident(name(row)));
     let status = text(row, "status").unwrap_or_default();
     let look = format!("SELECT * FROM millstream.sources WHERE name = {}", literal(name(row)));
     match status {
@@ -124,7 +120,7 @@ fn source(row: &Row, found: &mut Vec<Problem>) {
             found.push(problem(Level::Warning, object.clone(), &why, look));
         }
         "paused" => {
-            let resume = format!("RESUME SOURCE {}", identifier(name(row)));
+            let resume = format!("RESUME SOURCE {}", quoted_ident(name(row)));
             found.push(problem(Level::Note, object.clone(), "is paused", resume));
         }
         _ => {}
@@ -137,8 +133,8 @@ fn source(row: &Row, found: &mut Vec<Problem>) {
 
 fn query(row: &Row, found: &mut Vec<Problem>) {
     let kind = text(row, "kind").unwrap_or("query");
-    let object = format!("{kind} {}", identifier(name(row)));
-    let why = format!("EXPLAIN WHY {} {}", kind.to_uppercase(), identifier(name(row)));
+    let object = format!("{kind} {}", quoted_ident(name(row)));
+    let why = format!("EXPLAIN WHY {} {}", kind.to_uppercase(), quoted_ident(name(row)));
     match text(row, "status").unwrap_or_default() {
         "suspended" => {
             found.push(problem(Level::Error, object.clone(), &format!("is suspended: {}", reason(row)), why));
@@ -147,7 +143,7 @@ fn query(row: &Row, found: &mut Vec<Problem>) {
         "behind" => found.push(problem(Level::Warning, object.clone(), &format!("is {}", behind(row)), why)),
         "starting" => found.push(problem(Level::Note, object.clone(), "is starting", "SHOW JOBS".into())),
         "paused" => {
-            let resume = format!("RESUME {} {}", kind.to_uppercase(), identifier(name(row)));
+            let resume = format!("RESUME {} {}", kind.to_uppercase(), quoted_ident(name(row)));
             found.push(problem(Level::Note, object.clone(), "is paused", resume));
         }
         _ => {}
@@ -176,14 +172,14 @@ fn behind_epochs(row: &Row) -> Option<u64> {
 }
 
 fn sink(row: &Row, found: &mut Vec<Problem>) {
-    let object = format!("sink {}", identifier(name(row)));
-    let why = format!("EXPLAIN WHY SINK {}", identifier(name(row)));
+    let object = format!("sink {}", quoted_ident(name(row)));
+    let why = format!("EXPLAIN WHY SINK {}", quoted_ident(name(row)));
     let (level, verb) = match text(row, "status").unwrap_or_default() {
         "failed" => (Level::Error, "failed"),
         "suspended" => (Level::Error, "is suspended"),
         "retrying" => (Level::Warning, "is retried"),
         "paused" => {
-            let resume = format!("RESUME SINK {}", identifier(name(row)));
+            let resume = format!("RESUME SINK {}", quoted_ident(name(row)));
             found.push(problem(Level::Note, object, "is paused", resume));
             return;
         }

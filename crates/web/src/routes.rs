@@ -104,18 +104,14 @@ impl Shared {
 
 /// Returns the reason why the engine is not ready, if there is one.
 async fn unready(shared: &Shared) -> Option<String> {
-    let engine = match shared.found() {
-        Found::Absent(reason) => return Some(reason.into()),
-        Found::Running(engine) => engine,
-    };
-    let read = match shared.readings.read(engine).await {
+    let read = match shared.read().await {
         Ok(read) => read,
-        Err(unread) => return Some(unread.to_string()),
+        Err(reason) => return Some(reason),
     };
     if let Err(unread) = shared.readings.check() {
         return Some(unread.to_string());
     }
-    engine.history().falls_behind(read.reading.interval)
+    shared.history().falls_behind(read.reading.interval)
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Response {
@@ -143,8 +139,7 @@ async fn values(engine: &Engine, shared: &Shared) -> (bool, Vec<MetricValue>) {
 
 /// Returns a number of the query string; 0 if it isn't there.
 fn parameter(query: Option<&str>, name: &str) -> Result<u64, String> {
-    let mut pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    let Some((_, value)) = pairs.find(|(key, _)| *key == name) else { return Ok(0) };
+    let Some(value) = text_parameter(query, name) else { return Ok(0) };
     value.parse().map_err(|_| format!("{name} is \"{value}\", expected a whole number"))
 }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use millstream::quoted_ident;
+
 use crate::top::figures::text;
 use crate::top::grid::Grid;
 use crate::top::reading::Row;
@@ -53,7 +55,7 @@ impl Object {
     /// Returns the statements for the reasons, and for the operators or partitions.
     pub fn statements(&self) -> [String; 2] {
         let literal = format!("'{}'", self.name.replace('\'', "''"));
-        let identifier = format!("\"{}\"", self.name.replace('"', "\"\""));
+        let identifier = quoted_ident(&self.name);
         match self.table {
             Table::Sources => [
                 format!("SELECT name AS about, reason AS why FROM millstream.sources WHERE name = {literal}"),

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::form::visible;
+
 /// A row: the texts of its columns that are not NULL.
 pub type Row = BTreeMap<String, String>;
 
@@ -61,16 +63,19 @@ fn label(labels: &str) -> String {
 pub fn clean(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len());
     for letter in text.chars() {
-        let is_invisible = matches!(letter,
-            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
         match letter {
-            _ if letter.is_control() => cleaned.extend(letter.escape_default()),
-            _ if is_invisible => cleaned.extend(letter.escape_unicode()),
+            '\u{ad}'
+            | '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}' => cleaned.extend(letter.escape_unicode()),
             _ => cleaned.push(letter),
         }
     }
-    cleaned
+    visible(&cleaned)
 }
 
 #[cfg(test)]

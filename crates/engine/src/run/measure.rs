@@ -1,5 +1,6 @@
 //! Measures of each epoch: the rows of `millstream.epochs`, and the events for listeners.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,8 +14,7 @@ use super::activity::Activity;
 use super::alerts::Alerts;
 use super::backpressure::HeldBack;
 use super::deltas::Deltas;
-use super::query::RunningQuery;
-use super::query_names::shown_name;
+use super::query_names::{displayed_name, operator_of};
 use super::sources::Sources;
 use super::watermarks::Watermarks;
 use crate::engine::{Progress, Recorder};
@@ -47,8 +47,8 @@ pub(crate) struct Measures {
     pub(super) activity: Activity,
     /// Conditions that need attention.
     pub(super) alerts: Alerts,
-    /// Past epochs, each with its rows by source and table as a JSON object.
-    kept: VecDeque<(Arc<Batch>, Arc<str>)>,
+    /// Past epochs, each with its rows by source and table as a JSON object, which is made for the first reader.
+    kept: VecDeque<(Arc<Batch>, OnceCell<String>)>,
     /// The time since which rows wait for an epoch.
     waiting_since: Option<Instant>,
     /// The number of merged intervals already reported.
@@ -74,7 +74,9 @@ impl Measures {
 
     /// Returns the remembered epochs, oldest first.
     pub(crate) fn kept(&self) -> impl Iterator<Item = (&Batch, &str)> {
-        self.kept.iter().map(|(batch, inputs)| (batch.as_ref(), inputs.as_ref()))
+        self.kept
+            .iter()
+            .map(|(batch, inputs)| (batch.as_ref(), inputs.get_or_init(|| inputs_json(batch)).as_str()))
     }
 }
 
@@ -102,10 +104,9 @@ impl Measures {
         if self.kept.len() == EPOCHS_MAX {
             self.kept.pop_front();
         }
-        let inputs: Arc<str> = inputs_json(&batch).into();
-        self.kept.push_back((batch.clone(), inputs.clone()));
+        self.kept.push_back((batch.clone(), OnceCell::new()));
         if outputs.is_read(queries, EPOCHS)
-            && let Ok(row) = epoch_rows(std::iter::once((batch.as_ref(), inputs.as_ref())))
+            && let Ok(row) = epoch_rows(std::iter::once((batch.as_ref(), inputs_json(&batch).as_str())))
         {
             outputs.log(queries, &EPOCHS.into(), cut, &Delta::insert(row));
         }
@@ -215,12 +216,10 @@ fn log_slow(queries: &Queries, batch: &Batch, slowest: Option<&OperatorWork>) {
         return;
     };
     let running = queries.query(query);
-    let name =
-        running.map_or(query.as_ref(), |running| shown_name(queries, running)).trim_start_matches('\0');
-    let operators = running.map_or_else(Vec::new, RunningQuery::operators);
-    let operator = operators.iter().find(|operator| operator.node == *node);
-    let title = operator.map_or("", |operator| operator.title.trim());
-    let cost = operator.and_then(|operator| operator.cost).map_or("", millstream_flow::Cost::name);
+    let name = running.map_or(query.as_ref(), |running| displayed_name(queries, running));
+    let operator = running.and_then(|running| operator_of(running, *node));
+    let title = operator.as_ref().map_or("", |operator| operator.title.trim());
+    let cost = operator.as_ref().and_then(|operator| operator.cost).map_or("", millstream_flow::Cost::name);
     let operator_ms = time_us / 1000;
     tracing::warn!(epoch, took_ms, rows, query = name, operator = title, operator_ms, cost, "slow epoch");
 }

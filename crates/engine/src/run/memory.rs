@@ -106,7 +106,8 @@ impl Memory {
             return;
         }
         let begun = Instant::now();
-        let used = memory_bytes(queries, tables);
+        let (of_tables, of_queries) = memory_bytes(queries, tables);
+        let used = of_tables + of_queries;
         let limit = settings.memory_limit.unwrap_or(usize::MAX);
         let mut worth_it = false;
         if used > limit {
@@ -131,11 +132,12 @@ impl Memory {
 
     /// The row of `millstream.memory`.
     pub(super) fn lines(&self, queries: &[RunningQuery], tables: &BaseTables, settings: &Settings) -> Lines {
+        let (in_tables, in_queries) = memory_bytes(queries, tables);
         let of_tables: usize = tables.values().map(Spillable::spilled_bytes).sum();
         let of_queries: usize = queries.iter().map(RunningQuery::spilled_bytes).sum();
         vec![vec![
             settings.memory_limit.map_or(NULL, Cell::from),
-            memory_bytes(queries, tables).into(),
+            (in_tables + in_queries).into(),
             (of_tables + of_queries).into(),
             self.trouble().map_or(NULL, Cell::from),
         ]]
@@ -181,8 +183,8 @@ fn each_store(queries: &mut Queries, tables: &mut BaseTables, show: &mut dyn FnM
     queries.iter_mut().for_each(|query| query.each_store(show));
 }
 
-/// Returns the approximate bytes of memory that tables and queries take.
-fn memory_bytes(queries: &[RunningQuery], tables: &BaseTables) -> usize {
-    let tables: usize = tables.values().map(|table| table.size().1).sum();
-    tables + queries.iter().map(RunningQuery::state_bytes).sum::<usize>()
+/// Returns the approximate bytes of memory that tables take, and those of queries.
+pub(super) fn memory_bytes(queries: &[RunningQuery], tables: &BaseTables) -> (usize, usize) {
+    let of_tables = tables.values().map(|table| table.size().1).sum();
+    (of_tables, queries.iter().map(RunningQuery::state_bytes).sum())
 }

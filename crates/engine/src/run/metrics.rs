@@ -9,7 +9,7 @@ use millstream_delta::{Epoch, Timestamp};
 use millstream_sql::{Error, Result};
 
 use super::query::{RunningQuery, Status};
-use super::query_names::{node_offsets, queries_by_name, shown_name};
+use super::query_names::{displayed_name, node_offsets, queries_by_name};
 use super::read_view::ReadView;
 use super::system::{Cell, Lines, NULL};
 use crate::metrics::{Busy, History, Metric, MetricValue, Values, definitions as all, resident_bytes};
@@ -250,6 +250,7 @@ fn time_of(history: &History, second: u64) -> Cell {
 /// The names of queries and operators, each looked up once.
 struct Operators<'a> {
     queries: &'a [RunningQuery],
+    /// The numbers to add to nodes, see [`node_offsets`].
     offsets: BTreeMap<Arc<str>, usize>,
     found: BTreeMap<Arc<str>, Named>,
 }
@@ -287,7 +288,7 @@ impl<'a> Operators<'a> {
             let shown = sink_of(name).unwrap_or(name).trim_start_matches('\0').to_string();
             return Named { shown, operators: BTreeMap::new() };
         };
-        let shown = shown_name(self.queries, query).trim_start_matches('\0').to_string();
+        let shown = displayed_name(self.queries, query).to_string();
         let operators = query.operators().into_iter().filter(|one| !one.repeated);
         let first_word = |title: &str| title.split(' ').next().unwrap_or_default().to_string();
         Named { shown, operators: operators.map(|one| (one.node, first_word(&one.title))).collect() }

@@ -1,8 +1,10 @@
-//! The names that users know for queries. A sink's own query has an internal name, and so have the queries below the
+//! The names that users know for queries, and the numbers of their operators. A sink's own query has an internal name, and so have the queries below the
 //! windows of another query.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use millstream_flow::Explained;
 
 use super::query::RunningQuery;
 use crate::statements::{own_relation, sink_of};
@@ -16,6 +18,11 @@ pub(super) fn shown_name<'a>(queries: &'a [RunningQuery], query: &'a RunningQuer
     }
 }
 
+/// Returns the name as messages and system tables show it.
+pub(super) fn displayed_name<'a>(queries: &'a [RunningQuery], query: &'a RunningQuery) -> &'a str {
+    shown_name(queries, query).trim_start_matches('\0')
+}
+
 /// Returns the query of a view, a stream or a sink, by the name that users know.
 pub(super) fn query_called<'a>(queries: &'a [RunningQuery], name: &str) -> Option<&'a RunningQuery> {
     let of_sink = own_relation(name);
@@ -24,10 +31,15 @@ pub(super) fn query_called<'a>(queries: &'a [RunningQuery], name: &str) -> Optio
 
 /// Returns all queries under the names that users know, sorted by name.
 pub(super) fn queries_by_name(queries: &[RunningQuery]) -> Vec<(&str, &RunningQuery)> {
-    let shown = |query| (shown_name(queries, query).trim_start_matches('\0'), query);
+    let shown = |query| (displayed_name(queries, query), query);
     let mut named: Vec<(&str, &RunningQuery)> = queries.iter().map(shown).collect();
     named.sort_by_key(|(name, _)| *name);
     named
+}
+
+/// Returns the operator of a query's node.
+pub(super) fn operator_of(query: &RunningQuery, node: usize) -> Option<Explained> {
+    query.operators().into_iter().find(|operator| operator.node == node && !operator.repeated)
 }
 
 /// Returns the number that is added to the nodes of a query so that the operators of a view and of the queries below its

@@ -13,7 +13,7 @@ use millstream_sql::Result;
 use super::contents::Bases;
 use super::queries::{Queries, QueryGraph};
 use super::query::RunningQuery;
-use super::query_names::shown_name;
+use super::query_names::displayed_name;
 use super::tables::BaseTables;
 use crate::error;
 
@@ -97,7 +97,7 @@ impl QueryGraph {
     /// Sets the readers of each arrangement; the oldest reader accounts for its memory.
     pub(super) fn name_readers(&mut self) -> Result<()> {
         let mut all: Vec<(Arc<Arrangement>, Vec<Arc<str>>)> = Vec::new();
-        let shown = |query| shown_name(&self.queries, query).trim_start_matches('\0').into();
+        let shown = |query| displayed_name(&self.queries, query).into();
         let names: Vec<Arc<str>> = self.queries.iter().map(shown).collect();
         for (query, name) in self.queries.iter_mut().zip(names) {
             let shared: Vec<(usize, Arc<Arrangement>)> = query

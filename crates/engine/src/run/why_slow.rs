@@ -8,9 +8,10 @@ use std::time::Duration;
 use millstream_flow::{Cost, Explained, Growth};
 
 use super::clock::Clock;
+use super::memory::memory_bytes;
 use super::queries::Queries;
 use super::query::{RunningQuery, Status};
-use super::query_names::shown_name;
+use super::query_names::{displayed_name, operator_of};
 use super::why::Reason;
 use crate::metrics::{Busy, History, Second};
 use crate::run::read_view::ReadView;
@@ -87,13 +88,12 @@ impl ReadView<'_> {
         let recent = Recent::of(&self.measures.history);
         let mut reasons = vec![("slow".to_string(), epochs_text(&recent, settings))];
         if let Some(query) = recent.busiest().and_then(|name| self.queries.query(name)) {
-            let name = shown_name(self.queries, query).trim_start_matches('\0');
+            let name = displayed_name(self.queries, query);
             reasons
                 .extend(slow_text(&recent, query).map(|text| ("slow".to_string(), format!("{name} {text}"))));
         }
         reasons.extend(late_texts(&recent, self.queries, self.clock, settings));
-        let bytes: usize = self.queries.iter().map(RunningQuery::state_bytes).sum();
-        let tables: usize = self.tables.values().map(|table| table.size().1).sum();
+        let (tables, bytes) = memory_bytes(self.queries, self.tables);
         let limit = settings.memory_limit.map_or_else(
             || "memory_limit is none".to_string(),
             |limit| format!("memory_limit is {}", bytes_text(limit)),
@@ -102,7 +102,7 @@ impl ReadView<'_> {
         reasons.push(("large".into(), format!("operators keep {bytes} and tables {tables}; {limit}")));
         let largest = self.queries.iter().max_by_key(|query| query.state_bytes());
         if let Some(query) = largest.filter(|query| query.state_bytes() > 0) {
-            let name = shown_name(self.queries, query).trim_start_matches('\0');
+            let name = displayed_name(self.queries, query);
             reasons
                 .extend(large_text(query).map(|text| ("large".into(), format!("{name} keeps most: {text}"))));
         }
@@ -150,14 +150,13 @@ fn slow_text(recent: &Recent, query: &RunningQuery) -> Option<String> {
     let (time_us, nodes) = recent.busy.get(&query.name).filter(|(time_us, _)| *time_us > 0)?;
     let mut text = format!("took {} % of the last {} s", recent.percent(*time_us), recent.seconds);
     let Some((node, most_us)) = nodes.iter().max_by_key(|(_, time_us)| **time_us) else { return Some(text) };
-    let operators = query.operators();
     let is_slow = recent.percent(*time_us) >= SLOW_PERCENT;
-    if let Some(operator) = operators.iter().find(|operator| operator.node == *node && !operator.repeated) {
+    if let Some(operator) = operator_of(query, *node) {
         let share = (100 * most_us).checked_div(*time_us).unwrap_or_default().min(100);
         text.push_str(&format!(
             ", {share} % of it in {}{}",
             operator.title.trim(),
-            cost_text(operator, is_slow)
+            cost_text(&operator, is_slow)
         ));
     }
     Some(text)
@@ -199,7 +198,7 @@ fn late_texts(recent: &Recent, queries: &Queries, clock: &Clock, settings: &Sett
     for query in queries.iter() {
         let Status::Lagging(lag) = &query.status else { continue };
         let epochs = clock.epoch.0.saturating_sub(lag.through().0);
-        let name = shown_name(queries, query).trim_start_matches('\0');
+        let name = displayed_name(queries, query);
         let text = format!("{name} is {epochs} epochs behind: EXPLAIN WHY {name} says why");
         lagging.push((epochs, text));
     }

@@ -72,10 +72,11 @@ impl Intake {
     }
 
     fn discover_with(&mut self, reader: &Reader) -> Result<()> {
-        let mut new = self.found(reader, self.patience())?;
+        let patience = if self.discovered.is_some() { LATER_ANSWER } else { ANSWER };
+        let mut new = self.found(reader, patience)?;
         self.note_first_look(&new);
         self.leave_missing(reader, &new)?;
-        let same = self.compare_ids(reader, &new)?;
+        let same = self.compare_ids(reader, &new, patience)?;
         new.retain(|partition| !self.next.contains_key(partition));
         if self.settings.bounded && !self.after.is_empty() {
             // It was read before: no partitions come to it.
@@ -151,12 +152,7 @@ impl Intake {
         let is_gone = |since: &Instant| since.elapsed() >= self.settings.discovery;
         let gone = self.missed.iter().filter(|(_, since)| is_gone(since));
         for partition in gone.map(|(partition, _)| partition.clone()).collect::<Vec<_>>() {
-            self.release(reader, &partition)?;
-            reader.ends.iter().for_each(|ends| ends.leave(partition.clone()));
-            self.missed.remove(&partition);
-            self.ends.remove(&partition);
-            let after = self.after.remove(&partition);
-            let Some(at) = self.next.remove(&partition).or(after) else { continue };
+            let Some(at) = self.forget(reader, &partition)? else { continue };
             tracing::warn!(source = self.settings.source, %partition, offset = at, "the topic is gone");
             self.left.push(Span { split: self.split(&partition), from: at, to: at, done: true });
             self.gone.insert(partition, at);
@@ -164,16 +160,21 @@ impl Intake {
         Ok(())
     }
 
+    /// Reads a partition no longer and forgets it. Returns its next offset, if it was known.
+    fn forget(&mut self, reader: &Reader, partition: &Partition) -> Result<Option<u64>> {
+        self.release(reader, partition)?;
+        reader.ends.iter().for_each(|ends| ends.leave(partition.clone()));
+        self.missed.remove(partition);
+        self.ends.remove(partition);
+        let after = self.after.remove(partition);
+        Ok(self.next.remove(partition).or(after))
+    }
+
     /// Makes a later start know that the source has looked for topics, if it has found none.
     fn note_first_look(&mut self, found: &[Partition]) {
         if !self.begun && !self.settings.bounded && found.is_empty() {
             self.left.push(Span { split: FIRST_LOOK.into(), from: 0, to: 1, done: true });
         }
-    }
-
-    /// Returns how long a broker may take to answer.
-    fn patience(&self) -> Duration {
-        if self.discovered.is_some() { LATER_ANSWER } else { ANSWER }
     }
 
     /// Reads a partition no longer. If that fails, only a new consumer knows what it reads.
@@ -190,9 +191,14 @@ impl Intake {
 
     /// Compares the ids of topics with those that were read before. Under another id, offsets begin anew. Returns the topics
     /// that are known to be the same.
-    fn compare_ids(&mut self, reader: &Reader, found: &[Partition]) -> Result<BTreeSet<String>> {
+    fn compare_ids(
+        &mut self,
+        reader: &Reader,
+        found: &[Partition],
+        patience: Duration,
+    ) -> Result<BTreeSet<String>> {
         let topics: BTreeSet<&str> = found.iter().map(|partition| partition.topic.as_str()).collect();
-        let now = self.ids.present(reader, topics, self.patience())?;
+        let now = self.ids.present(reader, topics, patience)?;
         let (changed, same) = (self.ids.changed(&now), self.ids.same(&now));
         let is_other = |partition: &&Partition| changed.contains_key(&partition.topic);
         let read = |partition: &Partition| self.next.get(partition).or(self.after.get(partition)).copied();
@@ -250,12 +256,7 @@ impl Intake {
         let vanished: BTreeSet<Partition> =
             self.next.keys().chain(self.after.keys()).filter(is_vanished).cloned().collect();
         for partition in vanished {
-            self.release(reader, &partition)?;
-            reader.ends.iter().for_each(|ends| ends.leave(partition.clone()));
-            self.missed.remove(&partition);
-            self.ends.remove(&partition);
-            let after = self.after.remove(&partition);
-            let Some(at) = self.next.remove(&partition).or(after) else { continue };
+            let Some(at) = self.forget(reader, &partition)? else { continue };
             tracing::warn!(
                 source = self.settings.source, %partition, offset = at,
                 "the topic was created again without this partition"
