@@ -1,35 +1,78 @@
-//! A canonical bit pattern for floats that are equal: 0.0 for -0.0, and one NaN for all.
+//! One form of values that are equal in SQL: 0.0 for -0.0, one NaN for all, and intervals by their length.
 
 use arrow::array::{Array, ArrayData, ArrayRef, make_array};
 use arrow::buffer::Buffer;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, IntervalDayTime, IntervalMonthDayNano, IntervalUnit};
 use arrow::error::ArrowError;
+
+use crate::total_order::{DAY, interval_length};
 
 /// Returns true if values of this type contain floats at any depth.
 pub fn contains_floats(data_type: &DataType) -> bool {
+    contains(data_type, &DataType::is_floating)
+}
+
+/// Returns true if a type or one of its parts is of some kind.
+fn contains(data_type: &DataType, is_wanted: &dyn Fn(&DataType) -> bool) -> bool {
     match data_type {
         DataType::List(field)
         | DataType::LargeList(field)
         | DataType::ListView(field)
         | DataType::LargeListView(field)
         | DataType::FixedSizeList(field, _)
-        | DataType::Map(field, _) => contains_floats(field.data_type()),
-        DataType::Struct(fields) => fields.iter().any(|field| contains_floats(field.data_type())),
-        DataType::Union(fields, _) => fields.iter().any(|(_, field)| contains_floats(field.data_type())),
-        DataType::Dictionary(_, values) => contains_floats(values),
-        DataType::RunEndEncoded(_, values) => contains_floats(values.data_type()),
-        data_type => data_type.is_floating(),
+        | DataType::Map(field, _) => contains(field.data_type(), is_wanted),
+        DataType::Struct(fields) => fields.iter().any(|field| contains(field.data_type(), is_wanted)),
+        DataType::Union(fields, _) => fields.iter().any(|(_, field)| contains(field.data_type(), is_wanted)),
+        DataType::Dictionary(_, values) => contains(values, is_wanted),
+        DataType::RunEndEncoded(_, values) => contains(values.data_type(), is_wanted),
+        data_type => is_wanted(data_type),
     }
+}
+
+/// Returns true if values of a type may be equal in SQL but differ in form: floats, and intervals, of which 24 hours are
+/// a day and 30 days a month.
+pub fn has_equal_forms(data_type: &DataType) -> bool {
+    contains(data_type, &|leaf| leaf.is_floating() || is_interval(leaf))
+}
+
+fn is_interval(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Interval(IntervalUnit::MonthDayNano | IntervalUnit::DayTime))
 }
 
 /// Returns the same values with 0.0 for -0.0 and one NaN for all, at any depth. Returns the same array if
 /// nothing differs.
 pub fn canonical(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    rewritten_array(array, false)
+}
+
+/// Returns the same values in one form each, at any depth: floats as [`canonical`] has them, and intervals with less
+/// than 30 days, and less than a day of time, neither negative. Intervals in this form have the order of their lengths.
+pub fn one_form(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    rewritten_array(array, true)
+}
+
+fn rewritten_array(array: &ArrayRef, intervals: bool) -> Result<ArrayRef, ArrowError> {
     let data = array.to_data();
-    if is_canonical(&data) {
+    if is_canonical(&data, intervals) {
         return Ok(ArrayRef::clone(array));
     }
-    Ok(make_array(rewritten(data)?))
+    Ok(make_array(rewritten(data, intervals)?))
+}
+
+/// Returns the form of all intervals that are as long as this one.
+fn canonical_interval(value: IntervalMonthDayNano) -> IntervalMonthDayNano {
+    let length = interval_length(value);
+    let (days, nanoseconds) = (length.div_euclid(DAY), length.rem_euclid(DAY));
+    let months = days.div_euclid(30).clamp(i32::MIN.into(), i32::MAX.into());
+    IntervalMonthDayNano::new(months as i32, days.rem_euclid(30) as i32, nanoseconds as i64)
+}
+
+/// Returns the form of all intervals of days and milliseconds that are as long as this one.
+fn canonical_day_time(value: IntervalDayTime) -> IntervalDayTime {
+    const MILLIS: i64 = 86_400_000;
+    let millis = i64::from(value.days) * MILLIS + i64::from(value.milliseconds);
+    let days = millis.div_euclid(MILLIS).clamp(i32::MIN.into(), i32::MAX.into());
+    IntervalDayTime::new(days as i32, millis.rem_euclid(MILLIS) as i32)
 }
 
 /// Returns the canonical bits of all doubles that equal `value`.
@@ -51,7 +94,7 @@ pub fn canonical_f16(bits: u16) -> u16 {
     }
 }
 
-fn is_canonical(data: &ArrayData) -> bool {
+fn is_canonical(data: &ArrayData, intervals: bool) -> bool {
     // The fold has no early exit, so that the compiler can vectorize a window.
     match data.data_type() {
         DataType::Float16 => {
@@ -70,13 +113,23 @@ fn is_canonical(data: &ArrayData) -> bool {
             let same = |x: &f64| canonical_f64(*x) == x.to_bits();
             values.chunks(1024).all(|window| window.iter().fold(true, |all, x| all & same(x)))
         }
-        data_type if contains_floats(data_type) => data.child_data().iter().all(is_canonical),
+        DataType::Interval(IntervalUnit::MonthDayNano) if intervals => {
+            let values = &data.buffer::<IntervalMonthDayNano>(0)[..data.len()];
+            values.iter().all(|value| canonical_interval(*value) == *value)
+        }
+        DataType::Interval(IntervalUnit::DayTime) if intervals => {
+            let values = &data.buffer::<IntervalDayTime>(0)[..data.len()];
+            values.iter().all(|value| canonical_day_time(*value) == *value)
+        }
+        data_type if has_equal_forms(data_type) => {
+            data.child_data().iter().all(|child| is_canonical(child, intervals))
+        }
         _ => true,
     }
 }
 
-fn rewritten(data: ArrayData) -> Result<ArrayData, ArrowError> {
-    if is_canonical(&data) {
+fn rewritten(data: ArrayData, intervals: bool) -> Result<ArrayData, ArrowError> {
+    if is_canonical(&data, intervals) {
         return Ok(data);
     }
     let buffer = match data.data_type() {
@@ -92,8 +145,16 @@ fn rewritten(data: ArrayData) -> Result<ArrayData, ArrowError> {
             let values = &data.buffer::<f64>(0)[..data.len()];
             Buffer::from_vec(values.iter().map(|value| canonical_f64(*value)).collect::<Vec<u64>>())
         }
+        DataType::Interval(IntervalUnit::MonthDayNano) => {
+            let values = &data.buffer::<IntervalMonthDayNano>(0)[..data.len()];
+            Buffer::from_vec(values.iter().map(|value| canonical_interval(*value)).collect::<Vec<_>>())
+        }
+        DataType::Interval(IntervalUnit::DayTime) => {
+            let values = &data.buffer::<IntervalDayTime>(0)[..data.len()];
+            Buffer::from_vec(values.iter().map(|value| canonical_day_time(*value)).collect::<Vec<_>>())
+        }
         _ => {
-            let children = data.child_data().iter().map(|child| rewritten(child.clone()));
+            let children = data.child_data().iter().map(|child| rewritten(child.clone(), intervals));
             let children = children.collect::<Result<Vec<_>, ArrowError>>()?;
             return data.into_builder().child_data(children).build();
         }

@@ -18,8 +18,11 @@ mod moments;
 mod pool;
 mod sql_type;
 mod stack;
+mod total_order;
 
-pub use canonical::{canonical, canonical_f16, canonical_f32, canonical_f64, contains_floats};
+pub use canonical::{
+    canonical, canonical_f16, canonical_f32, canonical_f64, contains_floats, has_equal_forms, one_form,
+};
 pub use chunk::{Chunk, Delta, under_schema};
 pub use cut::{Closes, Cut, Epoch, Mark, Position, Progress, Span, Standing, Timestamp};
 pub use digest::{Digest, NoDigest};
@@ -28,5 +31,9 @@ pub use expansion::Expansion;
 pub use fitted::fitted;
 pub use moments::{Moments, Statistic};
 pub use pool::Pool;
-pub use sql_type::{declared, declared_type, default_of, sql_type, sql_type_of, undeclared, with_default};
+pub use sql_type::{
+    declared, declared_type, default_of, generated_of, sql_type, sql_type_of, undeclared, with_default,
+    with_generated,
+};
 pub use stack::{STACK_BYTES, on_large_stack};
+pub use total_order::{OrderedType, TotalOrder, interval_length};

@@ -16,6 +16,9 @@ const DECLARED: &str = "millstream.type";
 /// The key in a field's metadata that holds the column's default, as SQL: `'x'`.
 const DEFAULT: &str = "millstream.default";
 
+/// The key in a field's metadata that holds the expression of a generated column, as SQL: `a + b`.
+const GENERATED: &str = "millstream.generated";
+
 /// Declares a field as a type that Arrow lacks.
 pub fn declared(field: Field, spelling: &str) -> Field {
     let mut metadata = field.metadata().clone();
@@ -43,11 +46,24 @@ pub fn default_of(field: &Field) -> Option<&str> {
     field.metadata().get(DEFAULT).map(String::as_str)
 }
 
+/// Makes a field a generated column: its value in each row is that of an expression over the other columns, as SQL.
+pub fn with_generated(field: Field, text: &str) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.insert(GENERATED.into(), text.into());
+    field.with_metadata(metadata)
+}
+
+/// Returns the expression of a generated column, as it was written.
+pub fn generated_of(field: &Field) -> Option<&str> {
+    field.metadata().get(GENERATED).map(String::as_str)
+}
+
 /// Returns the field with Arrow's type alone.
 pub fn undeclared(field: &Field) -> Field {
     let mut metadata = field.metadata().clone();
     metadata.remove(DECLARED);
     metadata.remove(DEFAULT);
+    metadata.remove(GENERATED);
     field.clone().with_metadata(metadata)
 }
 

@@ -1,11 +1,12 @@
-//! `min` and `max` of floats in a total order: the same result for every order, split and core count.
+//! `min` and `max` of floats and intervals in a total order ([`TotalOrder`]): the same result for every order, split and
+//! core count.
 //!
-//! The order is PostgreSQL's: NaN, whatever its sign, is above all numbers. Values that are equal in SQL but
+//! The order is PostgreSQL's: intervals have that of their lengths; NaN, whatever its sign, is above all numbers. Values that are equal in SQL but
 //! differ in bits are ordered too: -0.0 is below 0.0. NULL doesn't count, and over no rows the result is
 //! NULL.
 //!
 //! They have the names, types and column names of DataFusion's functions, which the rule
-//! [`crate::rules::exact_aggregates`] replaces for floats. DataFusion's functions start from the greatest finite number,
+//! [`crate::rules::exact_aggregates`] replaces for these types. DataFusion's functions start from the greatest finite number,
 //! which is wrong if only infinities follow, and their result for NaN depends on the input order. These
 //! functions don't derive statistics or an output order: both use another order, in which some NaN are below
 //! all numbers.
@@ -17,10 +18,11 @@ use std::fmt::Debug;
 use std::mem::size_of_val;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{
-    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray,
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray};
+use arrow::datatypes::{
+    DataType, Float16Type, Float32Type, Float64Type, IntervalDayTimeType, IntervalMonthDayNanoType,
+    IntervalUnit,
 };
-use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::function::AccumulatorArgs;
@@ -30,9 +32,11 @@ use datafusion::logical_expr::{
     Volatility,
 };
 
+use millstream_delta::{OrderedType, TotalOrder};
+
 use crate::error::Error;
 
-/// `min` or `max` over floats.
+/// `min` or `max` over floats or intervals.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Extreme {
     greatest: bool,
@@ -43,17 +47,23 @@ static LEAST: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| extreme(false));
 static GREATEST: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| extreme(true));
 
 fn extreme(greatest: bool) -> Arc<AggregateUDF> {
-    let floats = vec![DataType::Float16, DataType::Float32, DataType::Float64];
-    let signature = Signature::uniform(1, floats, Volatility::Immutable);
+    let types = vec![
+        DataType::Float16,
+        DataType::Float32,
+        DataType::Float64,
+        DataType::Interval(IntervalUnit::MonthDayNano),
+        DataType::Interval(IntervalUnit::DayTime),
+    ];
+    let signature = Signature::uniform(1, types, Volatility::Immutable);
     Arc::new(AggregateUDF::from(Extreme { greatest, signature }))
 }
 
-/// Returns the `min` of floats.
+/// Returns that `min`.
 pub fn least() -> Arc<AggregateUDF> {
     Arc::clone(&LEAST)
 }
 
-/// Returns the `max` of floats.
+/// Returns that `max`.
 pub fn greatest() -> Arc<AggregateUDF> {
     Arc::clone(&GREATEST)
 }
@@ -73,7 +83,19 @@ macro_rules! typed {
             (DataType::Float32, true) => Ok(Box::<$kept<Float32Type, true>>::default()),
             (DataType::Float64, false) => Ok(Box::<$kept<Float64Type, false>>::default()),
             (DataType::Float64, true) => Ok(Box::<$kept<Float64Type, true>>::default()),
-            (other, _) => Err(Error::bug(format!("the min and max of floats got {other}")).into()),
+            (DataType::Interval(IntervalUnit::MonthDayNano), false) => {
+                Ok(Box::<$kept<IntervalMonthDayNanoType, false>>::default())
+            }
+            (DataType::Interval(IntervalUnit::MonthDayNano), true) => {
+                Ok(Box::<$kept<IntervalMonthDayNanoType, true>>::default())
+            }
+            (DataType::Interval(IntervalUnit::DayTime), false) => {
+                Ok(Box::<$kept<IntervalDayTimeType, false>>::default())
+            }
+            (DataType::Interval(IntervalUnit::DayTime), true) => {
+                Ok(Box::<$kept<IntervalDayTimeType, true>>::default())
+            }
+            (other, _) => Err(Error::bug(format!("the exact min or max got {other}")).into()),
         }
     };
 }
@@ -126,50 +148,38 @@ impl AggregateUDFImpl for Extreme {
     }
 }
 
-/// Compares two floats. The operators of the crate `flow` use the same order.
-#[allow(clippy::eq_op)]
-#[inline(always)]
-fn order<N: ArrowNativeTypeOp>(left: N, right: N) -> Ordering {
-    // Only a NaN differs from itself.
-    match (left != left, right != right) {
-        (true, false) => Ordering::Greater,
-        (false, true) => Ordering::Less,
-        _ => left.compare(right),
-    }
-}
-
 /// Keeps the more extreme of two values.
 #[inline(always)]
-fn keep<N: ArrowNativeTypeOp, const MAX: bool>(kept: &mut Option<N>, value: N) {
+fn keep<N: TotalOrder, const MAX: bool>(kept: &mut Option<N>, value: N) {
     let wanted = if MAX { Ordering::Greater } else { Ordering::Less };
-    if kept.is_none_or(|kept| order(value, kept) == wanted) {
+    if kept.is_none_or(|kept| value.total_order(kept) == wanted) {
         *kept = Some(value);
     }
 }
 
 /// Returns the numbers of an argument that are not NULL.
-fn numbers<T: ArrowPrimitiveType>(values: &ArrayRef) -> impl Iterator<Item = T::Native> + '_ {
+fn numbers<T: OrderedType>(values: &ArrayRef) -> impl Iterator<Item = T::Native> + '_ {
     values.as_primitive::<T>().iter().flatten()
 }
 
 /// Returns a result as a scalar.
-fn scalar<T: ArrowPrimitiveType>(value: Option<T::Native>) -> Result<ScalarValue> {
+fn scalar<T: OrderedType>(value: Option<T::Native>) -> Result<ScalarValue> {
     ScalarValue::new_primitive::<T>(value, &T::DATA_TYPE)
 }
 
 /// The extreme of one group, without retraction.
 #[derive(Debug)]
-struct One<T: ArrowPrimitiveType, const MAX: bool> {
+struct One<T: OrderedType, const MAX: bool> {
     kept: Option<T::Native>,
 }
 
-impl<T: ArrowPrimitiveType, const MAX: bool> Default for One<T, MAX> {
+impl<T: OrderedType, const MAX: bool> Default for One<T, MAX> {
     fn default() -> Self {
         One { kept: None }
     }
 }
 
-impl<T: ArrowPrimitiveType + Debug, const MAX: bool> Accumulator for One<T, MAX> {
+impl<T: OrderedType + Debug, const MAX: bool> Accumulator for One<T, MAX> {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let array = values[0].as_primitive::<T>();
         match array.null_count() {
@@ -196,43 +206,43 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> Accumulator for One<T, MAX>
     }
 }
 
-/// A float with this order.
+/// A value with this order.
 #[derive(Debug, Clone, Copy)]
 struct Ranked<N>(N);
 
-impl<N: ArrowNativeTypeOp> Ord for Ranked<N> {
+impl<N: TotalOrder> Ord for Ranked<N> {
     fn cmp(&self, other: &Self) -> Ordering {
-        order(self.0, other.0)
+        self.0.total_order(other.0)
     }
 }
 
-impl<N: ArrowNativeTypeOp> PartialOrd for Ranked<N> {
+impl<N: TotalOrder> PartialOrd for Ranked<N> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<N: ArrowNativeTypeOp> PartialEq for Ranked<N> {
+impl<N: TotalOrder> PartialEq for Ranked<N> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl<N: ArrowNativeTypeOp> Eq for Ranked<N> {}
+impl<N: TotalOrder> Eq for Ranked<N> {}
 
 /// The extreme of a sliding frame: all its numbers in order, with their counts.
 #[derive(Debug)]
-struct Sliding<T: ArrowPrimitiveType, const MAX: bool> {
+struct Sliding<T: OrderedType, const MAX: bool> {
     copies: BTreeMap<Ranked<T::Native>, usize>,
 }
 
-impl<T: ArrowPrimitiveType, const MAX: bool> Default for Sliding<T, MAX> {
+impl<T: OrderedType, const MAX: bool> Default for Sliding<T, MAX> {
     fn default() -> Self {
         Sliding { copies: BTreeMap::new() }
     }
 }
 
-impl<T: ArrowPrimitiveType + Debug, const MAX: bool> Accumulator for Sliding<T, MAX> {
+impl<T: OrderedType + Debug, const MAX: bool> Accumulator for Sliding<T, MAX> {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         numbers::<T>(&values[0]).for_each(|x| *self.copies.entry(Ranked(x)).or_default() += 1);
         Ok(())
@@ -273,17 +283,17 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> Accumulator for Sliding<T, 
 
 /// The extremes of all groups.
 #[derive(Debug)]
-struct Groups<T: ArrowPrimitiveType, const MAX: bool> {
+struct Groups<T: OrderedType, const MAX: bool> {
     kept: Vec<Option<T::Native>>,
 }
 
-impl<T: ArrowPrimitiveType, const MAX: bool> Default for Groups<T, MAX> {
+impl<T: OrderedType, const MAX: bool> Default for Groups<T, MAX> {
     fn default() -> Self {
         Groups { kept: Vec::new() }
     }
 }
 
-impl<T: ArrowPrimitiveType, const MAX: bool> GroupsAccumulator for Groups<T, MAX> {
+impl<T: OrderedType, const MAX: bool> GroupsAccumulator for Groups<T, MAX> {
     fn update_batch(
         &mut self,
         values: &[ArrayRef],

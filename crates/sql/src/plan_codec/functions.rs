@@ -19,7 +19,7 @@ use crate::functions::frame_values::{self, FrameValue};
 use crate::functions::read_text::ReadText;
 use crate::functions::sliding::{sliding, sliding_of};
 use crate::functions::{
-    canonical_float, exact_moments, exact_sum, extreme, postgres, row_key, single_row, time_text,
+    exact_moments, exact_sum, extreme, one_form, postgres, row_key, single_row, time_text,
 };
 use crate::routines::{Routine, UpdateState, UserAggregate, UserFunction, frames};
 use crate::row_pattern::{self, Planned};
@@ -29,7 +29,7 @@ use crate::time_joins;
 /// Returns our functions that statements can't name.
 fn own_scalars() -> Vec<Arc<ScalarUDF>> {
     let mut all = vec![
-        canonical_float::function(),
+        one_form::function(),
         single_row::function(),
         row_key::function(),
         Arc::new(time_text::function()),

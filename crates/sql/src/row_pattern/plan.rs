@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{
     AfterMatchSkip, EmptyMatchesMode, Expr as ExprTree, FunctionArg, FunctionArgExpr, Ident, Measure,
     OrderByExpr, RowsPerMatch, SymbolDefinition, TableAlias, TableFactor,
 };
-use millstream_delta::contains_floats;
+use millstream_delta::has_equal_forms;
 
 use super::clause::{Asked, Clause, Planned, Shows, Skip};
 use super::compile::{Call, Compiler, columns, term_fields};
@@ -24,7 +24,7 @@ use super::syntax::{ROWS, SUBSET, WITHIN};
 use super::terms::{Formula, PatternVariables, Term, TermReader};
 use crate::error::{Error, Result};
 use crate::event_time;
-use crate::functions::canonical_float;
+use crate::functions::one_form;
 use crate::hidden_columns::{fold, last_name};
 use crate::planner::Planner;
 
@@ -213,8 +213,8 @@ fn partition_column(
 /// Plans a sort key. Equal floats become one value.
 fn order_key(written: OrderByExpr, reader: &mut TermReader<'_>) -> Result<(Expr, SortOptions)> {
     let key = reader.context.sql_to_expr(written.expr, reader.schema)?;
-    let key = match contains_floats(&key.get_type(reader.schema)?) {
-        true => canonical_float::call(key),
+    let key = match has_equal_forms(&key.get_type(reader.schema)?) {
+        true => one_form::call(key),
         false => key,
     };
     let descending = written.options.asc == Some(false);

@@ -1,4 +1,4 @@
-//! Replaces `sum`, `avg`, `min` and `max` of floats, and variances, covariances and regressions. The results
+//! Replaces `sum`, `avg`, `min` and `max` of floats, `min` and `max` of intervals, and variances, covariances and regressions. The results
 //! of the replacements only depend on the multiset of arguments: not on order, split or core count.
 //!
 //! The rule runs after types are resolved: an integer's average is then a float sum too. Other sums of
@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, IntervalUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ExprSchema};
@@ -94,6 +94,7 @@ fn exact(
         DataType::Int64 | DataType::UInt64 if sums_long(func, arguments, schema) => Some(exact()),
         // Sums of narrower floats have been widened before.
         DataType::Float16 | DataType::Float32 if narrow => Some(exact()),
+        DataType::Interval(IntervalUnit::MonthDayNano | IntervalUnit::DayTime) if narrow => Some(exact()),
         _ => None,
     })
 }

@@ -37,10 +37,10 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
-use millstream_delta::contains_floats;
+use millstream_delta::has_equal_forms;
 
-use crate::functions::canonical_float;
 use crate::functions::frame_values::{self, FrameValue};
+use crate::functions::one_form;
 use crate::functions::row_key::row_key;
 use crate::relation::RelationTable;
 use crate::routines::frames;
@@ -141,8 +141,8 @@ pub(crate) fn missing(plan: &LogicalPlan, known: &[&Expr]) -> Vec<SortExpr> {
 /// Returns the keys that order all values of an expression. The first one ignores the sign of a NaN, which
 /// depends on the processor; then -0.0 sorts below 0.0. Nested values are sorted by their bytes.
 fn decided(expression: Expr, data_type: &DataType) -> Vec<Expr> {
-    let keys = match orderable(data_type) && contains_floats(data_type) {
-        true => vec![canonical_float::call(expression.clone()), expression],
+    let keys = match orderable(data_type) && has_equal_forms(data_type) {
+        true => vec![one_form::call(expression.clone()), expression],
         false => vec![expression],
     };
     match data_type.is_nested() {

@@ -4,12 +4,10 @@ use std::cmp::Ordering;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BinaryViewBuilder, BooleanArray,
-    PrimitiveArray, downcast_primitive,
-};
+use arrow::array::{ArrayRef, AsArray, BinaryViewBuilder, BooleanArray, PrimitiveArray, downcast_primitive};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
+use millstream_delta::{OrderedType, TotalOrder};
 use millstream_state::{Paged, Spillable, Tables};
 
 use super::parallel_update::{PartitionedBatch, update_in_parallel};
@@ -50,39 +48,27 @@ pub(super) fn extreme(extreme: Extreme, data_type: &DataType) -> Option<Box<dyn 
 }
 
 #[derive(Debug)]
-struct Primitive<T: ArrowPrimitiveType, const MAX: bool> {
+struct Primitive<T: OrderedType, const MAX: bool> {
     data_type: DataType,
     values: Paged<Option<T::Native>>,
 }
 
-impl<T: ArrowPrimitiveType, const MAX: bool> Primitive<T, MAX> {
+impl<T: OrderedType, const MAX: bool> Primitive<T, MAX> {
     fn new(data_type: &DataType) -> Primitive<T, MAX> {
         Primitive { data_type: data_type.clone(), values: Paged::default() }
     }
 }
 
-/// Compares values; NaN, whatever its sign, is above all numbers.
-#[allow(clippy::eq_op)]
-#[inline(always)]
-pub(super) fn order<N: ArrowNativeTypeOp>(left: N, right: N) -> Ordering {
-    // Only a NaN differs from itself.
-    match (left != left, right != right) {
-        (true, false) => Ordering::Greater,
-        (false, true) => Ordering::Less,
-        _ => left.compare(right),
-    }
-}
-
 /// Adds a value.
 #[inline(always)]
-fn put<N: ArrowNativeTypeOp, const MAX: bool>(kept: &mut Option<N>, value: N, weight: i64) {
+fn put<N: TotalOrder, const MAX: bool>(kept: &mut Option<N>, value: N, weight: i64) {
     let wanted = if MAX { Ordering::Greater } else { Ordering::Less };
-    if weight != 0 && kept.is_none_or(|kept| order(value, kept) == wanted) {
+    if weight != 0 && kept.is_none_or(|kept| value.total_order(kept) == wanted) {
         *kept = Some(value);
     }
 }
 
-impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive<T, MAX> {
+impl<T: OrderedType + Debug, const MAX: bool> SlotAggregate for Primitive<T, MAX> {
     fn resize(&mut self, end: usize) {
         self.values.resize(end, None);
     }
@@ -118,7 +104,7 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive
     }
 }
 
-impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotState for Primitive<T, MAX> {
+impl<T: OrderedType + Debug, const MAX: bool> SlotState for Primitive<T, MAX> {
     fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
         let (data_type, values) = (self.data_type.clone(), self.values.share());
         Some((GROUPS, Box::new(Primitive::<T, MAX> { data_type, values })))
@@ -143,7 +129,7 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotState for Primitive<T, 
     }
 }
 
-impl<T: ArrowPrimitiveType + Debug, const MAX: bool> Mergeable for Primitive<T, MAX> {
+impl<T: OrderedType + Debug, const MAX: bool> Mergeable for Primitive<T, MAX> {
     fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
         Some(Box::new(Primitive::<T, MAX>::new(&self.data_type)))
     }
@@ -158,7 +144,7 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> Mergeable for Primitive<T, 
         for (from, into) in pairs {
             let kept = &mut self.values[*into as usize];
             if let Some(found) = other.values[*from as usize]
-                && kept.is_none_or(|kept| order(found, kept) == wanted)
+                && kept.is_none_or(|kept| found.total_order(kept) == wanted)
             {
                 *kept = Some(found);
             }

@@ -4,14 +4,15 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BinaryViewBuilder, Int64Array,
-    PrimitiveArray, downcast_primitive,
+    Array, ArrayRef, ArrowNativeTypeOp, AsArray, BinaryViewBuilder, Int64Array, PrimitiveArray,
+    downcast_primitive,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, UInt8Type};
+use millstream_delta::OrderedType;
 use millstream_state::{Paged, Spillable, Tables};
 
-use super::extreme::{Extreme, extreme, order};
+use super::extreme::{Extreme, extreme};
 use super::multiset::{Multiset, Value};
 use super::persistence::{GROUP, VALUES, places, slots_of};
 use super::slot::{Batch, Mergeable, SlotAggregate, SlotState};
@@ -66,7 +67,7 @@ struct Native<N>(N);
 
 impl<N: ArrowNativeTypeOp> Value for Native<N> {}
 
-impl<T: ArrowPrimitiveType + Debug> Domain for Number<T> {
+impl<T: OrderedType + Debug> Domain for Number<T> {
     type Kept = Native<T::Native>;
 
     fn add(sets: &mut Paged<Multiset<Self::Kept>>, batch: &Batch<'_>) -> Result<isize> {
@@ -77,7 +78,7 @@ impl<T: ArrowPrimitiveType + Debug> Domain for Number<T> {
         let mut grown = 0;
         batch.for_each(|row, slot, weight| {
             let value = values[row];
-            grown += sets[slot].add(weight, |other| order(other.0, value), || Native(value));
+            grown += sets[slot].add(weight, |other| T::order(other.0, value), || Native(value));
         });
         Ok(grown)
     }

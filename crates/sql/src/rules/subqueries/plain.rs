@@ -13,7 +13,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Exists, InSubquery};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
-use millstream_delta::contains_floats;
+use millstream_delta::has_equal_forms;
 
 use super::references::{has_subquery, outer_columns};
 
@@ -145,9 +145,9 @@ fn compares_floats(plan: &LogicalPlan) -> Result<bool> {
             found |= part.exists(|part| {
                 Ok(match part {
                     Expr::Column(column) => {
-                        contains_floats(filter.input.schema().field_from_column(column)?.data_type())
+                        has_equal_forms(filter.input.schema().field_from_column(column)?.data_type())
                     }
-                    Expr::OuterReferenceColumn(field, _) => contains_floats(field.data_type()),
+                    Expr::OuterReferenceColumn(field, _) => has_equal_forms(field.data_type()),
                     _ => false,
                 })
             })?;

@@ -1,41 +1,46 @@
-//! Makes equal floats one value: 0.0 and -0.0, and all NaN, whatever their sign.
+//! Gives values that are equal in SQL one form: 0.0 and -0.0, all NaN, and intervals of one length such as 24 hours and a
+//! day.
 //!
-//! The rule wraps floats in `canonical_float` where they are distinguished:
+//! The rule wraps floats and intervals in the function [`one_form`] where they are distinguished:
 //!
 //! - keys of GROUP BY, DISTINCT, PARTITION BY, ORDER BY, joins and set operations;
 //! - operands of comparisons, IN and CASE;
 //! - arguments of DISTINCT aggregates and of those that sort them.
 //!
 //! So results don't depend on which of several equal values came first, nor on the sign that a processor
-//! gives to the NaN of `0.0 / 0`. Values themselves stay: `SELECT -0.0` is -0.0.
+//! gives to the NaN of `0.0 / 0`. Values themselves stay: `SELECT -0.0` is -0.0. A group of intervals, or DISTINCT, gives
+//! that of them with the fewest months, then days: most groups have one form only.
 //!
 //! Not covered: comparisons with a column of an outer query that couldn't become a join; comparisons inside
 //! functions other than `nullif`, `greatest` and `least`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, IntervalMonthDayNano};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, ExprSchema};
+use datafusion::common::{Column, DFSchema, ExprSchema, ScalarValue, TableReference};
 use datafusion::error::Result;
+use datafusion::functions_aggregate::expr_fn::min;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::{Aggregate, Join, Projection, Subquery, Window};
+use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{
-    Distinct, Expr, ExprSchemable, LogicalPlan, Operator, SortExpr, WindowFunctionDefinition,
+    Distinct, Expr, ExprSchemable, LogicalPlan, Operator, SortExpr, WindowFunctionDefinition, when,
 };
 use datafusion::optimizer::AnalyzerRule;
-use millstream_delta::{canonical, contains_floats};
+use millstream_delta::{has_equal_forms, interval_length, one_form as form_of};
 
-use crate::functions::canonical_float;
+use crate::functions::one_form;
 
 /// The analyzer rule.
 #[derive(Debug)]
-pub struct EqualFloats;
+pub struct EqualForms;
 
-impl AnalyzerRule for EqualFloats {
+impl AnalyzerRule for EqualForms {
     fn name(&self) -> &str {
-        "equal_floats"
+        "equal_forms"
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
@@ -52,6 +57,10 @@ fn in_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         LogicalPlan::Aggregate(node) => aggregate(node, &schema),
         LogicalPlan::Window(node) => window(node, &schema),
         LogicalPlan::Join(node) => join(node, &schema),
+        LogicalPlan::Distinct(Distinct::All(input)) if has_intervals(input.schema()) => {
+            let columns = input.schema().columns().into_iter().map(Expr::Column).collect();
+            aggregate(Aggregate::try_new(input, columns, Vec::new())?, &schema)
+        }
         LogicalPlan::Distinct(Distinct::All(input)) => {
             Ok(canonical_columns(&input)?.update_data(|input| LogicalPlan::Distinct(Distinct::All(input))))
         }
@@ -84,13 +93,13 @@ fn in_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 /// Makes all floats of a plan canonical.
 fn canonical_columns(plan: &Arc<LogicalPlan>) -> Result<Transformed<Arc<LogicalPlan>>> {
     let schema = plan.schema();
-    if !schema.fields().iter().any(|field| contains_floats(field.data_type())) {
+    if !schema.fields().iter().any(|field| has_equal_forms(field.data_type())) {
         return Ok(Transformed::no(Arc::clone(plan)));
     }
     let column = |(qualifier, field): (Option<&_>, &Arc<arrow::datatypes::Field>)| {
         let column = Expr::Column(Column::from((qualifier, field.as_ref())));
-        match contains_floats(field.data_type()) {
-            true => canonical_float::call(column).alias_qualified(qualifier.cloned(), field.name()),
+        match has_equal_forms(field.data_type()) {
+            true => one_form::call(column).alias_qualified(qualifier.cloned(), field.name()),
             false => column,
         }
     };
@@ -99,8 +108,28 @@ fn canonical_columns(plan: &Arc<LogicalPlan>) -> Result<Transformed<Arc<LogicalP
     Ok(Transformed::yes(Arc::new(plan)))
 }
 
+fn has_intervals(schema: &DFSchema) -> bool {
+    schema.fields().iter().any(|field| is_interval(field.data_type()))
+}
+
+fn is_interval(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Interval(_)) && has_equal_forms(data_type)
+}
+
+/// Returns the keys of an aggregate that are intervals, by the numbers of their columns.
+fn interval_keys(node: &Aggregate, schema: &DFSchema) -> Result<Vec<(usize, Expr)>> {
+    let mut found = Vec::new();
+    for (place, key) in grouping_set_to_exprlist(&node.group_expr)?.into_iter().enumerate() {
+        if is_interval(&key.get_type(schema)?) {
+            found.push((place, key.clone().unalias()));
+        }
+    }
+    Ok(found)
+}
+
 fn aggregate(mut node: Aggregate, schema: &DFSchema) -> Result<Transformed<LogicalPlan>> {
-    let mut changed = false;
+    let intervals = interval_keys(&node, schema)?;
+    let mut changed = !intervals.is_empty();
     for key in &mut node.group_expr {
         changed |= match key {
             Expr::GroupingSet(_) => {
@@ -118,8 +147,37 @@ fn aggregate(mut node: Aggregate, schema: &DFSchema) -> Result<Transformed<Logic
         return Ok(Transformed::no(LogicalPlan::Aggregate(node)));
     }
     let names = Arc::clone(&node.schema);
-    let plan = Aggregate::try_new(node.input, node.group_expr, node.aggr_expr)?;
-    renamed(LogicalPlan::Aggregate(plan), &names)
+    let first = names.fields().len();
+    let shown =
+        intervals.iter().enumerate().map(|(at, (_, key))| min(key.clone()).alias(format!("shown_{at}")));
+    node.aggr_expr.extend(shown);
+    let plan = LogicalPlan::Aggregate(Aggregate::try_new(node.input, node.group_expr, node.aggr_expr)?);
+    let column = |place: usize| Expr::Column(Column::from(plan.schema().qualified_field(place)));
+    // Of the intervals of a group, which are equal, the least one by form is shown. A key that a grouping set leaves out is
+    // NULL.
+    let shown = intervals.iter().enumerate().map(|(at, (place, _))| {
+        let value = when(column(*place).is_not_null(), column(first + at)).end()?;
+        Ok((*place, value))
+    });
+    let shown = shown.collect::<Result<BTreeMap<usize, Expr>>>()?;
+    let items = names.iter().enumerate().map(|(place, (qualifier, field))| match shown.get(&place) {
+        Some(value) => value.clone().alias_qualified(qualifier.cloned(), field.name()),
+        None => under_name(column(place), qualifier, field.name()),
+    });
+    let items: Vec<Expr> = items.collect();
+    Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(items, Arc::new(plan.clone()))?)))
+}
+
+/// Names a column, unless that is its name.
+fn under_name(column: Expr, qualifier: Option<&TableReference>, name: &str) -> Expr {
+    match &column {
+        Expr::Column(Column { relation, name: found, .. })
+            if relation.as_ref() == qualifier && found == name =>
+        {
+            column
+        }
+        _ => column.alias_qualified(qualifier.cloned(), name),
+    }
 }
 
 fn window(mut node: Window, schema: &DFSchema) -> Result<Transformed<LogicalPlan>> {
@@ -138,11 +196,7 @@ fn window(mut node: Window, schema: &DFSchema) -> Result<Transformed<LogicalPlan
 /// Restores the names of a plan's columns.
 fn renamed(plan: LogicalPlan, names: &DFSchema) -> Result<Transformed<LogicalPlan>> {
     let items = plan.schema().iter().zip(names.iter()).map(|((qualifier, field), (old, name))| {
-        let column = Expr::Column(Column::from((qualifier, field.as_ref())));
-        match qualifier == old && field.name() == name.name() {
-            true => column,
-            false => column.alias_qualified(old.cloned(), name.name()),
-        }
+        under_name(Expr::Column(Column::from((qualifier, field.as_ref()))), old, name.name())
     });
     let items: Vec<Expr> = items.collect();
     Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(items, Arc::new(plan))?)))
@@ -224,10 +278,52 @@ fn in_part(part: &mut Expr, schema: &DFSchema) -> Result<bool> {
     if operands.iter().any(|operand| operand.contains_outer()) {
         return Ok(changed);
     }
+    if let Some(replaced) = as_differences(&mut operands, schema)? {
+        return Ok(changed || replaced);
+    }
     for operand in operands {
         changed |= wrap_in_place(operand, schema)?;
     }
     Ok(changed)
+}
+
+/// Gives literals that are compared with differences of times the form of these, nanoseconds alone, so that both need no
+/// function. Other rules recognise such comparisons. Returns true if a literal changed, and `None` if there is another
+/// operand.
+fn as_differences(operands: &mut [&mut Expr], schema: &DFSchema) -> Result<Option<bool>> {
+    let mut differences = 0;
+    let mut literals = Vec::with_capacity(operands.len());
+    for operand in operands.iter() {
+        literals.push(match operand {
+            Expr::Cast(cast) if matches!(cast.expr.get_type(schema)?, DataType::Duration(_)) => {
+                differences += 1;
+                None
+            }
+            Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) => match nanoseconds(*value) {
+                Some(alone) => Some(alone),
+                None => return Ok(None),
+            },
+            _ => return Ok(None),
+        });
+    }
+    if differences == 0 {
+        return Ok(None);
+    }
+    let mut changed = false;
+    for (operand, alone) in operands.iter_mut().zip(literals) {
+        if let (Expr::Literal(value, _), Some(alone)) = (&mut **operand, alone) {
+            let alone = ScalarValue::IntervalMonthDayNano(Some(alone));
+            changed |= *value != alone;
+            *value = alone;
+        }
+    }
+    Ok(Some(changed))
+}
+
+/// Returns an interval of the same length without months and days, if that fits.
+fn nanoseconds(value: IntervalMonthDayNano) -> Option<IntervalMonthDayNano> {
+    let alone = i64::try_from(interval_length(value)).ok()?;
+    Some(IntervalMonthDayNano::new(0, 0, alone))
 }
 
 fn is_comparison(operator: Operator) -> bool {
@@ -274,16 +370,16 @@ fn wrap_in_place(expression: &mut Expr, schema: &dyn ExprSchema) -> Result<bool>
     if !is_odd(expression, schema)? {
         return Ok(false);
     }
-    *expression = canonical_float::call(std::mem::take(expression));
+    *expression = one_form::call(std::mem::take(expression));
     Ok(true)
 }
 
 /// True if an expression may return a float that isn't canonical.
 fn is_odd(expression: &Expr, schema: &dyn ExprSchema) -> Result<bool> {
     Ok(match expression {
-        Expr::Literal(value, _) if contains_floats(&value.data_type()) => {
+        Expr::Literal(value, _) if has_equal_forms(&value.data_type()) => {
             let array = value.to_array()?;
-            !Arc::ptr_eq(&array, &canonical(&array)?)
+            !Arc::ptr_eq(&array, &form_of(&array)?)
         }
         Expr::Literal(..) => false,
         Expr::Cast(cast)
@@ -291,8 +387,8 @@ fn is_odd(expression: &Expr, schema: &dyn ExprSchema) -> Result<bool> {
         {
             false
         }
-        other if canonical_float::is_call(other) => false,
-        other => contains_floats(&other.get_type(schema)?),
+        other if one_form::is_call(other) => false,
+        other => has_equal_forms(&other.get_type(schema)?),
     })
 }
 
@@ -309,6 +405,37 @@ mod tests {
         let rows = "VALUES (1, 0.0, 'a'), (2, -0.0, 'b'), (3, 'NaN', 'c'), (4, -('NaN'::DOUBLE), 'd'), (5, 1.5, 'e'), \
                     (6, NULL, 'f'), (7, -1.5, 'g')";
         Tables::new().table("t", "(id INT, x DOUBLE, s TEXT)", rows)
+    }
+
+    #[test]
+    fn intervals_are_equal_by_length() {
+        let intervals = "VALUES (1, INTERVAL '1 month'), (2, INTERVAL '30 days'), (3, INTERVAL '24 hours'), \
+                         (4, INTERVAL '1 day'), (5, INTERVAL '-1 hour'), (6, INTERVAL '40 days'), (7, NULL)";
+        let tables = Tables::new().table("t", "(id INT, i INTERVAL)", intervals);
+        tables.check(
+            "SELECT i, count(*) FROM t GROUP BY i",
+            &["-1 hours|1", "24 hours|2", "30 days|2", "40 days|1", "NULL|1"],
+        );
+        tables.check("SELECT DISTINCT i FROM t WHERE id < 5", &["24 hours", "30 days"]);
+        tables.check("SELECT i FROM t WHERE id = 1 UNION SELECT i FROM t WHERE id = 2", &["30 days"]);
+        tables.check("SELECT i FROM t WHERE id = 1 EXCEPT SELECT i FROM t WHERE id = 2", &[]);
+        tables.check(
+            "SELECT count(*), i FROM t GROUP BY ROLLUP (i) HAVING count(*) > 1",
+            &["2|24 hours", "2|30 days", "7|NULL"],
+        );
+        tables.check("SELECT min(i), max(i), count(DISTINCT i) FROM t", &["-1 hours|40 days|4"]);
+        tables.check("SELECT min(i), max(i) FROM t WHERE id < 3", &["30 days|1 mons"]);
+        tables.check("SELECT a.id, b.id FROM t a JOIN t b ON a.i = b.i AND a.id < b.id", &["1|2", "3|4"]);
+        tables.check("SELECT id FROM t WHERE i > INTERVAL '25 hours'", &["1", "2", "6"]);
+        tables.check("SELECT id FROM t WHERE i IN (INTERVAL '720 hours')", &["1", "2"]);
+        tables.check(
+            "SELECT id, rank() OVER (ORDER BY i DESC NULLS LAST) FROM t WHERE id < 4",
+            &["1|1", "2|1", "3|3"],
+        );
+        tables.check(
+            "SELECT TIMESTAMP '2026-02-01' - TIMESTAMP '2026-01-01' > INTERVAL '7 days', INTERVAL '1 day' <> INTERVAL '24 hours'",
+            &["true|false"],
+        );
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! `canonical_float(x)` returns x with 0.0 for -0.0 and a single NaN, also within lists and structs.
+//! Gives values that are equal in SQL one form, also within lists and structs: 0.0 for -0.0, a single NaN, and intervals
+//! by their length.
 //!
-//! The rule [`crate::rules::floats`] wraps it around floats that are keys or are compared. SQL can't name it.
+//! The rule [`crate::rules::equal_forms`] wraps the function around values that are keys or are compared. SQL can't name
+//! it. Its name, `canonical_float`, is that under which stored plans have it.
 
 use std::sync::{Arc, LazyLock};
 
@@ -10,19 +12,19 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::scalar::ScalarValue;
-use millstream_delta::canonical;
+use millstream_delta::one_form;
 
 use crate::error::Error;
 
 /// The function.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct CanonicalFloat {
+struct OneForm {
     signature: Signature,
 }
 
 static FUNCTION: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
     let signature = Signature::any(1, Volatility::Immutable);
-    Arc::new(ScalarUDF::from(CanonicalFloat { signature }))
+    Arc::new(ScalarUDF::from(OneForm { signature }))
 });
 
 /// Returns the function, which exists once.
@@ -40,7 +42,7 @@ pub fn is_call(expression: &Expr) -> bool {
     matches!(expression, Expr::ScalarFunction(call) if Arc::ptr_eq(&call.func, &FUNCTION))
 }
 
-impl ScalarUDFImpl for CanonicalFloat {
+impl ScalarUDFImpl for OneForm {
     fn name(&self) -> &str {
         "canonical_float"
     }
@@ -66,9 +68,9 @@ impl ScalarUDFImpl for CanonicalFloat {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         match &args.args[0] {
-            ColumnarValue::Array(array) => Ok(ColumnarValue::Array(canonical(array)?)),
+            ColumnarValue::Array(array) => Ok(ColumnarValue::Array(one_form(array)?)),
             ColumnarValue::Scalar(value) => {
-                let array = canonical(&value.to_array()?)?;
+                let array = one_form(&value.to_array()?)?;
                 Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
             }
         }
