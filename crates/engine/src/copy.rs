@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use millstream_delta::under_schema;
-use millstream_sql::{Error, Result, checked_rows, sqlstate};
+use millstream_sql::{Error, GeneratedColumns, Result, checked_rows, sqlstate};
 
 use crate::deadline::Deadline;
 use crate::event::Modification;
@@ -75,6 +75,8 @@ pub struct CopyIn {
     pub(crate) places: Vec<Option<usize>>,
     /// The default of each column of the table, for columns that the COPY omits.
     pub(crate) defaults: Vec<ScalarValue>,
+    /// The generated columns, which the COPY omits.
+    pub(crate) generated: Option<GeneratedColumns>,
     pub(crate) options: CopyOptions,
     pub(crate) batches: Vec<RecordBatch>,
     pub(crate) bytes: usize,
@@ -116,7 +118,11 @@ impl CopyIn {
 
     /// Adds a batch with the incoming columns. Batches of some thousand rows are fastest.
     pub fn push(&mut self, rows: RecordBatch) -> Result<()> {
-        let rows = checked_rows(self.whole(&rows)?, &self.schema)?;
+        let mut rows = self.whole(&rows)?;
+        if let Some(generated) = &self.generated {
+            rows = generated.recompute(&rows)?;
+        }
+        let rows = checked_rows(rows, &self.schema)?;
         self.bytes += rows.get_array_memory_size();
         if self.bytes > COPY_BYTES_MAX {
             return Err(Error::external(format!(
@@ -163,7 +169,12 @@ impl CopyIn {
                 None => default.to_array_of_size(rows.num_rows()).map_err(Error::from),
             })
             .collect::<Result<_>>()?;
-        RecordBatch::try_new(self.schema.clone(), columns).map_err(crate::error::arrow)
+        let schema = match &self.generated {
+            None => self.schema.clone(),
+            // Not computed yet.
+            Some(_) => all_nullable(&self.schema),
+        };
+        RecordBatch::try_new(schema, columns).map_err(crate::error::arrow)
     }
 
     /// Returns a NOT NULL column that lacks a value.
@@ -178,6 +189,11 @@ impl CopyIn {
 /// Returns the error for a missing value in a NOT NULL column.
 pub(crate) fn null_in(column: &str, table: &str) -> Error {
     Error::invalid(format!("column \"{column}\" of \"{table}\" is NOT NULL and a row has no value for it"))
+}
+
+fn all_nullable(schema: &SchemaRef) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 impl Drop for CopyIn {

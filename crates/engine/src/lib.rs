@@ -18,6 +18,7 @@ mod engine;
 mod error;
 mod evaluate;
 mod event;
+mod generated_source;
 mod idempotency;
 mod jobs;
 mod listener;

@@ -10,15 +10,16 @@ use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use millstream_durable::{Entry, Plan, Standing};
-use millstream_sql::{Error, Parameters, Result, TokenReader, checked_rows};
+use millstream_sql::{Error, GeneratedColumns, Parameters, Result, TokenReader, checked_rows};
 use tokio::sync::oneshot;
 
-use crate::catalog::{Catalog, Definition, first_columns};
+use crate::catalog::{Definition, first_columns};
 use crate::copy::{CopyIn, CopyOut};
 use crate::cursor::Cursor;
 use crate::ddl;
 use crate::deadline::Deadline;
 use crate::engine::Shared;
+use crate::error;
 use crate::event::{Event, Modification};
 use crate::idempotency::IdempotencyKeys;
 use crate::plan::Working;
@@ -229,7 +230,7 @@ impl Session {
     /// Inserts rows into a table, as INSERT does, with columns in the table's order. Returns when their epoch
     /// is done; under a manual clock, when they are accepted.
     pub async fn insert(&mut self, table: &str, rows: RecordBatch) -> Result<Tag> {
-        let rows = checked(&self.shared.catalog(), table, rows)?;
+        let rows = checked(&self.shared, table, rows)?;
         let count = self.modify_alone(Modification::Insert { table: table.into(), rows: vec![rows] }).await?;
         Ok(Tag::new(format!("INSERT 0 {count}")))
     }
@@ -260,10 +261,22 @@ impl Session {
 
 /// Converts rows to the types of a table's columns, such as UUID. Rows that don't fit fail later, in the
 /// insert.
-fn checked(catalog: &Catalog, table: &str, rows: RecordBatch) -> Result<RecordBatch> {
+fn checked(shared: &Shared, table: &str, rows: RecordBatch) -> Result<RecordBatch> {
+    let catalog = shared.catalog();
     let Some(Definition::Table { schema, .. }) = catalog.find(table).map(|object| &object.definition) else {
         return Ok(rows);
     };
+    if let Some(generated) = GeneratedColumns::of(&shared.planner, schema)? {
+        let rows = if rows.num_columns() == schema.fields().len() {
+            rows.project(generated.places()).map_err(error::arrow)?
+        } else {
+            rows
+        };
+        return match millstream_delta::fitted(&rows, generated.inputs()) {
+            Ok(fitted) => checked_rows(generated.add(&fitted)?, schema),
+            Err(_) => Ok(rows),
+        };
+    }
     // Columns added to the table meanwhile get their defaults.
     let known = first_columns(schema, rows.num_columns());
     match millstream_delta::fitted(&rows, &known) {

@@ -8,13 +8,14 @@
 //! assert!(!columns.schema.field(1).is_nullable());
 //! ```
 //!
-//! The list may contain `WATERMARK FOR ts AS ts - INTERVAL '5 seconds'` ([`crate::Watermark`]). Deliberately
-//! absent until they are built, and refused by name: GENERATED, CHECK, REFERENCES, UNIQUE.
+//! The list may contain `WATERMARK FOR ts AS ts - INTERVAL '5 seconds'` ([`crate::Watermark`]) and generated columns
+//! ([`crate::GeneratedColumns`]). Deliberately absent until they are built, and refused by name: CHECK, REFERENCES,
+//! UNIQUE.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::DataFusionError;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{ColumnDef, Ident};
@@ -24,7 +25,9 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use millstream_delta::default_of;
 
 use crate::context::Context;
+use crate::defaults::expression;
 use crate::error::{Error, Result};
+use crate::generated_columns::WrittenColumn;
 use crate::planner::Planner;
 use crate::reader::{TokenReader, is_word};
 use crate::relation::{Relation, Relations};
@@ -43,6 +46,9 @@ pub struct Columns {
     /// The column that has a watermark, and the watermark's delay.
     pub watermark: Option<Watermark>,
 }
+
+/// Words that end the expression of a generated column without parentheses.
+const AFTER_EXPRESSION: [&str; 6] = ["STORED", "VIRTUAL", "PERSISTED", "PRIMARY", "COMMENT", "CONSTRAINT"];
 
 /// Words that end a column's type and begin the next clause.
 const AFTER_TYPE: [&str; 13] = [
@@ -85,6 +91,7 @@ impl Planner {
                 return Err(reader.expected("\",\" or \")\""));
             }
         }
+        list.generate(self, reader.text(), others)?;
         list.finish(start, others)
     }
 
@@ -93,6 +100,11 @@ impl Planner {
         let start = reader.position();
         let mut list = ColumnList::default();
         list.column(self, reader)?;
+        if !list.generated.is_empty() {
+            return Err(Error::unsupported("adding a generated column")
+                .at(start.start..reader.last_position().end)
+                .hint("A view computes it: SELECT *, expression AS column FROM the table."));
+        }
         if list.key.is_some() {
             return Err(Error::invalid("an added column can't be part of the primary key")
                 .at(start.start..reader.last_position().end)
@@ -164,6 +176,8 @@ type Named = (String, Range<usize>);
 #[derive(Default)]
 struct ColumnList {
     fields: Vec<Field>,
+    /// The generated columns by their numbers; their expressions may name columns that come after them.
+    generated: Vec<(usize, WrittenColumn)>,
     /// The names in PRIMARY KEY, each with its position.
     key: Option<Vec<Named>>,
     /// The watermark with its position; its column may come after it.
@@ -203,8 +217,12 @@ impl ColumnList {
         if self.fields.iter().any(|field| *field.name() == name) {
             return Err(Error::invalid(format!("column \"{name}\" is declared twice")).at(start));
         }
-        let mut field = planner.type_until(reader, &AFTER_TYPE)?.as_ref().clone().with_name(&name);
-        let mut nullable = true;
+        let has_type = !reader.is_keyword(&["AS"]) && !reader.is_keyword(&["GENERATED"]);
+        let mut field = match has_type {
+            true => planner.type_until(reader, &AFTER_TYPE)?.as_ref().clone().with_name(&name),
+            false => Field::new(&name, DataType::Null, true),
+        };
+        let (mut nullable, mut expression) = (true, None);
         loop {
             let place = reader.position();
             if reader.keyword(&["NOT", "NULL"]) {
@@ -218,16 +236,48 @@ impl ColumnList {
                 field = planner.default(reader, field, &AFTER_TYPE)?;
             } else if reader.keyword(&["PRIMARY", "KEY"]) {
                 self.set_key(vec![(name.clone(), start.clone())], place)?;
+            } else if reader.is_keyword(&["AS"]) || reader.is_keyword(&["GENERATED"]) {
+                if expression.replace(generation(reader, &name)?).is_some() {
+                    let error = format!("column \"{name}\" has more than one expression");
+                    return Err(Error::invalid(error).at(place));
+                }
             } else if matches!(reader.peek(), Token::Comma | Token::RParen) || reader.is_end() {
                 break;
             } else if let Some(word) = AFTER_TYPE.iter().find(|word| reader.is_keyword(&[word])) {
-                let word = if *word == "AS" { "GENERATED" } else { word };
                 return Err(Error::unsupported(format!("{word} for column \"{name}\"")).at(place));
             } else {
                 return Err(reader.expected("\",\", \")\", NOT NULL or PRIMARY KEY"));
             }
         }
-        self.fields.push(field.with_nullable(nullable));
+        field.set_nullable(nullable);
+        if let Some(place) = expression {
+            if default_of(&field).is_some() {
+                let error = format!("column \"{name}\" is generated, so it has no default");
+                return Err(Error::invalid(error).at(start));
+            }
+            let written = WrittenColumn { field: field.clone(), has_type, place };
+            self.generated.push((self.fields.len(), written));
+        }
+        self.fields.push(field);
+        Ok(())
+    }
+
+    /// Plans the expressions of the generated columns.
+    fn generate(&mut self, planner: &Planner, statement: &str, others: &[FieldRef]) -> Result<()> {
+        if self.generated.is_empty() {
+            return Ok(());
+        }
+        let is_generated = |place: &usize| self.generated.iter().any(|(generated, _)| generated == place);
+        let plain = (0..self.fields.len()).filter(|place| !is_generated(place));
+        let mut inputs: Vec<FieldRef> = plain.map(|place| Arc::new(self.fields[place].clone())).collect();
+        let declared = |other: &&FieldRef| self.fields.iter().any(|field| field.name() == other.name());
+        inputs.extend(others.iter().filter(|other| !declared(other)).cloned());
+        let inputs = Schema::new(inputs);
+        let names: Vec<String> =
+            self.generated.iter().map(|(_, written)| written.field.name().clone()).collect();
+        for (place, written) in &self.generated {
+            self.fields[*place] = written.field(planner, statement, &inputs, &names)?;
+        }
         Ok(())
     }
 
@@ -286,6 +336,22 @@ impl ColumnList {
     }
 }
 
+/// Reads `[GENERATED ALWAYS] AS expression [STORED | VIRTUAL]`, and returns the expression's position.
+fn generation(reader: &mut TokenReader<'_>, name: &str) -> Result<Range<usize>> {
+    let at = reader.position();
+    if reader.keyword(&["GENERATED"]) {
+        let by_default = reader.keyword(&["BY", "DEFAULT"]);
+        if by_default || reader.is_keyword(&["ALWAYS", "AS", "IDENTITY"]) {
+            return Err(Error::unsupported(format!("IDENTITY for column \"{name}\"")).at(at));
+        }
+        reader.expect_keyword(&["ALWAYS"])?;
+    }
+    reader.expect_keyword(&["AS"])?;
+    let place = expression(reader, &AFTER_EXPRESSION)?;
+    reader.one_of(&[&["STORED"], &["VIRTUAL"], &["PERSISTED"]]);
+    Ok(place)
+}
+
 /// A catalog without relations.
 pub(crate) struct NoRelations;
 
@@ -301,7 +367,7 @@ impl Relations for NoRelations {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::{DataType, TimeUnit};
+    use arrow::datatypes::TimeUnit;
 
     use super::*;
 
@@ -421,7 +487,7 @@ mod tests {
     #[test]
     fn what_is_not_built_is_refused_by_name() {
         for (sql, message) in [
-            ("(a INT GENERATED ALWAYS AS (1))", "GENERATED for column \"a\" is not supported yet"),
+            ("(a INT GENERATED ALWAYS AS IDENTITY)", "IDENTITY for column \"a\" is not supported yet"),
             ("(a INT CHECK (a > 0))", "CHECK for column \"a\" is not supported yet"),
             ("(a INT REFERENCES b)", "REFERENCES for column \"a\" is not supported yet"),
             ("(a INT UNIQUE)", "UNIQUE for column \"a\" is not supported yet"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::datasource::cte_worktable::CteWorkTable;
@@ -15,7 +15,7 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::var_provider::{VarType, is_system_variables};
 use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use millstream_delta::{declared_type, default_of};
+use millstream_delta::{declared_type, default_of, generated_of};
 
 use crate::error::{Error, Result};
 use crate::event_time::TimeWindows;
@@ -189,7 +189,10 @@ impl<'a> Context<'a> {
 /// Returns the columns with Arrow's types alone: plans don't contain declared types. JSON columns stay marked
 /// as JSON for the functions that depend on it.
 fn undeclared(schema: &SchemaRef) -> SchemaRef {
-    if schema.fields().iter().all(|field| declared_type(field).is_none() && default_of(field).is_none()) {
+    let is_plain = |field: &FieldRef| {
+        declared_type(field).is_none() && default_of(field).is_none() && generated_of(field).is_none()
+    };
+    if schema.fields().iter().all(is_plain) {
         return Arc::clone(schema);
     }
     let plain = |field: &Field| match Checked::declared(field) {

@@ -103,7 +103,7 @@ fn folded(plan: &LogicalPlan) -> Option<ScalarValue> {
 }
 
 /// Takes an expression up to a comma, a closing parenthesis or one of these words after its first token.
-fn expression(reader: &mut TokenReader<'_>, ends: &[&str]) -> Result<Range<usize>> {
+pub(crate) fn expression(reader: &mut TokenReader<'_>, ends: &[&str]) -> Result<Range<usize>> {
     let start = reader.position().start;
     let (mut count, mut depth) = (0, 0);
     for lexeme in reader.rest() {

@@ -9,6 +9,7 @@ mod column_aliases;
 mod column_checks;
 pub mod conflict;
 mod deduplication;
+mod generated;
 mod insert_target;
 pub(crate) mod tree;
 mod verb;
@@ -24,7 +25,7 @@ use datafusion::sql::sqlparser::ast::{
     Statement, TableFactor, TableObject, TableWithJoins, UpdateTableFromKind,
 };
 use datafusion::sql::sqlparser::parser::Parser;
-use millstream_delta::{default_of, sql_type, sql_type_of};
+use millstream_delta::{default_of, generated_of, sql_type, sql_type_of};
 
 use crate::context::unknown_relation;
 use crate::defaults;
@@ -42,6 +43,7 @@ use column_aliases::alias_items;
 use column_checks::check_declared_types;
 use conflict::OnConflict;
 use deduplication::keep_first_match;
+use generated::{is_generated, leave_out_generated};
 use insert_target::InsertTarget;
 use tree::{aliased, column, named_factor, plain_from, quoted, select_of};
 
@@ -147,6 +149,10 @@ impl Scope<'_> {
             return Err(Error::unsupported("INSERT … DEFAULT VALUES"));
         };
         alias_items(source);
+        leave_out_generated(source, &mut insert.columns, &columns).map_err(|(error, name)| match name {
+            Some(name) => self.place(error, &name),
+            None => error,
+        })?;
         self.check_columns(&insert.columns, &table, &columns)?;
         self.fill_values(source, &insert.columns, &table, &columns)?;
         if let Some(with) = self.with.clone() {
@@ -164,7 +170,7 @@ impl Scope<'_> {
         };
         let plan = check_declared_types(plan.input.as_ref().clone(), &columns)
             .map_err(|error| Error::from_datafusion(&error, self.reader.text()))?;
-        let raw = Raw { plan, reads };
+        let raw = self.with_generated(Raw { plan, reads }, 0, &table, &columns)?;
         let query = self.planner.finish(raw, self.reader.text())?;
         Ok(Dml { operation: Operation::Insert, table, columns, query, on_conflict })
     }
@@ -187,7 +193,8 @@ impl Scope<'_> {
             seen.push(column);
         }
         let missing = |field: &Field| !named.is_empty() && !seen.contains(field.name());
-        let needed = |field: &Field| !field.is_nullable() && default_of(field).is_none();
+        let is_given = |field: &Field| default_of(field).is_some() || generated_of(field).is_some();
+        let needed = |field: &Field| !field.is_nullable() && !is_given(field);
         match columns.fields().iter().find(|field| needed(field) && missing(field)) {
             Some(field) => Err(not_null(field.name(), table).hint(format!("Name \"{}\" too.", field.name()))),
             None => Ok(()),
@@ -221,12 +228,11 @@ impl Scope<'_> {
         for row in &mut values.rows {
             let row = &mut row.content;
             if row.len() != expected {
-                let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
                 return Err(Error::invalid(format!(
                     "INSERT has {} values where \"{table}\" takes {expected} columns",
                     row.len()
                 ))
-                .hint(format!("The columns are {}.", names.join(", "))));
+                .hint(format!("The columns are {}.", written_columns(columns))));
             }
             for (place, value) in row.iter_mut().enumerate().filter(|(_, value)| is_default(value)) {
                 let field = match named.get(place) {
@@ -298,6 +304,8 @@ impl Scope<'_> {
             }
         };
         let raw = Raw { plan: self.cast_new(raw.plan, &target.columns)?, ..raw };
+        let first = target.columns.fields().len();
+        let raw = self.with_generated(raw, first, &target.name, &target.columns)?;
         let query = self.planner.finish(raw, self.reader.text())?;
         let (table, columns) = (target.name, target.columns);
         Ok(Dml { operation: Operation::Update, table, columns, query, on_conflict: None })
@@ -320,7 +328,11 @@ impl Scope<'_> {
             let Ok(index) = target.columns.index_of(&column) else {
                 return Err(self.place(unknown_column(&column, &target.name, &target.columns), name));
             };
-            let value = match is_default(&assignment.value) {
+            let set_to_default = is_default(&assignment.value);
+            if generated_of(target.columns.field(index)).is_some() && !set_to_default {
+                return Err(self.place(is_generated(&column, &target.name), name));
+            }
+            let value = match set_to_default {
                 true => defaults::tree(target.columns.field(index))?,
                 false => assignment.value,
             };
@@ -432,11 +444,16 @@ fn wrong_count(error: Error, columns: &Schema) -> Error {
     match error.message.contains("olumn count doesn't match") {
         false => error,
         true => {
-            let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
             Error::invalid("the query of the INSERT returns a different number of columns than the table has")
-                .hint(format!("The columns are {}.", names.join(", ")))
+                .hint(format!("The columns are {}.", written_columns(columns)))
         }
     }
+}
+
+/// Returns the names of the columns that an INSERT gives.
+fn written_columns(columns: &Schema) -> String {
+    let plain = columns.fields().iter().filter(|field| generated_of(field).is_none());
+    plain.map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
 }
 
 fn unknown_column(column: &str, table: &str, columns: &Schema) -> Error {

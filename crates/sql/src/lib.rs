@@ -23,6 +23,7 @@ mod failure;
 #[cfg(test)]
 mod fixture;
 pub mod functions;
+mod generated_columns;
 mod grammar;
 mod hidden_columns;
 mod literals;
@@ -57,6 +58,7 @@ pub use dml::{Dml, Operation};
 pub use error::{Error, Kind, Result};
 pub use failure::of_data;
 pub use functions::read_text::checked_rows;
+pub use generated_columns::GeneratedColumns;
 pub use hidden_columns::{HIDDEN, hide_field, is_hidden};
 pub use output_names::as_shown;
 pub use parameters::Parameters;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::datatypes::{Field, Schema};
 use datafusion::logical_expr::ScalarUDF;
-use millstream_delta::default_of;
+use millstream_delta::{default_of, generated_of};
 use millstream_sql::functions::quote_ident;
 use millstream_sql::routines::Routine;
 use millstream_sql::{
@@ -64,7 +64,9 @@ pub(super) struct ListedColumn {
     pub(super) type_oid: i64,
     pub(super) modifier: i64,
     pub(super) not_null: bool,
+    /// The default, or the expression of a generated column.
     pub(super) default: Option<String>,
+    pub(super) is_generated: bool,
     pub(super) doc: Option<&'static str>,
 }
 
@@ -266,7 +268,8 @@ fn column(field: &Field) -> ListedColumn {
         type_oid,
         modifier,
         not_null: !field.is_nullable(),
-        default: default_of(field).map(str::to_string),
+        default: default_of(field).or_else(|| generated_of(field)).map(str::to_string),
+        is_generated: generated_of(field).is_some(),
         doc: None,
     }
 }
@@ -293,6 +296,7 @@ fn catalog_table(layout: &'static Layout) -> Listed {
         type_oid: types::named(column.type_name).map_or(25, |known| known.oid),
         modifier: -1,
         default: None,
+        is_generated: false,
         not_null: column.not_null,
         doc: None,
     };

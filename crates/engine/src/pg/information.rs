@@ -139,10 +139,11 @@ fn columns(relation: &Listed, database: &str, rows: &mut Rows) {
             ("is_self_referencing", "NO".into()),
             ("is_identity", "NO".into()),
             ("identity_cycle", "NO".into()),
-            ("is_generated", "NEVER".into()),
+            ("is_generated", if column.is_generated { "ALWAYS" } else { "NEVER" }.into()),
             ("is_updatable", yes_or_no(updatable)),
         ]);
-        cells.extend(column.default.as_deref().map(|default| ("column_default", default.into())));
+        let expression = if column.is_generated { "generation_expression" } else { "column_default" };
+        cells.extend(column.default.as_deref().map(|default| (expression, default.into())));
         cells.extend(type_cells(column.type_oid, column.modifier, database));
         rows.push(&cells);
     }

@@ -211,6 +211,7 @@ fn attribute(relation: i64, number: usize, column: &super::facts::ListedColumn, 
         ("attstorage", text("typstorage").into()),
         ("attnotnull", column.not_null.into()),
         ("atthasdef", column.default.is_some().into()),
+        ("attgenerated", if column.is_generated { "s" } else { "" }.into()),
         ("attislocal", true.into()),
         ("attcollation", count("typcollation").into()),
     ]);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_delta::default_of;
-use millstream_sql::{Error, Result, TokenReader, is_hidden, sqlstate, suggestion};
+use millstream_delta::{default_of, generated_of};
+use millstream_sql::{Error, GeneratedColumns, Result, TokenReader, is_hidden, sqlstate, suggestion};
 
 use super::{select, subscribe};
 use crate::catalog::Definition;
@@ -131,10 +131,19 @@ impl Copied {
             .at(self.at));
         };
         let chosen = chosen(&self.name, schema, &self.columns)?;
+        if let Some(place) = chosen.iter().find(|place| generated_of(schema.field(**place)).is_some()) {
+            let column = schema.field(*place).name();
+            return Err(Error::invalid(format!(
+                "column \"{column}\" of \"{}\" is generated, so COPY can't give it a value",
+                self.name
+            ))
+            .hint("Leave it out of the list of columns."));
+        }
         let mut places = vec![None; schema.fields().len()];
         chosen.iter().enumerate().for_each(|(place, column)| places[*column] = Some(place));
         let left_out = |(field, place): &(&Arc<Field>, &Option<usize>)| {
-            !field.is_nullable() && place.is_none() && default_of(field).is_none()
+            let is_given = default_of(field).is_some() || generated_of(field).is_some();
+            !field.is_nullable() && place.is_none() && !is_given
         };
         if let Some((field, _)) = schema.fields().iter().zip(&places).find(left_out) {
             return Err(null_in(field.name(), &self.name).hint(format!("Name \"{}\" too.", field.name())));
@@ -151,6 +160,7 @@ impl Copied {
             columns,
             places,
             defaults: session.shared.planner.default_values(schema.fields().iter().map(AsRef::as_ref))?,
+            generated: GeneratedColumns::of(&session.shared.planner, schema)?,
             options,
             batches: Vec::new(),
             bytes: 0,
@@ -163,7 +173,9 @@ impl Copied {
 /// Returns the positions of the named columns, or of all columns that aren't hidden.
 fn chosen(name: &str, schema: &Schema, columns: &[(String, Range<usize>)]) -> Result<Vec<usize>> {
     if columns.is_empty() {
-        let visible = schema.fields().iter().enumerate().filter(|(_, field)| !is_hidden(field));
+        // As in PostgreSQL, COPY without a list omits generated columns.
+        let visible = schema.fields().iter().enumerate();
+        let visible = visible.filter(|(_, field)| !is_hidden(field) && generated_of(field).is_none());
         return Ok(visible.map(|(place, _)| place).collect());
     }
     let mut chosen: Vec<usize> = Vec::with_capacity(columns.len());
@@ -196,8 +208,13 @@ async fn out(
         Subject::Query(range) => (reader.text()[range.clone()].to_string(), Some(range.start)),
         Subject::Relation { name, at, columns } => {
             let catalog = session.shared.catalog();
+            let mut columns = columns;
             if let Some(schema) = catalog.find(&name).and_then(|object| object.definition.schema()) {
-                chosen(&name, schema, &columns)?;
+                let chosen = chosen(&name, schema, &columns)?;
+                if columns.is_empty() && schema.fields().iter().any(|field| generated_of(field).is_some()) {
+                    let name = |place: &usize| (schema.field(*place).name().clone(), at.clone());
+                    columns = chosen.iter().map(name).collect();
+                }
             } else if !name.contains('.') {
                 catalog.get(&name).map_err(|error| error.at(at))?;
             }

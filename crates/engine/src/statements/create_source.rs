@@ -20,6 +20,7 @@ use super::{existed, format_encode, new_name};
 use crate::catalog::{Definition, Intake, Object};
 use crate::error;
 use crate::event::Event;
+use crate::generated_source::GeneratingConnector;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 use crate::settings::{interval, rate};
@@ -29,7 +30,7 @@ pub(super) static CREATE_SOURCE: Statement = Statement {
     words: &[&["CREATE", "SOURCE"]],
     synopsis: concat!(
         "CREATE SOURCE [IF NOT EXISTS] name\n",
-        "  [([column type [NOT NULL] [PRIMARY KEY] [, …]] [, PRIMARY KEY (column, …)] [, WATERMARK FOR column AS expression])]\n",
+        "  [([column type [NOT NULL] [PRIMARY KEY] | column [type] [GENERATED ALWAYS] AS expression [, …]] [, PRIMARY KEY (column, …)] [, WATERMARK FOR column AS expression])]\n",
         "  [INCLUDE topic | partition | offset | timestamp | key | headers [AS column] …]\n",
         "  WITH (connector = '…', option = value, …)\n",
         "  [FORMAT PLAIN | UPSERT | DEBEZIUM | MAXWELL | CANAL\n",
@@ -89,12 +90,10 @@ async fn plan_as(
     let key = columns.as_ref().map_or_else(Vec::new, |columns| columns.primary_key.clone());
     // A list without columns may name the key of those that are found.
     let has_key = !key.is_empty() || (columns.is_none() && list.is_some());
-    let table = match kind {
-        Kind::Source => None,
-        Kind::Table => Some(intake(&mut reader, has_key)?),
-    };
+    let table = (kind == Kind::Table).then(|| intake(&mut reader, has_key)).transpose()?;
     let at = reader.position();
-    let WithClause { own, connector, options, first_option } = with_clause(session, &mut reader)?;
+    let WithClause { own, connector, options, first_option } =
+        with_clause(session, &mut reader, columns.as_ref())?;
     let (settings, _) = session.shared.ask(|reply| Event::Settings { reply }).await?;
     let watermark = columns.as_ref().and_then(|columns| columns.watermark);
     let mut spec = SourceSpec {
@@ -193,25 +192,28 @@ fn declared(session: &Session, reader: &mut TokenReader<'_>) -> Result<Declared>
     Ok(Declared { columns: Some(columns), list })
 }
 
-/// Returns true if each item of a column list is a key or a watermark.
+/// Returns true if each item of a column list is a key, a watermark or a generated column.
 fn lacks_columns(reader: &TokenReader<'_>) -> bool {
     let mut ahead = reader.clone();
-    let mut depth = 0;
+    let (mut depth, mut is_other) = (0, false);
     while !ahead.is_end() {
-        match ahead.next() {
-            Token::LParen => depth += 1,
-            Token::RParen if depth == 1 => return true,
-            Token::RParen => {
-                depth -= 1;
-                continue;
-            }
-            Token::Comma => {}
-            _ => continue,
-        }
-        let is_clause = ["PRIMARY", "WATERMARK"].iter().zip(["KEY", "FOR"]);
-        if depth == 1 && !is_clause.into_iter().any(|(first, second)| ahead.is_keyword(&[first, second])) {
+        let token = ahead.next();
+        let ends_item = depth == 1 && matches!(token, Token::Comma | Token::RParen);
+        if ends_item && !is_other {
             return false;
         }
+        match token {
+            Token::LParen => depth += 1,
+            Token::RParen if depth == 1 => return true,
+            Token::RParen => depth -= 1,
+            _ => {}
+        }
+        let begins_item = depth == 1 && matches!(token, Token::Comma | Token::LParen);
+        let is_clause = ahead.is_keyword(&["PRIMARY", "KEY"]) || ahead.is_keyword(&["WATERMARK", "FOR"]);
+        is_other = match begins_item {
+            true => is_clause,
+            false => is_other || (depth == 1 && ahead.is_keyword(&["AS"])),
+        };
     }
     false
 }
@@ -226,7 +228,11 @@ struct WithClause {
 }
 
 /// Reads `[INCLUDE …] WITH (…) [FORMAT … ENCODE …]` to the statement's end.
-fn with_clause(session: &Session, reader: &mut TokenReader<'_>) -> Result<WithClause> {
+fn with_clause(
+    session: &Session,
+    reader: &mut TokenReader<'_>,
+    columns: Option<&Columns>,
+) -> Result<WithClause> {
     let at = reader.position();
     let included = includes(reader)?;
     if !reader.is_keyword(&["WITH"]) {
@@ -249,6 +255,8 @@ fn with_clause(session: &Session, reader: &mut TokenReader<'_>) -> Result<WithCl
         options.check(connector.source_options()).map_err(|error| error::connect(error).at(at))?;
     }
     choose_on_data_loss(session, connector.as_ref(), &mut options);
+    let declared = columns.map(|columns| &columns.schema);
+    let connector = GeneratingConnector::wrap(connector, &session.shared.planner, declared);
     Ok(WithClause { own, connector, options, first_option })
 }
 

@@ -18,6 +18,7 @@ pub(super) static CREATE_TABLE: Statement = Statement {
     synopsis: concat!(
         "CREATE TABLE [IF NOT EXISTS] name (\n",
         "  column type [DEFAULT value] [NOT NULL] [PRIMARY KEY]\n",
+        "  | column [type] [GENERATED ALWAYS] AS expression [STORED | VIRTUAL] [NOT NULL] [PRIMARY KEY]\n",
         "  [, …] [, PRIMARY KEY (column, …)] [, WATERMARK FOR column AS expression]\n",
         ") [APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE]\n",
         "  [[INCLUDE …] WITH (connector = '…', option = value, …) [FORMAT … ENCODE …]];",

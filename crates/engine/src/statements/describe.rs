@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{BooleanArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_delta::{default_of, sql_type_of};
+use millstream_delta::{default_of, generated_of, sql_type_of};
 use millstream_sql::{Error, Result, TokenReader, is_hidden, routine_name, suggestion};
 
 use super::show::{rows, rows_with_notice};
@@ -72,6 +72,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         let remarks = [
             key.contains(&place).then(|| "primary key".to_string()),
             default_of(field).map(|default| format!("default {default}")),
+            generated_of(field).map(|expression| format!("generated as {expression}")),
             is_hidden(field).then(|| "hidden: not in *".to_string()),
             watermark.map(|watermark| format!("watermark {}", watermark.text(field.name()))),
         ];

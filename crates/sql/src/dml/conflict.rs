@@ -127,6 +127,7 @@ impl Scope<'_> {
         select.selection = conditions.reduce(|one, other| both(one, BinaryOperator::And, other));
         let raw = scope.translate(tree)?;
         let raw = Raw { plan: scope.cast_new(raw.plan, columns)?, ..raw };
+        let raw = scope.with_generated(raw, columns.fields().len(), table, columns)?;
         Ok(OnConflict::DoUpdate(Box::new(self.planner.finish(raw, self.reader.text())?)))
     }
 }

@@ -1,13 +1,14 @@
 //! Replacements of DataFusion's functions that aren't deterministic or differ from PostgreSQL, and new ones.
 
-pub mod canonical_float;
 pub(crate) mod date_part;
 pub mod exact_moments;
 pub mod exact_sum;
 pub mod extreme;
+mod flink;
 pub mod frame_values;
 pub(crate) mod json;
 pub(crate) mod nth;
+pub mod one_form;
 pub(crate) mod postgres;
 pub(crate) mod read_text;
 mod round;

@@ -5,7 +5,7 @@
 #[cfg(test)]
 mod initials;
 
-use super::{Registry, date_part, json, postgres, read_text, round, signed_results, value_size_limit};
+use super::{Registry, date_part, flink, json, postgres, read_text, round, signed_results, value_size_limit};
 
 /// Adds the functions of a file to a session.
 type Register = fn(&mut Registry<'_>);
@@ -19,11 +19,13 @@ pub(super) static FUNCTIONS: &[Register] = &[
     postgres::register,
     postgres::arrays::register,
     postgres::bytes::register,
+    postgres::degrees::register,
     postgres::interval::register,
     postgres::text::register,
     postgres::time::register,
     postgres::patterns::register,
     round::register,
+    flink::register,
     signed_results::register,
 ];
 

@@ -92,8 +92,8 @@ impl Planner {
         }
         let Raw { plan, mut reads } = planned?;
         reads.retain(|name| name != PARAMETERS);
-        let (expr, input) = single(plan).ok_or_else(|| one_expression(scope.routine))?;
-        refuse_queries(&expr, scope.routine)?;
+        let single = single_expression(plan).filter(|(expr, _)| !has_queries(expr));
+        let (expr, input) = single.ok_or_else(|| one_expression(scope.routine))?;
         let mut expr = match returns {
             Some(returns) => self.returning(expr, &input, returns, scope.routine)?,
             None => expr,
@@ -101,7 +101,7 @@ impl Planner {
         if strict {
             expr = null_on_null(expr, &input)?;
         }
-        let physical = self.physical_body(&expr, &input)?;
+        let physical = self.physical_expression(&expr, &input)?;
         Ok(Body { expr, physical, schema: input.schema().inner().clone(), reads })
     }
 
@@ -122,11 +122,16 @@ impl Planner {
         Ok(cast(expr, returns.clone()))
     }
 
-    fn physical_body(&self, expr: &Expr, input: &LogicalPlan) -> Result<Arc<dyn PhysicalExpr>> {
+    /// Returns the physical form of an expression over rows of `input`.
+    pub(crate) fn physical_expression(
+        &self,
+        expr: &Expr,
+        input: &LogicalPlan,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
         let plan = LogicalPlanBuilder::from(input.clone()).project([expr.clone().alias("body")])?.build()?;
         let analysed = self.analysed(plan)?;
-        let (expr, input) =
-            single(analysed).ok_or_else(|| Error::unsupported("a body that isn't one expression"))?;
+        let (expr, input) = single_expression(analysed)
+            .ok_or_else(|| Error::unsupported("a body that isn't one expression"))?;
         let schema: &DFSchemaRef = input.schema();
         // Some functions, such as coalesce, can only be evaluated in their simplified form.
         let settings = SimplifyContext::builder()
@@ -154,8 +159,8 @@ fn one_expression(name: &str) -> Error {
     )
 }
 
-/// Returns the only expression of a projection of the parameters.
-fn single(plan: LogicalPlan) -> Option<(Expr, LogicalPlan)> {
+/// Returns the only expression of a projection of a relation under an alias, and that relation.
+pub(crate) fn single_expression(plan: LogicalPlan) -> Option<(Expr, LogicalPlan)> {
     let LogicalPlan::Projection(Projection { expr, input, .. }) = plan else { return None };
     let scan = matches!(
         input.as_ref(),
@@ -165,14 +170,15 @@ fn single(plan: LogicalPlan) -> Option<(Expr, LogicalPlan)> {
     scan.then(|| (expr.unalias(), input.as_ref().clone()))
 }
 
-fn refuse_queries(expr: &Expr, name: &str) -> Result<()> {
+/// True if an expression contains a subquery.
+pub(crate) fn has_queries(expr: &Expr) -> bool {
     let found = expr.exists(|part| {
         Ok(matches!(
             part,
             Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)
         ))
-    })?;
-    if found { Err(one_expression(name)) } else { Ok(()) }
+    });
+    found.expect("looking doesn't fail")
 }
 
 /// Builds `"parameters of a routine" AS f`.

@@ -90,7 +90,7 @@ impl Planner {
 }
 
 /// Returns the highest volatility of the functions that an expression calls.
-pub(super) fn volatility(expr: &Expr) -> Volatility {
+pub(crate) fn volatility(expr: &Expr) -> Volatility {
     let mut found = Volatility::Immutable;
     let walked = expr.apply(|part| {
         if let Expr::ScalarFunction(call) = part {

@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 pub(crate) use aggregate::frames;
 pub use aggregate::{AggregateDeclaration, AggregateParts, MovingParts, UserAggregate};
+pub(crate) use body::{has_queries, single_expression};
+pub(crate) use function::volatility;
 pub use function::{FunctionDeclaration, Parameter, UserFunction};
 pub(crate) use inline::inline;
 pub use update_state::UPDATE_STATE;
