@@ -18,6 +18,7 @@
 //! | `ARRAY(SELECT x)`, `'t'::regclass` | an aggregate, a function | DataFusion doesn't plan them, see [`postgres`] |
 //! | `t FOR SYSTEM_TIME AS OF 17` | `system_time_as_of('t', 'epoch', 17)` | it would be ignored, see [`crate::system_time`] |
 //! | `a.x` in a subquery, of an outer table `a` | `public.a.x` | a column `a` of the subquery would come first |
+//! | `a ^ b` | `power(a, b)` | DataFusion has `^` for XOR |
 //! | `mod(a, b)` and others | `a % b` | DataFusion lacks them, see [`shorthand`] |
 //!
 //! DataFusion would silently ignore TABLESAMPLE, hints after a table and LIMIT BY: they are refused.
@@ -35,8 +36,9 @@ mod values;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    LimitClause, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Value, VisitMut, VisitorMut,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
+    Ident, LimitClause, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Value, VisitMut,
+    VisitorMut,
 };
 
 use crate::error::{Error, Result};
@@ -133,6 +135,9 @@ impl VisitorMut for RewriteStatement<'_> {
             }
             Expr::SimilarTo { .. } => return done(similar::rewrite_expression(expression)),
             Expr::Substring { .. } => match_pattern(expression),
+            Expr::BinaryOp { left, op: BinaryOperator::PGExp, right } => {
+                *expression = call("power", vec![left.as_ref().clone(), right.as_ref().clone()]);
+            }
             Expr::IsDistinctFrom(..)
             | Expr::IsNotDistinctFrom(..)
             | Expr::UnaryOp { .. }

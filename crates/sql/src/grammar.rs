@@ -6,9 +6,11 @@
 use std::any::TypeId;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use datafusion::sql::sqlparser::ast::Expr;
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator};
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Token;
 
 /// The number of times per token that the parser may start to read an expression. A valid statement without
 /// much backtracking needs fewer.
@@ -28,6 +30,15 @@ pub(crate) struct Grammar {
 
 const GENERIC: GenericDialect = GenericDialect;
 
+/// The precedence of `^`: above multiplication.
+const POWER: u8 = 42;
+
+/// The precedence of a sign before an operand: `-2 ^ 2` is 4.
+const SIGN: u8 = 45;
+
+/// The precedence of all operators that have none of their own: above comparisons, below arithmetic.
+const OTHER: u8 = 25;
+
 /// Delegates methods to the generic dialect.
 macro_rules! as_generic {
     ($($method:ident)*) => {
@@ -45,11 +56,104 @@ impl Grammar {
     }
 }
 
+/// True if a token is this word.
+fn is_word(token: &Token, word: &str) -> bool {
+    matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
+}
+
+fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
+}
+
+impl Grammar {
+    /// Reads `[NOT] BETWEEN SYMMETRIC low AND high`: either end may be the lower one.
+    fn symmetric(&self, parser: &mut Parser<'_>, left: &Expr) -> Option<Result<Expr, ParserError>> {
+        let word = |at: usize, word: &str| is_word(&parser.peek_nth_token_ref(at).token, word);
+        let negated = word(0, "NOT");
+        let first = usize::from(negated);
+        if !word(first, "BETWEEN") || !word(first + 1, "SYMMETRIC") {
+            return None;
+        }
+        (0..first + 2).for_each(|_| parser.advance_token());
+        let precedence = self.prec_value(Precedence::Between);
+        let mut read = || {
+            let one = parser.parse_subexpr(precedence)?;
+            parser.expect_keyword(Keyword::AND)?;
+            Ok((one, parser.parse_subexpr(precedence)?))
+        };
+        let between = |(one, other): (Expr, Expr)| {
+            let part = |low: &Expr, high: &Expr| Expr::Between {
+                expr: Box::new(left.clone()),
+                negated: false,
+                low: Box::new(low.clone()),
+                high: Box::new(high.clone()),
+            };
+            let either = binary(part(&one, &other), BinaryOperator::Or, part(&other, &one));
+            let either = Expr::Nested(Box::new(either));
+            match negated {
+                true => Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(either) },
+                false => either,
+            }
+        };
+        Some(read().map(between))
+    }
+}
+
 impl Dialect for Grammar {
-    fn parse_prefix(&self, _parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
-        let spend = |left: usize| left.checked_sub(1);
-        let spent = self.tries.as_ref()?.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
-        spent.is_err().then_some(Err(ParserError::RecursionLimitExceeded))
+    fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        if let Some(tries) = &self.tries {
+            let spend = |left: usize| left.checked_sub(1);
+            if tries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_err() {
+                return Some(Err(ParserError::RecursionLimitExceeded));
+            }
+        }
+        let op = match parser.peek_token_ref().token {
+            Token::Minus => UnaryOperator::Minus,
+            Token::Plus => UnaryOperator::Plus,
+            _ => return None,
+        };
+        parser.advance_token();
+        let operand = parser.parse_subexpr(SIGN);
+        Some(operand.map(|operand| Expr::UnaryOp { op, expr: Box::new(operand) }))
+    }
+
+    fn get_next_precedence(&self, parser: &Parser<'_>) -> Option<Result<u8, ParserError>> {
+        let token = &parser.peek_token_ref().token;
+        match token {
+            Token::Caret => Some(Ok(POWER)),
+            Token::StringConcat | Token::Sharp => Some(Ok(OTHER)),
+            _ if is_word(token, "ISNULL") || is_word(token, "NOTNULL") => {
+                Some(Ok(self.prec_value(Precedence::Is)))
+            }
+            _ => None,
+        }
+    }
+
+    fn parse_infix(
+        &self,
+        parser: &mut Parser<'_>,
+        left: &Expr,
+        _precedence: u8,
+    ) -> Option<Result<Expr, ParserError>> {
+        let token = parser.peek_token_ref().token.clone();
+        let binary = |parser: &mut Parser<'_>, op: BinaryOperator, precedence: u8| {
+            parser.advance_token();
+            let right = parser.parse_subexpr(precedence);
+            Some(right.map(|right| binary(left.clone(), op, right)))
+        };
+        match token {
+            Token::Caret => binary(parser, BinaryOperator::PGExp, POWER),
+            Token::Sharp => binary(parser, BinaryOperator::BitwiseXor, OTHER),
+            token if is_word(&token, "ISNULL") => {
+                parser.advance_token();
+                Some(Ok(Expr::IsNull(Box::new(left.clone()))))
+            }
+            token if is_word(&token, "NOTNULL") => {
+                parser.advance_token();
+                Some(Ok(Expr::IsNotNull(Box::new(left.clone()))))
+            }
+            _ => self.symmetric(parser, left),
+        }
     }
 
     fn dialect(&self) -> TypeId {
@@ -75,8 +179,8 @@ impl Dialect for Grammar {
 
     fn prec_value(&self, precedence: Precedence) -> u8 {
         match precedence {
-            // Above comparisons, below arithmetic.
-            Precedence::PgOther => 25,
+            Precedence::PgOther | Precedence::Pipe | Precedence::Ampersand | Precedence::Caret => OTHER,
+            Precedence::AtTz => POWER + 1,
             other => GENERIC.prec_value(other),
         }
     }
@@ -165,6 +269,14 @@ mod tests {
             ("a ->> 'k' IS NULL AND b", "((a ->> 'k') IS NULL) AND b"),
             ("a -> 1 + 1", "a -> (1 + 1)"),
             ("a @> b AND c", "(a @> b) AND c"),
+            ("2 * a ^ b ^ c", "2 * ((a ^ b) ^ c)"),
+            ("- a ^ b", "(- a) ^ b"),
+            ("a | b & c # d << 1", "(((a | b) & c) # d) << 1"),
+            ("a & b = c", "(a & b) = c"),
+            ("'x' || a + b", "'x' || (a + b)"),
+            ("a ISNULL AND b NOTNULL", "(a IS NULL) AND (b IS NOT NULL)"),
+            ("a + 1 ISNULL", "(a + 1) IS NULL"),
+            ("a BETWEEN SYMMETRIC 3 AND 1 AND b", "((a BETWEEN 3 AND 1) OR (a BETWEEN 1 AND 3)) AND b"),
         ] {
             let parse = |sql: &str| {
                 Parser::new(&Grammar { tries: None, versions: false })

@@ -41,6 +41,7 @@ mod stop;
 mod subscribe;
 mod table;
 mod transaction;
+mod truncate;
 mod verify;
 
 use std::sync::Arc;

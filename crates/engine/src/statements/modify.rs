@@ -45,7 +45,7 @@ pub(super) static DELETE: Statement = Statement {
 };
 
 /// Changes rows. Returns the operation and the number of rows.
-async fn change(session: &mut Session, text: &str) -> Result<(Operation, u64)> {
+pub(super) async fn change(session: &mut Session, text: &str) -> Result<(Operation, u64)> {
     let idempotency_key = if session.transaction.is_none() { session.idempotency.take() } else { None };
     for _ in 0..PLANS_MAX {
         let catalog = session.shared.catalog();

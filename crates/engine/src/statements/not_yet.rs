@@ -54,7 +54,6 @@ pub(super) static NOT_YET: &[NotYet] = &[
     not_yet(&["LISTEN"], "LISTEN"),
     not_yet(&["NOTIFY"], "NOTIFY"),
     not_yet(&["MERGE"], "MERGE"),
-    not_yet(&["TRUNCATE"], "TRUNCATE"),
 ];
 
 const TWO_PHASES: &str = "a transaction that is committed in two phases";

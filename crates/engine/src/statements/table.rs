@@ -13,7 +13,7 @@ use super::{
     add_column, advance, alter_source, alter_watermark, checkpoint, copy, create_aggregate, create_function,
     create_materialized_view, create_sink, create_source, create_stream, create_subscription, create_table,
     create_view, cursor, describe, discard, drop, explain, flush, modify, pause, prepared, rename, replace,
-    reset, select, set, show, stop, subscribe, transaction, verify,
+    reset, select, set, show, stop, subscribe, transaction, truncate, verify,
 };
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
@@ -46,6 +46,7 @@ pub(crate) static STATEMENTS: Statements = Statements {
         &modify::INSERT,
         &modify::UPDATE,
         &modify::DELETE,
+        &truncate::TRUNCATE,
         &copy::COPY,
         &transaction::BEGIN,
         &transaction::COMMIT,

@@ -17,10 +17,13 @@
 //! An OID is shown as the object's name only in a column of the outermost result. Elsewhere it is compared,
 //! and stays a number.
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, DataType as SqlType, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Select, SelectItem, SetExpr,
     Statement, Subscript, TableAlias, TableAliasColumnDef, TableFactor, Value, ValueWithSpan,
+    visit_expressions_mut,
 };
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
@@ -114,7 +117,7 @@ pub(super) fn tell_apart(select: &mut Select, once: bool) {
     let mut seen: Vec<String> = Vec::new();
     for item in &mut select.projection {
         let SelectItem::UnnamedExpr(expression) = item else { continue };
-        let written = expression.to_string();
+        let written = without_casts(expression);
         let again = match expression {
             Expr::Identifier(_) | Expr::CompoundIdentifier(_) if !once => continue,
             Expr::Identifier(_) => !wildcards.is_empty(),
@@ -132,6 +135,18 @@ pub(super) fn tell_apart(select: &mut Select, once: bool) {
         }
         seen.push(written);
     }
+}
+
+/// Returns an expression as text without its casts, which the planner's names leave out, too.
+fn without_casts(expression: &Expr) -> String {
+    let mut bare = expression.clone();
+    let _ = visit_expressions_mut(&mut bare, |part| {
+        while let Expr::Cast { expr, .. } | Expr::Nested(expr) = part {
+            *part = expr.as_ref().clone();
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    bare.to_string()
 }
 
 /// Rewrites `LIKE 'a/_' ESCAPE '/'` to `LIKE 'a\_'`, if the pattern is a literal.

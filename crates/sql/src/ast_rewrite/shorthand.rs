@@ -36,6 +36,7 @@ pub(crate) const SHORTHANDS: &[(&str, usize, &str)] = &[
     ("current_schema", 0, "'public'"),
     ("every", 1, "bool_and($1)"),
     ("variance", 1, "var_samp($1)"),
+    ("localtimestamp", 0, "CAST(now() AS TIMESTAMP)"),
     ("regexp_substr", 2, "(regexp_match($1, $2))[1]"),
     ("make_timestamp", 6, "timestamp_from_parts($1, $2, $3, $4, $5, $6)"),
     ("json_extract_path", 2, "json_get_json($1, $2)"),
@@ -50,6 +51,7 @@ pub(crate) const SHORTHANDS: &[(&str, usize, &str)] = &[
     ("regexp_split_to_table", 2, "unnest(regexp_split_to_array($1, $2))"),
     ("watermark", 1, "(SELECT watermark FROM watermark($1))"),
     ("string_to_table", 2, "unnest(string_to_array($1, $2))"),
+    ("make_timestamptz", 7, "timezone($7, timestamp_from_parts($1, $2, $3, $4, $5, $6))"),
     ("make_timestamptz", 6, "CAST(timestamp_from_parts($1, $2, $3, $4, $5, $6) AS TIMESTAMP WITH TIME ZONE)"),
     // RisingWave, DuckDB; then Flink, Spark.
     ("arg_max", 2, "first_value($1 ORDER BY $2 DESC NULLS LAST)"),

@@ -8,8 +8,8 @@ pub mod casts;
 pub mod conditions;
 pub(crate) mod constants;
 pub(crate) mod distribution;
+pub mod equal_forms;
 pub mod exact_aggregates;
-pub mod floats;
 pub(crate) mod joins;
 pub(crate) mod keys;
 pub mod lateral_unnest;
@@ -18,6 +18,7 @@ pub mod nested_order;
 pub mod orderings;
 pub mod peer_frames;
 pub mod recursions;
+mod set_copies;
 pub mod sliding;
 mod sort_keys;
 pub mod subqueries;
@@ -42,6 +43,7 @@ pub fn before_types() -> Vec<Rule> {
         Arc::new(lateral_unnest::LateralUnnest),
         Arc::new(peer_frames::PeerFrames),
         Arc::new(recursions::Recursions),
+        Arc::new(set_copies::SetCopies),
     ]
 }
 
@@ -51,7 +53,7 @@ pub fn after_types() -> Vec<Rule> {
         Arc::new(casts::TextCasts),
         Arc::new(subqueries::Subqueries),
         // Equal floats can tie in an ordering, so orderings are completed after floats are canonical.
-        Arc::new(floats::EqualFloats),
+        Arc::new(equal_forms::EqualForms),
         Arc::new(nested_order::NestedOrder),
         Arc::new(orderings::Orderings),
         Arc::new(exact_aggregates::ExactFloats),

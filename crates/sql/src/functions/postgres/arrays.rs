@@ -7,6 +7,9 @@ use arrow::buffer::OffsetBuffer;
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field, Fields};
 use datafusion::error::Result;
+use datafusion::functions_nested::remove::array_remove_all_udf;
+use datafusion::functions_nested::replace::array_replace_all_udf;
+use datafusion::logical_expr::ScalarUDF;
 
 use crate::error::Error;
 use crate::functions::Registry;
@@ -18,6 +21,22 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::any("array_subscripts", places, |columns| subscripts(columns, 1)));
     registry.add(Scalar::any("vector_subscripts", places, |columns| subscripts(columns, 0)));
     registry.add(Scalar::any("array_expanded", expanded_type, expanded));
+    // All copies, as in PostgreSQL; DataFusion's functions of these names take the first one.
+    registry.replace(
+        "array_remove",
+        |function| function.name() == "array_remove",
+        |_| under_name(array_remove_all_udf(), "array_remove"),
+    );
+    registry.replace(
+        "array_replace",
+        |function| function.name() == "array_replace",
+        |_| under_name(array_replace_all_udf(), "array_replace"),
+    );
+}
+
+/// Adds a name to a function.
+fn under_name(function: Arc<ScalarUDF>, name: &'static str) -> ScalarUDF {
+    function.as_ref().clone().with_aliases([name])
 }
 
 /// Returns the subscripts of an array's first dimension. Arrays in system catalogs start at 0.

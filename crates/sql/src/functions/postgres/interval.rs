@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, IntervalMonthDayNanoArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit};
+use arrow::datatypes::{
+    DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+};
 use datafusion::common::DFSchema;
 use datafusion::error::Result;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF, lit};
+use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF, cast as cast_expr, lit};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use crate::error::Error;
@@ -118,14 +120,22 @@ impl ExprPlanner for Products {
         written: RawBinaryExpr,
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
-        if !matches!(written.op, BinaryOperator::Multiply | BinaryOperator::Divide) {
+        use BinaryOperator::{Divide, Minus, Multiply, Plus};
+        if !matches!(written.op, Multiply | Divide | Plus | Minus) {
             return Ok(PlannerResult::Original(written));
         }
         let type_of = |expression: &Expr| expression.get_type(schema).unwrap_or(DataType::Null);
         let (left, right) = (type_of(&written.left), type_of(&written.right));
         let is = |a: &DataType, b: &DataType| *a == INTERVAL && b.is_numeric();
         let call = |interval: Expr, number: Expr| multiply().call(vec![interval, number]);
+        let moved =
+            |date: &DataType, by: &DataType| *date == DataType::Date32 && matches!(by, DataType::Interval(_));
+        let time = |date: Expr| cast_expr(date, DataType::Timestamp(TimeUnit::Nanosecond, None));
         Ok(PlannerResult::Planned(match written.op {
+            // As in PostgreSQL, a date moved by an interval is a time.
+            Plus if moved(&left, &right) => time(written.left) + written.right,
+            Plus if moved(&right, &left) => time(written.right) + written.left,
+            Minus if moved(&left, &right) => time(written.left) - written.right,
             BinaryOperator::Multiply if is(&left, &right) => call(written.left, written.right),
             BinaryOperator::Multiply if is(&right, &left) => call(written.right, written.left),
             BinaryOperator::Divide if is(&left, &right) => {

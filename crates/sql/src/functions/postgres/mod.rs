@@ -2,6 +2,7 @@
 
 pub(super) mod arrays;
 pub(super) mod bytes;
+pub(super) mod degrees;
 pub(super) mod interval;
 pub(super) mod patterns;
 pub(super) mod text;
