@@ -18,7 +18,6 @@ pub(super) static TRUNCATE: Statement = Statement {
 };
 
 async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> Result<Response> {
-    reader.expect_keyword(&["TRUNCATE"])?;
     reader.keyword(&["TABLE"]);
     reader.keyword(&["ONLY"]);
     let start = reader.position().start;
