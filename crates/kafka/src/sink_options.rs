@@ -76,6 +76,8 @@ pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
     ENCODER_OPTIONS[7],
     ENCODER_OPTIONS[8],
     ENCODER_OPTIONS[9],
+    ENCODER_OPTIONS[10],
+    ENCODER_OPTIONS[11],
 ];
 
 /// Properties that the engine sets, each with the option to use instead.

@@ -334,6 +334,12 @@ fn bytes_are_kept_as_they_are() {
     let values: Vec<&[u8]> = found.columns[0].as_binary_view().iter().flatten().collect();
     assert_eq!(values, [&b"\xff\0"[..], b"", b"longer than twelve bytes"]);
     assert_eq!((decoder.schema().field(0).name().as_str(), found.bad_rows.len()), ("data", 1));
+    // A declared BYTEA column has another type of Arrow than the column by default.
+    spec.columns = Some(Arc::new(Schema::new(vec![Field::new("b", DataType::Binary, true)])));
+    let decoder = MessageDecoder::new(&spec, MessageFormat::new(&spec, None).unwrap()).unwrap();
+    let found = decoded(&decoder, &[Some(b"\xff\0"), Some(b"")]);
+    let values: Vec<&[u8]> = found.columns[0].as_binary::<i32>().iter().flatten().collect();
+    assert_eq!(values, [&b"\xff\0"[..], b""]);
 }
 
 #[test]
