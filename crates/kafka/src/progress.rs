@@ -114,7 +114,7 @@ pub(crate) async fn prepare(settings: &SinkSettings) -> Result<()> {
             .set("segment.bytes", "4194304")
             .set("segment.ms", "3600000")
             .set("min.cleanable.dirty.ratio", "0.1");
-        create(settings, &new).await?;
+        create(settings, &new, false).await?;
     }
     let (begun, patience) = (Instant::now(), if exists { SETTLING } else { PATIENCE });
     loop {
@@ -215,11 +215,25 @@ async fn exists(settings: &SinkSettings, topic: &str) -> Result<bool> {
     Ok(found.is_some())
 }
 
-/// Creates a topic, unless it exists meanwhile.
-async fn create(settings: &SinkSettings, new: &NewTopic<'_>) -> Result<()> {
+/// Creates the topic that a sink delivers to, unless it exists.
+pub(crate) async fn create_target(settings: &SinkSettings) -> Result<()> {
+    match exists(settings, &settings.topic).await? {
+        true => Ok(()),
+        false => create(settings, &target(&settings.topic), false).await,
+    }
+}
+
+/// Returns a topic with the broker's defaults.
+fn target(topic: &str) -> NewTopic<'_> {
+    NewTopic::new(topic, -1, TopicReplication::Fixed(-1))
+}
+
+/// Creates a topic, unless it exists meanwhile. `only_checks`: the broker says if it would, and creates nothing.
+async fn create(settings: &SinkSettings, new: &NewTopic<'_>, only_checks: bool) -> Result<()> {
     let what = format!("topic '{}' can't be created", new.name);
     let wrong = |error: KafkaError| failed(settings.servers(), &what, &error);
     let (admin, options) = admin(settings)?;
+    let options = options.validate_only(only_checks);
     let created = admin.create_topics([new], &options).await.map_err(wrong)?;
     match created.first() {
         Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
@@ -228,14 +242,14 @@ async fn create(settings: &SinkSettings, new: &NewTopic<'_>) -> Result<()> {
     }
 }
 
-/// Checks the topic that a new sink delivers to; creates it if the sink may.
+/// Checks the topic that a new sink delivers to. If it doesn't exist, and the sink may create it, the broker says if it would.
 pub(crate) async fn check_target(settings: &SinkSettings) -> Result<()> {
     let topic = settings.topic.as_str();
     if exists(settings, topic).await? {
         return Ok(());
     }
     match settings.creates {
-        true => create(settings, &NewTopic::new(topic, -1, TopicReplication::Fixed(-1))).await,
+        true => create(settings, &target(topic), true).await,
         false => Err(missing(topic, settings.servers(), "add create = 'true', or correct option topic")),
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct KafkaSink {
     staged: Arc<Vec<(EpochTime, Delta)>>,
     /// Absent while a thread uses it.
     publisher: Option<Box<Publisher>>,
+    /// True once the topic needn't be created.
+    has_topic: bool,
     ended: Arc<AtomicBool>,
 }
 
@@ -69,7 +71,23 @@ impl KafkaSink {
             published: Epoch::default(),
             ended: ended.clone(),
         };
-        Ok(KafkaSink { settings, staged: Arc::default(), publisher: Some(Box::new(publisher)), ended })
+        let has_topic = !settings.creates;
+        Ok(KafkaSink {
+            settings,
+            staged: Arc::default(),
+            publisher: Some(Box::new(publisher)),
+            has_topic,
+            ended,
+        })
+    }
+
+    /// Creates the topic before the first message: a CREATE SINK that is refused must not leave it behind.
+    async fn create_topic(&mut self) -> Result<()> {
+        if !self.has_topic {
+            progress::create_target(&self.settings).await?;
+            self.has_topic = true;
+        }
+        Ok(())
     }
 
     /// Registers the schemas of the messages, once.
@@ -296,6 +314,7 @@ impl Sink for KafkaSink {
         if !self.staged.iter().any(|(at, _)| at.epoch <= through) {
             return Ok(through);
         }
+        self.create_topic().await?;
         self.register().await?;
         let staged = self.staged.clone();
         self.run(move |publisher| publisher.publish(&staged, through)).await?;
@@ -316,7 +335,9 @@ impl Sink for KafkaSink {
         }
         self.staged = Arc::default();
         progress::check_topic(&self.settings).await?;
-        self.run(Publisher::take_over).await
+        let delivered = self.run(Publisher::take_over).await?;
+        self.has_topic |= delivered > Epoch::default();
+        Ok(delivered)
     }
 }
 

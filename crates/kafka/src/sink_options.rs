@@ -30,8 +30,8 @@ pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "create",
         default: Some("false"),
-        doc: "true: if the topic doesn't exist, CREATE SINK creates it, with as many partitions and replicas as the \
-              broker's default.",
+        doc: "true: if the topic doesn't exist, the sink creates it before its first message, with as many partitions and \
+              replicas as the broker's default. CREATE SINK asks the broker if it may.",
     },
     OptionDoc {
         name: "delivery",

@@ -169,13 +169,13 @@ impl Registry {
                 Step::Fetch(reference) => reference,
             };
             if seen.len() >= REFERENCES_MAX {
-                return Err(Error::External(format!(
+                return Err(Error::Invalid(format!(
                     "a schema refers to more than {REFERENCES_MAX} others in the schema registry"
                 )));
             }
             let path = ["subjects", &subject, "versions", &version.to_string()];
             let Answer::Found(found) = self.ask(Method::GET, &path, None).await? else {
-                return Err(Error::External(format!(
+                return Err(Error::Invalid(format!(
                     "the schema registry has no version {version} of subject '{subject}', which a schema refers to"
                 )));
             };

@@ -413,6 +413,10 @@ async fn refused() -> Result<()> {
     ensure(found.contains("topic 'nothing' doesn't exist") && found.contains("create = 'true'"), || found)?;
     let found = error(format!("CREATE SINK s FROM t {}", to(&kafka, "t", ""))).await;
     ensure(found.contains("updated or deleted"), || found)?;
+    // The topic of a sink that is refused isn't created.
+    let found = error(format!("CREATE SINK s FROM t {}", to(&kafka, "later", ", create = true"))).await;
+    ensure(found.contains("updated or deleted"), || found)?;
+    kafka.create_topic("later", 1).await?;
     let status = |reason: &str| {
         format!(
             "SELECT status, CASE WHEN reason LIKE '%{reason}%' THEN 'as expected' ELSE reason END FROM millstream.sinks"
