@@ -10,7 +10,7 @@ use millstream_connect::{Error, Health, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::Offset;
 
-use crate::consumer::{ANSWER, Context, offsets};
+use crate::consumer::{ANSWER, Context, offsets, watch_token};
 use crate::partition::Partition;
 use crate::topic_ids::topic_ids;
 
@@ -73,6 +73,7 @@ fn ask(consumer: &BaseConsumer<Context>, health: &Health, news: &Receiver<News>)
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let asked = Instant::now();
+        watch_token(consumer, health);
         if has_other_topic(consumer, &all) {
             consumer.context().found_other_topic();
         }

@@ -18,7 +18,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use tokio::sync::Notify;
 
-use crate::consumer::{ANSWER, Context, EVENTS, Reader};
+use crate::consumer::{ANSWER, Context, EVENTS, Reader, watch_token};
 use crate::lost::{Identity, Lost, cannot_continue};
 use crate::options::Settings;
 use crate::partition::{Partition, Split};
@@ -189,6 +189,7 @@ impl Intake {
 
     fn pull(&mut self, limit: Limit) -> Result<Arrival> {
         self.discover()?;
+        self.reader.iter().for_each(|reader| watch_token(&reader.consumer, &self.health));
         let mut pull = Pull::new(Limit { bytes: limit.bytes.min(BYTES_MAX), ..limit });
         self.pass_lost(&mut pull);
         let empty = match self.settings.bounded {

@@ -10,7 +10,7 @@ use rdkafka::Message;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::consumer::{ANSWER, Context, Reader};
+use crate::consumer::{ANSWER, Context, Reader, renew_token};
 use crate::lost::{Identity, Lost, cannot_replay};
 use crate::options::Settings;
 use crate::partition::{Partition, Split};
@@ -78,6 +78,7 @@ impl Replay {
             self.ids.take(span);
             return Ok(nothing());
         }
+        renew_token(&self.reader.consumer)?;
         let Split { partition, start, jumps } = Split::parse(&span.split)?;
         // The part before the split's beginning has no records.
         let from = span.from.max(start);
