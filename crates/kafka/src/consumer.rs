@@ -136,11 +136,13 @@ pub(crate) fn renew_token(consumer: &BaseConsumer<Context>) -> Result<()> {
     consumer.context().tokens.renew(consumer.client())
 }
 
-/// The same for a consumer that is in use: reports failures.
+/// Returns true if a consumer needs tokens of an endpoint.
+pub(crate) fn needs_token(consumer: &BaseConsumer<Context>) -> bool {
+    consumer.context().tokens.are_needed()
+}
+
+/// Renews the token of a consumer that is in use. Reports failures.
 pub(crate) fn watch_token(consumer: &BaseConsumer<Context>, health: &Health) {
-    if !consumer.context().tokens.are_needed() {
-        return;
-    }
     match renew_token(consumer) {
         Ok(()) => health.well("token"),
         Err(error) => health.warns("token", error.to_string()),

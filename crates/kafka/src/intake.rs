@@ -20,7 +20,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use tokio::sync::Notify;
 
-use crate::consumer::{ANSWER, EVENTS, Reader, watch_token};
+use crate::consumer::{ANSWER, EVENTS, Reader};
 use crate::lost::{Identity, Lost, cannot_continue};
 use crate::options::Settings;
 use crate::partition::{Partition, Split};
@@ -137,7 +137,6 @@ impl Intake {
 
     fn pull(&mut self, limit: Limit) -> Result<Arrival> {
         self.discover()?;
-        self.reader.iter().for_each(|reader| watch_token(&reader.consumer, &self.health));
         let mut pull = Pull::new(Limit { bytes: limit.bytes.min(BYTES_MAX), ..limit });
         self.pass_lost(&mut pull);
         let empty = match self.settings.bounded {
