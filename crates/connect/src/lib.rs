@@ -27,7 +27,7 @@ pub use error::{Error, Result};
 pub use formats::AvroEncoder;
 pub use health::{Health, Reach};
 pub use message_encoder::{
-    ENCODER_OPTIONS, EncodedMessages, MessageEncoder, MessageRows, has_text, texts_or_bytes,
+    ENCODER_OPTIONS, EncodedMessages, EpochTime, MessageEncoder, MessageRows, has_text, texts_or_bytes,
 };
 pub use messages::{DecodedMessages, MESSAGE_OPTIONS, Message, MessageDecoder, MessageFormat, Messages};
 pub use options::{OptionDoc, Options};

@@ -1,38 +1,45 @@
 //! Encoding of changes as messages: each has a value, and may have a key, such as those of Kafka.
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+mod pieces;
+mod row_events;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{can_cast_types, cast, take_record_batch};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use millstream_delta::{Delta, sql_type};
+use millstream_delta::{Delta, Epoch, Timestamp, sql_type};
 
 use crate::by_key::{ByKey, Paired, columns_named};
 use crate::formats::changes::Changes;
 use crate::formats::csv::Csv;
-use crate::formats::encode::{check_columns, encode_csv, encode_json};
+use crate::formats::encode::check_columns;
 use crate::formats::feed::{Feed, FeedBatch, envelope_fields};
 use crate::formats::{AvroEncoder, Format, ProtobufEncoder};
+use crate::messages::Dialect;
 use crate::{Error, MESSAGE_OPTIONS, OptionDoc, Options, Result, SchemaRegistry, SinkSpec};
+use pieces::Pieces;
+use row_events::{RowEventEncoder, refuse_names};
 
 /// The format options of a sink that sends messages.
-pub const ENCODER_OPTIONS: [OptionDoc; 10] = [
+pub const ENCODER_OPTIONS: [OptionDoc; 12] = [
     OptionDoc {
         name: "format",
         default: Some("json"),
-        doc: "Of append-only relations: json (an object a message), avro, protobuf, csv or text (one column; NULL is a \
-              message without a value). Of others: upsert_json, upsert_avro or upsert_protobuf (the row under its key; a \
-              message without a value deletes it), debezium_json or debezium_avro.",
+        doc: "Of append-only relations: json (an object a message), avro, protobuf, csv, text (one column) or bytes (one \
+              BYTEA column; NULL is a message without a value, as in text). Of others: upsert_json, upsert_avro or \
+              upsert_protobuf (the row under its key; a message without a value deletes it), debezium_json or \
+              debezium_avro, maxwell_json or canal_json.",
     },
     OptionDoc {
         name: "key",
         default: Some("none"),
-        doc: "json, avro, protobuf, csv, text: the columns, separated by commas, that are the key of a message. Messages with one key \
+        doc: "json, avro, protobuf, csv, text, bytes: the columns, separated by commas, that are the key of a message. Messages with one key \
               stay in order.",
     },
     OptionDoc {
         name: "primary_key",
         default: Some("the key of the relation, if known"),
-        doc: "upsert_… and debezium_…: the columns, separated by commas, by which rows are changed and deleted. They are \
+        doc: "upsert_…, debezium_…, maxwell_json and canal_json: the columns, separated by commas, by which rows are changed and deleted. They are \
               the key of each message.",
     },
     OptionDoc {
@@ -59,7 +66,22 @@ pub const ENCODER_OPTIONS: [OptionDoc; 10] = [
     MESSAGE_OPTIONS[4],
     MESSAGE_OPTIONS[5],
     MESSAGE_OPTIONS[6],
+    OptionDoc {
+        name: "database",
+        default: Some("millstream"),
+        doc: "maxwell_json, canal_json: the name of the database that the events are of.",
+    },
+    OptionDoc { name: "table", default: Some("the topic"), doc: "The same for the table." },
 ];
+
+/// The epoch of changes and its batch time. Some formats show them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EpochTime {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Its batch time.
+    pub now: Timestamp,
+}
 
 /// The encoder of the changes of one sink.
 #[derive(Debug)]
@@ -81,6 +103,8 @@ enum Shape {
     Upsert(ByKey),
     /// Debezium's envelopes. True: a message without a value follows each delete.
     Debezium(Feed, bool),
+    /// Envelopes that become row events of MySQL.
+    RowEvents(Feed),
 }
 
 /// The encoding of keys or values.
@@ -90,6 +114,7 @@ enum Encoding {
     Csv(Csv),
     Json,
     Binary(Binary),
+    RowEvents(Box<RowEventEncoder>),
 }
 
 /// Messages behind the id of their schema.
@@ -154,6 +179,7 @@ pub struct MessageRows {
     records: Option<RecordBatch>,
     /// True if the messages have no value.
     deletes: bool,
+    at: EpochTime,
 }
 
 /// Encoded messages.
@@ -162,14 +188,6 @@ pub struct EncodedMessages {
     keys: Option<Pieces>,
     values: Option<Pieces>,
     len: usize,
-}
-
-/// Byte strings in one buffer; each may be absent.
-#[derive(Debug, Default)]
-struct Pieces {
-    bytes: Vec<u8>,
-    /// The start and the end of each.
-    bounds: Vec<Option<(usize, usize)>>,
 }
 
 impl MessageRows {
@@ -186,7 +204,7 @@ impl MessageRows {
     /// Returns some of the messages.
     pub fn slice(&self, from: usize, len: usize) -> MessageRows {
         let records = self.records.as_ref().map(|records| records.slice(from, len));
-        MessageRows { rows: self.rows.slice(from, len), records, deletes: self.deletes }
+        MessageRows { rows: self.rows.slice(from, len), records, ..*self }
     }
 }
 
@@ -212,73 +230,14 @@ impl EncodedMessages {
     }
 }
 
-impl Pieces {
-    fn get(&self, at: usize) -> Option<&[u8]> {
-        let (start, end) = (*self.bounds.get(at)?)?;
-        self.bytes.get(start..end)
-    }
-
-    /// Returns the lines of a buffer without their ends.
-    fn of_lines(bytes: Vec<u8>) -> Pieces {
-        let mut start = 0;
-        let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(end, _)| end);
-        let bounds = ends.map(|end| Some((std::mem::replace(&mut start, end + 1), end))).collect();
-        Pieces { bytes, bounds }
-    }
-
-    /// Returns the values of a column as text, or as the bytes that they are; NULL is absent.
-    fn of_text(column: &ArrayRef) -> Result<Pieces, ArrowError> {
-        let values = texts_or_bytes(column)?;
-        let mut pieces = Pieces::default();
-        for value in values.as_binary_view() {
-            let start = pieces.bytes.len();
-            pieces.bytes.extend_from_slice(value.unwrap_or_default());
-            pieces.bounds.push(value.map(|_| (start, pieces.bytes.len())));
-        }
-        Ok(pieces)
-    }
-
-    fn of_csv(csv: &Csv, rows: &RecordBatch) -> Result<Pieces, String> {
-        let mut pieces = Pieces::default();
-        // A field may contain line breaks, so each row is written by itself.
-        for row in 0..rows.num_rows() {
-            let start = pieces.bytes.len();
-            encode_csv(csv, &[rows.slice(row, 1)], &mut pieces.bytes)?;
-            let end = pieces.bytes.len();
-            let ended = pieces.bytes.ends_with(b"\n");
-            pieces.bounds.push(Some((start, end - usize::from(ended && end > start))));
-        }
-        Ok(pieces)
-    }
-
-    fn of_binary(binary: &Binary, rows: &RecordBatch) -> Result<Pieces, String> {
-        let id = binary.id.ok_or("the schema isn't registered yet")?;
-        let mut pieces = Pieces::default();
-        for datum in binary.encoder.encode(rows)? {
-            let start = pieces.bytes.len();
-            pieces.bytes.push(0);
-            pieces.bytes.extend_from_slice(&id.to_be_bytes());
-            pieces.bytes.extend_from_slice(binary.encoder.path());
-            pieces.bytes.extend_from_slice(&datum);
-            pieces.bounds.push(Some((start, pieces.bytes.len())));
-        }
-        Ok(pieces)
-    }
-
-    fn of_json(rows: &RecordBatch) -> Result<Pieces, String> {
-        let mut bytes = Vec::new();
-        encode_json(std::slice::from_ref(rows), &mut bytes)?;
-        Ok(Pieces::of_lines(bytes))
-    }
-}
-
 impl Encoding {
-    fn encode(&self, rows: &RecordBatch) -> Result<Pieces, String> {
+    fn encode(&self, rows: &RecordBatch, at: EpochTime) -> Result<Pieces, String> {
         match self {
             Encoding::Text => Pieces::of_text(rows.column(0)).map_err(|error| error.to_string()),
             Encoding::Csv(csv) => Pieces::of_csv(csv, rows),
             Encoding::Json => Pieces::of_json(rows),
             Encoding::Binary(binary) => Pieces::of_binary(binary, rows),
+            Encoding::RowEvents(events) => events.encode(rows, at),
         }
     }
 
@@ -317,12 +276,20 @@ impl MessageEncoder {
                 let envelope = Schema::new(envelope_fields(columns.fields()));
                 (Shape::debezium(spec, &name)?, Encoding::avro(&envelope.into(), "Envelope")?)
             }
-            _ => (Shape::of(spec, &name)?, text_encoding(spec, &name, connector)?),
+            "bytes" => (Shape::Rows, bytes_encoding(spec)?),
+            _ => match Dialect::named(&name) {
+                Some(dialect) => {
+                    let feed = Feed::new(&Changes::Debezium, spec, &format!("format '{name}'"), "")?;
+                    let events = Box::new(RowEventEncoder::new(spec, dialect, feed.key())?);
+                    (Shape::RowEvents(feed), Encoding::RowEvents(events))
+                }
+                None => (Shape::of(spec, &name)?, text_encoding(spec, &name, connector)?),
+            },
         };
         check_options(spec, &name, &shape, &values)?;
         let key = match &shape {
             Shape::Upsert(by_key) => by_key.key().to_vec(),
-            Shape::Debezium(feed, _) => feed.key().to_vec(),
+            Shape::Debezium(feed, _) | Shape::RowEvents(feed) => feed.key().to_vec(),
             Shape::Rows => columns_named("key", options, &columns)?.unwrap_or_default(),
         };
         let keys = keys(spec, &key, values.is_avro())?;
@@ -348,9 +315,10 @@ impl MessageEncoder {
     }
 
     /// Returns the messages of an epoch's changes, in their order.
-    pub fn rows(&self, delta: &Delta) -> Result<Vec<MessageRows>> {
+    pub fn rows(&self, delta: &Delta, at: EpochTime) -> Result<Vec<MessageRows>> {
         let wrong = |error: ArrowError| Error::Bug(format!("messages got rows of another schema: {error}"));
-        let plain = |rows, deletes| MessageRows { rows, records: None, deletes };
+        let plain = |rows, deletes| MessageRows { rows, records: None, deletes, at };
+        let described = |rows, records| MessageRows { rows, records: Some(records), deletes: false, at };
         match &self.shape {
             Shape::Rows => {
                 let expand = |chunk: &millstream_delta::Chunk| {
@@ -369,10 +337,14 @@ impl MessageEncoder {
             Shape::Debezium(feed, tombstones) => {
                 let mut messages = Vec::new();
                 for FeedBatch { rows, records, deletes } in feed.batches(delta)? {
-                    messages.push(MessageRows { rows: rows.clone(), records: Some(records), deletes: false });
+                    messages.push(described(rows.clone(), records));
                     messages.extend((*tombstones && deletes).then(|| plain(rows, true)));
                 }
                 Ok(messages)
+            }
+            Shape::RowEvents(feed) => {
+                let batches = feed.batches(delta)?.into_iter();
+                Ok(batches.map(|batch| described(batch.rows, batch.records)).collect())
             }
         }
     }
@@ -380,18 +352,18 @@ impl MessageEncoder {
     /// Encodes messages.
     pub fn encode(&self, messages: &MessageRows) -> Result<EncodedMessages> {
         let wrong = |error: String| Error::Invalid(format!("rows can't be encoded as messages: {error}"));
-        let MessageRows { rows, records, deletes } = messages;
+        let MessageRows { rows, records, deletes, at } = messages;
         let keys = match self.key.as_slice() {
             [] => None,
             key => {
                 let keys = rows.project(key).map_err(|error| wrong(error.to_string()))?;
                 self.check_keys(&keys)?;
-                Some(self.keys.encode(&keys).map_err(wrong)?)
+                Some(self.keys.encode(&keys, *at).map_err(wrong)?)
             }
         };
         let values = match deletes {
             true => None,
-            false => Some(self.values.encode(records.as_ref().unwrap_or(rows)).map_err(wrong)?),
+            false => Some(self.values.encode(records.as_ref().unwrap_or(rows), *at).map_err(wrong)?),
         };
         let len = rows.num_rows();
         if [&keys, &values].into_iter().flatten().any(|pieces| pieces.bounds.len() != len) {
@@ -406,7 +378,7 @@ impl MessageEncoder {
     fn check_keys(&self, keys: &RecordBatch) -> Result<()> {
         let has_null = keys.columns().iter().any(|column| column.logical_null_count() > 0);
         match (&self.shape, &self.keys) {
-            (Shape::Upsert(_) | Shape::Debezium(..), Encoding::Text) if has_null => {
+            (Shape::Upsert(_) | Shape::Debezium(..) | Shape::RowEvents(_), Encoding::Text) if has_null => {
                 Err(Error::Invalid(format!(
                     "the key column '{}' is NULL in a row, and NULL has no text, so that the message would have no key: set \
                  key_format = 'json', or leave such rows out",
@@ -443,7 +415,7 @@ fn text_encoding(spec: &SinkSpec, format: &str, connector: &str) -> Result<Encod
     if !["json", "csv", "text", "upsert_json", "debezium_json"].contains(&format) {
         return Err(Error::Invalid(format!(
             "option 'format' is '{format}', but connector '{connector}' writes json, avro, protobuf, csv, text, \
-             upsert_json, upsert_avro, upsert_protobuf, debezium_json or debezium_avro"
+             bytes, upsert_json, upsert_avro, upsert_protobuf, debezium_json, debezium_avro, maxwell_json or canal_json"
         )));
     }
     let mut options = spec.options.clone();
@@ -455,6 +427,24 @@ fn text_encoding(spec: &SinkSpec, format: &str, connector: &str) -> Result<Encod
         Format::Csv(csv) => Encoding::Csv(Csv { header: false, ..csv }),
         Format::Json | Format::Changes(_) | Format::Parquet => Encoding::Json,
     })
+}
+
+/// Returns the encoding of the only column as it is.
+fn bytes_encoding(spec: &SinkSpec) -> Result<Encoding> {
+    match spec.columns.fields().as_ref() {
+        [only] if only.data_type().is_binary() => Ok(Encoding::Text),
+        [only] => Err(Error::Invalid(format!(
+            "format 'bytes' writes one column of type BYTEA, but '{}' of sink '{}' is {}: cast it, or set format = 'text'",
+            only.name(),
+            spec.name,
+            sql_type(only.data_type())
+        ))),
+        all => Err(Error::Invalid(format!(
+            "format 'bytes' writes one column of type BYTEA, but sink '{}' has {}: select one, or set another format",
+            spec.name,
+            all.len()
+        ))),
+    }
 }
 
 /// Returns the encoding of keys.
@@ -488,9 +478,12 @@ fn check_options(spec: &SinkSpec, name: &str, shape: &Shape, values: &Encoding) 
     if !matches!(values, Encoding::Csv(_)) {
         refuse(&["delimiter", "null"])?;
     }
+    if !matches!(shape, Shape::RowEvents(_)) {
+        refuse_names(spec, name)?;
+    }
     match shape {
         Shape::Debezium(..) => refuse(&["key"])?,
-        Shape::Upsert(_) => refuse(&["key", "tombstones"])?,
+        Shape::Upsert(_) | Shape::RowEvents(_) => refuse(&["key", "tombstones"])?,
         Shape::Rows if !spec.append_only => {
             return Err(Error::Invalid(format!(
                 "the rows that sink '{}' delivers are updated or deleted, which messages of format '{name}' can't express: \

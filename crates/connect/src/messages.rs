@@ -3,6 +3,7 @@
 mod format;
 mod keyed;
 mod row_events;
+mod row_values;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::{BadRow, Error, Result, SourceSpec};
 use format::{Decoder, Opened};
 pub use format::{MESSAGE_OPTIONS, MessageFormat};
 use keyed::{Keyed, KeyedRun};
+pub(crate) use row_events::Dialect;
 use row_events::{RowChange, RowEvents};
 
 /// Messages of one split, in order, to be decoded together.

@@ -19,6 +19,7 @@ use crate::commits::Commits;
 use crate::ends::Ends;
 use crate::options::{Settings, Start};
 use crate::partition::Partition;
+use crate::tokens::ClientTokens;
 use crate::topic_ids::topic_ids;
 use crate::topics::matches;
 
@@ -39,6 +40,7 @@ pub(crate) struct Context {
     refusal: Mutex<Option<String>>,
     /// True if a topic was seen to have another id than before, and the reader doesn't know it yet.
     has_other_topic: AtomicBool,
+    tokens: ClientTokens,
 }
 
 impl Context {
@@ -129,6 +131,24 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
+/// Gives a consumer a new token if that is due. A failure is a warning as long as the former token lives.
+pub(crate) fn renew_token(consumer: &BaseConsumer<Context>) -> Result<()> {
+    consumer.context().tokens.renew(consumer.client())
+}
+
+/// Returns true if a consumer needs tokens of an endpoint.
+pub(crate) fn needs_token(consumer: &BaseConsumer<Context>) -> bool {
+    consumer.context().tokens.are_needed()
+}
+
+/// Renews the token of a consumer that is in use. Reports failures.
+pub(crate) fn watch_token(consumer: &BaseConsumer<Context>, health: &Health) {
+    match renew_token(consumer) {
+        Ok(()) => health.well("token"),
+        Err(error) => health.warns("token", error.to_string()),
+    }
+}
+
 /// The first offset of a partition, and the one after its last.
 pub(crate) type Bounds = (u64, u64);
 
@@ -147,10 +167,12 @@ impl Reader {
     pub fn new(settings: &Settings, health: &Health, arrived: Option<Arc<Notify>>) -> Result<Reader> {
         let (servers, group) = (settings.properties.servers.clone(), settings.group_id.clone());
         let (health_of, refusal, has_other_topic) = (health.clone(), Mutex::default(), AtomicBool::default());
-        let context = Context { health: health_of, servers, group, refusal, has_other_topic };
+        let tokens = ClientTokens::of(&settings.properties);
+        let context = Context { health: health_of, servers, group, refusal, has_other_topic, tokens };
         let consumer = settings.config().create_with_context(context);
         let mut consumer: BaseConsumer<Context> = consumer
             .map_err(|error| Error::Invalid(format!("a property of the Kafka client is wrong: {error}")))?;
+        renew_token(&consumer)?;
         let is_live = arrived.is_some();
         if let Some(arrived) = arrived {
             consumer.set_nonempty_callback(move || arrived.notify_one());

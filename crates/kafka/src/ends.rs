@@ -10,7 +10,7 @@ use millstream_connect::{Error, Health, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::Offset;
 
-use crate::consumer::{ANSWER, Context, offsets};
+use crate::consumer::{ANSWER, Context, needs_token, offsets, watch_token};
 use crate::partition::Partition;
 use crate::topic_ids::topic_ids;
 
@@ -19,6 +19,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// A question that takes long, since there are many partitions, delays the next one by so many times its length.
 const SHARE: u32 = 20;
+
+/// The most time between two looks at the token of a consumer that needs one.
+const TOKEN: Duration = Duration::from_secs(1);
 
 /// A partition that is followed.
 #[derive(Clone, Debug)]
@@ -58,9 +61,10 @@ impl Ends {
 
 fn ask(consumer: &BaseConsumer<Context>, health: &Health, news: &Receiver<News>) {
     let mut all: BTreeMap<Partition, Followed> = BTreeMap::new();
-    let mut due = Instant::now() + INTERVAL;
+    let (mut due, needs_token) = (Instant::now() + INTERVAL, needs_token(consumer));
     loop {
-        match news.recv_timeout(due.saturating_duration_since(Instant::now())) {
+        let wait = due.saturating_duration_since(Instant::now());
+        match news.recv_timeout(if needs_token { wait.min(TOKEN) } else { wait }) {
             Ok((partition, Some(followed))) => {
                 all.insert(partition, followed);
                 continue;
@@ -71,6 +75,13 @@ fn ask(consumer: &BaseConsumer<Context>, health: &Health, news: &Receiver<News>)
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if needs_token {
+            // The token is renewed on this thread, so that reading does not wait for the endpoint.
+            watch_token(consumer, health);
+            if Instant::now() < due {
+                continue;
+            }
         }
         let asked = Instant::now();
         if has_other_topic(consumer, &all) {

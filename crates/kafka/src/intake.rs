@@ -1,8 +1,11 @@
 //! The progress of a source: its partitions with their offsets, and the records that librdkafka has brought.
 
+mod bounded;
 mod discovery;
+mod expected;
 mod jump;
 mod limit;
+mod offsets;
 mod pull;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,23 +16,22 @@ use millstream_connect::{Arrival, Error, Health, Limit, More, Result};
 use millstream_delta::{Position, Span};
 use rdkafka::Message;
 use rdkafka::consumer::Consumer;
-use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use tokio::sync::Notify;
 
-use crate::consumer::{ANSWER, Context, EVENTS, Reader};
+use crate::consumer::{ANSWER, EVENTS, Reader};
 use crate::lost::{Identity, Lost, cannot_continue};
 use crate::options::Settings;
 use crate::partition::{Partition, Split};
 use crate::rows::Columns;
 use crate::topic_ids::TopicIds;
+use bounded::Bounded;
+use discovery::Looks;
+use expected::Expected;
 use limit::Limits;
+use offsets::Offsets;
 use pull::{Decoded, Pull};
-
-/// For how long after the newest record the rest up to the known ends is still expected: FLUSH waits for it. Records of a
-/// transaction that is open do not come.
-const QUIET: Duration = Duration::from_secs(2);
 
 /// How long a pull without records waits if some are expected.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -50,47 +52,14 @@ pub(crate) struct Intake {
     health: Health,
     arrived: Arc<Notify>,
     reader: Option<Reader>,
-    /// The split of each known partition.
-    splits: BTreeMap<Partition, Arc<str>>,
-    /// The next offset of each partition that is read.
-    next: BTreeMap<Partition, u64>,
-    /// The offsets that the engine has from before.
-    after: BTreeMap<Partition, u64>,
-    /// How often a partition has got another split.
-    jumps: BTreeMap<Partition, u32>,
-    ids: TopicIds,
+    offsets: Offsets,
     limits: Option<Limits>,
-    /// Partitions whose topic is gone, with their next offsets.
-    gone: BTreeMap<Partition, u64>,
-    /// Partitions whose topic was missing at the last look, with the time of the first look that missed it.
-    missed: BTreeMap<Partition, Instant>,
-    /// Partitions whose first offset the engine doesn't know yet.
-    fresh: BTreeSet<Partition>,
-    /// Splits that are read no longer, which the engine doesn't know yet.
-    left: Vec<Span>,
-    /// Offsets that are passed over, since the records are gone, which the engine doesn't know yet.
-    lost: Vec<(Arc<str>, Lost)>,
-    /// The end of each partition at the start of its reading, unless it was reached. A bounded source ends there.
-    ends: BTreeMap<Partition, u64>,
-    /// The time of the newest record, or of the connection.
-    newest: Instant,
-    /// Of a bounded source: the partitions whose end is not reached. Their queues say when the last record was read.
-    queues: BTreeMap<Partition, PartitionQueue<Context>>,
-    /// Of a bounded source: the partitions that have no queue yet, with their first offsets.
-    waiting: BTreeMap<Partition, u64>,
-    /// Of a bounded source: the partitions with nothing to read that the engine doesn't know yet.
-    ended: Vec<Partition>,
-    /// Of a bounded source: the partitions that were read to their ends.
-    done: BTreeSet<Partition>,
-    /// The number of pulls, which decides the partition that comes first.
-    pulls: usize,
+    expected: Expected,
+    bounded: Bounded,
     /// The time of the last look at the offsets of all partitions.
     looked: Instant,
     committed: Option<Instant>,
-    /// The time of the last look for partitions with this consumer.
-    discovered: Option<Instant>,
-    /// True after the first look, also one before a restart: option `start` no longer applies.
-    begun: bool,
+    looks: Looks,
 }
 
 impl Intake {
@@ -107,61 +76,41 @@ impl Intake {
             health,
             arrived,
             reader: None,
-            splits: BTreeMap::new(),
-            next: BTreeMap::new(),
-            after: BTreeMap::new(),
-            jumps: BTreeMap::new(),
-            ids: TopicIds::default(),
-            gone: BTreeMap::new(),
-            missed: BTreeMap::new(),
-            fresh: BTreeSet::new(),
-            left: Vec::new(),
-            lost: Vec::new(),
-            ends: BTreeMap::new(),
-            newest: Instant::now(),
-            queues: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            ended: Vec::new(),
-            done: BTreeSet::new(),
-            pulls: 0,
+            offsets: Offsets::default(),
+            expected: Expected::new(Instant::now()),
+            bounded: Bounded::default(),
             looked: Instant::now(),
             committed: None,
-            discovered: None,
-            begun: false,
+            looks: Looks::default(),
         }
     }
 
     /// Returns the ids that the topics have had.
     pub fn topic_ids(&self) -> &TopicIds {
-        &self.ids
+        &self.offsets.ids
     }
 
     /// Continues after a position.
     pub fn seek(&mut self, after: &Position) -> Result<()> {
         for span in after.spans() {
-            self.begun = true;
+            self.looks.begun = true;
             if TopicIds::is_id(&span.split) {
-                self.ids.take(&span);
+                self.offsets.ids.take(&span);
                 continue;
             }
-            let Split { partition, jumps, .. } = Split::parse(&span.split)?;
-            if self.jumps.get(&partition).is_some_and(|other| *other > jumps) {
+            let split = Split::parse(&span.split)?;
+            if !self.offsets.restore(&split, span.split) {
                 continue;
             }
-            self.jumps.insert(partition.clone(), jumps);
-            self.splits.insert(partition.clone(), span.split);
-            self.done.remove(&partition);
-            self.after.remove(&partition);
-            self.gone.remove(&partition);
+            let Split { partition, jumps, .. } = split;
+            self.bounded.reopen(&partition);
             match span.done {
                 true if self.settings.bounded => {
-                    self.done.insert(partition.clone());
-                    self.after.insert(partition, span.to);
+                    self.bounded.finish([partition.clone()]);
+                    self.offsets.after.insert(partition, span.to);
                 }
-                // A partition that a topic no longer had when it was created again.
-                true if jumps < self.ids.jumps(&partition.topic) => {}
-                true => drop(self.gone.insert(partition, span.to)),
-                false => drop(self.after.insert(partition, span.to)),
+                true => self.offsets.restore_end(partition, jumps, span.to),
+                false => drop(self.offsets.after.insert(partition, span.to)),
             }
         }
         Ok(())
@@ -180,11 +129,10 @@ impl Intake {
 
     /// Makes a new consumer continue from the same offsets.
     pub fn disconnect(&mut self) {
-        self.after.append(&mut self.next);
-        self.queues.clear();
-        self.waiting.clear();
+        self.offsets.stop_reading();
+        self.bounded.close();
         self.limits.iter_mut().for_each(Limits::restart);
-        (self.reader, self.discovered) = (None, None);
+        (self.reader, self.looks.discovered) = (None, None);
     }
 
     fn pull(&mut self, limit: Limit) -> Result<Arrival> {
@@ -200,13 +148,11 @@ impl Intake {
         }
         // If records can't be decoded now, nothing has changed yet: they are read again.
         let decoded = pull.decode(&self.columns)?;
-        let mut arrival = Arrival::nothing(More::Now);
-        arrival.bad_rows.append(&mut self.take_lost());
-        arrival.spans.append(&mut self.left);
-        pull.ended.append(&mut self.ended);
+        let (spans, bad_rows) = self.offsets.news();
+        let mut arrival = Arrival { spans, bad_rows, ..Arrival::nothing(More::Now) };
+        pull.ended.append(&mut self.bounded.take_ended());
         for Decoded { partition, newest, piece } in decoded {
-            self.fresh.remove(&partition);
-            self.next.insert(partition, piece.span.to);
+            self.offsets.advance(partition, piece.span.to);
             newest.into_iter().for_each(|time| self.health.has_read_record_of(&piece.span.split, time));
             if let Some(rows) = piece.rows {
                 arrival.splits.push(piece.span.split.clone());
@@ -216,32 +162,24 @@ impl Intake {
             arrival.bad_rows.extend(piece.bad_rows);
         }
         if !arrival.spans.is_empty() {
-            self.newest = Instant::now();
+            self.expected.is_busy(Instant::now());
         }
         if empty {
             arrival.more = self.more_to_come(arrival.spans.is_empty());
         }
-        // A start that is not the beginning must survive, or records would be left out after a restart.
-        for partition in std::mem::take(&mut self.fresh) {
-            let at = self.next.get(&partition).copied().unwrap_or_default();
-            arrival.spans.push(Span { split: self.split(&partition), from: at, to: at, done: false });
-        }
-        self.done.extend(pull.ended.iter().cloned());
+        arrival.spans.extend(self.offsets.beginnings());
+        self.bounded.finish(pull.ended.iter().cloned());
         for partition in pull.ended {
-            let split = self.split(&partition);
+            let split = self.offsets.split(&partition);
             match arrival.spans.iter_mut().find(|span| span.split == split) {
                 Some(span) => span.done = true,
                 None => {
-                    let at = self.next.get(&partition).copied().unwrap_or_default();
+                    let at = self.offsets.next_of(&partition);
                     arrival.spans.push(Span { split, from: at, to: at, done: true });
                 }
             }
         }
         Ok(arrival)
-    }
-
-    fn split(&self, partition: &Partition) -> Arc<str> {
-        self.splits.get(partition).cloned().unwrap_or_else(|| partition.split(0, 0))
     }
 
     /// Takes records of all partitions. Returns true if none are left for now.
@@ -277,10 +215,9 @@ impl Intake {
             self.check(reader, error)?;
         }
         let mut empty = true;
-        self.pulls = self.pulls.wrapping_add(1);
-        let first = self.pulls % self.queues.len().max(1);
-        for (partition, queue) in self.queues.iter().skip(first).chain(self.queues.iter().take(first)) {
-            let end = self.ends.get(partition).copied().unwrap_or_default();
+        self.bounded.begin_turn();
+        for (partition, queue) in self.bounded.queues_in_turn() {
+            let end = self.expected.end_of(partition).unwrap_or_default();
             while self.limits.as_ref().is_none_or(|limits| limits.allows(partition, Instant::now()))
                 && let Some(polled) = queue.poll(Duration::ZERO)
             {
@@ -313,7 +250,7 @@ impl Intake {
             }
         }
         for partition in &pull.ended {
-            self.queues.remove(partition);
+            self.bounded.queues.remove(partition);
             reader.unassign(partition)?;
         }
         self.open_waiting()?;
@@ -322,14 +259,14 @@ impl Intake {
 
     /// Passes the ends of transactions, which take offsets as records do. Retention may remove them.
     fn pass_ends_of_transactions(&mut self, pull: &mut Pull) {
-        let pause = LOOK_PER_PARTITION * u32::try_from(self.next.len()).unwrap_or(u32::MAX);
+        let pause = LOOK_PER_PARTITION * u32::try_from(self.offsets.next.len()).unwrap_or(u32::MAX);
         if self.looked.elapsed() < pause {
             return;
         }
         self.looked = Instant::now();
         let Some(reader) = &self.reader else { return };
         for (partition, through) in reader.positions() {
-            if self.next.get(&partition).is_some_and(|known| through > *known) {
+            if self.offsets.next.get(&partition).is_some_and(|known| through > *known) {
                 self.gathered(pull, &partition.topic, partition.number).pass(through);
             }
         }
@@ -340,24 +277,12 @@ impl Intake {
         if self.has_ended() {
             return More::Never;
         }
-        if self.newest.elapsed() > QUIET {
-            return More::Later;
-        }
-        let (done, next) = (&self.done, &self.next);
+        let (bounded, next) = (&self.bounded, &self.offsets.next);
         let is_before = |partition: &Partition, end: u64| {
-            !done.contains(partition) && next.get(partition).is_some_and(|next| *next < end)
+            !bounded.is_done(partition) && next.get(partition).is_some_and(|next| *next < end)
         };
-        match self.settings.bounded {
-            true if !self.ends.iter().any(|(partition, end)| is_before(partition, *end)) => {
-                return More::Later;
-            }
-            true => {}
-            false => {
-                self.ends.retain(|partition, end| is_before(partition, *end));
-                if self.ends.is_empty() {
-                    return More::Later;
-                }
-            }
+        if !self.expected.are_due(Instant::now(), !self.settings.bounded, is_before) {
+            return More::Later;
         }
         if is_idle {
             std::thread::sleep(PAUSE);
@@ -366,10 +291,7 @@ impl Intake {
     }
 
     fn has_ended(&self) -> bool {
-        self.settings.bounded
-            && self.discovered.is_some()
-            && self.queues.is_empty()
-            && self.waiting.is_empty()
+        self.settings.bounded && self.looks.discovered.is_some() && self.bounded.is_read()
     }
 
     /// Returns an error if an event of librdkafka ends the reading for now, or for good.
@@ -379,7 +301,7 @@ impl Intake {
             error => match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                     let same = self.same_topics(reader)?;
-                    let lost = Lost::among(reader, &self.next, Identity::by(&same))?;
+                    let lost = Lost::among(reader, &self.offsets.next, Identity::by(&same))?;
                     // A new consumer asks again, and passes over lost records if the source may.
                     Err(match lost.is_empty() || self.settings.skips_lost {
                         true => reader.failed("an offset was refused", error),
@@ -406,11 +328,11 @@ impl Intake {
     /// Returns the topics that are known to be those that are read. Fails if one is another topic now: a new consumer
     /// compares all ids, and continues or says what is lost.
     fn same_topics(&self, reader: &Reader) -> Result<BTreeSet<String>> {
-        let topics = self.next.keys().map(|partition| partition.topic.as_str());
-        let now = self.ids.present(reader, topics, ANSWER)?;
-        match self.ids.changed(&now).into_keys().next() {
+        let topics = self.offsets.next.keys().map(|partition| partition.topic.as_str());
+        let now = self.offsets.ids.present(reader, topics, ANSWER)?;
+        match self.offsets.ids.changed(&now).into_keys().next() {
             Some(topic) => Err(Error::External(format!("topic '{topic}' was deleted and created again"))),
-            None => Ok(self.ids.same(&now)),
+            None => Ok(self.offsets.ids.same(&now)),
         }
     }
 
@@ -433,7 +355,7 @@ impl Intake {
                 continue;
             }
             let Split { partition, .. } = Split::parse(&span.split)?;
-            if self.splits.get(&partition) == Some(&span.split) {
+            if self.offsets.is_present(&partition, &span.split) {
                 offsets.insert(partition, span.to);
             }
         }

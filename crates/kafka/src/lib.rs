@@ -24,6 +24,7 @@ mod sample;
 mod sink;
 mod sink_options;
 mod source;
+mod tokens;
 mod topic_ids;
 mod topics;
 

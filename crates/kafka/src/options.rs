@@ -1,6 +1,7 @@
 //! The options of a source.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_connect::{Error, MESSAGE_OPTIONS, OptionDoc, Options, Result};
@@ -9,6 +10,7 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 
 use crate::partition::Partition;
+use crate::tokens::Tokens;
 use crate::topics::Topics;
 
 const RATE_LIMIT: &str = "rate_limit_per_partition";
@@ -166,6 +168,8 @@ pub(crate) struct Settings {
 pub(crate) struct Properties {
     pub servers: String,
     pub others: BTreeMap<String, String>,
+    /// The tokens of OAUTHBEARER, if an endpoint gives them.
+    pub tokens: Option<Arc<Tokens>>,
 }
 
 impl Properties {
@@ -189,7 +193,8 @@ impl Properties {
                 "option 'properties.bootstrap.servers' is missing: add properties.bootstrap.servers = 'host:9092'".into(),
             )
         })?;
-        Ok(Properties { servers, others })
+        let tokens = Tokens::take(&mut others)?;
+        Ok(Properties { servers, others, tokens })
     }
 
     /// Sets the properties in a configuration.

@@ -15,6 +15,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use crate::consumer::log;
 use crate::options::misfit;
 use crate::sink_options::SinkSettings;
+use crate::tokens::ClientTokens;
 
 /// How long a request may take before the sink reports a failure and tries again.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -66,6 +67,7 @@ fn is_consequence(error: &KafkaError) -> bool {
 /// A producer of one sink.
 pub(crate) struct Connection {
     producer: BaseProducer<Deliveries>,
+    tokens: ClientTokens,
     settings: Arc<SinkSettings>,
     in_transactions: bool,
     /// The begin of the transaction.
@@ -89,10 +91,12 @@ impl Connection {
         ended: Arc<AtomicBool>,
     ) -> Result<Connection> {
         let producer = settings.producer(in_transactions).create_with_context(Deliveries::default());
-        let producer = producer
+        let producer: BaseProducer<Deliveries> = producer
             .map_err(|error| Error::Invalid(format!("a property of the Kafka client is wrong: {error}")))?;
-        let connection =
-            Connection { producer, settings, in_transactions, begun: Cell::new(Instant::now()), ended };
+        let tokens = ClientTokens::of(&settings.properties);
+        tokens.renew(producer.client())?;
+        let begun = Cell::new(Instant::now());
+        let connection = Connection { producer, tokens, settings, in_transactions, begun, ended };
         if in_transactions {
             connection.patiently("transactions can't be used", PATIENCE, |wait| {
                 connection.producer.init_transactions(wait)
@@ -104,6 +108,7 @@ impl Connection {
     /// Begins a transaction.
     pub fn begin(&self) -> Result<()> {
         self.begun.set(Instant::now());
+        self.tokens.renew(self.producer.client())?;
         match self.in_transactions {
             true => self
                 .producer

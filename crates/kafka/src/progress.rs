@@ -22,6 +22,7 @@ use tokio::task::spawn_blocking;
 use crate::consumer::{ANSWER, failed, missing, partitions};
 use crate::producer::{Connection, PATIENCE};
 use crate::sink_options::SinkSettings;
+use crate::tokens::ClientTokens;
 
 /// The partition of all records.
 const PARTITION: i32 = 0;
@@ -61,9 +62,9 @@ impl Held {
 pub(crate) fn read(settings: &SinkSettings, patience: Duration, ended: &AtomicBool) -> Result<Option<Held>> {
     let (topic, servers) = (&settings.progress_topic, settings.servers());
     let wrong = |error: KafkaError| failed(servers, &format!("topic '{topic}' can't be read"), &error);
-    let all: BaseConsumer = settings.consumer("read_uncommitted").create().map_err(wrong)?;
+    let all = consumer(settings, "read_uncommitted")?;
     let (_, end) = all.fetch_watermarks(topic, PARTITION, ANSWER).map_err(wrong)?;
-    let consumer: BaseConsumer = settings.consumer("read_committed").create().map_err(wrong)?;
+    let consumer = consumer(settings, "read_committed")?;
     let begun = Instant::now();
     let check_time = |what: &str| match begun.elapsed() > patience || ended.load(Ordering::Relaxed) {
         true => {
@@ -114,7 +115,7 @@ pub(crate) async fn prepare(settings: &SinkSettings) -> Result<()> {
             .set("segment.bytes", "4194304")
             .set("segment.ms", "3600000")
             .set("min.cleanable.dirty.ratio", "0.1");
-        create(settings, &new).await?;
+        create(settings, &new, false).await?;
     }
     let (begun, patience) = (Instant::now(), if exists { SETTLING } else { PATIENCE });
     loop {
@@ -172,7 +173,7 @@ pub(crate) async fn check_topic(settings: &SinkSettings) -> Result<()> {
             settings.servers()
         ))
     };
-    let (admin, options) = admin(settings)?;
+    let (admin, options) = admin(settings).await?;
     let specifier = ResourceSpecifier::Topic(topic);
     let described = admin.describe_configs([&specifier], &options).await;
     // Its end waits for a thread.
@@ -195,31 +196,58 @@ pub(crate) async fn check_topic(settings: &SinkSettings) -> Result<()> {
     }
 }
 
-fn admin(settings: &SinkSettings) -> Result<(AdminClient<DefaultClientContext>, AdminOptions)> {
+/// Creates a consumer. May wait for a token.
+fn consumer(settings: &SinkSettings, isolation: &str) -> Result<BaseConsumer> {
     let wrong = |error: KafkaError| failed(settings.servers(), "a client can't be created", &error);
+    let consumer: BaseConsumer = settings.consumer(isolation).create().map_err(wrong)?;
+    ClientTokens::of(&settings.properties).renew(consumer.client())?;
+    Ok(consumer)
+}
+
+async fn admin(settings: &SinkSettings) -> Result<(AdminClient<DefaultClientContext>, AdminOptions)> {
+    let (settings, servers) = (settings.clone(), settings.servers().to_string());
+    let created = spawn_blocking(move || {
+        let wrong = |error: KafkaError| failed(&servers, "a client can't be created", &error);
+        let admin: AdminClient<DefaultClientContext> = settings.client().create().map_err(wrong)?;
+        ClientTokens::of(&settings.properties).renew(admin.inner())?;
+        Ok(admin)
+    });
     let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
-    Ok((settings.client().create().map_err(wrong)?, options))
+    Ok((created.await.map_err(|error| Error::Bug(error.to_string()))??, options))
 }
 
 /// Returns true if a topic exists.
 async fn exists(settings: &SinkSettings, topic: &str) -> Result<bool> {
-    let (servers, topic) = (settings.servers().to_string(), topic.to_string());
-    let wrong = |error: KafkaError| failed(&servers, "a client can't be created", &error);
-    // Questions of a consumer don't make a broker create a topic.
-    let consumer: BaseConsumer = settings.consumer("read_committed").create().map_err(wrong)?;
-    let asked = topic.clone();
-    let found = spawn_blocking(move || partitions(consumer.client(), &asked, ANSWER)).await;
-    let found = found.map_err(|error| Error::Bug(error.to_string()))?;
-    let found =
-        found.map_err(|error| failed(&servers, &format!("topic '{topic}' can't be found"), &error))?;
-    Ok(found.is_some())
+    let (settings, topic) = (settings.clone(), topic.to_string());
+    let found = spawn_blocking(move || {
+        // Questions of a consumer don't make a broker create a topic.
+        let consumer = consumer(&settings, "read_committed")?;
+        let found = partitions(consumer.client(), &topic, ANSWER);
+        let what = format!("topic '{topic}' can't be found");
+        Ok(found.map_err(|error| failed(settings.servers(), &what, &error))?.is_some())
+    });
+    found.await.map_err(|error| Error::Bug(error.to_string()))?
 }
 
-/// Creates a topic, unless it exists meanwhile.
-async fn create(settings: &SinkSettings, new: &NewTopic<'_>) -> Result<()> {
+/// Creates the topic that a sink delivers to, unless it exists.
+pub(crate) async fn create_target(settings: &SinkSettings) -> Result<()> {
+    match exists(settings, &settings.topic).await? {
+        true => Ok(()),
+        false => create(settings, &target(&settings.topic), false).await,
+    }
+}
+
+/// Returns a topic with the broker's defaults.
+fn target(topic: &str) -> NewTopic<'_> {
+    NewTopic::new(topic, -1, TopicReplication::Fixed(-1))
+}
+
+/// Creates a topic, unless it exists meanwhile. `only_checks`: the broker says if it would, and creates nothing.
+async fn create(settings: &SinkSettings, new: &NewTopic<'_>, only_checks: bool) -> Result<()> {
     let what = format!("topic '{}' can't be created", new.name);
     let wrong = |error: KafkaError| failed(settings.servers(), &what, &error);
-    let (admin, options) = admin(settings)?;
+    let (admin, options) = admin(settings).await?;
+    let options = options.validate_only(only_checks);
     let created = admin.create_topics([new], &options).await.map_err(wrong)?;
     match created.first() {
         Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
@@ -228,14 +256,14 @@ async fn create(settings: &SinkSettings, new: &NewTopic<'_>) -> Result<()> {
     }
 }
 
-/// Checks the topic that a new sink delivers to; creates it if the sink may.
+/// Checks the topic that a new sink delivers to. If it doesn't exist, and the sink may create it, the broker says if it would.
 pub(crate) async fn check_target(settings: &SinkSettings) -> Result<()> {
     let topic = settings.topic.as_str();
     if exists(settings, topic).await? {
         return Ok(());
     }
     match settings.creates {
-        true => create(settings, &NewTopic::new(topic, -1, TopicReplication::Fixed(-1))).await,
+        true => create(settings, &target(topic), true).await,
         false => Err(missing(topic, settings.servers(), "add create = 'true', or correct option topic")),
     }
 }

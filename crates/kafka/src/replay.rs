@@ -10,7 +10,7 @@ use rdkafka::Message;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::consumer::{ANSWER, Context, Reader};
+use crate::consumer::{ANSWER, Context, Reader, renew_token};
 use crate::lost::{Identity, Lost, cannot_replay};
 use crate::options::Settings;
 use crate::partition::{Partition, Split};
@@ -25,6 +25,10 @@ const REOPEN: Duration = Duration::from_secs(1);
 
 /// For how long the id of a topic is taken to be the present one.
 const PRESENT: Duration = Duration::from_secs(1);
+
+/// For how long a topic may be unknown to the broker that answers, and the pause between two looks.
+const UNKNOWN: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Most partitions that stay assigned.
 const OPEN_MAX: usize = 16;
@@ -74,6 +78,7 @@ impl Replay {
             self.ids.take(span);
             return Ok(nothing());
         }
+        renew_token(&self.reader.consumer)?;
         let Split { partition, start, jumps } = Split::parse(&span.split)?;
         // The part before the split's beginning has no records.
         let from = span.from.max(start);
@@ -141,6 +146,7 @@ impl Replay {
         let (partition, to) = (gathered.partition().clone(), span.to);
         let mut is_fresh = self.open(&partition, gathered.end())?;
         let (mut waited, mut bytes, bytes_max) = (Instant::now(), 0, limit.bytes.min(BYTES_MAX));
+        let begun = Instant::now();
         while gathered.end() < to && gathered.num_records() < limit.rows && bytes < bytes_max {
             let _events = self.reader.consumer.poll(Duration::ZERO);
             let Some(open) = self.open.get(&partition) else { break };
@@ -173,6 +179,11 @@ impl Replay {
                     }
                     return Ok(true);
                 }
+                Some(Err(error)) if is_unknown(&error) && begun.elapsed() < UNKNOWN => {
+                    self.close(&partition);
+                    std::thread::sleep(PAUSE);
+                    is_fresh = self.open(&partition, gathered.end())?;
+                }
                 Some(Err(error)) => match self.refused(gathered, (span, jumps), error, lost)? {
                     first if first < to => {
                         gathered.pass(first);
@@ -189,10 +200,16 @@ impl Replay {
     fn identity(&mut self, partition: &Partition, jumps: u32) -> Result<Identity> {
         let topic = &partition.topic;
         let Some(id) = self.ids.of(topic, jumps) else { return Ok(Identity::Unknown) };
-        if self.now.get(topic).is_none_or(|(_, at)| at.elapsed() > PRESENT) {
+        let begun = Instant::now();
+        while self.now.get(topic).is_none_or(|(_, at)| at.elapsed() > PRESENT) {
             self.now.remove(topic);
             let now = self.reader.topic_ids([topic.as_str()], ANSWER)?.remove(topic);
-            now.map(|now| self.now.insert(topic.clone(), (now, Instant::now())));
+            match now {
+                Some(now) => drop(self.now.insert(topic.clone(), (now, Instant::now()))),
+                // A broker that has just started doesn't know all topics yet.
+                None if begun.elapsed() < UNKNOWN => std::thread::sleep(PAUSE),
+                None => break,
+            }
         }
         match self.now.get(topic) {
             Some((now, _)) if now == id => Ok(Identity::Same),
@@ -283,4 +300,16 @@ impl Replay {
             tracing::warn!(%error, "a partition that was read again can't be released");
         }
     }
+}
+
+/// Returns true if an error says that a broker doesn't know a topic or a partition.
+fn is_unknown(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+        )
+    )
 }

@@ -73,19 +73,24 @@ impl Hidden {
     }
 }
 
-/// Returns the columns that options include, by name.
+/// Returns the columns that options include: those of INCLUDE in their order, then those of WITH by name.
 fn included(options: &Options) -> Result<Vec<(&str, Hidden)>> {
     let mut all = Vec::new();
-    for (option, word) in &options.0 {
+    for (option, value) in &options.0 {
         let Some(name) = option.strip_prefix("include.") else { continue };
+        let (word, place) = match value.split_once('#') {
+            Some((word, place)) => (word, place.parse().unwrap_or(usize::MAX)),
+            None => (value.as_str(), usize::MAX),
+        };
         let hidden = Hidden::of(&word.to_lowercase()).ok_or_else(|| {
             Error::Invalid(format!(
                 "column '{name}' includes '{word}', but topic, partition, offset, timestamp, key or headers was expected"
             ))
         })?;
-        all.push((name, hidden));
+        all.push((place, name, hidden));
     }
-    Ok(all)
+    all.sort_by_key(|(place, ..)| *place);
+    Ok(all.into_iter().map(|(_, name, hidden)| (name, hidden)).collect())
 }
 
 /// Returns the columns that sources have after the declared ones.

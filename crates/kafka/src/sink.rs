@@ -9,7 +9,9 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
 use arrow::error::ArrowError;
 use async_trait::async_trait;
-use millstream_connect::{Delivery, Error, MessageEncoder, Result, Sink, SinkSpec, texts_or_bytes};
+use millstream_connect::{
+    Delivery, EpochTime, Error, MessageEncoder, Result, Sink, SinkSpec, texts_or_bytes,
+};
 use millstream_delta::{Cut, Delta, Epoch};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
@@ -28,9 +30,11 @@ const GLANCE: Duration = Duration::from_secs(2);
 /// Delivers to a topic.
 pub(crate) struct KafkaSink {
     settings: Arc<SinkSettings>,
-    staged: Arc<Vec<(Epoch, Delta)>>,
+    staged: Arc<Vec<(EpochTime, Delta)>>,
     /// Absent while a thread uses it.
     publisher: Option<Box<Publisher>>,
+    /// True once the topic needn't be created.
+    has_topic: bool,
     ended: Arc<AtomicBool>,
 }
 
@@ -67,7 +71,23 @@ impl KafkaSink {
             published: Epoch::default(),
             ended: ended.clone(),
         };
-        Ok(KafkaSink { settings, staged: Arc::default(), publisher: Some(Box::new(publisher)), ended })
+        let has_topic = !settings.creates;
+        Ok(KafkaSink {
+            settings,
+            staged: Arc::default(),
+            publisher: Some(Box::new(publisher)),
+            has_topic,
+            ended,
+        })
+    }
+
+    /// Creates the topic before the first message: a CREATE SINK that is refused must not leave it behind.
+    async fn create_topic(&mut self) -> Result<()> {
+        if !self.has_topic {
+            progress::create_target(&self.settings).await?;
+            self.has_topic = true;
+        }
+        Ok(())
     }
 
     /// Registers the schemas of the messages, once.
@@ -172,7 +192,7 @@ impl Publisher {
     }
 
     /// Sends the staged epochs up to `through`.
-    fn publish(&mut self, staged: &[(Epoch, Delta)], through: Epoch) -> Result<()> {
+    fn publish(&mut self, staged: &[(EpochTime, Delta)], through: Epoch) -> Result<()> {
         let connection = self.connect()?;
         // A transaction whose answer was lost may have delivered them.
         if self.in_transactions && self.published >= through {
@@ -190,11 +210,11 @@ impl Publisher {
         sent
     }
 
-    fn send(&mut self, connection: &Connection, staged: &[(Epoch, Delta)], through: Epoch) -> Result<()> {
+    fn send(&mut self, connection: &Connection, staged: &[(EpochTime, Delta)], through: Epoch) -> Result<()> {
         connection.begin()?;
         let is_due = |epoch: Epoch| (!self.in_transactions || epoch > self.published) && epoch <= through;
-        for (epoch, delta) in staged.iter().filter(|(epoch, _)| is_due(*epoch)) {
-            self.send_epoch(connection, *epoch, delta)?;
+        for (at, delta) in staged.iter().filter(|(at, _)| is_due(at.epoch)) {
+            self.send_epoch(connection, *at, delta)?;
         }
         if self.in_transactions {
             let next = Held { epoch: through, writer: self.writer.clone() };
@@ -213,9 +233,9 @@ impl Publisher {
         connection.send(progress::record(&self.settings, &held.value()))
     }
 
-    fn send_epoch(&self, connection: &Connection, epoch: Epoch, delta: &Delta) -> Result<()> {
-        let number = self.settings.batch_id.then(|| epoch.to_string());
-        for all in self.encoder.rows(delta)? {
+    fn send_epoch(&self, connection: &Connection, at: EpochTime, delta: &Delta) -> Result<()> {
+        let number = self.settings.batch_id.then(|| at.epoch.to_string());
+        for all in self.encoder.rows(delta, at)? {
             for from in (0..all.len()).step_by(MESSAGES_MAX) {
                 let rows = all.slice(from, MESSAGES_MAX.min(all.len() - from));
                 let details = Details::of(&self.settings, &rows.rows, number.as_deref());
@@ -285,19 +305,20 @@ impl<'a> Details<'a> {
 impl Sink for KafkaSink {
     async fn write(&mut self, cut: &Cut, delta: &Delta) -> Result<()> {
         let staged = Arc::make_mut(&mut self.staged);
-        staged.retain(|(epoch, _)| *epoch != cut.epoch);
-        staged.push((cut.epoch, delta.clone()));
+        staged.retain(|(at, _)| at.epoch != cut.epoch);
+        staged.push((EpochTime { epoch: cut.epoch, now: cut.now }, delta.clone()));
         Ok(())
     }
 
     async fn commit(&mut self, through: Epoch) -> Result<Epoch> {
-        if !self.staged.iter().any(|(epoch, _)| *epoch <= through) {
+        if !self.staged.iter().any(|(at, _)| at.epoch <= through) {
             return Ok(through);
         }
+        self.create_topic().await?;
         self.register().await?;
         let staged = self.staged.clone();
         self.run(move |publisher| publisher.publish(&staged, through)).await?;
-        Arc::make_mut(&mut self.staged).retain(|(epoch, _)| *epoch > through);
+        Arc::make_mut(&mut self.staged).retain(|(at, _)| at.epoch > through);
         Ok(through)
     }
 
@@ -314,7 +335,9 @@ impl Sink for KafkaSink {
         }
         self.staged = Arc::default();
         progress::check_topic(&self.settings).await?;
-        self.run(Publisher::take_over).await
+        let delivered = self.run(Publisher::take_over).await?;
+        self.has_topic |= delivered > Epoch::default();
+        Ok(delivered)
     }
 }
 

@@ -30,8 +30,8 @@ pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "create",
         default: Some("false"),
-        doc: "true: if the topic doesn't exist, CREATE SINK creates it, with as many partitions and replicas as the \
-              broker's default.",
+        doc: "true: if the topic doesn't exist, the sink creates it before its first message, with as many partitions and \
+              replicas as the broker's default. CREATE SINK asks the broker if it may.",
     },
     OptionDoc {
         name: "delivery",
@@ -76,6 +76,8 @@ pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
     ENCODER_OPTIONS[7],
     ENCODER_OPTIONS[8],
     ENCODER_OPTIONS[9],
+    ENCODER_OPTIONS[10],
+    ENCODER_OPTIONS[11],
 ];
 
 /// Properties that the engine sets, each with the option to use instead.

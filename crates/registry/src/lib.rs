@@ -1,8 +1,10 @@
 //! A client of schema registries that speak [Confluent's REST
 //! API](https://docs.confluent.io/platform/current/schema-registry/develop/api.html), as Apicurio, Karapace and Redpanda
-//! do.
+//! do, and of the servers that give [tokens](TokenEndpoint) to clients.
 //!
 //! Deliberately absent: deletes, compatibility checks, contexts, and other authentication than HTTP's basic.
+
+mod token;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use async_trait::async_trait;
 use millstream_connect::{Error, Options, RegisteredSchema, Result, SchemaRegistry};
 use reqwest::{Client, Method, StatusCode, Url};
 use serde_json::{Value, json};
+pub use token::{AccessToken, TokenEndpoint};
 
 /// How long a registry may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -75,7 +78,8 @@ impl Registry {
                 )),
             };
         };
-        let addresses: Result<Vec<Url>> = addresses.split(',').map(address).collect();
+        let addresses: Result<Vec<Url>> =
+            addresses.split(',').map(|text| address("schema.registry", text)).collect();
         let login = match (user, password) {
             (None, None) => None,
             (Some(user), password) => {
@@ -169,13 +173,13 @@ impl Registry {
                 Step::Fetch(reference) => reference,
             };
             if seen.len() >= REFERENCES_MAX {
-                return Err(Error::External(format!(
+                return Err(Error::Invalid(format!(
                     "a schema refers to more than {REFERENCES_MAX} others in the schema registry"
                 )));
             }
             let path = ["subjects", &subject, "versions", &version.to_string()];
             let Answer::Found(found) = self.ask(Method::GET, &path, None).await? else {
-                return Err(Error::External(format!(
+                return Err(Error::Invalid(format!(
                     "the schema registry has no version {version} of subject '{subject}', which a schema refers to"
                 )));
             };
@@ -258,13 +262,13 @@ fn answer(status: StatusCode, bytes: &[u8], named: &str, posts: bool) -> Result<
     }
 }
 
-/// Parses an address.
-fn address(text: &str) -> Result<Url> {
+/// Parses the address that an option gives.
+fn address(option: &str, text: &str) -> Result<Url> {
     let text = text.trim();
     let wrong = || {
         let shown = text.rsplit_once('@').map_or(text, |(_, host)| host);
         Error::Invalid(format!(
-            "option 'schema.registry' is '{shown}', but an address such as 'http://host:8081' was expected"
+            "option '{option}' is '{shown}', but an address such as 'http://host:8081' was expected"
         ))
     };
     let url = Url::parse(text).map_err(|_| wrong())?;

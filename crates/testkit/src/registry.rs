@@ -1,13 +1,11 @@
 //! A schema registry for one test: the part of Confluent's REST API that readers and writers of messages use.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::drive::Result;
+use crate::http::{Request, serve};
 
 /// How a registry treats its clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,17 +39,14 @@ struct State {
 impl Registry {
     /// Starts a registry without schemas.
     pub fn start() -> Result<Registry> {
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-        let port = listener.local_addr().map_err(|error| error.to_string())?.port();
-        let registry = Registry { port, state: Arc::default() };
-        let state = registry.state.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let state = state.clone();
-                std::thread::spawn(move || drop(serve(&stream, &state)));
-            }
-        });
-        Ok(registry)
+        let state = Arc::<Mutex<State>>::default();
+        let of_answers = state.clone();
+        let port = serve("application/vnd.schemaregistry.v1+json", move |request| {
+            let mut state = of_answers.lock().unwrap_or_else(PoisonError::into_inner);
+            let (status, answer) = state.answer_in_mood(request)?;
+            Some((status, answer.to_string()))
+        })?;
+        Ok(Registry { port, state })
     }
 
     /// Returns its address for clients.
@@ -102,6 +97,22 @@ impl State {
         place as u32 + 1
     }
 
+    /// Returns the status and the body of an answer; `None` closes the connection.
+    fn answer_in_mood(&mut self, request: &Request) -> Option<(u16, Value)> {
+        let Request { method, path, login, body } = request;
+        self.requests.push(format!("{method} {path}"));
+        match self.mood {
+            Mood::Down => None,
+            Mood::Failing => {
+                Some((500, json!({ "error_code": 50001, "message": "Error in the backend data store" })))
+            }
+            Mood::Well if self.login.is_some() && self.login != *login => {
+                Some((401, json!({ "error_code": 401, "message": "Unauthorized" })))
+            }
+            Mood::Well => Some(self.answer(method, path, body)),
+        }
+    }
+
     /// Returns the status and the body of an answer.
     fn answer(&mut self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
         let unknown = |code: u32, message: &str| (404, json!({ "error_code": code, "message": message }));
@@ -149,47 +160,4 @@ fn decoded(part: &str) -> String {
         text.extend_from_slice(rest.as_bytes());
     }
     String::from_utf8_lossy(&text).into_owned()
-}
-
-fn serve(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let mut reader = BufReader::new(stream);
-    let (mut first, mut length, mut login) = (String::new(), 0, None);
-    reader.read_line(&mut first)?;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim().split_once(':') else { break };
-        match name.to_ascii_lowercase().as_str() {
-            "content-length" => length = value.trim().parse().unwrap_or(0),
-            "authorization" => login = Some(value.trim().to_string()),
-            _ => {}
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body)?;
-    let mut words = first.split_whitespace();
-    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let (status, answer) = {
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.requests.push(format!("{method} {path}"));
-        match state.mood {
-            Mood::Down => return Ok(()),
-            Mood::Failing => {
-                (500, json!({ "error_code": 50001, "message": "Error in the backend data store" }))
-            }
-            Mood::Well if state.login.is_some() && state.login != login => {
-                (401, json!({ "error_code": 401, "message": "Unauthorized" }))
-            }
-            Mood::Well => state.answer(method, path, &body),
-        }
-    };
-    let text = answer.to_string();
-    let mut stream = stream;
-    write!(
-        stream,
-        "HTTP/1.1 {status} Answer\r\nContent-Type: application/vnd.schemaregistry.v1+json\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{text}",
-        text.len()
-    )
 }

@@ -6,10 +6,15 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use crate::{RegisteredSchema, Result, SchemaRegistry};
+use crate::{Error, RegisteredSchema, Result, SchemaRegistry};
 
-/// For how long the registry is not asked again for an id that it doesn't have.
-const MISSING: Duration = Duration::from_secs(10);
+/// The pauses before the registry is asked again for an id that it doesn't have: a schema that was just registered may be
+/// known to another of its servers only.
+const PATIENCE: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1000)];
+
+/// For how long the registry is not asked again for an id that it didn't have after all pauses.
+const MISSING: Duration = Duration::from_secs(1);
 
 /// Most such ids.
 const MISSING_MAX: usize = 10_000;
@@ -25,8 +30,15 @@ pub(crate) type Parse<S> = fn(&RegisteredSchema) -> Known<S>;
 pub(crate) struct Schemas<S> {
     origin: Origin<S>,
     known: RwLock<HashMap<u32, Arc<Known<S>>>>,
-    /// Ids that the registry didn't have.
-    missing: Mutex<HashMap<u32, Instant>>,
+    /// Ids that the registry didn't have, or whose schema can't be used for now.
+    missing: Mutex<HashMap<u32, Missing>>,
+}
+
+/// A schema that can't be had.
+#[derive(Debug)]
+struct Missing {
+    asked: Instant,
+    reason: String,
 }
 
 #[derive(Debug)]
@@ -78,7 +90,8 @@ impl<S> Schemas<S> {
         };
         found.ok_or_else(|| {
             let id = id.unwrap_or_default();
-            format!("the schema registry has no schema with id {id}, which the message names")
+            let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+            missing.get(&id).map_or_else(|| unknown(id), |missing| missing.reason.clone())
         })
     }
 
@@ -88,7 +101,46 @@ impl<S> Schemas<S> {
 
     fn is_to_fetch(&self, id: u32) -> bool {
         let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.known(id).is_none() && missing.get(&id).is_none_or(|at| at.elapsed() > MISSING)
+        self.known(id).is_none() && missing.get(&id).is_none_or(|missing| missing.asked.elapsed() > MISSING)
+    }
+
+    fn is_missing(&self, id: u32) -> bool {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+    }
+
+    fn note_missing(&self, id: u32, reason: String) {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        if missing.len() >= MISSING_MAX {
+            missing.clear();
+        }
+        missing.insert(id, Missing { asked: Instant::now(), reason });
+    }
+}
+
+fn unknown(id: u32) -> String {
+    format!("the schema registry has no schema with id {id}, which the message names")
+}
+
+impl<S: Send + Sync> Schemas<S> {
+    /// Asks for a schema. Returns why it can't be had, unless it can.
+    async fn ask(
+        &self,
+        registry: &Arc<dyn SchemaRegistry>,
+        parse: Parse<S>,
+        id: u32,
+    ) -> Result<Option<String>> {
+        match registry.schema(id).await {
+            Ok(Some(schema)) => {
+                let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+                known.insert(id, Arc::new(parse(&schema)));
+                self.missing.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                Ok(None)
+            }
+            Ok(None) => Ok(Some(unknown(id))),
+            // The registry works, but the schema lacks something.
+            Err(Error::Invalid(reason)) => Ok(Some(reason)),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -97,21 +149,30 @@ impl<S: Send + Sync> Fetch for Schemas<S> {
     async fn fetch(&self, messages: &[&[u8]]) -> Result<()> {
         let Origin::Registry(registry, parse) = &self.origin else { return Ok(()) };
         let ids: BTreeSet<u32> = messages.iter().filter_map(|message| Some(split(message).ok()?.0)).collect();
-        for id in ids.into_iter().filter(|id| self.is_to_fetch(*id)) {
-            match registry.schema(id).await? {
-                Some(schema) => {
-                    let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-                    known.insert(id, Arc::new(parse(&schema)));
-                }
-                None => {
-                    let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
-                    if missing.len() >= MISSING_MAX {
-                        missing.clear();
-                    }
-                    missing.insert(id, Instant::now());
-                }
+        // Ids that have been missing for longer are asked for once.
+        let (former, new): (Vec<u32>, Vec<u32>) =
+            ids.into_iter().filter(|id| self.is_to_fetch(*id)).partition(|id| self.is_missing(*id));
+        for id in former {
+            if let Some(reason) = self.ask(registry, *parse, id).await? {
+                self.note_missing(id, reason);
             }
         }
+        let mut open: Vec<(u32, String)> = Vec::new();
+        for id in new {
+            open.extend(self.ask(registry, *parse, id).await?.map(|reason| (id, reason)));
+        }
+        for pause in PATIENCE {
+            if open.is_empty() {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            let mut still_open = Vec::new();
+            for (id, _) in open {
+                still_open.extend(self.ask(registry, *parse, id).await?.map(|reason| (id, reason)));
+            }
+            open = still_open;
+        }
+        open.into_iter().for_each(|(id, reason)| self.note_missing(id, reason));
         Ok(())
     }
 }

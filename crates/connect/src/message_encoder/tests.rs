@@ -31,7 +31,7 @@ fn spec(options: &[(&str, &str)], append_only: bool) -> SinkSpec {
 fn sent(spec: &SinkSpec, delta: &Delta) -> Vec<String> {
     let encoder = MessageEncoder::new(spec, "c").unwrap();
     let mut sent = Vec::new();
-    for rows in encoder.rows(delta).unwrap() {
+    for rows in encoder.rows(delta, EpochTime::default()).unwrap() {
         for from in 0..rows.len() {
             let messages = encoder.encode(&rows.slice(from, 1)).unwrap();
             let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or(b"-")).into_owned();
@@ -87,9 +87,22 @@ fn a_text_key_is_the_bytes_of_the_value() {
     let mut spec = spec(&[("format", "upsert_json"), ("key_format", "text")], false);
     spec.key = Some(vec![1]);
     let encoder = MessageEncoder::new(&spec, "c").unwrap();
-    let rows = encoder.rows(&Delta::insert(rows(&[(1, None)]))).unwrap();
+    let rows = encoder.rows(&Delta::insert(rows(&[(1, None)])), EpochTime::default()).unwrap();
     let error = rows.iter().map(|rows| encoder.encode(rows)).find_map(Result::err).unwrap().to_string();
     assert!(error.contains("key column 'v' is NULL"), "{error}");
+}
+
+#[test]
+fn bytes_are_one_column_of_an_append_only_relation() {
+    let column: ArrayRef = Arc::new(BinaryViewArray::from(vec![Some(&b"\xff\x00"[..]), None, Some(b"")]));
+    let fields = vec![Field::new("b", column.data_type().clone(), true)];
+    let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), vec![column]).unwrap();
+    let spec = SinkSpec { columns: rows.schema(), ..spec(&[("format", "bytes")], true) };
+    let encoder = MessageEncoder::new(&spec, "c").unwrap();
+    let messages = encoder.rows(&Delta::insert(rows), EpochTime::default()).unwrap();
+    let messages = encoder.encode(&messages[0]).unwrap();
+    let values = [0, 1, 2].map(|at| messages.value(at));
+    assert_eq!(values, [Some(&b"\xff\x00"[..]), None, Some(b"")]);
 }
 
 #[test]
@@ -100,6 +113,10 @@ fn options_that_do_not_fit_are_refused() {
     assert!(error(&[], false).contains("updated or deleted"));
     assert!(error(&[("format", "parquet")], true).contains("writes json, avro, protobuf, csv"));
     assert!(error(&[("format", "text")], true).contains("writes one column"));
+    assert!(error(&[("format", "bytes")], true).contains("one column of type BYTEA, but sink 's' has 2"));
+    assert!(error(&[("format", "bytes")], false).contains("one column of type BYTEA"));
+    assert!(error(&[("format", "maxwell_json"), ("tombstones", "true")], false).contains("leave it out"));
+    assert!(error(&[("database", "d")], true).contains("option 'database' isn't for format 'json'"));
     assert!(error(&[("key", "x")], true).contains("option 'key' names column 'x', but there are k, v"));
     assert!(error(&[("primary_key", "k")], true).contains("with option key"));
     assert!(error(&[("format", "upsert_json"), ("key", "k")], false).contains("primary_key"));

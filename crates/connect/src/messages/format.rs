@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use arrow::buffer::Buffer;
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
 use super::keyed::KeyedDecoder;
@@ -52,8 +53,8 @@ pub const MESSAGE_OPTIONS: [OptionDoc; 11] = [
     OptionDoc {
         name: "schema.location",
         default: Some("none"),
-        doc: "Without a registry: the file (.avsc, .proto) with the schema that all messages were written with. It is read \
-              when the source opens; don't change it.",
+        doc: "Without a registry: the file with the schema that all messages were written with: an .avsc; a .proto, or a \
+              descriptor set of protoc. It is read when the source opens; don't change it.",
     },
     OptionDoc {
         name: MESSAGE,
@@ -132,8 +133,7 @@ impl MessageFormat {
     pub fn new(spec: &SourceSpec, registry: Option<Arc<dyn SchemaRegistry>>) -> Result<MessageFormat> {
         let name = spec.options.get("format").unwrap_or("text").to_ascii_lowercase();
         check_options(spec, &name, registry.is_some())?;
-        let avro =
-            || schemas(spec, registry.clone(), AvroSchema::registered, |text| AvroSchema::parse(text, &[]));
+        let avro = || schemas(spec, registry.clone(), AvroSchema::registered, AvroSchema::of_file);
         let kind = match name.as_str() {
             "bytes" => Kind::Bytes,
             "maxwell_json" => Kind::RowEvents(Dialect::Maxwell),
@@ -142,8 +142,7 @@ impl MessageFormat {
             "upsert_avro" => Kind::UpsertAvro(avro()?),
             "debezium_avro" => Kind::DebeziumAvro(avro()?),
             "protobuf" => {
-                let parse = |text: &str| ProtoSchema::parse(text, &[]);
-                let schemas = schemas(spec, registry.clone(), ProtoSchema::registered, parse)?;
+                let schemas = schemas(spec, registry.clone(), ProtoSchema::registered, ProtoSchema::of_file)?;
                 if let Ok(schema) = schemas.get(None) {
                     let root = schema.as_ref().as_ref().map(|schema| schema.root(spec.options.get(MESSAGE)));
                     if let Ok(Err(error)) = root {
@@ -301,7 +300,10 @@ impl MessageFormat {
             skips_ids: false,
         };
         Ok(match self.kind {
-            Kind::Line | Kind::Bytes => opened(Decoder::Values(Box::new(BytesDecoder)), None),
+            Kind::Line | Kind::Bytes => {
+                let decoder = BytesDecoder(columns.field(0).data_type().clone());
+                opened(Decoder::Values(Box::new(decoder)), None)
+            }
             Kind::Avro(schemas) => {
                 let decoder = AvroDecoder::new(&columns, &schemas)?;
                 opened(Decoder::Values(Box::new(decoder)), Some(schemas))
@@ -367,8 +369,8 @@ fn check_options(spec: &SourceSpec, name: &str, has_registry: bool) -> Result<()
         )),
         (true, false, None) => Err(Error::Invalid(format!(
             "format '{name}' needs the schemas of the messages: add schema.registry = 'http://host:8081', or \
-             schema.location = 'file.{}'",
-            if name == "protobuf" { "proto" } else { "avsc" }
+             schema.location = {}",
+            if name == "protobuf" { "'file.proto' or a descriptor set of protoc" } else { "'file.avsc'" }
         ))),
     }
 }
@@ -390,16 +392,16 @@ fn schemas<S>(
     spec: &SourceSpec,
     registry: Option<Arc<dyn SchemaRegistry>>,
     parse_registered: Parse<S>,
-    parse: impl Fn(&str) -> std::result::Result<S, String>,
+    read: fn(&[u8]) -> std::result::Result<S, String>,
 ) -> Result<Arc<Schemas<S>>> {
     if let Some(registry) = registry {
         return Ok(Arc::new(Schemas::of_registry(registry, parse_registered)));
     }
     let location = spec.options.require(LOCATION)?;
-    let text = std::fs::read_to_string(location).map_err(|error| {
+    let content = std::fs::read(location).map_err(|error| {
         Error::Invalid(format!("option 'schema.location' is '{location}', which can't be read: {error}"))
     })?;
-    let schema = parse(&text).map_err(|error| {
+    let schema = read(&content).map_err(|error| {
         Error::Invalid(format!("the file '{location}' is no schema of the format: {error}"))
     })?;
     Ok(Arc::new(Schemas::of_file(schema)))
@@ -447,7 +449,7 @@ fn bytes_column(spec: &SourceSpec) -> Result<SchemaRef> {
         return Ok(Arc::new(Schema::new(vec![Field::new("data", DataType::BinaryView, true)])));
     };
     match columns.fields().as_ref() {
-        [only] if *only.data_type() == DataType::BinaryView => Ok(columns.clone()),
+        [only] if only.data_type().is_binary() => Ok(columns.clone()),
         _ => Err(Error::Invalid(format!(
             "format 'bytes' has one column of type BYTEA, but source '{}' declares {}: declare one, or set another format",
             spec.name,
@@ -459,8 +461,8 @@ fn bytes_column(spec: &SourceSpec) -> Result<SchemaRef> {
     }
 }
 
-/// Decodes each message to one BYTEA value.
-struct BytesDecoder;
+/// Decodes each message to one BYTEA value of a type.
+struct BytesDecoder(DataType);
 
 impl Decode for BytesDecoder {
     fn decode(&self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
@@ -470,7 +472,8 @@ impl Decode for BytesDecoder {
             let length = record.end - record.start;
             values.try_append_view(in_block, record.start, length).map_err(|error| error.to_string())?;
         }
-        Ok(vec![Arc::new(values.finish())])
+        let values: ArrayRef = Arc::new(values.finish());
+        Ok(vec![cast(&values, &self.0).map_err(|error| error.to_string())?])
     }
 
     fn explain(&self, _record: &[u8], error: String) -> String {

@@ -14,6 +14,7 @@ use arrow::compute::{CastOptions, cast_with_options, interleave};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use millstream_delta::sql_type;
 
+use super::row_values::RowValues;
 use crate::Result;
 use crate::formats::avro::decoder::AvroDecoder;
 use crate::formats::avro::schema::AvroSchema;
@@ -49,7 +50,7 @@ enum Values {
     /// Rows with an operation.
     Json(UpsertDecoder),
     /// Rows whose operation was beside them.
-    Rows(JsonDecoder),
+    Rows(RowValues),
     Avro(AvroDecoder),
 }
 
@@ -78,8 +79,10 @@ impl KeyedDecoder {
 
     /// Creates the decoder of rows in JSON whose messages say if they are deletes.
     pub fn of_rows(columns: &SchemaRef, key: &[usize]) -> Result<KeyedDecoder> {
-        let values = Values::Rows(JsonDecoder::new(&Arc::new(Schema::new(nullable(columns))))?);
-        let (keys, needs) = (Keys::of_json(columns, key)?, Needs::new(columns, key));
+        let values = Values::Rows(RowValues::new(&Arc::new(Schema::new(nullable(columns))))?);
+        let (schema, fields) = key_fields(columns, key);
+        let keys = Keys { fields, records: Box::new(RowValues::new(&schema)?), is_record: is_object };
+        let needs = Needs::new(columns, key);
         Ok(KeyedDecoder { values, keys, needs, columns: columns.clone() })
     }
 
@@ -127,8 +130,7 @@ fn no_deletes(records: &[Record]) -> BooleanArray {
 impl Keys {
     fn of_json(columns: &SchemaRef, key: &[usize]) -> Result<Keys> {
         let (schema, fields) = key_fields(columns, key);
-        let is_record = |key: &[u8]| key.trim_ascii_start().first() == Some(&b'{');
-        Ok(Keys { fields, records: Box::new(JsonDecoder::new(&schema)?), is_record })
+        Ok(Keys { fields, records: Box::new(JsonDecoder::new(&schema)?), is_record: is_object })
     }
 
     /// Returns the columns of keys.
@@ -189,6 +191,11 @@ impl Keys {
             )
         })
     }
+}
+
+/// Returns true if a key is an object of JSON.
+fn is_object(key: &[u8]) -> bool {
+    key.trim_ascii_start().first() == Some(&b'{')
 }
 
 /// Returns the text of a plain key: of a string of JSON its value.

@@ -22,8 +22,9 @@ pub(super) struct RowEvents {
     tables: Option<Regex>,
 }
 
+/// The system whose events are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(crate) enum Dialect {
     Maxwell,
     Canal,
 }
@@ -56,6 +57,14 @@ impl Dialect {
             "maxwell_json" => Some(Dialect::Maxwell),
             "canal_json" => Some(Dialect::Canal),
             _ => None,
+        }
+    }
+
+    /// Returns the format's name.
+    pub fn format(self) -> &'static str {
+        match self {
+            Dialect::Maxwell => "maxwell_json",
+            Dialect::Canal => "canal_json",
         }
     }
 }

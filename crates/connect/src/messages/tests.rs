@@ -18,6 +18,10 @@ struct Registry {
     schemas: Vec<(u32, &'static str)>,
     asked: AtomicUsize,
     is_down: std::sync::atomic::AtomicBool,
+    /// The number of questions for this id that are answered as if there were no schema.
+    late: (u32, AtomicUsize),
+    /// An id whose schema refers to one that is missing.
+    lacking: u32,
 }
 
 #[async_trait]
@@ -26,6 +30,15 @@ impl SchemaRegistry for Registry {
         self.asked.fetch_add(1, Ordering::Relaxed);
         if self.is_down.load(Ordering::Relaxed) {
             return Err(Error::External("the registry is down".into()));
+        }
+        if id == self.lacking {
+            return Err(Error::Invalid("there is no version 1 of subject 'other'".into()));
+        }
+        let is_late = |late: usize| late.checked_sub(1);
+        if id == self.late.0
+            && self.late.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_late).is_ok()
+        {
+            return Ok(None);
         }
         let found = self.schemas.iter().find(|(known, _)| *known == id);
         let kind = |text: &str| match text {
@@ -54,7 +67,7 @@ impl SchemaRegistry for Registry {
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
 fn spec(options: &[(&str, &str)], key: Vec<usize>) -> SourceSpec {
@@ -237,10 +250,30 @@ fn each_message_is_decoded_with_its_schema() {
     ]) {
         assert!(reason.contains(part), "{reason}");
     }
-    // Each id is asked for once; one that is missing not for a while.
-    assert_eq!(registry.asked.load(Ordering::Relaxed), 4);
+    // Each id is asked for once; one that is missing four times, and then not for a while.
+    assert_eq!(registry.asked.load(Ordering::Relaxed), 7);
     decoded(&decoder, &values);
-    assert_eq!(registry.asked.load(Ordering::Relaxed), 4);
+    assert_eq!(registry.asked.load(Ordering::Relaxed), 7);
+}
+
+#[test]
+fn a_schema_that_the_registry_knows_late_makes_no_bad_rows() {
+    let registry = Arc::new(Registry {
+        schemas: vec![(1, ROW)],
+        late: (1, AtomicUsize::new(2)),
+        lacking: 2,
+        ..Registry::default()
+    });
+    let decoder = with_registry("avro", Vec::new(), &registry);
+    let values: [Option<&[u8]>; 2] = [Some(b"\0\0\0\0\x01\x00\x0e"), Some(b"\0\0\0\0\x02\x00")];
+    let found = decoded(&decoder, &values);
+    assert_eq!(found.positions, vec![10]);
+    // A reference that is missing makes a bad row, and is asked for again later.
+    assert_eq!(reasons(&found), [(12, "there is no version 1 of subject 'other'")]);
+    let asked = registry.asked.load(Ordering::Relaxed);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    decoded(&decoder, &values);
+    assert_eq!(registry.asked.load(Ordering::Relaxed), asked + 1);
 }
 
 #[test]
@@ -334,6 +367,12 @@ fn bytes_are_kept_as_they_are() {
     let values: Vec<&[u8]> = found.columns[0].as_binary_view().iter().flatten().collect();
     assert_eq!(values, [&b"\xff\0"[..], b"", b"longer than twelve bytes"]);
     assert_eq!((decoder.schema().field(0).name().as_str(), found.bad_rows.len()), ("data", 1));
+    // A declared BYTEA column has another type of Arrow than the column by default.
+    spec.columns = Some(Arc::new(Schema::new(vec![Field::new("b", DataType::Binary, true)])));
+    let decoder = MessageDecoder::new(&spec, MessageFormat::new(&spec, None).unwrap()).unwrap();
+    let found = decoded(&decoder, &[Some(b"\xff\0"), Some(b"")]);
+    let values: Vec<&[u8]> = found.columns[0].as_binary::<i32>().iter().flatten().collect();
+    assert_eq!(values, [&b"\xff\0"[..], b""]);
 }
 
 #[test]

@@ -274,13 +274,15 @@ async fn apart<T: Send + 'static>(
         .map_err(error::connect)
 }
 
-/// Reads `INCLUDE key | timestamp | … [AS name]`, RisingWave's syntax for columns that describe the record, as options.
+/// Reads `INCLUDE key | timestamp | … [AS name]`, RisingWave's syntax for columns that describe the record, as options. Each
+/// value ends with the place of the column, since options have no order.
 fn includes(reader: &mut TokenReader<'_>) -> Result<Vec<(String, String)>> {
     let mut included = Vec::new();
     while reader.keyword(&["INCLUDE"]) {
         let what = reader.identifier()?;
         let name = if reader.keyword(&["AS"]) { reader.identifier()? } else { format!("_{what}") };
-        included.push((format!("include.{name}"), what));
+        let place = included.len();
+        included.push((format!("include.{name}"), format!("{what}#{place}")));
     }
     Ok(included)
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use millstream_connect::{BadRow, Error, Result};
+use millstream_connect::{Error, Result};
 use millstream_delta::Span;
 use rdkafka::consumer::Consumer;
 
@@ -19,20 +19,28 @@ use crate::topics::Topics;
 /// How long a later look for partitions may take: records wait meanwhile.
 const LATER_ANSWER: Duration = Duration::from_secs(1);
 
-/// Most partitions of a bounded source that are read at a time. Each has a queue with a bound of its own.
-const QUEUES_MAX: usize = 16;
-
 /// The split, without rows, of a source whose first look found no topic: topics that come later, also while no engine
 /// runs, begin at their first record, whatever option `start` says.
 const FIRST_LOOK: &str = "#first look";
+
+/// The looks for partitions.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    /// The time of the last look with this consumer.
+    pub discovered: Option<Instant>,
+    /// True after the first look, also one before a restart: option `start` no longer applies.
+    pub begun: bool,
+    /// Partitions whose topic was missing at the last look, with the time of the first look that missed it.
+    missed: BTreeMap<Partition, Instant>,
+}
 
 impl Intake {
     /// Finds the partitions, at the start and then from time to time, and begins to read new ones. Looks at once if a topic
     /// has another id.
     pub fn discover(&mut self) -> Result<()> {
         let other = self.reader.as_ref().is_some_and(|reader| reader.consumer.context().take_other_topic());
-        let is_due = other || self.discovered.is_none_or(|at| at.elapsed() >= self.settings.discovery);
-        if !is_due || (self.settings.bounded && self.discovered.is_some()) {
+        let is_due = other || self.looks.discovered.is_none_or(|at| at.elapsed() >= self.settings.discovery);
+        if !is_due || (self.settings.bounded && self.looks.discovered.is_some()) {
             return Ok(());
         }
         let reader = self.take_reader()?;
@@ -40,12 +48,12 @@ impl Intake {
         self.reader = Some(reader);
         // A broker that doesn't answer later is no reason to stop reading.
         match found {
-            Err(error @ Error::External(_)) if self.discovered.is_some() => {
+            Err(error @ Error::External(_)) if self.looks.discovered.is_some() => {
                 tracing::warn!(%error, "no new partitions can be found");
             }
             other => other?,
         }
-        (self.discovered, self.begun) = (Some(Instant::now()), true);
+        (self.looks.discovered, self.looks.begun) = (Some(Instant::now()), true);
         self.open_waiting()
     }
 
@@ -72,34 +80,35 @@ impl Intake {
     }
 
     fn discover_with(&mut self, reader: &Reader) -> Result<()> {
-        let patience = if self.discovered.is_some() { LATER_ANSWER } else { ANSWER };
+        let patience = if self.looks.discovered.is_some() { LATER_ANSWER } else { ANSWER };
         let mut new = self.found(reader, patience)?;
         self.note_first_look(&new);
         self.leave_missing(reader, &new)?;
         let same = self.compare_ids(reader, &new, patience)?;
-        new.retain(|partition| !self.next.contains_key(partition));
-        if self.settings.bounded && !self.after.is_empty() {
+        new.retain(|partition| !self.offsets.next.contains_key(partition));
+        if self.settings.bounded && !self.offsets.after.is_empty() {
             // It was read before: no partitions come to it.
-            new.retain(|partition| self.after.contains_key(partition) && !self.done.contains(partition));
+            let after = &self.offsets.after;
+            new.retain(|partition| after.contains_key(partition) && !self.bounded.is_done(partition));
         }
-        if self.discovered.is_none() {
+        if self.looks.discovered.is_none() {
             self.health.well(&self.settings.properties.servers);
         }
         if new.is_empty() {
             return Ok(());
         }
         // Partitions that appear later are read from their beginning.
-        let start = if self.begun { &Start::Earliest } else { &self.settings.start };
+        let start = if self.looks.begun { &Start::Earliest } else { &self.settings.start };
         let bounds = reader.bounds(new.iter())?;
         // A record that is appended from now on is not expected before the end.
         for (partition, (_, end)) in &bounds {
-            self.ends.entry(partition.clone()).or_insert(*end);
+            self.expected.note(partition, *end);
         }
-        let is_known = |partition: &Partition| self.after.contains_key(partition);
+        let is_known = |partition: &Partition| self.offsets.after.contains_key(partition);
         let (known, unknown): (BTreeMap<_, _>, BTreeMap<_, _>) =
             bounds.into_iter().partition(|(partition, _)| is_known(partition));
         let mut offsets = reader.first_offsets(&unknown, start)?;
-        let wanted = |partition: &Partition| self.after.get(partition).copied().unwrap_or_default();
+        let wanted = |partition: &Partition| self.offsets.after.get(partition).copied().unwrap_or_default();
         let identity = Identity::by(&same);
         let lost = known.iter().filter_map(|(partition, bounds)| {
             Lost::of(partition, *bounds, wanted(partition), identity(&partition.topic))
@@ -111,24 +120,20 @@ impl Intake {
         offsets.extend(known.keys().map(|partition| (partition.clone(), wanted(partition))));
         for partition in unknown.into_keys() {
             let from = offsets.get(&partition).copied().unwrap_or_default();
-            let jumps = self.jumps.get(&partition).copied().unwrap_or_default();
-            let jumps = jumps.max(self.ids.jumps(&partition.topic));
-            self.splits.insert(partition.clone(), partition.split(from, jumps));
-            self.jumps.insert(partition.clone(), jumps);
-            self.fresh.insert(partition);
+            self.offsets.add(partition, from);
         }
         // The offsets are those of the engine, and reading begins at the records that are there.
-        self.next.extend(offsets.clone());
+        self.offsets.next.extend(offsets.clone());
         lost.into_iter().for_each(|lost| {
             offsets.insert(lost.partition.clone(), lost.continues_at());
             self.leave_lost(lost);
         });
         if let Err(error) = self.read(reader, &offsets) {
             // The next look finds them again.
-            self.next.retain(|partition, _| !offsets.contains_key(partition));
+            self.offsets.next.retain(|partition, _| !offsets.contains_key(partition));
             return Err(error);
         }
-        self.newest = Instant::now();
+        self.expected.is_busy(Instant::now());
         Ok(())
     }
 
@@ -141,21 +146,20 @@ impl Intake {
             true => self.health.warns("topics", format!("none matches '{pattern}' yet")),
             false => self.health.well("topics"),
         }
-        let known: BTreeSet<Partition> = self.next.keys().chain(self.after.keys()).cloned().collect();
+        let known: BTreeSet<Partition> = self.offsets.all().cloned().collect();
         let missing = known.into_iter().filter(|partition| !topics.contains(partition.topic.as_str()));
         // Looks follow each other at once if a consumer fails, and a broker may not know all topics yet.
         let since = |partition: Partition| {
-            let since = self.missed.get(&partition).copied().unwrap_or_else(Instant::now);
+            let since = self.looks.missed.get(&partition).copied().unwrap_or_else(Instant::now);
             (partition, since)
         };
-        self.missed = missing.map(since).collect();
+        self.looks.missed = missing.map(since).collect();
         let is_gone = |since: &Instant| since.elapsed() >= self.settings.discovery;
-        let gone = self.missed.iter().filter(|(_, since)| is_gone(since));
+        let gone = self.looks.missed.iter().filter(|(_, since)| is_gone(since));
         for partition in gone.map(|(partition, _)| partition.clone()).collect::<Vec<_>>() {
             let Some(at) = self.forget(reader, &partition)? else { continue };
             tracing::warn!(source = self.settings.source, %partition, offset = at, "the topic is gone");
-            self.left.push(Span { split: self.split(&partition), from: at, to: at, done: true });
-            self.gone.insert(partition, at);
+            self.offsets.end_for_now(partition, at);
         }
         Ok(())
     }
@@ -164,27 +168,26 @@ impl Intake {
     fn forget(&mut self, reader: &Reader, partition: &Partition) -> Result<Option<u64>> {
         self.release(reader, partition)?;
         reader.ends.iter().for_each(|ends| ends.leave(partition.clone()));
-        self.missed.remove(partition);
-        self.ends.remove(partition);
-        let after = self.after.remove(partition);
-        Ok(self.next.remove(partition).or(after))
+        self.looks.missed.remove(partition);
+        self.expected.forget(partition);
+        Ok(self.offsets.forget(partition))
     }
 
     /// Makes a later start know that the source has looked for topics, if it has found none.
     fn note_first_look(&mut self, found: &[Partition]) {
-        if !self.begun && !self.settings.bounded && found.is_empty() {
-            self.left.push(Span { split: FIRST_LOOK.into(), from: 0, to: 1, done: true });
+        if !self.looks.begun && !self.settings.bounded && found.is_empty() {
+            self.offsets.tell(Span { split: FIRST_LOOK.into(), from: 0, to: 1, done: true });
         }
     }
 
     /// Reads a partition no longer. If that fails, only a new consumer knows what it reads.
     fn release(&mut self, reader: &Reader, partition: &Partition) -> Result<()> {
-        if self.settings.bounded || !self.next.contains_key(partition) {
+        if self.settings.bounded || !self.offsets.next.contains_key(partition) {
             return Ok(());
         }
         let released = reader.unassign(partition);
         if released.is_err() {
-            self.discovered = None;
+            self.looks.discovered = None;
         }
         released
     }
@@ -198,18 +201,17 @@ impl Intake {
         patience: Duration,
     ) -> Result<BTreeSet<String>> {
         let topics: BTreeSet<&str> = found.iter().map(|partition| partition.topic.as_str()).collect();
-        let now = self.ids.present(reader, topics, patience)?;
-        let (changed, same) = (self.ids.changed(&now), self.ids.same(&now));
+        let now = self.offsets.ids.present(reader, topics, patience)?;
+        let (changed, same) = (self.offsets.ids.changed(&now), self.offsets.ids.same(&now));
         let is_other = |partition: &&Partition| changed.contains_key(&partition.topic);
-        let read = |partition: &Partition| self.next.get(partition).or(self.after.get(partition)).copied();
         let again: Vec<Partition> = found
             .iter()
-            .filter(|partition| is_other(partition) && read(partition).is_some())
+            .filter(|partition| is_other(partition) && self.offsets.known(partition).is_some())
             .cloned()
             .collect();
         let bounds = reader.bounds(again.iter())?;
         let lost = |(partition, bounds): (Partition, Bounds)| {
-            let wanted = read(&partition).unwrap_or_default();
+            let wanted = self.offsets.known(&partition).unwrap_or_default();
             Lost { partition, wanted, bounds, topic: Identity::Other }
         };
         let lost: Vec<Lost> = bounds.into_iter().map(lost).collect();
@@ -222,24 +224,22 @@ impl Intake {
         }
         self.leave_vanished(reader, &changed, found)?;
         for (topic, id) in &now {
-            match self.ids.newest(topic) {
+            match self.offsets.ids.newest(topic) {
                 None => {
-                    self.left.push(self.ids.set(topic, 0, id));
+                    self.offsets.set_id(topic, id);
                     self.follow(reader, topic);
                 }
-                Some(known) if known != id => self.begin_anew(topic, id),
+                Some(known) if known != id => self.offsets.begin_anew(topic, id),
                 Some(_) => {}
             }
         }
         for lost in lost {
             let partition = lost.partition.clone();
             self.leave_lost(lost);
-            self.ends.remove(&partition);
-            if let Some(from) = self.next.remove(&partition) {
-                self.after.insert(partition, from);
-            }
+            self.expected.forget(&partition);
+            self.offsets.stop_reading_of(partition);
         }
-        self.take_back(found);
+        self.offsets.take_back(found);
         Ok(same)
     }
 
@@ -253,17 +253,14 @@ impl Intake {
     ) -> Result<()> {
         let is_vanished =
             |partition: &&Partition| changed.contains_key(&partition.topic) && !found.contains(partition);
-        let vanished: BTreeSet<Partition> =
-            self.next.keys().chain(self.after.keys()).filter(is_vanished).cloned().collect();
+        let vanished: BTreeSet<Partition> = self.offsets.all().filter(is_vanished).cloned().collect();
         for partition in vanished {
             let Some(at) = self.forget(reader, &partition)? else { continue };
             tracing::warn!(
                 source = self.settings.source, %partition, offset = at,
                 "the topic was created again without this partition"
             );
-            if !self.fresh.remove(&partition) {
-                self.left.push(Span { split: self.split(&partition), from: at, to: at, done: true });
-            }
+            self.offsets.end(&partition, at);
         }
         Ok(())
     }
@@ -271,45 +268,21 @@ impl Intake {
     /// Watches over the id of a topic that is read and whose id is known only now.
     fn follow(&self, reader: &Reader, topic: &str) {
         let Some(ends) = reader.ends.as_ref().filter(|_| !self.settings.bounded) else { return };
-        let id = self.ids.newest(topic).map(str::to_string);
-        for partition in self.next.keys().filter(|partition| partition.topic == topic) {
-            ends.follow(partition.clone(), Followed { split: self.split(partition), id: id.clone() });
-        }
-    }
-
-    /// Notes another id of a topic. Its partitions go on in other splits.
-    pub(super) fn begin_anew(&mut self, topic: &str, id: &str) {
-        let of_topic = |partition: &&Partition| partition.topic == topic;
-        let known: Vec<Partition> = self.splits.keys().filter(of_topic).cloned().collect();
-        let jumps = known.iter().filter_map(|partition| self.jumps.get(partition)).max().copied();
-        let jumps = jumps.unwrap_or_default();
-        self.left.push(self.ids.set(topic, jumps.saturating_add(1), id));
-        for partition in known {
-            self.gone.remove(&partition);
-            self.jumps.insert(partition, jumps);
-        }
-    }
-
-    /// Continues partitions whose topic seemed to be gone.
-    fn take_back(&mut self, found: &[Partition]) {
-        for partition in found {
-            if let Some(at) = self.gone.remove(partition) {
-                self.leave_split(partition, at);
-                self.next.remove(partition);
-                self.after.insert(partition.clone(), at);
-            }
+        let id = self.offsets.ids.newest(topic).map(str::to_string);
+        for partition in self.offsets.next.keys().filter(|partition| partition.topic == topic) {
+            ends.follow(partition.clone(), Followed { split: self.offsets.split(partition), id: id.clone() });
         }
     }
 
     /// Reads partitions from these offsets on.
     fn read(&mut self, reader: &Reader, offsets: &BTreeMap<Partition, u64>) -> Result<()> {
         for partition in offsets.keys() {
-            let split = self.split(partition);
-            if let Some(end) = self.ends.get(partition) {
-                self.health.ends(&split, *end);
+            let split = self.offsets.split(partition);
+            if let Some(end) = self.expected.end_of(partition) {
+                self.health.ends(&split, end);
             }
             if let Some(ends) = reader.ends.as_ref().filter(|_| !self.settings.bounded) {
-                let id = self.ids.newest(&partition.topic).map(str::to_string);
+                let id = self.offsets.ids.newest(&partition.topic).map(str::to_string);
                 ends.follow(partition.clone(), Followed { split, id });
             }
         }
@@ -317,10 +290,7 @@ impl Intake {
             return reader.assign(offsets);
         }
         for (partition, from) in offsets {
-            match self.ends.get(partition) {
-                Some(end) if from < end => drop(self.waiting.insert(partition.clone(), *from)),
-                _ => self.ended.push(partition.clone()),
-            }
+            self.bounded.add(partition.clone(), *from, self.expected.end_of(partition));
         }
         Ok(())
     }
@@ -328,13 +298,11 @@ impl Intake {
     /// Begins to read partitions of a bounded source to their ends, as long as there is room.
     pub(super) fn open_waiting(&mut self) -> Result<()> {
         let Some(reader) = &self.reader else { return Ok(()) };
-        while self.queues.len() < QUEUES_MAX
-            && let Some((partition, from)) = self.waiting.pop_first()
-        {
+        while let Some((partition, from)) = self.bounded.next_waiting() {
             let mut queue = reader.open(&partition, from)?;
             let arrived = self.arrived.clone();
             queue.set_nonempty_callback(move || arrived.notify_one());
-            self.queues.insert(partition, queue);
+            self.bounded.queues.insert(partition, queue);
         }
         Ok(())
     }
@@ -342,24 +310,14 @@ impl Intake {
     /// Passes over lost records. If the topic begins anew, its partition goes on in another split.
     fn leave_lost(&mut self, lost: Lost) {
         tracing::warn!(source = self.settings.source, reason = lost.reason(), "records were lost");
-        let split = self.split(&lost.partition);
-        if !lost.is_removed() {
-            self.leave_split(&lost.partition, lost.continues_at());
-        }
-        self.lost.retain(|(_, other)| other.partition != lost.partition);
-        self.lost.push((split, lost));
+        self.offsets.leave_lost(lost);
     }
 
     /// Passes over the lost records of partitions in a pull.
     pub(super) fn pass_lost(&self, pull: &mut Pull) {
-        for (_, lost) in self.lost.iter().filter(|(_, lost)| lost.is_removed()) {
+        for lost in self.offsets.removed() {
             let Partition { topic, number } = &lost.partition;
             self.gathered(pull, topic, *number).pass(lost.bounds.0);
         }
-    }
-
-    /// Returns the bad rows that say which records were lost.
-    pub(super) fn take_lost(&mut self) -> Vec<BadRow> {
-        std::mem::take(&mut self.lost).into_iter().map(|(split, lost)| lost.bad_row(split)).collect()
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use millstream_connect::{Error, Jump, Result};
-use millstream_delta::Span;
 
 use super::Intake;
 use crate::consumer::{ANSWER, Bounds, Reader};
@@ -29,10 +28,10 @@ impl Intake {
         });
         self.reader = Some(reader);
         let offsets = offsets?;
-        self.lost.retain(|(_, lost)| !offsets.contains_key(&lost.partition));
+        self.offsets.forget_lost(&offsets);
         for (partition, offset) in &offsets {
-            self.leave_split(partition, *offset);
-            self.ends.remove(partition);
+            self.offsets.leave_split(partition, *offset);
+            self.expected.forget(partition);
         }
         // A new consumer continues from the offsets that are kept here.
         self.disconnect();
@@ -78,36 +77,21 @@ impl Intake {
         found: &[Partition],
     ) -> Result<()> {
         let topics = moved.keys().map(|partition| partition.topic.as_str());
-        let now = self.ids.present(reader, topics, ANSWER)?;
-        let changed = self.ids.changed(&now);
+        let now = self.offsets.ids.present(reader, topics, ANSWER)?;
+        let changed = self.offsets.ids.changed(&now);
         let stays = |partition: &&Partition| {
             changed.contains_key(&partition.topic)
                 && !moved.contains_key(partition)
                 && found.contains(partition)
         };
-        if let Some(partition) = self.next.keys().chain(self.after.keys()).find(stays) {
+        if let Some(partition) = self.offsets.all().find(stays) {
             return Err(Error::Invalid(format!(
                 "topic '{}' was created again, so all its partitions must move: give the offset of partition {}, too",
                 partition.topic, partition.number
             )));
         }
         self.leave_vanished(reader, &changed, found)?;
-        changed.iter().for_each(|(topic, id)| self.begin_anew(topic, id));
+        changed.iter().for_each(|(topic, id)| self.offsets.begin_anew(topic, id));
         Ok(())
-    }
-
-    /// Ends the split of a partition; its records from an offset on belong to another one.
-    pub(super) fn leave_split(&mut self, partition: &Partition, offset: u64) {
-        let next = self.next.insert(partition.clone(), offset);
-        let at = next.or_else(|| self.after.get(partition).copied());
-        if let (Some(split), Some(at)) = (self.splits.get(partition), at)
-            && !self.fresh.contains(partition)
-        {
-            self.left.push(Span { split: split.clone(), from: at, to: at, done: true });
-        }
-        let jumps = self.jumps.entry(partition.clone()).or_default();
-        *jumps += 1;
-        self.splits.insert(partition.clone(), partition.split(offset, *jumps));
-        self.fresh.insert(partition.clone());
     }
 }

@@ -66,8 +66,8 @@ impl Intake {
             pull.last = match pull.places.get(&partition) {
                 Some(place) => *place,
                 None => {
-                    let from = self.next.get(&partition).copied().unwrap_or_default();
-                    let split = self.split(&partition);
+                    let from = self.offsets.next_of(&partition);
+                    let split = self.offsets.split(&partition);
                     pull.places.insert(partition.clone(), pull.gathered.len());
                     pull.gathered.push(Gathered::new(&self.columns, partition, split, from));
                     pull.gathered.len() - 1

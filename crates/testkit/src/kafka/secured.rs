@@ -151,6 +151,8 @@ fn properties(folder: &Path, port: u16, sasl: u16, mutual: u16) -> String {
             "listener.name.sasl.oauthbearer.sasl.jaas.config={module}.oauthbearer.OAuthBearerLoginModule required \
              unsecuredLoginStringClaim_sub=\"broker\";\n"
         ),
+        // A client must show a token that lives before this time is over.
+        "listener.name.sasl.oauthbearer.connections.max.reauth.ms=5000".into(),
     ]
     .join("\n")
 }

@@ -30,7 +30,6 @@ const FIELDS_ALLOWED: &[(&str, &str, usize)] = &[
     ("flow", "PartitionRecompute", 13),
     ("flow", "Session", 15),
     ("flow", "UpdateState", 14),
-    ("kafka", "Intake", 27),
     ("testkit", "Counts", 18),
 ];
 

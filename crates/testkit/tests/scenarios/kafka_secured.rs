@@ -1,7 +1,10 @@
 //! A broker of Kafka that wants TLS, certificates of clients, or passwords.
 
+use std::time::{Duration, Instant};
+
 use millstream_testkit::drive::{self, Result, ensure, expect_soon, lines, run, run_all};
 use millstream_testkit::kafka::Secured;
+use millstream_testkit::tokens::TokenServer;
 
 use super::Scenario;
 use super::kafka_operation::{builder, numbered};
@@ -9,6 +12,7 @@ use super::kafka_operation::{builder, numbered};
 pub const ALL: &[Scenario] = &[
     ("kafka_secured_is_read_and_written", || drive::block_on(secured())),
     ("kafka_secured_says_why_it_refuses", || drive::block_on(refused())),
+    ("kafka_secured_takes_tokens_of_an_endpoint", || drive::block_on(tokens())),
 ];
 
 /// Returns the options of an object at a listener.
@@ -153,6 +157,76 @@ async fn refused() -> Result<()> {
         ensure(message.contains(what), || format!("{properties} gives {message:?}"))?;
         let shows = [Secured::PASSWORD, "wrong-staple"].iter().any(|secret| message.contains(secret));
         ensure(!shows, || format!("a password is shown: {message}"))?;
+    }
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Returns the properties of a client that asks an endpoint for tokens.
+fn by_token(secured: &Secured, tokens: &TokenServer, secret: &str) -> String {
+    format!(
+        ", properties.security.protocol = 'SASL_SSL', properties.sasl.mechanism = 'OAUTHBEARER', \
+         properties.sasl.oauthbearer.method = 'oidc', properties.sasl.oauthbearer.scope = 'kafka', \
+         properties.sasl.oauthbearer.client.id = '{}', properties.sasl.oauthbearer.client.secret = '{secret}', \
+         properties.sasl.oauthbearer.token.endpoint.url = '{}', properties.ssl.ca.location = '{}'",
+        TokenServer::CLIENT,
+        tokens.address(),
+        secured.file("ca.pem").display()
+    )
+}
+
+async fn tokens() -> Result<()> {
+    let Some(secured) = start()? else { return Ok(()) };
+    let tokens = TokenServer::start(Duration::from_secs(10))?;
+    let kafka = &secured.kafka;
+    kafka.create_topic("t", 2).await?;
+    kafka.create_topic("to", 1).await?;
+    kafka.send("t", &numbered(0..10, 2))?;
+    let good = by_token(&secured, &tokens, TokenServer::SECRET);
+    let engine = builder().start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let made = [
+        &format!("CREATE SOURCE s (id BIGINT) {}", at(&secured.sasl(), "t", &good)),
+        "CREATE MATERIALIZED VIEW m AS SELECT count(*) AS n FROM s",
+        &format!("CREATE SINK k AS SELECT id FROM s {}", at(&secured.sasl(), "to", &good)),
+    ];
+    run_all(&mut session, &made).await?;
+    // The broker wants a token again every 5 seconds, and a token lives for 10. The endpoint is away for 3 of them.
+    let (begun, mut sent) = (Instant::now(), 10);
+    while begun.elapsed() < Duration::from_secs(25) {
+        tokens.set_failing((12..15).contains(&begun.elapsed().as_secs()));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        kafka.send("t", &numbered(sent..sent + 10, 2))?;
+        sent += 10;
+    }
+    expect_soon(&mut session, "SELECT * FROM m", &[&sent.to_string()]).await?;
+    let written = "SELECT rows, status FROM millstream.sinks";
+    expect_soon(&mut session, written, &[&format!("{sent}|running")]).await?;
+    let received = kafka.received("to")?.len();
+    ensure(received as i64 == sent, || format!("the sink has written {received} of {sent} records"))?;
+    ensure(tokens.given() >= 5, || format!("{} tokens were given", tokens.given()))?;
+    // A secret that is wrong, and an endpoint that is away.
+    let wrong = by_token(&secured, &tokens, "wrong-secret");
+    let nowhere = good.replace(&tokens.address(), "http://127.0.0.1:1/token");
+    for (name, properties, what) in [
+        ("s_secret", &wrong, "invalid_client: no such client): check sasl.oauthbearer.client.id"),
+        ("s_nowhere", &nowhere, "the token endpoint doesn''t answer at http://127.0.0.1:1/token"),
+    ] {
+        let source = format!("CREATE SOURCE {name} (id BIGINT) {}", at(&secured.sasl(), "t", properties));
+        let view = format!("CREATE MATERIALIZED VIEW of_{name} AS SELECT count(*) AS n FROM {name}");
+        run_all(&mut session, &[&source, &view]).await?;
+        let why = format!("SELECT reason LIKE '%{what}%' FROM millstream.sources WHERE name = '{name}'");
+        let said = expect_soon(&mut session, &why, &["true"]).await;
+        let reasons =
+            lines(&mut session, "SELECT name, status, reason FROM millstream.sources").await?.join("\n");
+        said.map_err(|error| format!("{name}: {error}\n{reasons}"))?;
+        let sink = format!("CREATE SINK wrong AS SELECT id FROM s {}", at(&secured.sasl(), "to", properties));
+        let error = run(&mut session, &sink).await.err().unwrap_or_default();
+        ensure(error.contains("token endpoint"), || format!("{sink} gives {error}"))?;
+        let shown = lines(&mut session, &format!("SHOW CREATE SOURCE {name}")).await?.join("\n");
+        let secrets = [TokenServer::SECRET, "wrong-secret"];
+        ensure(!secrets.iter().any(|secret| (reasons.clone() + &shown).contains(secret)), || {
+            format!("a secret is shown: {reasons} {shown}")
+        })?;
     }
     engine.stop().await.map_err(|error| error.to_string())
 }

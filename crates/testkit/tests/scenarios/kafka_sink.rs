@@ -17,6 +17,7 @@ use super::machine::Machine;
 pub const ALL: &[Scenario] = &[
     ("kafka_gets_each_row_once_through_crashes", || drive::block_on(crashes())),
     ("kafka_gets_keys_headers_and_timestamps", || drive::block_on(messages())),
+    ("kafka_gets_row_events_and_bytes", || drive::block_on(row_events())),
     ("kafka_is_left_to_the_engine_that_took_over", || drive::block_on(fenced())),
     ("kafka_progress_is_read_past_open_transactions", || drive::block_on(progress())),
     ("kafka_sinks_that_fail_leave_no_open_transaction", || drive::block_on(failed())),
@@ -38,6 +39,24 @@ fn to(kafka: &Kafka, topic: &str, more: &str) -> String {
 /// Returns the options of a format with schemas in a registry.
 fn registered(registry: &Registry, format: &str) -> String {
     format!(", format = '{format}', schema.registry = '{}'", registry.address())
+}
+
+/// The topics of a view's changes, each with its format.
+const FEEDS: [(&str, &str); 6] = [
+    ("sums", "upsert_json"),
+    ("changes", "debezium_json"),
+    ("avro", "upsert_avro"),
+    ("avro_changes", "debezium_avro"),
+    ("maxwell", "maxwell_json"),
+    ("canal", "canal_json"),
+];
+
+/// Returns the options of the format of a topic with changes.
+fn feed(registry: &Registry, format: &str) -> String {
+    match format.ends_with("avro") {
+        true => registered(registry, format),
+        false => format!(", format = '{format}'"),
+    }
 }
 
 /// Returns the last value of each key.
@@ -63,7 +82,7 @@ fn values(records: &[Received]) -> Vec<String> {
 async fn crashes() -> Result<()> {
     let Some(mut kafka) = Kafka::start()? else { return Ok(()) };
     let registry = Registry::start()?;
-    for topic in ["orders", "large", "sums", "changes", "some", "avro", "avro_changes"] {
+    for topic in ["orders", "large", "some"].into_iter().chain(FEEDS.map(|(topic, _)| topic)) {
         kafka.create_topic(topic, 3).await?;
     }
     let mut random = SmallRng::seed_from_u64(7);
@@ -81,19 +100,17 @@ async fn crashes() -> Result<()> {
             "CREATE SINK large AS SELECT id FROM orders WHERE id % 3 = 0 {}",
             to(&kafka, "large", ", key = 'id'")
         ),
-        &format!("CREATE SINK sums_out FROM sums {}", to(&kafka, "sums", ", format = 'upsert_json'")),
-        &format!("CREATE SINK changes FROM sums {}", to(&kafka, "changes", ", format = 'debezium_json'")),
-        &format!("CREATE SINK avro FROM sums {}", to(&kafka, "avro", &registered(&registry, "upsert_avro"))),
-        &format!(
-            "CREATE SINK avro_changes FROM sums {}",
-            to(&kafka, "avro_changes", &registered(&registry, "debezium_avro"))
-        ),
         &format!(
             "CREATE SINK some AS SELECT id FROM orders {}",
             to(&kafka, "some", ", delivery = 'at_least_once'")
         ),
     ];
     run_all(&mut machine.session(), &made).await?;
+    for (topic, format) in FEEDS {
+        let sink =
+            format!("CREATE SINK {topic}_out FROM sums {}", to(&kafka, topic, &feed(&registry, format)));
+        run(&mut machine.session(), &sink).await?;
+    }
     let mut count = 0;
     for round in 0..14 {
         let more = random.random_range(1..300);
@@ -113,12 +130,8 @@ async fn crashes() -> Result<()> {
         disturb(&mut kafka, &mut machine, &mut random, round).await?;
     }
     everything_arrived(&kafka, &machine, count).await?;
-    for (topic, format) in [
-        ("sums", ", format = 'upsert_json'".to_string()),
-        ("changes", ", format = 'debezium_json'".to_string()),
-        ("avro", registered(&registry, "upsert_avro")),
-        ("avro_changes", registered(&registry, "debezium_avro")),
-    ] {
+    for (topic, format) in FEEDS {
+        let format = feed(&registry, format);
         reads_back(&kafka, &machine, topic, &format).await.map_err(|error| format!("{topic}: {error}"))?;
     }
     machine.engine.stop().await.map_err(|error| error.to_string())
@@ -210,6 +223,70 @@ async fn messages() -> Result<()> {
         timestamp: Some(1500),
     };
     ensure(received == [expected.clone()], || format!("received {received:?}\n  expected {expected:?}"))?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn row_events() -> Result<()> {
+    let Some(kafka) = Kafka::start()? else { return Ok(()) };
+    let engine = Engine::builder().connector(Arc::new(millstream_kafka::Kafka));
+    let engine = engine.start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let columns =
+        "id BIGINT PRIMARY KEY, name TEXT, price NUMERIC(10, 2), ok BOOLEAN, at TIMESTAMP, since TIMESTAMPTZ";
+    run(&mut session, &format!("CREATE TABLE t ({columns})")).await?;
+    for dialect in ["maxwell", "canal"] {
+        let more = format!(", create = true, database = 'shop', table = 'orders', format = '{dialect}_json'");
+        run(&mut session, &format!("CREATE SINK to_{dialect} FROM t {}", to(&kafka, dialect, &more))).await?;
+        let more =
+            format!(", format = '{dialect}_json', table.include = 'orders', database.include = 'shop'");
+        let source = format!("CREATE SOURCE {dialect} ({columns}) {}", to(&kafka, dialect, &more));
+        run(&mut session, &source).await?;
+        run(&mut session, &format!("CREATE MATERIALIZED VIEW of_{dialect} AS SELECT * FROM {dialect}"))
+            .await?;
+    }
+    let changes = [
+        "INSERT INTO t VALUES (1, 'a\nb', 12.50, true, '2026-01-31 12:00:00.25', '2026-01-31 12:00:00Z'), (2, NULL, NULL, NULL, NULL, NULL)",
+        "UPDATE t SET name = NULL, ok = false WHERE id = 1",
+        "UPDATE t SET id = 3 WHERE id = 2",
+        "INSERT INTO t VALUES (4, '', 0, false, NULL, NULL)",
+        "DELETE FROM t WHERE id = 4",
+    ];
+    for change in changes {
+        run_all(&mut session, &[change, "FLUSH"]).await?;
+        let rows = lines(&mut session, "SELECT * FROM t").await?;
+        let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+        for dialect in ["maxwell", "canal"] {
+            let view = format!("SELECT * FROM of_{dialect}");
+            expect_soon(&mut session, &view, &rows).await.map_err(|error| format!("{change}: {error}"))?;
+        }
+    }
+    for dialect in ["maxwell", "canal"] {
+        expect(&mut session, &format!("SELECT count(*) FROM bad_rows('{dialect}')"), &["0"]).await?;
+    }
+    let found: Vec<String> =
+        kafka.received("maxwell")?.iter().filter_map(|record| record.value.clone()).collect();
+    let update = found.iter().find(|event| event.contains("\"update\"")).cloned().unwrap_or_default();
+    let old = ",\"old\":{\"name\":\"a\\nb\",\"ok\":true}}";
+    ensure(found.len() == 7 && update.ends_with(old), || format!("the topic holds {found:#?}"))?;
+    // Bytes arrive as they are; NULL is a message without a value.
+    let sink = format!(
+        "CREATE SINK raw AS SELECT b FROM bytes FOR EACH BATCH {}",
+        to(&kafka, "raw", ", create = true, format = 'bytes'")
+    );
+    let source = format!("CREATE SOURCE back (b BYTEA) {}", to(&kafka, "raw", ", format = 'bytes'"));
+    let made = [
+        "CREATE TABLE bytes (b BYTEA)",
+        &sink,
+        &source,
+        "CREATE MATERIALIZED VIEW of_back AS SELECT encode(b, 'hex') AS b FROM back",
+        "INSERT INTO bytes VALUES ('\\xff000a'), (NULL), ('')",
+        "FLUSH",
+    ];
+    run_all(&mut session, &made).await?;
+    expect_soon(&mut session, "SELECT * FROM of_back", &["", "ff000a"]).await?;
+    ensure(kafka.received("raw")?.iter().filter(|record| record.value.is_none()).count() == 1, || {
+        "NULL isn't a message without a value".into()
+    })?;
     engine.stop().await.map_err(|error| error.to_string())
 }
 
@@ -336,6 +413,10 @@ async fn refused() -> Result<()> {
     ensure(found.contains("topic 'nothing' doesn't exist") && found.contains("create = 'true'"), || found)?;
     let found = error(format!("CREATE SINK s FROM t {}", to(&kafka, "t", ""))).await;
     ensure(found.contains("updated or deleted"), || found)?;
+    // The topic of a sink that is refused isn't created.
+    let found = error(format!("CREATE SINK s FROM t {}", to(&kafka, "later", ", create = true"))).await;
+    ensure(found.contains("updated or deleted"), || found)?;
+    kafka.create_topic("later", 1).await?;
     let status = |reason: &str| {
         format!(
             "SELECT status, CASE WHEN reason LIKE '%{reason}%' THEN 'as expected' ELSE reason END FROM millstream.sinks"

@@ -71,6 +71,12 @@ impl AvroSchema {
         Ok(AvroSchema { types: parser.types, root })
     }
 
+    /// Reads the content of a file.
+    pub fn of_file(content: &[u8]) -> Result<AvroSchema, String> {
+        let text = std::str::from_utf8(content).map_err(|error| format!("it is no text: {error}"))?;
+        AvroSchema::parse(text, &[])
+    }
+
     /// Parses a registered schema.
     pub fn registered(schema: &RegisteredSchema) -> Result<AvroSchema, String> {
         match schema.kind.as_str() {

@@ -1,4 +1,5 @@
-//! Protobuf: one message a record, read with the schema (`.proto`) that the reader knows by its id or from a file.
+//! Protobuf: one message a record, read with the schema that the reader knows by its id, or from a file: a `.proto`
+//! or a descriptor set.
 //!
 //! Fields match the declared columns by name. A message is first split into its fields, then each column takes those of
 //! its number, so that fields may come in any order, several times, or not at all.
@@ -7,6 +8,7 @@
 
 pub(crate) mod columns;
 pub(crate) mod decoder;
+mod descriptor;
 pub(crate) mod encoder;
 mod parser;
 mod plan;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::schema::{EnumType, FieldType, Label, MessageType, Named, Scalar, TypeId, ValueType};
 
 /// Most levels of messages within messages.
-const DEPTH_MAX: usize = 64;
+pub(super) const DEPTH_MAX: usize = 64;
 
 /// The types of all files so far.
 #[derive(Default)]
@@ -301,6 +301,7 @@ impl Parser<'_> {
     }
 }
 
-fn within(scope: &str, name: &str) -> String {
+/// Returns a name within a scope.
+pub(super) fn within(scope: &str, name: &str) -> String {
     if scope.is_empty() { name.to_string() } else { format!("{scope}.{name}") }
 }

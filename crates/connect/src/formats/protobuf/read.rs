@@ -11,7 +11,7 @@ const GROUPS_MAX: usize = 64;
 
 /// A value as it is on the wire.
 #[derive(Clone, Copy, Debug)]
-enum Raw<'a> {
+pub(super) enum Raw<'a> {
     Varint(u64),
     Fixed32([u8; 4]),
     Fixed64([u8; 8]),
@@ -19,8 +19,8 @@ enum Raw<'a> {
 }
 
 /// The bytes of a message.
-struct Wire<'a> {
-    rest: &'a [u8],
+pub(super) struct Wire<'a> {
+    pub rest: &'a [u8],
 }
 
 impl<'a> Wire<'a> {
@@ -58,7 +58,7 @@ impl<'a> Wire<'a> {
     }
 
     /// Takes a field; none at the end of the message.
-    fn field(&mut self) -> Result<Option<(u32, Raw<'a>)>, Wrong> {
+    pub fn field(&mut self) -> Result<Option<(u32, Raw<'a>)>, Wrong> {
         let mut groups = 0;
         while !self.rest.is_empty() {
             let tag = self.varint()?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::descriptor;
 use super::parser::{Parsed, parse};
 use crate::RegisteredSchema;
 
@@ -139,6 +140,27 @@ impl ProtoSchema {
         }
         parsed.roots.clear();
         parse(text, &mut parsed)?;
+        ProtoSchema::resolved(parsed)
+    }
+
+    /// Reads the content of a file: the text of a `.proto`, or a descriptor set.
+    pub fn of_file(content: &[u8]) -> Result<ProtoSchema, String> {
+        // The numbers of fields are control characters of a descriptor set.
+        let is_text = !content.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
+        match std::str::from_utf8(content) {
+            Ok(text) if is_text => ProtoSchema::parse(text, &[]),
+            _ => {
+                let mut parsed = Parsed::default();
+                parse(WELL_KNOWN, &mut parsed)?;
+                parsed.roots.clear();
+                descriptor::read(content, &mut parsed)?;
+                ProtoSchema::resolved(parsed)
+            }
+        }
+    }
+
+    /// Resolves the names of types.
+    fn resolved(parsed: Parsed) -> Result<ProtoSchema, String> {
         let Parsed { mut messages, enums, names, roots } = parsed;
         if roots.is_empty() {
             return Err("the schema has no message".to_string());

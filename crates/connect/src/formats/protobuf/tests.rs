@@ -73,6 +73,67 @@ fn messages_of_another_writer_are_read_with_all_types() {
     );
 }
 
+/// Returns the decoder of a descriptor set, with the columns that it describes.
+fn by_descriptors(set: &str, message: &str) -> ProtobufDecoder {
+    let schema = ProtoSchema::of_file(&hex(set.trim())).unwrap();
+    let columns = columns(&schema, schema.root(Some(message)).unwrap()).unwrap();
+    ProtobufDecoder::new(&columns, &Arc::new(Schemas::of_file(schema)), Some(message)).unwrap()
+}
+
+#[test]
+fn a_descriptor_set_is_the_same_schema_as_its_proto() {
+    let set = include_str!("fixtures/order.desc.hex");
+    let schema = ProtoSchema::of_file(&hex(set.trim())).unwrap();
+    assert_eq!(columns(&schema, schema.root(Some("shop.Order")).unwrap()).unwrap(), inferred());
+    // The messages of imports are none that a message may be of by default.
+    assert_eq!(schema.message(schema.root(None).unwrap()).name, "shop.Order");
+    let data: Vec<Vec<u8>> = ORDERS.lines().map(hex).collect();
+    let expected = decoded(ORDER, &inferred(), &data);
+    assert_eq!(expected.0.len(), 3);
+    assert_eq!(decoded_by(&by_descriptors(set, "shop.Order"), &data), expected);
+}
+
+#[test]
+fn a_descriptor_set_has_the_imports_and_the_presence_of_editions() {
+    let decoder = by_descriptors(include_str!("fixtures/invoice.desc.hex"), "shop.Invoice");
+    let data: Vec<Vec<u8>> = include_str!("fixtures/invoice.hex").lines().map(hex).collect();
+    let (rows, bad) = decoded_by(&decoder, &data);
+    assert_eq!(bad, Vec::<String>::new());
+    let expected = ["0|0|{units: 12, cents: NULL}|{x: {units: 1, cents: 0}}|FINAL", "5|NULL|NULL|{}|NONE"];
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn files_that_are_no_schema_are_refused() {
+    let set = hex(include_str!("fixtures/invoice.desc.hex").trim());
+    let of = |content: &[u8]| ProtoSchema::of_file(content).unwrap_err();
+    let error = of(&hex(include_str!("fixtures/lacking.desc.hex").trim()));
+    assert!(error.contains("lacks 'money.proto', which 'invoice.proto' imports"), "{error}");
+    let neither = "neither the text of a .proto file nor a descriptor set";
+    for content in
+        [&b"\x00"[..], b"\x7fELF\x02\x01", b"\x89PNG\r\n\x1a\n", b"\xff\xfe", &set[1..], b"\x12\x00"]
+    {
+        assert!(of(content).contains(neither), "{content:?}: {}", of(content));
+    }
+    for content in [&b""[..], b"\n\n", b"syntax = \"proto3\";"] {
+        assert!(of(content).contains("has no message"), "{content:?}: {}", of(content));
+    }
+    // A set ends with a file: the first one, or the last one.
+    let first = 2 + usize::from(set[1]);
+    for length in (1..set.len()).filter(|length| *length != first) {
+        assert!(ProtoSchema::of_file(&set[..length]).is_err(), "{length}");
+    }
+    for (place, byte) in
+        (0..set.len()).flat_map(|place| [0, 1, 0x0A, 0x7F, 0x80, 0xFF].map(|byte| (place, byte)))
+    {
+        let mut damaged = set.clone();
+        damaged[place] = byte;
+        if let Ok(schema) = ProtoSchema::of_file(&damaged) {
+            let _ = schema.root(None).map(|root| columns(&schema, root));
+        }
+    }
+}
+
 #[test]
 fn fields_may_repeat_be_unknown_and_come_in_any_order() {
     let schema = "syntax = 'proto3'; message r { int32 x = 1; m y = 2; repeated int32 z = 3; message m { int32 a = 1; int32 b = 2; } }";
