@@ -458,6 +458,28 @@ pub(crate) fn table_name(relation: &str) -> Option<&str> {
 
 /// Returns the table of this name.
 pub(crate) fn find(name: &str) -> Option<&'static SystemTableDoc> {
+    SystemTableDoc {
+        name: "problems",
+        doc: "a problem of an object or of the engine, the worst first",
+        columns: &[
+            text(
+                "level",
+                "`error`: it doesn't run; `warning`: it is late, or fails in part; `note`: it waits for the user",
+            ),
+            text(
+                "kind",
+                "`source`, `materialized view`, `stream`, `sink` or `subscription`; of the engine `epochs`, `memory`, \
+                 `checkpoint` or `journal`",
+            ),
+            text("object", "the name of the object; NULL for the engine"),
+            time("since", "when it was first seen, at most 10 seconds after its begin"),
+            text(
+                "message",
+                "the predicate of a sentence about the object; a sentence where `object` is NULL",
+            ),
+            text("statement", "the statement that explains or mends it"),
+        ],
+    },
     TABLES.iter().find(|table| table.name == name)
 }
 

@@ -1,7 +1,7 @@
 // The overview: health, an hour of charts, and all objects.
 
 import { addCharts, drawAll } from "./charts.js";
-import { bytes, button, find, identifier, make, number, propose, status, table, text } from "./elements.js";
+import { bytes, button, clock, find, identifier, make, number, propose, status, table, text } from "./elements.js";
 
 const why = (kind, name) => button("why", () => propose(`EXPLAIN WHY ${kind} ${identifier(name)}`),
   { "aria-label": `Explain why ${name}`, "data-key": `${kind} ${name}` });
@@ -22,8 +22,9 @@ const fill = {
 
 let shown;
 
-function item({ level, object, reason, statement }) {
-  const element = make("li", { class: level }, make("b", {}, level), make("span", {}, object, " ", reason));
+function item({ level, object, reason, statement, since }) {
+  const title = since ? `since ${clock(since)}` : null;
+  const element = make("li", { class: level, title }, make("b", {}, level), make("span", {}, object, " ", reason));
   if (statement) {
     element.append(make("code", {}, statement), button("use", () => propose(statement), { "data-key": statement }));
   }

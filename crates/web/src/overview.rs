@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use millstream_engine::{History, Sample, Second};
 use serde_json::{Value, json};
 
-use crate::health::{Level, Problem, shown};
+use crate::health::{Problem, shown};
 use crate::reading::Read;
 
 /// The age of a reading in seconds from which on it is a problem.
@@ -58,12 +58,14 @@ pub(crate) fn history(history: &History, since: u64, now_ms: u64) -> Value {
 }
 
 /// Adds the state of an engine that was read, with its problems; `after` is the newest epoch that the page has.
-pub(crate) fn add_reading(answer: &mut Value, read: &Read, mut health: Vec<Problem>, after: u64) {
+pub(crate) fn add_reading(answer: &mut Value, read: &Read, after: u64) {
     let Read { reading, age } = read;
+    let mut health: Vec<Problem> = reading.problems.iter().map(Problem::of).collect();
     if age.as_secs() >= OLD_SECONDS {
         let reason = format!("has not answered for {} s: its figures are of then", age.as_secs());
         let statement = "SELECT * FROM millstream.jobs".into();
-        health.insert(0, Problem { level: Level::Warning, object: "engine".into(), reason, statement });
+        let (level, object) = ("warning".into(), "the engine".into());
+        health.insert(0, Problem { level, object, reason, statement, since: None });
     }
     let health: Vec<Value> = shown(health).iter().map(Problem::json).collect();
     answer["state"] = "running".into();
@@ -83,7 +85,7 @@ pub(crate) fn add_reading(answer: &mut Value, read: &Read, mut health: Vec<Probl
 pub(crate) fn add_absence(answer: &mut Value, reason: &str) {
     answer["state"] = "absent".into();
     answer["health"] = json!([
-        { "level": "error", "object": "engine", "reason": reason, "statement": null }
+        { "level": "error", "object": "the engine:", "reason": reason, "statement": null }
     ]);
 }
 
@@ -161,9 +163,9 @@ mod tests {
         let read =
             |seconds| Read { reading: Arc::new(Reading::default()), age: Duration::from_secs(seconds) };
         let mut answer = json!({});
-        add_reading(&mut answer, &read(1), Vec::new(), 0);
+        add_reading(&mut answer, &read(1), 0);
         assert_eq!(answer["health"], json!([]));
-        add_reading(&mut answer, &read(7), Vec::new(), 0);
+        add_reading(&mut answer, &read(7), 0);
         assert_eq!(answer["health"][0]["reason"], "has not answered for 7 s: its figures are of then");
         add_absence(&mut answer, "gone");
         assert_eq!((&answer["state"], &answer["health"][0]["reason"]), (&json!("absent"), &json!("gone")));
@@ -181,9 +183,9 @@ mod tests {
             Readings::default().read(&engine).await.unwrap()
         });
         let mut answer = history(&engine.history(), 0, 9);
-        add_reading(&mut answer, &read, Vec::new(), 0);
+        add_reading(&mut answer, &read, 0);
         let epoch = newest(&answer).unwrap();
-        add_reading(&mut answer, &read, Vec::new(), epoch);
+        add_reading(&mut answer, &read, epoch);
         assert_eq!(newest(&answer), None);
     }
 }

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// The system tables of a reading.
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "sources",
     "materialized_views",
     "streams",
@@ -31,6 +31,7 @@ const TABLES: [&str; 9] = [
     "epochs",
     "jobs",
     "settings",
+    "problems",
 ];
 
 /// A row of a system table: BIGINT is a number, a time is in milliseconds since 1970, the rest is text.
@@ -44,6 +45,8 @@ pub(crate) struct Reading {
     pub(crate) queries: Vec<Row>,
     pub(crate) sinks: Vec<Row>,
     pub(crate) memory: Row,
+    /// The problems, the worst first.
+    pub(crate) problems: Vec<Row>,
     /// The last checkpoints, newest last.
     pub(crate) checkpoints: Vec<Row>,
     /// The last 1,000 epochs, oldest first.
@@ -157,7 +160,7 @@ async fn read(engine: &Engine) -> Result<Reading, Unread> {
         .await?
         .try_into()
         .map_err(|_| Unread::Failed("a system table is missing".into()))?;
-    let [sources, views, streams, sinks, memory, checkpoints, epochs, jobs, settings] = batches;
+    let [sources, views, streams, sinks, memory, checkpoints, epochs, jobs, settings, problems] = batches;
     let mut queries = Vec::new();
     for (batch, kind) in [(&views, "materialized view"), (&streams, "stream")] {
         for mut row in rows_of(batch)? {
@@ -172,6 +175,7 @@ async fn read(engine: &Engine) -> Result<Reading, Unread> {
         sources: rows_of(&sources)?,
         queries,
         sinks: rows_of(&sinks)?,
+        problems: rows_of(&problems)?,
         memory: rows_of(&memory)?.into_iter().next().unwrap_or_default(),
         checkpoints: rows_of(&checkpoints)?,
         batches: Some(epochs),
@@ -195,6 +199,7 @@ impl Reading {
 }
 
 /// Returns a number that isn't negative.
+#[cfg(test)]
 pub(crate) fn number(row: &Row, column: &str) -> Option<u64> {
     row.get(column).and_then(Value::as_i64).map(|number| number.max(0) as u64)
 }

@@ -15,7 +15,6 @@ use millstream_engine::{Engine, MetricValue};
 use serde_json::Value;
 
 use crate::details::Detail;
-use crate::health::problems;
 use crate::metrics::expose;
 use crate::reading::Read;
 use crate::{Shared, assets, guard, openmetrics, overview, sql, sql_stream};
@@ -156,10 +155,7 @@ async fn show_overview(State(shared): State<Arc<Shared>>, RawQuery(query): RawQu
     let mut answer = overview::history(&history, since, now_ms());
     match read {
         Ok(read) => {
-            let lateness = history.falls_behind(read.reading.interval);
-            let warnings = shared.engine.get().map_or_else(Vec::new, |engine| engine.progress().warnings);
-            let health = problems(&read.reading, lateness, &warnings);
-            overview::add_reading(&mut answer, &read, health, after);
+            overview::add_reading(&mut answer, &read, after);
             let text: Arc<str> = answer.to_string().into();
             shared.answers.keep((since, after), text.clone());
             json_answer(&*text)

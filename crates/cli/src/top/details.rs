@@ -52,10 +52,10 @@ pub struct Operator {
 }
 
 impl Object {
-    /// Returns the statements for the reasons, and for the operators or partitions.
-    pub fn statements(&self) -> [String; 2] {
-        let literal = format!("'{}'", self.name.replace('\'', "''"));
-        let identifier = quoted_ident(&self.name);
+    /// Returns the statements for the reasons, and for the operators or partitions; `name` is its name in the engine.
+    pub fn statements(&self, name: &str) -> [String; 2] {
+        let literal = format!("'{}'", name.replace('\'', "''"));
+        let identifier = quoted_ident(name);
         match self.table {
             Table::Sources => [
                 format!("SELECT name AS about, reason AS why FROM millstream.sources WHERE name = {literal}"),
@@ -141,10 +141,10 @@ mod tests {
 
     #[test]
     fn names_are_quoted_in_statements() {
-        let [why, operators] = object(Table::Queries, "stream", "a\"b'c").statements();
+        let [why, operators] = object(Table::Queries, "stream", "x").statements("a\"b'c");
         assert_eq!(why, "EXPLAIN WHY STREAM \"a\"\"b'c\"");
         assert!(operators.contains("WHERE query = 'a\"b''c' "), "{operators}");
-        let [_, partitions] = object(Table::Sources, "source", "s").statements();
+        let [_, partitions] = object(Table::Sources, "source", "s").statements("s");
         assert!(partitions.contains("millstream.source_partitions"), "{partitions}");
     }
 

@@ -8,7 +8,7 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table as Rows, TableState, Wrap};
 
 use crate::top::details::Object;
 use crate::top::grid::Grid;
-use crate::top::health::{Level, level};
+use crate::top::health::Level;
 use crate::top::page::{HEALTHY, head};
 use crate::top::screen::Content;
 use crate::top::view::{TABLES, Table};
@@ -144,10 +144,8 @@ impl Scene<'_> {
         };
         let widths = grid.widths();
         let row = |cells: &Vec<String>| {
-            let style = match cells.get(1) {
-                Some(status) if grid.left > 1 => level(status).map(|(level, _)| self.style(level)),
-                _ => None,
-            };
+            let level = cells.first().filter(|_| grid.left > 1).and_then(|name| self.level(name));
+            let style = level.map(|level| self.style(level));
             let cells =
                 cells.iter().zip(&widths).enumerate().map(|(at, (text, width))| aligned(at, text, *width));
             Row::new(cells).style(style.unwrap_or_default())
@@ -167,6 +165,12 @@ impl Scene<'_> {
             .column_spacing(SPACING)
             .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
         frame.render_stateful_widget(drawn, area, &mut state);
+    }
+
+    /// Returns the severity of the worst problem of an object.
+    fn level(&self, name: &str) -> Option<Level> {
+        let mut problems = self.content.figures.problems.iter();
+        problems.find(|problem| problem.object.as_deref() == Some(name)).map(|problem| problem.level)
     }
 
     /// Returns the style of a problem.
@@ -298,9 +302,12 @@ mod tests {
         let mut content = content();
         let begin = Instant::now();
         let mut reading = at(4, begin, [0.0, 0.0]);
-        reading.sinks[0] = row(&[("name", "out"), ("status", "failed"), ("reason", "refused")]);
+        let problem = |level: &str, kind: &str, name: &str, message: &str| {
+            row(&[("level", level), ("kind", kind), ("object", name), ("message", message)])
+        };
+        reading.problems.push(problem("error", "sink", "out", "failed: refused"));
         for number in 0..5 {
-            reading.sources.push(row(&[("name", &format!("s{number}")), ("status", "restarting")]));
+            reading.problems.push(problem("warning", "source", &format!("s{number}"), "is restarting"));
         }
         content.update(Update::Read(Box::new(reading)));
         let colors = |buffer: &Buffer| buffer.content.iter().filter(|cell| cell.fg != Color::Reset).count();
@@ -309,6 +316,8 @@ mod tests {
         assert_eq!(shown[3], "sink \"out\" failed: refused");
         assert_eq!(shown[6], "and 3 more: `millstream top --once` lists them");
         assert_eq!(colored[(0, 3)].fg, Color::Red);
+        let sink = shown.iter().position(|line| line.starts_with("out ")).unwrap();
+        assert_eq!(colored[(0, sink as u16)].fg, Color::Red);
         let plain = drawn(&content, false, (80, 24));
         assert_eq!((colors(&plain), lines(&plain)), (0, shown));
         content.update(Update::Lost("refused".into()));

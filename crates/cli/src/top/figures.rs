@@ -1,6 +1,6 @@
 //! The figures of a server: the newest reading, and rates since the one before.
 
-use crate::top::health::{Problem, problems};
+use crate::top::health::Problem;
 use crate::top::reading::{Reading, Row};
 
 /// The figures of a server.
@@ -114,10 +114,9 @@ impl Figures {
     /// Computes the figures of a reading. Without one before, there are no rates.
     pub fn between(before: Option<&Reading>, now: &Reading) -> Figures {
         let pair = Pair { before, now };
-        let head = pair.head();
         Figures {
-            problems: problems(now, &head),
-            head,
+            head: pair.head(),
+            problems: now.problems.iter().map(Problem::of).collect(),
             queries: now.queries.iter().map(|row| pair.query(row)).collect(),
             sources: now.sources.iter().map(|row| pair.source(row)).collect(),
             sinks: now.sinks.iter().map(|row| pair.sink(row)).collect(),
@@ -238,6 +237,7 @@ pub mod tests {
             sources: vec![row(&[("name", "clicks"), ("status", "running")])],
             queries: vec![row(&[("kind", "materialized view"), ("name", "per_page"), ("status", "running")])],
             sinks: vec![row(&[("name", "out"), ("status", "running")])],
+            problems: Vec::new(),
             facts: row(&[("uptime", "90.5")]),
         }
     }

@@ -14,7 +14,10 @@ pub fn text(address: &str, figures: &Figures) -> String {
     if figures.problems.is_empty() {
         lines.push(HEALTHY.to_owned());
     }
-    lines.extend(figures.problems.iter().map(|problem| problem.text.clone()));
+    for problem in &figures.problems {
+        lines.push(problem.text.clone());
+        lines.push(format!("    {}", problem.statement));
+    }
     let grids =
         [Grid::queries(&figures.queries), Grid::sources(&figures.sources), Grid::sinks(&figures.sinks)];
     for grid in grids.iter().filter(|grid| !grid.rows.is_empty()) {
@@ -87,8 +90,16 @@ mod tests {
              QUERY  STATUS   BUSY  ROWS  STATE  ERRORS  BEHIND\n\
              q      running     -     -      -       -       0\n"
         );
-        figures.problems.push(Problem { level: Level::Error, text: "checkpoint: disk full".into() });
+        figures.problems.push(Problem {
+            level: Level::Error,
+            object: None,
+            text: "the disk is full".into(),
+            statement: "EXPLAIN WHY".into(),
+        });
         let text = text("localhost:4777", &figures);
-        assert!(text.contains("\n\ncheckpoint: disk full\n\n") && !text.contains(HEALTHY), "{text}");
+        assert!(
+            text.contains("\n\nthe disk is full\n    EXPLAIN WHY\n\n") && !text.contains(HEALTHY),
+            "{text}"
+        );
     }
 }

@@ -23,6 +23,8 @@ pub struct Reading {
     pub queries: Vec<Row>,
     /// The sinks.
     pub sinks: Vec<Row>,
+    /// The problems, the worst first.
+    pub problems: Vec<Row>,
     /// Facts of the engine.
     pub facts: Row,
 }

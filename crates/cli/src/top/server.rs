@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
@@ -31,10 +32,10 @@ const QUERIES: &str = "SELECT 'materialized view' AS kind, name, status, reason 
 
 const SINKS: &str = "SELECT name, status, reason FROM millstream.sinks ORDER BY name";
 
+const PROBLEMS: &str = "SELECT level, kind, object, message, statement FROM millstream.problems";
+
 /// Facts of the engine as one row.
-const FACTS: &str = "SELECT extract(epoch FROM now() - pg_postmaster_start_time()) AS uptime, \
-     (SELECT reason FROM millstream.memory) AS memory_reason, \
-     (SELECT reason FROM millstream.checkpoints ORDER BY at DESC LIMIT 1) AS checkpoint_reason";
+const FACTS: &str = "SELECT extract(epoch FROM now() - pg_postmaster_start_time()) AS uptime";
 
 /// The reason why a server could not be reached or did not answer, with the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ impl fmt::Display for Failure {
 pub struct Server {
     client: Client,
     address: Address,
+    /// The names of objects that are shown in another way, by how they are shown.
+    names: Mutex<BTreeMap<String, String>>,
 }
 
 impl Server {
@@ -77,12 +80,13 @@ impl Server {
         let (client, connection) = connected.map_err(|error| refused(address, &connect_reason(&error)))?;
         // The task ends with the client. Any other end is an error for the next user of the client.
         tokio::spawn(connection);
-        Ok(Server { client, address: address.clone() })
+        Ok(Server { client, address: address.clone(), names: Mutex::default() })
     }
 
     /// Reads the state of the server.
     pub async fn read(&self) -> Result<Reading, Failure> {
-        let mut tables = self.ask(&[METRICS, SOURCES, QUERIES, SINKS, FACTS]).await?.into_iter();
+        self.names().clear();
+        let mut tables = self.ask(&[METRICS, SOURCES, QUERIES, SINKS, PROBLEMS, FACTS]).await?.into_iter();
         let mut next = || tables.next().unwrap_or_default();
         Ok(Reading {
             at: Instant::now(),
@@ -90,13 +94,15 @@ impl Server {
             sources: next(),
             queries: next(),
             sinks: next(),
+            problems: next(),
             facts: next().pop().unwrap_or_default(),
         })
     }
 
     /// Reads the details of an object. A failed statement is part of the details: the object may be gone.
     pub async fn details(&self, object: &Object) -> Result<Details, Failure> {
-        let statements = object.statements();
+        let name = self.names().get(&object.name).cloned();
+        let statements = object.statements(name.as_deref().unwrap_or(&object.name));
         let asked = self.ask(&[&statements[0], &statements[1]]).await;
         match asked {
             Ok(mut tables) => {
@@ -122,16 +128,27 @@ impl Server {
             message: refused(&self.address, &answer_reason(&error)).message,
             is_answer: error.as_db_error().is_some_and(|error| error.severity() == "ERROR"),
         })?;
-        Ok(answers.iter().map(|answer| rows(answer)).collect())
+        let mut names = self.names();
+        Ok(answers.iter().map(|answer| rows(answer, &mut names)).collect())
+    }
+
+    fn names(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Returns the rows of an answer, with the columns that are not NULL.
-fn rows(answer: &[SimpleQueryMessage]) -> Vec<Row> {
+/// Returns the rows of an answer, with the columns that are not NULL. Keeps names of objects that can't be shown as they
+/// are.
+fn rows(answer: &[SimpleQueryMessage], names: &mut BTreeMap<String, String>) -> Vec<Row> {
     let row = |message: &SimpleQueryMessage| {
         let SimpleQueryMessage::Row(row) = message else { return None };
         let cell = |(at, column): (usize, &tokio_postgres::SimpleColumn)| {
-            Some((column.name().to_owned(), clean(row.try_get(at).ok().flatten()?)))
+            let value = row.try_get(at).ok().flatten()?;
+            let shown = clean(value);
+            if column.name() == "name" && shown != value {
+                names.insert(shown.clone(), value.to_owned());
+            }
+            Some((column.name().to_owned(), shown))
         };
         Some(row.columns().iter().enumerate().filter_map(cell).collect::<BTreeMap<_, _>>())
     };

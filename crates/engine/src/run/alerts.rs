@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::problem::literal;
 use super::sources::Sources;
 use super::watermarks::Watermarks;
 use crate::metrics::History;
@@ -17,12 +18,30 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The time between two looks from which on the loop was busy with something. An idle loop looks every 10 seconds.
 const BUSY: Duration = Duration::from_secs(15);
 
+/// Conditions by their name and object.
+type Raised = BTreeMap<(&'static str, Arc<str>), Alert>;
+
+/// A condition that needs attention.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Alert {
+    pub(super) condition: &'static str,
+    /// The kind of the object, as in `millstream.problems`.
+    pub(super) kind: &'static str,
+    /// The name of the object; `None` for the engine.
+    pub(super) object: Option<Arc<str>>,
+    /// The condition, without the object.
+    pub(super) message: String,
+    /// The statement that explains it.
+    pub(super) statement: String,
+    /// The condition as a sentence.
+    text: String,
+}
+
 /// The conditions that hold, and what was last seen of sources.
 #[derive(Debug, Default)]
 pub(crate) struct Alerts {
     looked: Option<Instant>,
-    /// The texts by kind and object.
-    raised: BTreeMap<(&'static str, Arc<str>), String>,
+    raised: Raised,
     seen: BTreeMap<Arc<str>, Seen>,
 }
 
@@ -46,10 +65,45 @@ struct Now {
     watermark: Option<i64>,
 }
 
+impl Alert {
+    fn of_epochs(text: String) -> Alert {
+        let (message, statement) = (text.clone(), "EXPLAIN WHY".into());
+        Alert { condition: "behind", kind: "epochs", object: None, message, statement, text }
+    }
+
+    fn silent(name: &Arc<str>, long: &str) -> Alert {
+        let message = format!("has had no rows for more than {long}");
+        let text = format!(
+            "source \"{name}\" {message}: SELECT * FROM millstream.source_partitions shows how far it was read"
+        );
+        Alert::of_source("silent", name, message, text)
+    }
+
+    fn standing(name: &Arc<str>, long: &str) -> Alert {
+        let stands = format!("has stood for more than {long} although rows arrive");
+        let text = format!(
+            "the watermark of \"{name}\" {stands}: EXPLAIN WHY of a query that reads it names the partition that holds it \
+             back"
+        );
+        Alert::of_source("watermark", name, format!("has a watermark that {stands}"), text)
+    }
+
+    fn of_source(condition: &'static str, name: &Arc<str>, message: String, text: String) -> Alert {
+        let statement =
+            format!("SELECT * FROM millstream.source_partitions WHERE source = {}", literal(name));
+        Alert { condition, kind: "source", object: Some(name.clone()), message, statement, text }
+    }
+}
+
 impl Alerts {
+    /// Returns the conditions that hold.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Alert> {
+        self.raised.values()
+    }
+
     /// Returns the conditions that hold, as sentences.
     pub(super) fn texts(&self) -> impl Iterator<Item = String> {
-        self.raised.values().cloned()
+        self.all().map(|alert| alert.text.clone())
     }
 
     /// Looks at the engine, at most once a second.
@@ -73,7 +127,8 @@ impl Alerts {
                 Pace::Fixed(interval) => Some(interval),
                 Pace::Auto => None,
             };
-            found.extend(history.falls_behind(interval).map(|text| (("epochs", "".into()), text)));
+            let text = history.falls_behind(interval);
+            found.extend(text.map(|text| (("epochs", "".into()), Alert::of_epochs(text))));
         }
         let open = sources.iter().filter(|(_, source)| {
             source.used
@@ -103,12 +158,7 @@ impl Alerts {
     }
 
     /// Returns the sources that have become silent, and those whose watermarks stand.
-    fn stalled(
-        &mut self,
-        now: Instant,
-        after: Option<Duration>,
-        open: &BTreeMap<Arc<str>, Now>,
-    ) -> BTreeMap<(&'static str, Arc<str>), String> {
+    fn stalled(&mut self, now: Instant, after: Option<Duration>, open: &BTreeMap<Arc<str>, Now>) -> Raised {
         let mut found = BTreeMap::new();
         self.seen.retain(|name, _| open.contains_key(name));
         for (name, Now { rows, waits, watermark }) in open {
@@ -127,32 +177,24 @@ impl Alerts {
             let Some(after) = after else { continue };
             let long = interval_text(after);
             if *rows > 0 && now.duration_since(seen.rows_since) >= after {
-                let text = format!(
-                    "source \"{name}\" has had no rows for more than {long}: SELECT * FROM millstream.source_partitions \
-                     shows how far it was read"
-                );
-                found.insert(("silent", name.clone()), text);
+                found.insert(("silent", name.clone()), Alert::silent(name, &long));
             } else if watermark.is_some()
                 && now.duration_since(seen.watermark_since.0) >= after
                 && *rows > seen.watermark_since.1
             {
-                let text = format!(
-                    "the watermark of \"{name}\" has stood for more than {long} although rows arrive: EXPLAIN WHY of a \
-                     query that reads it names the partition that holds it back"
-                );
-                found.insert(("watermark", name.clone()), text);
+                found.insert(("watermark", name.clone()), Alert::standing(name, &long));
             }
         }
         found
     }
 
     /// Replaces the conditions that hold. Logs those that begin, and those that are over.
-    fn raise(&mut self, found: BTreeMap<(&'static str, Arc<str>), String>) {
-        for (_, text) in found.iter().filter(|(key, _)| !self.raised.contains_key(*key)) {
-            tracing::warn!("{text}");
+    fn raise(&mut self, found: Raised) {
+        for (_, alert) in found.iter().filter(|(key, _)| !self.raised.contains_key(*key)) {
+            tracing::warn!("{}", alert.text);
         }
-        for (_, text) in self.raised.iter().filter(|(key, _)| !found.contains_key(*key)) {
-            tracing::info!("over: {text}");
+        for (_, alert) in self.raised.iter().filter(|(key, _)| !found.contains_key(*key)) {
+            tracing::info!("over: {}", alert.text);
         }
         self.raised = found;
     }
@@ -215,8 +257,10 @@ mod tests {
     #[test]
     fn what_is_raised_is_told_until_it_is_over() {
         let mut alerts = Alerts::default();
-        alerts.raise(BTreeMap::from([(("silent", "a".into()), "a is silent".to_string())]));
-        assert_eq!(alerts.texts().collect::<Vec<_>>(), ["a is silent"]);
+        alerts.raise(BTreeMap::from([(("silent", "a".into()), Alert::silent(&"a".into(), "1 minute"))]));
+        let text = "source \"a\" has had no rows for more than 1 minute: SELECT * FROM millstream.source_partitions shows \
+                    how far it was read";
+        assert_eq!(alerts.texts().collect::<Vec<_>>(), [text]);
         alerts.raise(BTreeMap::new());
         assert_eq!(alerts.texts().count(), 0);
     }

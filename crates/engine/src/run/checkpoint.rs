@@ -253,6 +253,12 @@ impl Durability {
         self.checkpoints.told.iter().map(line).collect()
     }
 
+    /// Returns the reason why the newest checkpoint could not be written.
+    pub(super) fn checkpoint_failure(&self) -> Option<&str> {
+        let newest = self.checkpoints.told.back()?;
+        newest.written.as_ref().err().map(|error| error.message.as_str())
+    }
+
     /// Returns true if a checkpoint holds everything up to now, or can't.
     pub(super) fn is_checkpointed(&self) -> bool {
         if self.checkpoints.store.is_none() || self.failure().is_some() {

@@ -14,6 +14,7 @@ use super::activity::Activity;
 use super::alerts::Alerts;
 use super::backpressure::HeldBack;
 use super::deltas::Deltas;
+use super::problem::FirstSeen;
 use super::query_names::{displayed_name, operator_of};
 use super::sources::Sources;
 use super::watermarks::Watermarks;
@@ -48,6 +49,8 @@ pub(crate) struct Measures {
     /// Conditions that need attention.
     pub(super) alerts: Alerts,
     /// Past epochs, each with its rows by source and table as a JSON object, which is made for the first reader.
+    /// The begin of each problem.
+    pub(super) first_seen: FirstSeen,
     kept: VecDeque<(Arc<Batch>, OnceCell<String>)>,
     /// The time since which rows wait for an epoch.
     waiting_since: Option<Instant>,

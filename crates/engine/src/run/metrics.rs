@@ -78,6 +78,7 @@ impl ReadView<'_> {
     /// Adds a sample of all metrics to the history.
     pub(super) fn sample(&self) -> Result<()> {
         self.measures.history.sample(&self.metrics()?);
+        self.note_problems();
         Ok(())
     }
 

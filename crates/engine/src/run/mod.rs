@@ -60,6 +60,8 @@ mod pace;
 mod pause;
 mod pin;
 mod pins;
+mod problem;
+mod problems;
 mod queries;
 mod query;
 mod query_names;

@@ -100,6 +100,7 @@ impl ReadView<'_> {
             "source_partitions" => self.sources.partition_lines(self.watermarks),
             "tables" => self.statuses().table_lines(),
             "operators" => operator_lines(self.queries, self.tables, self.sources, &self.setup.catalog),
+            "problems" => self.problem_lines(),
             "metrics" => self.metric_lines()?,
             "metrics_history" => self.metric_history_lines(),
             "epoch_operators" => self.epoch_operator_lines(epoch),
