@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use console::{Term, truncate_str};
-use millstream::{Engine, Progress};
+use millstream::{Announced, Engine, Progress};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::logging::{self, Message};
@@ -26,7 +26,7 @@ pub struct Watch {
     has_line: bool,
     start: Instant,
     rate: Rate,
-    told: Vec<String>,
+    told: Announced,
     /// The number of the present statement in a script, and the number of all.
     statement: Option<(usize, usize)>,
 }
@@ -44,7 +44,7 @@ impl Watch {
         let has_line = has_line && std::io::stderr().is_terminal();
         let start = Instant::now();
         let rate = Rate { at: start, rows: 0, per_second: None };
-        Watch { page, has_line, start, rate, told: Vec::new(), statement: None }
+        Watch { page, has_line, start, rate, told: Announced::default(), statement: None }
     }
 
     /// Notes that the next work is statement `number` of `count`.
@@ -92,20 +92,11 @@ impl Watch {
 
     /// Reports the problems since the last call; each problem once, for as long as it lasts.
     pub fn tell_problems(&mut self, progress: &Progress) {
-        let all = || progress.problems.iter().chain(&progress.warnings);
-        let last: Vec<String> = all().map(|problem| without_numbers(problem)).collect();
-        for (problem, kind) in all().zip(&last) {
-            if !self.told.contains(kind) {
-                self.page.aside(|| logging::tell(Message::Warning(problem)));
-            }
+        let all = progress.problems.iter().chain(&progress.warnings).cloned();
+        for problem in self.told.news(all.collect()) {
+            self.page.aside(|| logging::tell(Message::Warning(&problem)));
         }
-        self.told = last;
     }
-}
-
-/// Returns a problem without its numbers, so that another number of attempts isn't another problem.
-fn without_numbers(problem: &str) -> String {
-    problem.chars().filter(|letter| !letter.is_ascii_digit()).collect()
 }
 
 impl Rate {
@@ -256,14 +247,6 @@ mod tests {
         assert_eq!(
             summary(&progress, Duration::from_millis(1_500)),
             "3,000 rows in 2 epochs, 1.50 s (2,000 rows/s)"
-        );
-    }
-
-    #[test]
-    fn tries_of_the_same_are_one_problem() {
-        assert_eq!(
-            without_numbers("sink is retried (attempt 2)"),
-            without_numbers("sink is retried (attempt 13)")
         );
     }
 

@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: query planning (crate `sql`), operators (crate `flow`), connectors (crate `connect`).
 
+mod announced;
 mod backfill;
 mod catalog;
 mod changes;
@@ -50,6 +51,7 @@ mod system;
 mod transaction;
 mod variables;
 
+pub use announced::Announced;
 pub use changes::{Change, Changes, Following, Op};
 pub use copy::{CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut};
 pub use engine::{Engine, EngineBuilder, Progress, Record};

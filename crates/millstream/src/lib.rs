@@ -197,7 +197,7 @@
 //! which may therefore be split freely.
 
 pub use millstream_engine::{
-    Batch, Busy, Change, Changes, CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut, Engine,
+    Announced, Batch, Busy, Change, Changes, CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut, Engine,
     EngineBuilder, Error, Following, History, InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection,
     Kind, Listener, Metric, MetricDoc, MetricKind, MetricValue, Names, ObjectName, Op, Outcome, Prepared,
     Progress, Record, Recovered, Response, Result, Sample, Script, Second, Series, Session, SettingDoc,

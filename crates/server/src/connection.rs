@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use millstream_engine::{Session, TransactionStatus};
+use millstream_engine::{Announced, Response, Session, TransactionStatus};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::extended::{Portal, Statement};
@@ -16,11 +16,24 @@ pub(crate) struct Connection<S> {
     pub(crate) session: Session,
     pub(crate) statements: HashMap<String, Statement>,
     pub(crate) portals: HashMap<String, Portal>,
+    /// The warnings of the engine that the client has received.
+    pub(crate) warnings: Announced,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) fn new(wire: Wire<S>, session: Session) -> Connection<S> {
-        Connection { wire, session, statements: HashMap::new(), portals: HashMap::new() }
+        Connection {
+            wire,
+            session,
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            warnings: Announced::default(),
+        }
+    }
+
+    /// Appends the notices of a response, and new warnings of the engine, to the answers.
+    pub(crate) fn notices(&mut self, response: &Response) {
+        send_notices(&mut self.wire, &self.session, &mut self.warnings, response);
     }
 
     /// Sets the client's initial settings, as far as they are known here.
@@ -113,5 +126,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.portals.clear();
         }
         self.wire.answers.ready(status);
+    }
+}
+
+/// Appends the notices of a response, and the engine's warnings that are new to the client, to the answers.
+pub(crate) fn send_notices<S>(
+    wire: &mut Wire<S>,
+    session: &Session,
+    announced: &mut Announced,
+    response: &Response,
+) {
+    for text in announced.notices(session, response.notices()) {
+        wire.answers.notice(&report::notice(text));
     }
 }

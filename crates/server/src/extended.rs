@@ -8,7 +8,7 @@ use millstream_engine::{Error, Prepared, Response, TransactionStatus, is_of_cata
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::answer::Report;
-use crate::connection::Connection;
+use crate::connection::{Connection, send_notices};
 use crate::decode;
 use crate::message::{Bind, Format, Target, format_at};
 use crate::oid::{Kind, columns};
@@ -169,6 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         } else {
             let run = self.session.execute_prepared(&prepared, &portal.values);
             let response = start(&mut self.wire, run, &portal.sql).await?;
+            send_notices(&mut self.wire, &self.session, &mut self.warnings, &response);
             let cursor = cursor(response, &portal.formats, &portal.sql)?;
             self.wire.answers.row_description(cursor.columns.iter());
             portal.state = State::Rows(Box::new(cursor));
@@ -205,6 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 let run = self.session.execute_prepared(&prepared, &portal.values);
                 let response = start(&mut self.wire, run, &sql).await?;
+                self.notices(&response);
                 let completed = self.complete(response).await.map_err(|stop| pointed(stop, &sql))?;
                 let Some(rows) = completed else { return Ok(()) };
                 let cursor = cursor(rows, &formats, &sql)?;
@@ -282,15 +284,13 @@ pub(crate) fn deallocate(statements: &mut HashMap<String, Statement>, sql: &str)
     }
 }
 
-/// Runs a statement, sends its notices, and returns its response.
+/// Runs a statement, and returns its response.
 async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     run: impl Future<Output = Result<Response, Error>>,
     sql: &str,
 ) -> Result<Response, Stop> {
-    let response = wire.unless_stopped(run).await?.map_err(|error| report::failed(error, sql))?;
-    wire.notices(&response);
-    Ok(response)
+    Ok(wire.unless_stopped(run).await?.map_err(|error| report::failed(error, sql))?)
 }
 
 /// Adds the position of an error in the client's text.

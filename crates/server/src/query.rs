@@ -71,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Sends the response to a statement of the simple protocol.
     async fn answer(&mut self, response: Response, sql: &str) -> Result<(), Stop> {
-        self.wire.notices(&response);
+        self.notices(&response);
         let Some(rows) = self.complete(response).await? else { return Ok(()) };
         let mut cursor = cursor(rows, &[], sql)?;
         self.wire.answers.row_description(cursor.columns.iter());
@@ -95,13 +95,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// Appends the notices of a response to the answers.
-    pub(crate) fn notices(&mut self, response: &Response) {
-        for notice in response.notices() {
-            self.answers.notice(&report::notice(notice));
-        }
-    }
-
     /// Appends rows of the cursor's batch until the answers are full. Returns the number of rows.
     fn fill(&mut self, cursor: &mut Cursor, rows_max: usize) -> Result<usize, Stop> {
         let Some((batch, sent)) = &mut cursor.current else { return Ok(0) };

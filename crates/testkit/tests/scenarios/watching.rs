@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use futures::channel::mpsc::{UnboundedReceiver, unbounded};
+use futures::{StreamExt, stream};
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{Result, block_on, ensure, expect_soon, lines, run, run_all, until};
+use tokio_postgres::{AsyncMessage, Client, NoTls};
 
+use super::server::{said, serve, text};
 use super::{Scenario, folder, write};
 
 pub const ALL: &[Scenario] = &[
@@ -13,6 +17,8 @@ pub const ALL: &[Scenario] = &[
     ("watching_says_that_a_source_is_silent", || block_on(silent())),
     ("watching_names_the_largest_state", || block_on(large())),
     ("watching_follows_renamed_and_dropped_queries", || block_on(renamed())),
+    ("watching_lists_problems", || block_on(problems())),
+    ("watching_sends_warnings_to_clients_once", || serve(notices)),
 ];
 
 /// A join that compares all pairs of rows.
@@ -123,6 +129,104 @@ async fn silent() -> Result<()> {
     run(&mut session, "SET warn_stalled_after = 'none'").await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     ensure(!warns(), || "warn_stalled_after is none".into())
+}
+
+async fn problems() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run_all(
+        &mut session,
+        &[
+            "CREATE TABLE t (id BIGINT)",
+            "CREATE TABLE copy (id BIGINT)",
+            "CREATE MATERIALIZED VIEW \"it's\" AS SELECT 1 / id AS x FROM t",
+            "CREATE SINK k INTO copy AS SELECT id FROM t",
+            "INSERT INTO t VALUES (0)",
+            "PAUSE SINK k",
+        ],
+    )
+    .await?;
+    let all = "SELECT level, kind, object, message, statement FROM millstream.problems";
+    let expected = [
+        "note|sink|k|is paused|RESUME SINK \"k\"",
+        "warning|materialized view|it's|fails for 1 rows: division by zero for (0)|SELECT * FROM millstream.errors WHERE \
+         query = 'it''s'",
+    ];
+    expect_soon(&mut session, all, &expected).await?;
+    // A problem keeps its begin while it lasts.
+    let since = "SELECT since FROM millstream.problems WHERE object = 'k'";
+    let first = lines(&mut session, since).await?;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let second = lines(&mut session, since).await?;
+    ensure(first == second && first.len() == 1, || format!("{first:?}, then {second:?}"))?;
+    // Each statement runs, and the one of a paused object ends the problem.
+    for problem in expected {
+        let (_, statement) = problem.rsplit_once('|').ok_or("no statement")?;
+        run(&mut session, statement).await?;
+    }
+    run(&mut session, "DELETE FROM t").await?;
+    expect_soon(&mut session, all, &[]).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Connects a client, and returns the notices that it receives.
+async fn with_notices(port: u16) -> Result<(Client, UnboundedReceiver<String>)> {
+    let config = format!("host=127.0.0.1 port={port} user=tester");
+    let (client, mut connection) = tokio_postgres::connect(&config, NoTls).await.map_err(text)?;
+    let (sender, notices) = unbounded();
+    tokio::spawn(async move {
+        let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
+        while let Some(Ok(message)) = messages.next().await {
+            if let AsyncMessage::Notice(notice) = message {
+                let _ = sender.unbounded_send(format!("{}: {}", notice.severity(), notice.message()));
+            }
+        }
+    });
+    Ok((client, notices))
+}
+
+async fn notices(port: u16) -> Result<()> {
+    let folder = folder()?;
+    let ((first, mut of_first), (second, mut of_second)) =
+        (with_notices(port).await?, with_notices(port).await?);
+    let (quiet, mut of_quiet) = with_notices(port).await?;
+    quiet.batch_execute("SET client_min_messages = 'warning'").await.map_err(|error| said(&error))?;
+    let source = format!(
+        "SET warn_stalled_after = '1 second';
+         CREATE SOURCE s (n INT) WITH (connector = 'file', path = '{}', format = 'csv', header = false);
+         CREATE MATERIALIZED VIEW m AS SELECT count(*) AS n FROM s",
+        folder.path().display()
+    );
+    first.batch_execute(&source).await.map_err(|error| said(&error))?;
+    let mut told = 0;
+    // A warning that is over is sent again once it comes back.
+    for round in 1..=2 {
+        write(folder.path(), &format!("{round}.csv"), "1\n")?;
+        let mut rounds = 0;
+        while told < round {
+            // The extended protocol sends them, too.
+            first.query("SELECT n FROM m", &[]).await.map_err(|error| said(&error))?;
+            while let Ok(notice) = of_first.try_recv() {
+                let is_warning =
+                    notice.starts_with("NOTICE: source \"s\" has had no rows for more than 1 second");
+                ensure(is_warning || told == 0, || notice)?;
+                told += usize::from(is_warning);
+            }
+            ensure(told <= round, || "a warning was sent twice".into())?;
+            rounds += 1;
+            ensure(rounds < 1000, || format!("no warning in round {round}"))?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    second.batch_execute("SELECT 1").await.map_err(|error| said(&error))?;
+    second.batch_execute("SELECT 1").await.map_err(|error| said(&error))?;
+    quiet.batch_execute("SELECT 1").await.map_err(|error| said(&error))?;
+    drop((first, second, quiet));
+    let of_second: Vec<String> = of_second.by_ref().collect().await;
+    let is_one = of_second.len() == 1 && of_second[0].contains("source \"s\" has had no rows");
+    ensure(is_one, || format!("{of_second:?}"))?;
+    let of_quiet: Vec<String> = of_quiet.by_ref().collect().await;
+    ensure(of_quiet.is_empty(), || format!("{of_quiet:?}"))
 }
 
 async fn large() -> Result<()> {
