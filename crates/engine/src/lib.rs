@@ -56,7 +56,7 @@ pub use changes::{Change, Changes, Following, Op};
 pub use copy::{CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut};
 pub use engine::{Engine, EngineBuilder, Progress, Record};
 pub use error::{Error, Kind, Result};
-pub use listener::{Batch, Listener};
+pub use listener::{Batch, Listener, SinkDelivery};
 pub use metrics::{
     Busy, History, Metric, MetricDoc, MetricKind, MetricValue, Sample, Second, Series, Totals, metrics,
 };

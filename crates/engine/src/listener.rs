@@ -1,6 +1,7 @@
 //! Notifications to a program about a running engine.
 
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
@@ -42,10 +43,30 @@ impl Batch {
     }
 }
 
+/// Epochs that a sink delivers together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkDelivery {
+    /// The sink.
+    pub sink: Arc<str>,
+    /// The first of the epochs.
+    pub from: Epoch,
+    /// The last of the epochs.
+    pub through: Epoch,
+    /// Rows delivered; 0 until it completes.
+    pub rows: u64,
+    /// The reason why an attempt failed. The sink tries again, unless `is_lasting`.
+    pub failure: Option<String>,
+    /// True if the sink has failed for good.
+    pub is_lasting: bool,
+}
+
 /// Receives notifications about an engine. Each listener runs on its own thread, and the engine never waits
 /// for it. While 4,096 notifications wait, further ones are dropped, and [`Listener::missed`] receives their
 /// number.
 pub trait Listener: Send + 'static {
+    /// The engine has recovered what its data directory has, if it has one, and begins to run.
+    fn engine_started(&mut self, _time: Timestamp) {}
+
     /// A batch is due. Under a fixed interval it may wait for earlier batches.
     fn batch_submitted(&mut self, _time: Timestamp) {}
 
@@ -64,6 +85,13 @@ pub trait Listener: Send + 'static {
     /// A source has ended, failed for good, or nothing depends on it any more.
     fn source_stopped(&mut self, _source: &str) {}
 
+    /// Epochs that change the relation of a sink are handed to it. A sink into a table is part of the batch instead.
+    fn sink_started(&mut self, _delivery: &SinkDelivery) {}
+
+    /// All rows of epochs are durable at the target of a sink, or an attempt has failed. A sink that writes large pieces
+    /// completes later and for more epochs than it was handed at a time.
+    fn sink_completed(&mut self, _delivery: &SinkDelivery) {}
+
     /// This many notifications were dropped.
     fn missed(&mut self, _count: u64) {}
 }
@@ -71,12 +99,15 @@ pub trait Listener: Send + 'static {
 /// A notification.
 #[derive(Clone, Debug)]
 pub(crate) enum Happening {
+    EngineStarted(Timestamp),
     Submitted(Timestamp),
     Started(Arc<Batch>),
     Completed(Arc<Batch>),
     SourceStarted(Arc<str>),
     SourceError(Arc<str>, String),
     SourceStopped(Arc<str>),
+    SinkStarted(SinkDelivery),
+    SinkCompleted(SinkDelivery),
     Missed(u64),
 }
 
@@ -89,7 +120,11 @@ struct Ear {
 
 /// All listeners of one engine.
 #[derive(Debug, Default)]
-pub(crate) struct Listeners(Vec<Ear>);
+pub(crate) struct Listeners {
+    ears: Vec<Ear>,
+    /// True if they have been notified of the start of the engine.
+    is_started: bool,
+}
 
 impl Listeners {
     /// Starts a thread for each listener. The threads end with the engine.
@@ -103,17 +138,24 @@ impl Listeners {
                 .map_err(|error| Error::external(format!("a listener's thread can't be started: {error}")))?;
             ears.push(Ear { sender, missed: 0 });
         }
-        Ok(Listeners(ears))
+        Ok(Listeners { ears, is_started: false })
     }
 
     /// Returns true if there is no listener.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.ears.is_empty()
     }
 
     /// Notifies all listeners; never blocks.
     pub(crate) fn tell(&mut self, happening: &Happening) {
-        self.0.retain_mut(|ear| ear.tell(happening));
+        self.ears.retain_mut(|ear| ear.tell(happening));
+    }
+
+    /// Notifies all listeners, once, that the engine runs.
+    pub(crate) fn tell_start(&mut self, now: impl FnOnce() -> Timestamp) {
+        if !mem::replace(&mut self.is_started, true) && !self.is_empty() {
+            self.tell(&Happening::EngineStarted(now()));
+        }
     }
 }
 
@@ -144,12 +186,15 @@ impl Ear {
 fn hear(mut listener: Box<dyn Listener>, inbox: &Receiver<Happening>) {
     for happening in inbox {
         match happening {
+            Happening::EngineStarted(time) => listener.engine_started(time),
             Happening::Submitted(time) => listener.batch_submitted(time),
             Happening::Started(batch) => listener.batch_started(&batch),
             Happening::Completed(batch) => listener.batch_completed(&batch),
             Happening::SourceStarted(source) => listener.source_started(&source),
             Happening::SourceError(source, error) => listener.source_error(&source, &error),
             Happening::SourceStopped(source) => listener.source_stopped(&source),
+            Happening::SinkStarted(delivery) => listener.sink_started(&delivery),
+            Happening::SinkCompleted(delivery) => listener.sink_completed(&delivery),
             Happening::Missed(count) => listener.missed(count),
         }
     }

@@ -190,7 +190,7 @@
 //! # }
 //! ```
 //!
-//! The engine notifies a [`Listener`] of batches and sources. [`Engine::progress`] returns the engine's
+//! The engine notifies a [`Listener`] of batches, sources and sinks. [`Engine::progress`] returns the engine's
 //! progress.
 //!
 //! Deliberately absent: code of its own. This crate re-exports the public items of the crates below it,
@@ -201,8 +201,8 @@ pub use millstream_engine::{
     EngineBuilder, Error, Following, History, InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection,
     Kind, Listener, Metric, MetricDoc, MetricKind, MetricValue, Names, ObjectName, Op, Outcome, Prepared,
     Progress, Record, Recovered, Response, Result, Sample, Script, Second, Series, Session, SettingDoc,
-    ShutdownSettings, Statement, StorePrefix, Tag, Totals, TransactionStatus, as_shown, inspect,
-    inspect_store, metrics, object_store, quoted_ident, settings, sqlstate, statements,
+    ShutdownSettings, SinkDelivery, Statement, StorePrefix, Tag, Totals, TransactionStatus, as_shown,
+    inspect, inspect_store, metrics, object_store, quoted_ident, settings, sqlstate, statements,
 };
 
 /// The traits of sources and sinks, the built-in connectors, and channels that feed an engine.

@@ -19,7 +19,8 @@ use super::query_names::{displayed_name, operator_of};
 use super::sources::Sources;
 use super::watermarks::Watermarks;
 use crate::engine::{Progress, Recorder};
-use crate::listener::{Batch, Happening, Listeners};
+use crate::event::Event;
+use crate::listener::{Batch, Happening, Listeners, SinkDelivery};
 use crate::metrics::{History, OperatorWork};
 use crate::run::clock::Clock;
 use crate::run::outputs::Outputs;
@@ -48,9 +49,9 @@ pub(crate) struct Measures {
     pub(super) activity: Activity,
     /// Conditions that need attention.
     pub(super) alerts: Alerts,
-    /// Past epochs, each with its rows by source and table as a JSON object, which is made for the first reader.
     /// The begin of each problem.
     pub(super) first_seen: FirstSeen,
+    /// Past epochs, each with its rows by source and table as a JSON object, which is made for the first reader.
     kept: VecDeque<(Arc<Batch>, OnceCell<String>)>,
     /// The time since which rows wait for an epoch.
     waiting_since: Option<Instant>,
@@ -187,6 +188,37 @@ impl Measures {
         };
         if ended {
             self.listeners.tell(&Happening::SourceStopped(name.clone()));
+        }
+    }
+
+    /// Notifies listeners of epochs that sinks were handed.
+    pub(super) fn hear_deliveries(&mut self, outputs: &mut Outputs) {
+        for delivery in outputs.begun.drain(..) {
+            self.listeners.tell(&Happening::SinkStarted(delivery));
+        }
+    }
+
+    /// Notifies listeners of a report of a sink.
+    pub(super) fn hear_sink(&mut self, outputs: &mut Outputs, report: &Event) {
+        self.hear_deliveries(outputs);
+        if self.listeners.is_empty() {
+            return;
+        }
+        match report {
+            Event::Delivered { sink, published } if published.epochs > 0 => {
+                let (sink, through) = (sink.clone(), published.through);
+                let from = published.digests.first().map_or(through, |(epoch, _)| *epoch);
+                let rows = published.rows;
+                let delivery = SinkDelivery { sink, from, through, rows, failure: None, is_lasting: false };
+                self.listeners.tell(&Happening::SinkCompleted(delivery));
+            }
+            Event::SinkFailed { sink, reason, lasting, .. } => {
+                let Some((from, through)) = outputs.handed(sink) else { return };
+                let (sink, failure) = (sink.clone(), Some(reason.clone()));
+                let delivery = SinkDelivery { sink, from, through, rows: 0, failure, is_lasting: *lasting };
+                self.listeners.tell(&Happening::SinkCompleted(delivery));
+            }
+            _ => {}
         }
     }
 

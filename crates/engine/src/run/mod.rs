@@ -292,6 +292,9 @@ impl Loop {
     /// Runs until the engine stops: closes everything outside, and only then replies to the requests to stop.
     fn run(mut self, inbox: &Receiver<Event>) {
         while !self.waiters.ending.is_over {
+            if !self.durability.is_recovering() {
+                self.measures.listeners.tell_start(|| self.clock.now(&self.setup.settings));
+            }
             let wake_at = self
                 .schedule()
                 .wake_at()
@@ -388,6 +391,7 @@ impl Loop {
                 self.starts().caught_up(&query, &source, piece, permit)
             }
             report @ (Event::SinkRecovered { .. } | Event::Delivered { .. } | Event::SinkFailed { .. }) => {
+                self.measures.hear_sink(&mut self.outputs, &report);
                 self.outputs.hear(&mut self.durability, report);
             }
             Event::Pause { name, pause, replayed, reply } => {
@@ -498,6 +502,7 @@ impl Loop {
         self.measures.progress = self.read_view().progress();
         self.setup.publish_progress(&self.measures.progress);
         self.answer_waiters();
+        self.measures.hear_deliveries(&mut self.outputs);
     }
 }
 

@@ -8,6 +8,7 @@ use super::query_replacement::Successor;
 use super::sink::RunningSink;
 use super::subscriptions::Subscriptions;
 use super::transactions::Transactions;
+use crate::listener::SinkDelivery;
 
 /// Keeps the changes of relations in logs, for all that read them besides queries: sinks, subscriptions, transactions,
 /// successors. Hands them to sinks and subscriptions, each from its own place.
@@ -19,6 +20,8 @@ pub(crate) struct Outputs {
     pub(super) transactions: Transactions,
     /// Queries that will replace others.
     pub(super) successors: Vec<Successor>,
+    /// Epochs that sinks were handed, for listeners.
+    pub(super) begun: Vec<SinkDelivery>,
 }
 
 impl Outputs {

@@ -22,6 +22,7 @@ use super::initial_content::InitialContent;
 use super::log::{self, Logs, Place};
 use super::tasks::Tasks;
 use crate::event::Event;
+use crate::listener::SinkDelivery;
 use crate::run::outputs::Outputs;
 
 /// Maximum of epochs that one command hands to a sink.
@@ -211,36 +212,37 @@ impl RunningSink {
         self.failed || self.failure.as_ref().is_some_and(|(_, attempts)| *attempts >= attempts_max)
     }
 
-    /// Hands its backlog to the task. `flush`: a reader waits until all of that is durable outside.
-    fn deliver(&mut self, logs: &Logs, durability: &Durability, flush: bool) {
+    /// Hands its backlog to the task, and returns the first and the last epoch of it. `flush`: a reader waits until all
+    /// of that is durable outside.
+    fn deliver(&mut self, logs: &Logs, durability: &Durability, flush: bool) -> Option<(Epoch, Epoch)> {
         let is_ready = self.outside.as_ref().is_none_or(Outside::may_send);
         if self.at_work > 0 || self.failed || !is_ready || self.first.is_awaited() {
-            return;
+            return None;
         }
-        if !self.paused {
-            self.write(logs, durability);
-        }
+        let written = if self.paused { None } else { self.write(logs, durability) };
         let log = logs.get(&self.from);
         let held = log.map_or(0, |log| log.bytes_between(self.place, self.place.after(self.handed)));
         if self.at_work == 0 && self.handed > 0 && !self.flushing && (flush || held > HELD_BYTES_MAX) {
             self.flushing = true;
             let _ = self.work.send(Work::Flush);
         }
+        written
     }
 
-    fn write(&mut self, logs: &Logs, durability: &Durability) {
+    fn write(&mut self, logs: &Logs, durability: &Durability) -> Option<(Epoch, Epoch)> {
         self.skip(logs);
         let may_go = |(cut, _): &&(Cut, Delta)| durability.may_deliver(cut.epoch);
         let log = logs.get(&self.from).into_iter().flat_map(|log| log.from(self.place));
         let waiting = self.first.rows.iter().chain(log).skip(self.handed).take_while(may_go);
         let mut epochs: Vec<(Cut, Delta)> = waiting.take(EPOCHS_MAX).cloned().collect();
         if let Err(error) = log::cut_to_first(&mut epochs, self.columns) {
-            return self.stop_for_good(error.to_string());
+            self.stop_for_good(error.to_string());
+            return None;
         }
-        if !epochs.is_empty() {
-            (self.handed, self.at_work) = (self.handed + epochs.len(), epochs.len());
-            let _ = self.work.send(Work::Write(epochs));
-        }
+        let written = (epochs.first()?.0.epoch, epochs.last()?.0.epoch);
+        (self.handed, self.at_work) = (self.handed + epochs.len(), epochs.len());
+        let _ = self.work.send(Work::Write(epochs));
+        Some(written)
     }
 
     /// Records that the oldest epochs that it was handed are durable outside.
@@ -285,7 +287,28 @@ impl Outputs {
 
     /// Hands each sink its backlog. `flush`: a reader waits until all of that is durable outside.
     pub(super) fn deliver_sinks(&mut self, durability: &Durability, flush: bool) {
-        self.sinks.values_mut().for_each(|sink| sink.deliver(&self.logs, durability, flush));
+        for (name, sink) in &mut self.sinks {
+            let Some((from, through)) = sink.deliver(&self.logs, durability, flush) else { continue };
+            self.begun.push(SinkDelivery {
+                sink: name.clone(),
+                from,
+                through,
+                rows: 0,
+                failure: None,
+                is_lasting: false,
+            });
+        }
+    }
+
+    /// Returns the first and the last of the epochs that a sink was handed and has not delivered; without any, twice
+    /// the last one that it has delivered.
+    pub(super) fn handed(&self, name: &str) -> Option<(Epoch, Epoch)> {
+        let sink = self.sinks.get(name)?;
+        let log = self.logs.get(&sink.from).into_iter().flat_map(|log| log.from(sink.place));
+        let handed = sink.first.rows.iter().chain(log).take(sink.handed);
+        let mut epochs = handed.map(|(cut, _)| cut.epoch);
+        let first = epochs.next().unwrap_or(sink.passed);
+        Some((first, epochs.last().unwrap_or(first)))
     }
 
     /// Stops sinks whose target holds rows that this engine can't have sent.

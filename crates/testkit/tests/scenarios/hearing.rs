@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use millstream_delta::Timestamp;
-use millstream_engine::{Batch, Engine, Listener};
+use millstream_engine::{Batch, Engine, Listener, SinkDelivery};
+use millstream_testkit::broker::Database;
 use millstream_testkit::drive::{self, Result, ensure, expect, run, run_all, until, within_a_minute};
 use millstream_testkit::parts::{Gate, Pushed};
 
@@ -13,6 +14,7 @@ use super::Scenario;
 
 pub const ALL: &[Scenario] = &[
     ("a_listener_hears_batches_and_sources", || drive::block_on(listening())),
+    ("a_listener_hears_sinks_and_the_start", || drive::block_on(listening_to_sinks())),
     ("a_graceful_stop_takes_in_what_has_come", || drive::block_on(graceful_stop())),
     ("inserts_wait_for_a_sink_that_is_far_behind", || drive::block_on(full_buffer())),
 ];
@@ -52,6 +54,23 @@ impl Listener for Heard {
     fn source_stopped(&mut self, source: &str) {
         self.note(format!("{source} stopped"));
     }
+    fn engine_started(&mut self, time: Timestamp) {
+        self.note(format!("engine started at {}", time.0 > 0));
+    }
+    fn source_error(&mut self, source: &str, error: &str) {
+        self.note(format!("{source} failed: {error}"));
+    }
+    fn sink_started(&mut self, delivery: &SinkDelivery) {
+        let SinkDelivery { sink, from, through, rows, .. } = delivery;
+        self.note(format!("{sink} is handed {from} to {through}, {rows} rows"));
+    }
+    fn sink_completed(&mut self, delivery: &SinkDelivery) {
+        let SinkDelivery { sink, from, through, rows, failure, is_lasting } = delivery;
+        self.note(match failure {
+            Some(reason) => format!("{sink} failed with {from} to {through} ({is_lasting}): {reason}"),
+            None => format!("{sink} has delivered {from} to {through}, {rows} rows"),
+        });
+    }
 }
 
 async fn listening() -> Result<()> {
@@ -69,6 +88,7 @@ async fn listening() -> Result<()> {
     )
     .await?;
     let expected = [
+        "engine started at true",
         "n started",
         "n stopped",
         "submitted 1",
@@ -80,6 +100,48 @@ async fn listening() -> Result<()> {
     ];
     until("the listener to hear all", || heard.all().len() >= expected.len()).await?;
     ensure(heard.all() == expected, || format!("{:#?}\n  was heard, expected {expected:#?}", heard.all()))
+}
+
+/// A sink reports each epoch that it is handed and has delivered, and why it fails.
+async fn listening_to_sinks() -> Result<()> {
+    let folder = super::folder()?;
+    let (heard, database) = (Heard::default(), Database::default());
+    database.content().lose_answer_after = 1;
+    let engine = Engine::builder()
+        .listener(heard.clone())
+        .connector(Arc::new(database.clone()))
+        .data(folder.path())
+        .start()
+        .map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run_all(
+        &mut session,
+        &[
+            "SET clock = 'manual'",
+            "CREATE TABLE t (n BIGINT) APPEND ONLY",
+            "CREATE SINK k FROM t WITH (connector = 'database')",
+            "INSERT INTO t VALUES (1), (2)",
+            "ADVANCE BATCH",
+        ],
+    )
+    .await?;
+    let epochs =
+        drive::lines(&mut session, "SELECT epoch FROM millstream.epochs WHERE input_rows = 2").await?;
+    let [epoch] = &epochs[..] else { return Err(format!("{epochs:?}")) };
+    let of_sink = || -> Vec<String> {
+        let all = heard.all();
+        all.into_iter().filter(|text| text.starts_with("k ") || text.starts_with("engine")).collect()
+    };
+    let failed = format!("k failed with {epoch} to {epoch} (false): the database did not answer");
+    until("the sink to fail", || of_sink().contains(&failed)).await?;
+    database.content().lose_answer_after = 0;
+    let done = format!("k has delivered {epoch} to {epoch}, 2 rows");
+    until("the sink to deliver", || of_sink().iter().any(|text| text.starts_with("k has"))).await?;
+    let mut said = of_sink();
+    said.retain(|text| *text != failed);
+    let handed = format!("k is handed {epoch} to {epoch}, 0 rows");
+    let expected = ["engine started at true", handed.as_str(), done.as_str()];
+    ensure(said == expected, || format!("{said:#?}"))
 }
 
 fn numbers(values: std::ops::Range<i64>) -> Result<RecordBatch> {
