@@ -33,7 +33,7 @@ use crate::run::{self, TimeSource};
 use crate::session::Session;
 use crate::settings::{Settings, ShutdownSettings};
 use crate::statement_memory::AllStatements;
-use crate::system;
+use crate::system::{self, Excerpt};
 
 /// The time after which the first sample of metrics is taken.
 const FIRST_SAMPLE: Duration = Duration::from_secs(1);
@@ -190,15 +190,21 @@ impl Engine {
     /// Returns the rows of tables of the schema `millstream` as of one moment, in the order of `names`. Fails if there
     /// is no such table.
     pub async fn system_tables(&self, names: &[&str]) -> Result<Vec<RecordBatch>> {
-        self.read_system_tables(names, None).await
+        self.read_system_tables(names, Excerpt::All).await
     }
 
     /// Does the same; of tables of epochs, returns the rows of one epoch.
     pub async fn system_tables_of(&self, names: &[&str], epoch: u64) -> Result<Vec<RecordBatch>> {
-        self.read_system_tables(names, Some(Epoch(epoch))).await
+        self.read_system_tables(names, Excerpt::Epoch(Epoch(epoch))).await
     }
 
-    async fn read_system_tables(&self, names: &[&str], epoch: Option<Epoch>) -> Result<Vec<RecordBatch>> {
+    /// Returns the rows of `millstream.operator_history` between two seconds since the start; the second one is excluded.
+    pub async fn operator_history(&self, from: u64, to: u64) -> Result<RecordBatch> {
+        let tables = self.read_system_tables(&["operator_history"], Excerpt::Seconds(from, to)).await?;
+        tables.into_iter().next().ok_or_else(|| Error::bug("there is no operator_history"))
+    }
+
+    async fn read_system_tables(&self, names: &[&str], excerpt: Excerpt) -> Result<Vec<RecordBatch>> {
         let find = |name: &&str| {
             system::find(name).ok_or_else(|| {
                 Error::invalid(format!("there is no system table \"{name}\""))
@@ -206,7 +212,7 @@ impl Engine {
             })
         };
         let tables = names.iter().map(find).collect::<Result<Vec<_>>>()?;
-        self.shared.ask(|reply| Event::SystemTables { tables, epoch, reply }).await
+        self.shared.ask(|reply| Event::SystemTables { tables, excerpt, reply }).await
     }
 
     /// Returns true if a source in use is unbounded.

@@ -27,7 +27,7 @@ use crate::run::{
 };
 use crate::settings::{Keeping, Settings};
 use crate::source_history::SourceHistory;
-use crate::system::SystemTableDoc;
+use crate::system::{Excerpt, SystemTableDoc};
 use crate::transaction::{Begun, Found};
 
 /// The sender of a reply. Sending never fails, even if the requester has gone away.
@@ -414,12 +414,8 @@ pub(crate) enum Event {
     PinLate { view: Arc<str>, rows: Vec<RecordBatch>, reply: Reply<PinnedLate> },
     /// Applies a correction. Replies with the number of late rows when the epoch is done.
     Correct { correction: Box<Correction>, reply: Reply<u64> },
-    /// Returns the present rows of system tables; of tables of epochs, only those of one epoch if it is given.
-    SystemTables {
-        tables: Vec<&'static SystemTableDoc>,
-        epoch: Option<Epoch>,
-        reply: Reply<Vec<RecordBatch>>,
-    },
+    /// Returns the present rows of system tables.
+    SystemTables { tables: Vec<&'static SystemTableDoc>, excerpt: Excerpt, reply: Reply<Vec<RecordBatch>> },
     /// Returns the values of all metrics.
     Metrics { reply: Reply<Vec<MetricValue>> },
     /// Adds a sample of all metrics to the history.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use millstream_delta::Epoch;
 use millstream_sql::SYSTEM_SCHEMA;
 
 /// A table of the schema `millstream`, as on the reference page.
@@ -25,6 +26,24 @@ pub struct SystemColumnDoc {
     pub kind: SystemColumnKind,
     /// Its description.
     pub doc: &'static str,
+}
+
+/// The rows of a system table that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Excerpt {
+    /// All rows.
+    All,
+    /// Of tables of epochs, those of one epoch.
+    Epoch(Epoch),
+    /// Of the history of operators, those of the seconds since the start from one up to another, which is excluded.
+    Seconds(u64, u64),
+}
+
+impl Excerpt {
+    /// Returns true if the rows of an epoch are read.
+    pub(crate) fn has_epoch(self, epoch: Epoch) -> bool {
+        !matches!(self, Excerpt::Epoch(only) if only != epoch)
+    }
 }
 
 /// The type of a column.
@@ -439,25 +458,6 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             ),
         ],
     },
-];
-
-/// Returns all tables of the schema `millstream` with their documentation.
-pub fn system_tables() -> &'static [SystemTableDoc] {
-    TABLES
-}
-
-/// Returns true if a relation's name is in the engine's own schema.
-pub(crate) fn is_name(relation: &str) -> bool {
-    table_name(relation).is_some()
-}
-
-/// Returns the name of a system table in its schema.
-pub(crate) fn table_name(relation: &str) -> Option<&str> {
-    relation.strip_prefix(SYSTEM_SCHEMA)?.strip_prefix('.')
-}
-
-/// Returns the table of this name.
-pub(crate) fn find(name: &str) -> Option<&'static SystemTableDoc> {
     SystemTableDoc {
         name: "problems",
         doc: "a problem of an object or of the engine, the worst first",
@@ -480,6 +480,25 @@ pub(crate) fn find(name: &str) -> Option<&'static SystemTableDoc> {
             text("statement", "the statement that explains or mends it"),
         ],
     },
+];
+
+/// Returns all tables of the schema `millstream` with their documentation.
+pub fn system_tables() -> &'static [SystemTableDoc] {
+    TABLES
+}
+
+/// Returns true if a relation's name is in the engine's own schema.
+pub(crate) fn is_name(relation: &str) -> bool {
+    table_name(relation).is_some()
+}
+
+/// Returns the name of a system table in its schema.
+pub(crate) fn table_name(relation: &str) -> Option<&str> {
+    relation.strip_prefix(SYSTEM_SCHEMA)?.strip_prefix('.')
+}
+
+/// Returns the table of this name.
+pub(crate) fn find(name: &str) -> Option<&'static SystemTableDoc> {
     TABLES.iter().find(|table| table.name == name)
 }
 

@@ -1,7 +1,7 @@
 // The graph of all objects, and that of a query's operators, with the share of the busy time that each has now.
 
 import { Drawing } from "./drawing.js";
-import { ask, button, bytes, count, find, identifier, literal, make, percent, propose, runInto, table, text, time } from "./elements.js";
+import { ask, button, bytes, clock, count, find, identifier, literal, make, percent, propose, runInto, table, text, time } from "./elements.js";
 import { place } from "./layout.js";
 
 const SIZE = { width: 200, height: 46 };
@@ -18,6 +18,10 @@ let structure = "";
 let overview = null;
 let isLoading = false;
 let request = null;
+
+/** The second since the start whose shares are shown, or null for now; and the answer about it. */
+let moment = null;
+let past = null;
 
 const drawing = new Drawing(find("canvas"), { onSelect: showPanel, onOpen: open });
 
@@ -45,6 +49,21 @@ function differences(rowsOf, keyOf, figures) {
   for (const of of now.values()) busy += timeOf(of);
   for (const of of now.values()) of.share = busy > 0 ? timeOf(of) / busy : null;
   return { now, busy: elapsed > 0 ? busy / 1e6 : null, elapsed };
+}
+
+/** Gives nodes the shares of the moment that was chosen. */
+function atMoment(graph) {
+  if (moment === null) return graph;
+  const own = (past?.busy ?? []).filter((row) => (shown === null ? row.node === null : row.query === shown && row.node !== null));
+  const times = new Map(own.map((row) => [shown === null ? row.query : row.node, row.time_us]));
+  let all = 0;
+  for (const us of times.values()) all += us;
+  for (const node of graph.nodes) {
+    const us = times.get(node.row ? node.row.node : node.id);
+    node.share = past && all > 0 ? (us ?? 0) / all : null;
+    node.now = { time_us: past && us !== undefined ? us / past.seconds : null, rows_in: null, rows_out: null };
+  }
+  return { ...graph, busy: past ? all / 1e6 / past.seconds : null };
 }
 
 // ---- Nodes
@@ -99,7 +118,8 @@ const fillList = table(find("graph-list"), [["object", (node) => button(node.tit
 { empty: "nothing has run" });
 
 async function render() {
-  const { nodes, edges, busy, elapsed } = shown === null ? objectsGraph() : operatorsGraph();
+  if (!readings.length) return;
+  const { nodes, edges, busy, elapsed } = atMoment(shown === null ? objectsGraph() : operatorsGraph());
   // An edge of a table of two columns may be there twice.
   const seen = new Set();
   const unique = edges.filter(({ from, to }) => {
@@ -122,7 +142,8 @@ async function render() {
     drawing.set(nodes, unique);
     drawing.fit();
   }
-  const load = busy === null ? "measuring" : `operators were busy ${percent(busy)} of the last ${elapsed.toFixed(1)} s`;
+  const when = moment === null ? `the last ${elapsed.toFixed(1)} s` : `${past?.seconds} s around the chosen moment`;
+  const load = busy === null ? "measuring" : `operators were busy ${percent(busy)} of ${when}`;
   find("graph-facts").textContent = `${nodes.length} ${shown === null ? "objects" : "operators"}, ${load}`;
   const sorted = [...nodes].sort((a, b) => (b.share ?? 0) - (a.share ?? 0)).slice(0, LISTED);
   fillList(sorted.map(({ title, kind, share, id, row }) => ({ title: row ? `${title} (node ${row.node})` : title, kind, share, id })));
@@ -168,7 +189,7 @@ const row = (name, value) => [make("dt", {}, name), make("dd", {}, value)];
 
 function factsOf(node) {
   const of = node.now ?? {};
-  const list = [["share of the busy time now", percent(node.share)]];
+  const list = [[`share of the busy time ${moment === null ? "now" : "then"}`, percent(node.share)]];
   if (node.row) {
     const operator = node.row;
     list.push(["time, a second", time(of.time_us)], ["rows in, a second", count(of.rows_in)], ["rows out, a second", count(of.rows_out)],
@@ -249,6 +270,52 @@ find("panel-close").addEventListener("click", () => {
   find("canvas").focus();
 });
 find("graph-why").addEventListener("click", () => propose(shown === null ? "EXPLAIN WHY;" : `EXPLAIN WHY ${identifier(shown)};`));
+// ---- The moment
+
+let momentRequest = null;
+let momentTimer = null;
+
+async function loadMoment() {
+  momentRequest?.abort();
+  momentRequest = new AbortController();
+  const of = moment;
+  try {
+    const answer = await ask(`api/busy?second=${of}`, momentRequest.signal);
+    if (of !== moment) return;
+    past = answer;
+    await render();
+  } catch (failure) {
+    if (failure.name !== "AbortError") find("graph-error").textContent = failure.message;
+  }
+}
+
+function chooseMoment() {
+  const ago = -Number(find("moment").value);
+  past = null;
+  clearTimeout(momentTimer);
+  if (ago === 0 || !overview) {
+    find("moment").value = "0";
+    moment = null;
+    momentRequest?.abort();
+    render();
+  } else {
+    const now = Math.floor((overview.now_ms - overview.began_ms) / 1000);
+    moment = Math.max(0, now - ago);
+    momentTimer = setTimeout(loadMoment, 120);
+  }
+  const at = moment === null ? "now" : `${clock(overview.began_ms + 1000 * moment).slice(0, 19)} UTC`;
+  find("moment-text").textContent = at;
+  find("moment").setAttribute("aria-valuetext", at);
+  find("moment-now").hidden = moment === null;
+}
+
+find("moment").addEventListener("input", chooseMoment);
+find("moment-now").addEventListener("click", () => {
+  find("moment").value = "0";
+  chooseMoment();
+  find("moment").focus();
+});
+
 find("zoom-in").addEventListener("click", () => drawing.zoomBy(1.25));
 find("zoom-out").addEventListener("click", () => drawing.zoomBy(0.8));
 find("zoom-fit").addEventListener("click", () => drawing.fit());
@@ -272,7 +339,11 @@ export const page = {
     load();
   },
   update(answer) {
+    // The engine is another one than before: its seconds are others.
+    if (overview && overview.began_ms !== answer.began_ms && moment !== null) find("moment-now").click();
     overview = answer;
+    const up = Math.floor((answer.now_ms - answer.began_ms) / 1000);
+    if (moment === null) find("moment").min = String(-Math.max(1, Math.min(3600, up)));
     load();
   },
   redraw: () => drawing.redraw(),

@@ -29,6 +29,9 @@ const FRESH_MAX: Duration = Duration::from_secs(3);
 /// The longest time that one detail waits after another.
 const REST_MAX: Duration = Duration::from_secs(1);
 
+/// The seconds of which the busy times of a moment are.
+const BUSY_SECONDS: u64 = 5;
+
 /// Maximum number of partitions returned.
 const PARTITIONS_MAX: usize = 2000;
 
@@ -48,6 +51,8 @@ pub(crate) enum Detail {
     Partitions,
     /// The state of the queries and operators, and the checkpoints.
     State,
+    /// The busiest queries and operators around a second since the start.
+    Busy(u64),
 }
 
 /// A detail that was read, and until when it is shared.
@@ -118,6 +123,7 @@ impl Detail {
                 Ok(json!({ "partitions": rows_of(&partitions)? }))
             }
             Detail::State => state(engine).await,
+            Detail::Busy(second) => busy(engine, *second).await,
         }
     }
 }
@@ -224,6 +230,24 @@ async fn batch(engine: &Engine, epoch: u64) -> Result<Value, Unread> {
     let read = engine.system_tables_of(&["epochs", "epoch_operators"], epoch).await?;
     let [epochs, operators] = &read[..] else { return Err(missing("epochs")) };
     Ok(json!({ "epoch": epoch, "batch": rows_of(epochs)?.first(), "operators": rows_of(operators)? }))
+}
+
+/// Returns the time of queries and operators in the seconds around one, summed up.
+async fn busy(engine: &Engine, second: u64) -> Result<Value, Unread> {
+    let from = second.saturating_sub(BUSY_SECONDS / 2);
+    let rows = engine.operator_history(from, from + BUSY_SECONDS).await?;
+    let (queries, nodes, times) =
+        (texts(&rows, "query")?, numbers(&rows, "node")?, numbers(&rows, "time_us")?);
+    let mut sums: BTreeMap<(&str, Option<i64>), i64> = BTreeMap::new();
+    for row in 0..rows.num_rows() {
+        let node = nodes.is_valid(row).then(|| nodes.value(row));
+        *sums.entry((queries.value(row), node)).or_default() += times.value(row);
+    }
+    let busy: Vec<Value> = sums
+        .into_iter()
+        .map(|((query, node), time_us)| json!({ "query": query, "node": node, "time_us": time_us }))
+        .collect();
+    Ok(json!({ "from": from, "seconds": BUSY_SECONDS, "busy": busy }))
 }
 
 async fn state(engine: &Engine) -> Result<Value, Unread> {

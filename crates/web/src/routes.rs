@@ -38,6 +38,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/api/graph", get(graph))
         .route("/api/batch", get(batch))
         .route("/api/partitions", get(|shared| detail(shared, Detail::Partitions)))
+        .route("/api/busy", get(busy))
         .route("/api/state", get(|shared| detail(shared, Detail::State)))
         .route("/api/sql", post(run_sql))
         .route("/api/sql/stream", post(stream_sql))
@@ -202,6 +203,13 @@ async fn batch(shared: State<Arc<Shared>>, RawQuery(query): RawQuery) -> Respons
 fn statements(body: &Bytes) -> Result<(String, Value), (StatusCode, &'static str)> {
     let sent = serde_json::from_slice::<Value>(body).unwrap_or_default();
     match sent.get("sql").and_then(Value::as_str) {
+async fn busy(shared: State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
+    match parameter(query.as_deref(), "second") {
+        Ok(second) => detail(shared, Detail::Busy(second)).await,
+        Err(reason) => plain(StatusCode::BAD_REQUEST, reason).await,
+    }
+}
+
         Some(text) => Ok((text.to_string(), sent)),
         None => Err((StatusCode::BAD_REQUEST, "the body is not what was expected: {\"sql\": \"SELECT 1\"}")),
     }

@@ -229,11 +229,16 @@ impl History {
 
     /// Returns the busiest operators and queries of the complete seconds from `since` on, oldest first.
     pub fn busy(&self, since: u64) -> Vec<(u64, Box<[Busy]>)> {
+        self.busy_between(since, u64::MAX)
+    }
+
+    /// Returns those of the complete seconds from one up to another, which is excluded.
+    pub fn busy_between(&self, from: u64, to: u64) -> Vec<(u64, Box<[Busy]>)> {
         let mut rings = self.lock();
         let now = self.now();
         rings.begin_second(now);
-        let oldest = since.max((now + 1).saturating_sub(SECONDS));
-        rings.busy.iter().filter(|(number, _)| *number >= oldest).cloned().collect()
+        let seconds = from.max((now + 1).saturating_sub(SECONDS))..to;
+        rings.busy.iter().filter(|(number, _)| seconds.contains(number)).cloned().collect()
     }
 
     /// Returns the samples from the second `since` on, oldest first. There is one every 10 seconds.

@@ -15,7 +15,7 @@ use super::system::{Cell, Lines, NULL};
 use crate::metrics::{Busy, History, Metric, MetricValue, Values, definitions as all, resident_bytes};
 use crate::settings::Pace;
 use crate::statements::sink_of;
-use crate::system;
+use crate::system::{self, Excerpt};
 
 impl Values {
     /// Adds a column of a system table: a value for each row that has one.
@@ -85,7 +85,7 @@ impl ReadView<'_> {
     fn rows_of(&self, table: &str) -> Result<Rows> {
         let found = system::find(table);
         let table = found.ok_or_else(|| Error::bug(format!("there is no system table \"{table}\"")))?;
-        Ok(Rows { batch: self.system_rows(table, None)? })
+        Ok(Rows { batch: self.system_rows(table, Excerpt::All)? })
     }
 
     fn engine_metrics(&self, values: &mut Values) -> Result<()> {
@@ -195,10 +195,10 @@ impl ReadView<'_> {
     }
 
     /// Returns the rows of `millstream.epoch_operators`, of all epochs or of one.
-    pub(super) fn epoch_operator_lines(&self, only: Option<Epoch>) -> Lines {
+    pub(super) fn epoch_operator_lines(&self, excerpt: Excerpt) -> Lines {
         let mut operators = Operators::of(self.queries);
         let mut lines = Lines::new();
-        let is_wanted = |epoch: Epoch| only.is_none_or(|only| epoch == only);
+        let is_wanted = |epoch: Epoch| excerpt.has_epoch(epoch);
         for (epoch, work) in self.measures.activity.epochs().filter(|(epoch, _)| is_wanted(*epoch)) {
             let mut line = vec![epoch.0.into()];
             line.extend(operators.cells(&work.query, Some(work.node)));
@@ -209,11 +209,15 @@ impl ReadView<'_> {
     }
 
     /// Returns the rows of `millstream.operator_history`.
-    pub(super) fn operator_history_lines(&self) -> Lines {
+    pub(super) fn operator_history_lines(&self, excerpt: Excerpt) -> Lines {
         let mut operators = Operators::of(self.queries);
         let history = &self.measures.history;
         let mut lines = Lines::new();
-        for (number, all) in history.busy(0) {
+        let (from, to) = match excerpt {
+            Excerpt::Seconds(from, to) => (from, to),
+            Excerpt::All | Excerpt::Epoch(_) => (0, u64::MAX),
+        };
+        for (number, all) in history.busy_between(from, to) {
             for Busy { query, node, time_us } in all.iter() {
                 let mut line = vec![time_of(history, number)];
                 line.extend(operators.cells(query, *node));

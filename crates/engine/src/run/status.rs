@@ -31,7 +31,7 @@ use crate::event::{Asked, Event, ObjectStatus};
 use crate::run::queries::Queries;
 use crate::run::read_view::ReadView;
 use crate::settings::{OnError, Settings};
-use crate::system;
+use crate::system::{self, Excerpt};
 
 impl Loop {
     /// Returns the rows that a reader asks for; under `stamped`, with the columns of the batch if rows have one.
@@ -84,7 +84,7 @@ impl ReadView<'_> {
             return Ok(Content::Batches(vec![self.watermarks.row(relation)?]));
         }
         match system::table_name(name).and_then(system::find).filter(|_| is_of_engine(name)) {
-            Some(table) => Ok(Content::Batches(vec![self.system_rows(table, None)?])),
+            Some(table) => Ok(Content::Batches(vec![self.system_rows(table, Excerpt::All)?])),
             None => self.contents().content_as(name, stamped),
         }
     }
@@ -189,8 +189,8 @@ impl ReadView<'_> {
             // Who asked while the engine was busy may have given up.
             Event::SystemTables { reply, .. } if reply.is_closed() => {}
             Event::Metrics { reply } if reply.is_closed() => {}
-            Event::SystemTables { tables, epoch, reply } => {
-                reply.send(tables.into_iter().map(|table| self.system_rows(table, epoch)).collect());
+            Event::SystemTables { tables, excerpt, reply } => {
+                reply.send(tables.into_iter().map(|table| self.system_rows(table, excerpt)).collect());
             }
             Event::Metrics { reply } => reply.send(self.metrics()),
             Event::Sample { reply } => reply.send(self.sample()),

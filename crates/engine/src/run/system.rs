@@ -7,7 +7,7 @@ use arrow::array::{
     ArrayRef, Float64Array, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray,
 };
 use millstream_connect::Limit;
-use millstream_delta::{Epoch, Timestamp};
+use millstream_delta::Timestamp;
 use millstream_flow::Explained;
 use millstream_sql::{Error, Result};
 
@@ -25,7 +25,7 @@ use crate::jobs::Job;
 use crate::listener::Batch;
 use crate::run::read_view::ReadView;
 use crate::settings::{SETTINGS, Settings};
-use crate::system::{ERRORS, SystemColumnKind, SystemTableDoc, UTC};
+use crate::system::{ERRORS, Excerpt, SystemColumnKind, SystemTableDoc, UTC};
 
 /// A value of a system table.
 pub(super) enum Cell {
@@ -82,9 +82,9 @@ pub(super) const NULL: Cell = Cell::Text(None);
 pub(super) type Lines = Vec<Vec<Cell>>;
 
 impl ReadView<'_> {
-    /// Returns the present rows of a system table; of a table of epochs, only those of one epoch if it is given.
-    pub(super) fn system_rows(&self, table: &SystemTableDoc, epoch: Option<Epoch>) -> Result<RecordBatch> {
-        let is_wanted = |batch: &Batch| epoch.is_none_or(|epoch| batch.epoch == epoch);
+    /// Returns the present rows of a system table.
+    pub(super) fn system_rows(&self, table: &SystemTableDoc, excerpt: Excerpt) -> Result<RecordBatch> {
+        let is_wanted = |batch: &Batch| excerpt.has_epoch(batch.epoch);
         let lines = match table.name {
             "epochs" => return epoch_rows(self.measures.kept().filter(|(batch, _)| is_wanted(batch))),
             "checkpoints" => self.durability.checkpoint_lines(),
@@ -103,8 +103,8 @@ impl ReadView<'_> {
             "problems" => self.problem_lines(),
             "metrics" => self.metric_lines()?,
             "metrics_history" => self.metric_history_lines(),
-            "epoch_operators" => self.epoch_operator_lines(epoch),
-            "operator_history" => self.operator_history_lines(),
+            "epoch_operators" => self.epoch_operator_lines(excerpt),
+            "operator_history" => self.operator_history_lines(excerpt),
             "settings" => setting_lines(&self.setup.settings)?,
             "sources" => self.sources.source_lines(
                 &self.setup.catalog,
