@@ -146,6 +146,22 @@ const trials = {
     await picture("operators");
     await page.keyboard.press("Escape");
     assert.equal(await page.locator("#panel").isVisible(), false);
+    // An earlier moment, of operators and of all objects.
+    const back = (seconds) => page.locator("#moment").evaluate((element, ago) => {
+      element.value = String(-ago);
+      element.dispatchEvent(new Event("input"));
+    }, seconds);
+    await page.waitForTimeout(1500);
+    await back(2);
+    await says("#moment-text", /^20\d\d-.* UTC$/);
+    await says("#graph-facts", /5 s around the chosen moment/);
+    await goto("#graph");
+    await says("#graph-title", /^Query graph$/);
+    await says("#graph-facts", /9 objects, operators were busy .* 5 s around the chosen moment/);
+    await says("#graph-list", /per_key\s+\d/);
+    await picture("graph-moment");
+    await page.locator("#moment-now").click();
+    await says("#graph-facts", /of the last/);
   },
 
   async sources() {
@@ -190,10 +206,77 @@ const trials = {
       await page.locator("#results .scroll").evaluate((element) => { element.scrollTop = element.scrollHeight; });
       return /v50000/.test(await text("#results .grid"));
     });
+    await says("#results .note", /SELECT 50000/);
     const [download] = await Promise.all([page.waitForEvent("download"), page.locator("#results button", { hasText: "CSV" }).click()]);
     const saved = fs.readFileSync(await download.path(), "utf8").split("\r\n");
     assert.deepEqual([saved[0], saved[50_000], saved.length], ["g,v", "50000,v50000", 50_002]);
     assert.match(await page.locator("#statements li").first().textContent(), /generate_series/);
+  },
+
+  async million() {
+    const heap = () => page.evaluate(() => performance.memory?.usedJSHeapSize ?? 0);
+    const before = await heap();
+    await sql("SELECT g, 'v' || g AS v, g % 7 AS k FROM generate_series(1, 1000000) x(g) ORDER BY g");
+    await says("#results .note", /^1\.00 M rows, SELECT 1000000$/);
+    const scroll = page.locator("#results .scroll");
+    const to = (share) => scroll.evaluate((element, part) => { element.scrollTop = part * element.scrollHeight; }, share);
+    for (const share of [0.1, 0.5, 0.93, 0.25, 0.75]) {
+      await to(share);
+      await until("the rows in sight", async () => {
+        const rows = await page.locator("#results tbody tr:not([aria-hidden])").allInnerTexts();
+        const first = rows.map((row) => Number(row.split("\t")[0])).find((number) => number > 0) ?? 0;
+        return rows.length > 10 && rows.every((row) => /^\d+\tv\d+\t\d$/.test(row)) && Math.abs(first / 1e6 - share) < 0.01;
+      });
+    }
+    await to(1);
+    await until("the last row", async () => /v1000000\b/.test(await text("#results .grid")));
+    // Where the scroll bar is coarse, a key still moves by one row.
+    await scroll.focus();
+    const first = async () => Number(await page.locator("#results tbody tr:not([aria-hidden])").first().getAttribute("aria-rowindex"));
+    const at = await first();
+    await page.keyboard.press("ArrowUp");
+    await until("one row up", async () => await first() === at - 1);
+    assert.ok(await page.locator("#results tr").count() < 100, "the grid has an element for each row");
+    const grown = (await heap() - before) / 1e6;
+    assert.ok(grown < 60, `the page has taken ${grown} MB for a million rows`);
+    await picture("million");
+    const [download] = await Promise.all([page.waitForEvent("download"), page.locator("#results button", { hasText: "Parquet" }).click()]);
+    const saved = fs.readFileSync(await download.path());
+    assert.deepEqual([saved.subarray(0, 4).toString(), saved.subarray(-4).toString()], ["PAR1", "PAR1"]);
+    // The server reads its own file.
+    const file = path.join(work, "saved.parquet");
+    fs.copyFileSync(await download.path(), file);
+    await sql(`CREATE SOURCE saved WITH (connector = 'file', path = '${file}', format = 'parquet');
+      CREATE MATERIALIZED VIEW of_saved AS SELECT count(*) AS n, sum(g) AS s FROM saved`);
+    assert.match(await text("#outcome"), /^done/, await text("#results"));
+    await until("the saved rows", async () => {
+      await sql("SELECT s FROM of_saved");
+      return /500000500000/.test(await text("#results"));
+    });
+    await sql("DROP MATERIALIZED VIEW of_saved; DROP SOURCE saved");
+  },
+
+  async charts() {
+    await sql(`SELECT "${HOSTILE}".v || g AS name, g * g AS square, 100 - g AS rest FROM "${HOSTILE}", generate_series(1, 20) x(g)`);
+    await page.locator("#results button", { hasText: "chart" }).click();
+    await page.locator("svg.plot").waitFor();
+    assert.equal(await page.locator("svg.plot rect").count(), 40);
+    assert.ok((await page.locator("svg.plot title").first().textContent()).includes(VALUE), "the hostile value is not text");
+    await picture("chart-bar");
+    await page.locator(".plotted button", { hasText: "line" }).click();
+    assert.equal(await page.locator("svg.plot path").count(), 2);
+    await page.locator(".plotted button", { hasText: "scatter" }).click();
+    assert.equal(await page.locator("svg.plot circle").count(), 40);
+    await page.locator(".plotted select").selectOption({ label: "square" });
+    await picture("chart-scatter");
+    assert.match(await page.locator("svg.plot").getAttribute("aria-label"), /^scatter chart of square, rest by square, 20 rows$/);
+    await page.locator("#results button", { hasText: "chart" }).click();
+    assert.equal(await page.locator("svg.plot").count(), 0);
+    await sql("SELECT TIMESTAMPTZ '2026-01-01' + g * INTERVAL '1 hour' AS at, sin(g / 20.0) AS v FROM generate_series(1, 500) x(g)");
+    await page.locator("#results button", { hasText: "chart" }).click();
+    await page.locator("svg.plot path").waitFor();
+    assert.match(await page.locator("svg.plot path").getAttribute("d"), /^M[\d.]+ [\d.]+(L[\d.]+ [\d.]+){499}$/);
+    await picture("chart-line");
   },
 
   async live() {

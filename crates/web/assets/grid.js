@@ -7,6 +7,9 @@ const OVERSCAN = 10;
 const SAMPLED = 100;
 const FLASH_MS = 1500;
 
+/** Browsers limit the height of an element; the scroll bar of longer results moves by more than a row a row. */
+const HEIGHT_MAX = 8_000_000;
+
 /** Returns the value as one line. */
 const oneLine = (value) => (value.length > 500 ? value.slice(0, 500) + "…" : value).replace(/\s/g, " ");
 
@@ -16,7 +19,7 @@ export class Grid {
 
   /** `types` are those of the columns. A grid that follows stays at its end when rows are added there. */
   constructor(columns, types, follows = false) {
-    Object.assign(this, { columns, types, follows, rows: [], flashes: new Map() });
+    Object.assign(this, { columns, types, follows, rows: [], paged: null, flashes: new Map(), top: 0, expected: 0 });
     this.isNumber = types.map(isNumberType);
     this.columnElements = columns.map(() => make("col"));
     this.widths = columns.map(() => 0);
@@ -29,7 +32,9 @@ export class Grid {
     this.scroll = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Rows" }, this.table);
     this.value = make("pre", { class: "value", hidden: "" });
     this.element = make("div", {}, this.scroll, this.value);
-    this.scroll.addEventListener("scroll", () => this.redraw());
+    this.scroll.addEventListener("scroll", () => this.scrolled());
+    this.scroll.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
+    this.scroll.addEventListener("keydown", (event) => this.key(event));
     this.body.addEventListener("click", (event) => this.showValue(event));
     new ResizeObserver(() => this.redraw()).observe(this.scroll);
   }
@@ -46,9 +51,67 @@ export class Grid {
     this.redraw();
   }
 
+  /** Shows rows of which only some are here: see pages.js. */
+  setPaged(paged) {
+    this.paged = paged;
+    this.top = Math.min(this.top, paged.length * ROW_HEIGHT);
+    this.size();
+    this.table.setAttribute("aria-rowcount", paged.length + 1);
+    this.redraw();
+  }
+
+  get length() {
+    return this.paged ? this.paged.length : this.rows.length;
+  }
+
+  row(at) {
+    return this.paged ? this.paged.get(at) : this.rows[at];
+  }
+
+  /** Returns by how much the rows move while the scroll bar moves by one pixel. */
+  ratio() {
+    const [all, client] = [this.length * ROW_HEIGHT, this.scroll.clientHeight || 420];
+    return all > HEIGHT_MAX ? (all - client) / (HEIGHT_MAX - client) : 1;
+  }
+
+  scrolled() {
+    const { scrollTop } = this.scroll;
+    // The scroll bar of a very long result is too coarse for steps of a row.
+    if (Math.abs(scrollTop - this.expected) > 1) this.top = Math.min(this.topMost(), scrollTop * this.ratio());
+    this.expected = scrollTop;
+    this.redraw();
+  }
+
+  /** Returns where the last row is at the end of the visible part, below the head. */
+  topMost() {
+    return Math.max(0, (this.length + 2) * ROW_HEIGHT - this.scroll.clientHeight);
+  }
+
+  moveBy(pixels) {
+    this.top = Math.max(0, Math.min(this.topMost(), this.top + pixels));
+    this.scroll.scrollTop = this.top / this.ratio();
+    this.expected = this.scroll.scrollTop;
+    this.redraw();
+  }
+
+  wheel(event) {
+    if (this.ratio() === 1 || event.ctrlKey || event.shiftKey) return;
+    event.preventDefault();
+    this.moveBy(event.deltaMode === 1 ? event.deltaY * ROW_HEIGHT : event.deltaY);
+  }
+
+  key(event) {
+    const page = this.scroll.clientHeight - 2 * ROW_HEIGHT;
+    const by = { ArrowDown: ROW_HEIGHT, ArrowUp: -ROW_HEIGHT, PageDown: page, PageUp: -page }[event.key];
+    if (by === undefined || this.ratio() === 1 || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    this.moveBy(by);
+  }
+
   /** Widens the columns for the first and the last rows. */
   size() {
-    const sample = [...this.rows.slice(0, SAMPLED), ...this.rows.slice(-SAMPLED)];
+    const here = this.paged ? this.paged.newest : this.rows;
+    const sample = [...here.slice(0, SAMPLED), ...here.slice(-SAMPLED)];
     let all = 0;
     this.columns.forEach((name, at) => {
       const longest = Math.max(name.length + 1, ...sample.map((row) => row[at]?.length ?? 4));
@@ -70,12 +133,18 @@ export class Grid {
       this.isAtEnd = false;
     }
     const { scrollTop, clientHeight } = this.scroll;
-    const first = Math.max(0, Math.min(Math.floor(scrollTop / ROW_HEIGHT) - OVERSCAN, this.rows.length));
-    const last = Math.min(this.rows.length, Math.ceil((scrollTop + (clientHeight || 420)) / ROW_HEIGHT) + OVERSCAN);
+    const all = this.length;
+    // Where the scroll bar is coarse, the rows in sight lie around its place.
+    const isCoarse = this.ratio() > 1;
+    const top = isCoarse ? this.top : scrollTop;
+    const first = Math.max(0, Math.min(Math.floor(top / ROW_HEIGHT) - OVERSCAN, all));
+    const last = Math.min(all, Math.ceil((top + (clientHeight || 420)) / ROW_HEIGHT) + OVERSCAN);
+    const above = isCoarse ? Math.max(0, scrollTop - (top - first * ROW_HEIGHT)) : first * ROW_HEIGHT;
+    const below = isCoarse ? HEIGHT_MAX - above - (last - first) * ROW_HEIGHT : (all - last) * ROW_HEIGHT;
     const now = performance.now();
     for (const [row, { until }] of this.flashes) if (until < now) this.flashes.delete(row);
-    this.above.style.height = `${first * ROW_HEIGHT}px`;
-    this.below.style.height = `${(this.rows.length - last) * ROW_HEIGHT}px`;
+    this.above.style.height = `${above}px`;
+    this.below.style.height = `${Math.max(0, below)}px`;
     const shown = [];
     for (let at = first; at < last; at += 1) shown.push(this.rowElement(at));
     this.first = first;
@@ -87,7 +156,8 @@ export class Grid {
   }
 
   rowElement(at) {
-    const row = this.rows[at];
+    const row = this.row(at);
+    if (!row) return make("tr", { "aria-rowindex": at + 2 }, make("td", { colspan: this.columns.length, class: "null" }, "…"));
     const flash = this.flashes.get(row);
     const cell = (value, column) => {
       const names = [];
@@ -103,7 +173,7 @@ export class Grid {
   showValue(event) {
     const cell = event.target.closest("td");
     if (!cell) return;
-    const row = this.rows[this.first + cell.parentElement.rowIndex - 2];
+    const row = this.row(this.first + cell.parentElement.rowIndex - 2);
     if (!row) return;
     const value = row[cell.cellIndex];
     this.value.hidden = false;

@@ -3,6 +3,8 @@
 import { makeEditor } from "./editor.js";
 import { button, count, errorText, find, make, onProposal, post } from "./elements.js";
 import { csv, Grid, LiveRows } from "./grid.js";
+import { PagedRows } from "./pages.js";
+import { choice, Plot } from "./plot.js";
 
 const HISTORY = "millstream.statements";
 const HISTORY_MAX = 100;
@@ -73,6 +75,13 @@ find("forget").addEventListener("click", () => {
 
 // ---- Results
 
+/** Saves bytes as a file. */
+function save(blob, name) {
+  const url = URL.createObjectURL(blob);
+  make("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
 /** A result with rows that is being received. */
 class Result {
   constructor({ columns, types, is_endless: isEndless }) {
@@ -81,14 +90,21 @@ class Result {
     const hasOperation = isEndless && operation >= 0 && operation <= 1;
     const skipped = hasOperation ? operation + 1 : 0;
     this.columns = columns.slice(skipped);
-    this.grid = new Grid(this.columns, types.slice(skipped), isEndless && !hasOperation);
+    this.types = types.slice(skipped);
+    this.grid = new Grid(this.columns, this.types, isEndless && !hasOperation);
     this.live = isEndless ? new LiveRows(skipped, hasOperation ? operation : null, LIVE_MAX) : null;
     this.rows = [];
+    this.paged = isEndless ? null : new PagedRows(() => this.grid.setPaged(this.paged));
+    if (this.paged) this.paged.onFailure = (reason) => { this.note.textContent += `; ${reason}`; };
     this.changes = 0;
     this.note = make("p", { class: "note" });
-    this.export = button("CSV", () => this.save(), { "aria-label": "Save the rows as CSV" });
+    const label = (text) => ({ "aria-label": `Save the rows as ${text}` });
+    this.exports = [button("CSV", () => this.save("csv"), label("CSV"))];
+    if (!isEndless) this.exports.push(button("Parquet", () => this.save("parquet"), { ...label("Parquet"), disabled: "" }));
+    if (choice(this.columns, this.types)) this.exports.push(button("chart", () => this.plot()));
+    this.plotted = make("div");
     this.element = make("section", { class: "result", "aria-label": "Result" }, this.grid.element,
-      make("div", { class: "bar" }, this.note, this.export));
+      make("div", { class: "bar" }, this.note, ...this.exports), this.plotted);
     this.show();
   }
 
@@ -99,25 +115,67 @@ class Result {
       this.rows = now;
       this.grid.set(this.rows, changed);
     } else {
-      for (const row of rows) this.rows.push(row);
-      this.grid.set(this.rows);
+      this.paged.add(rows);
+      this.grid.setPaged(this.paged);
     }
     this.show();
   }
 
+  /** Takes the number of rows so far. */
+  counted(rows) {
+    this.paged.length = Math.max(rows, this.paged.length);
+    this.show();
+  }
+
+  end(end) {
+    if (this.paged) {
+      this.paged.result = end.result;
+      this.paged.length = end.rows;
+      this.grid.setPaged(this.paged);
+      for (const each of this.exports) each.disabled = false;
+    }
+    this.show(end);
+  }
+
   show(end) {
-    const parts = [`${count(this.rows.length)} rows`];
+    const parts = [`${count(this.paged ? this.paged.length : this.rows.length)} rows`];
     if (this.isLive) parts.push(`live, ${count(this.changes)} changes`);
     if (this.live?.isCut) parts.push(`only ${count(LIVE_MAX)} rows are shown`);
-    if (end?.is_cut && !this.isLive) parts.push("cut: the page takes 100,000 rows, 64 MB");
+    if (end?.is_cut && !this.isLive) parts.push("cut: the server keeps 4 GB of results");
     if (end) parts.push(end.tag);
     this.note.textContent = parts.join(", ");
   }
 
-  save() {
-    const url = URL.createObjectURL(new Blob([csv(this.columns, this.rows)], { type: "text/csv" }));
-    make("a", { href: url, download: "result.csv" }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  async save(format) {
+    if (!this.paged?.result) {
+      save(new Blob([csv(this.columns, this.paged ? this.paged.first : this.rows)], { type: "text/csv" }), "result.csv");
+      return;
+    }
+    const before = this.note.textContent;
+    this.note.textContent = `saving as ${format} …`;
+    try {
+      const answer = await post("api/result/save", { result: this.paged.result, format });
+      save(await answer.blob(), `result.${format}`);
+      this.note.textContent = before;
+    } catch (failure) {
+      this.note.textContent = `${before}; not saved: ${failure.message}`;
+    }
+  }
+
+  /** Shows or hides a chart of the first rows. */
+  plot() {
+    if (this.plotted.firstChild) {
+      this.plotted.replaceChildren();
+      return;
+    }
+    const rowsOf = async (from, wanted) => (this.paged ? this.paged.range(from, wanted) : this.rows.slice(from, from + wanted));
+    const chart = new Plot(this.columns, this.types, rowsOf);
+    this.plotted.replaceChildren(chart.element);
+    chart.load().catch((failure) => { chart.note.textContent = failure.message; });
+  }
+
+  drop() {
+    this.paged?.drop();
   }
 }
 
@@ -141,6 +199,15 @@ async function eachLine(answer, take) {
   }
 }
 
+/** The results on the page. */
+let shown = [];
+
+function dropResults() {
+  for (const result of shown) result.drop();
+  shown = [];
+}
+addEventListener("pagehide", dropResults);
+
 /** Receives the answer to statements into the page. */
 class Receiver {
   constructor(sql, from) {
@@ -156,13 +223,17 @@ class Receiver {
   take(line) {
     if (line.begin) {
       this.result = new Result(line.begin);
+      shown.push(this.result);
+      while (shown.length > 4 * RESULTS_MAX) shown.shift().drop();
       this.append(this.result.element);
       if (line.begin.is_endless) find("outcome").textContent = "live";
     } else if (line.rows) {
       this.result.add(line.rows);
+    } else if (line.count) {
+      this.result.counted(line.count);
     } else if (line.end) {
       this.append(...notices(line.end.notices));
-      this.result.show(line.end);
+      this.result.end(line.end);
     } else if (line.done) {
       this.append(...notices(line.done.notices), make("p", { class: "note" }, line.done.tag));
     } else if (line.error) {
@@ -190,6 +261,7 @@ async function runSql(live = false) {
   for (const id of ["run", "live"]) find(id).disabled = true;
   find("cancel").disabled = false;
   find("outcome").textContent = "running";
+  dropResults();
   find("results").replaceChildren();
   editor.mark(null);
   remember(chosen);

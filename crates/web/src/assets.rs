@@ -17,7 +17,7 @@ const fn script(path: &'static str, text: &'static str) -> Asset {
     Asset { path, kind: "text/javascript; charset=utf-8", text }
 }
 
-const ASSETS: [Asset; 19] = [
+const ASSETS: [Asset; 21] = [
     Asset { path: "/", kind: "text/html; charset=utf-8", text: include_str!("../assets/index.html") },
     Asset { path: "/style.css", kind: "text/css; charset=utf-8", text: include_str!("../assets/style.css") },
     Asset {
@@ -36,6 +36,8 @@ const ASSETS: [Asset; 19] = [
     script("/grid.js", include_str!("../assets/grid.js")),
     script("/layout.js", include_str!("../assets/layout.js")),
     script("/overview.js", include_str!("../assets/overview.js")),
+    script("/pages.js", include_str!("../assets/pages.js")),
+    script("/plot.js", include_str!("../assets/plot.js")),
     script("/sources.js", include_str!("../assets/sources.js")),
     script("/sql.js", include_str!("../assets/sql.js")),
     script("/state.js", include_str!("../assets/state.js")),

@@ -28,12 +28,14 @@ mod metrics;
 mod openmetrics;
 mod overview;
 mod reading;
+mod results;
 mod routes;
 mod sql;
 mod sql_stream;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use millstream_engine::{Engine, History, Names};
 pub use millstream_server::ListenError;
@@ -45,9 +47,13 @@ use crate::details::Details;
 pub use crate::metrics::metrics;
 use crate::overview::Answers;
 use crate::reading::Readings;
+use crate::results::Results;
 
 /// Threads that answer requests.
 const THREADS: usize = 2;
+
+/// The time between two looks for results that no page uses any more.
+const RESULTS_LOOK: Duration = Duration::from_secs(20);
 
 /// A web page that is being served, until this is dropped. Statements that run for it are cancelled then.
 #[derive(Debug)]
@@ -68,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) readings: Readings,
     pub(crate) details: Details,
     pub(crate) completion: Completion,
+    /// Results that pages read in parts.
+    pub(crate) results: Results,
 }
 
 impl Shared {
@@ -104,8 +112,17 @@ impl Page {
             readings: Readings::default(),
             details: Details::default(),
             completion: Completion::default(),
+            results: Results::default(),
         });
         let router = routes::router(shared.clone());
+        let watched = Arc::downgrade(&shared);
+        runtime.spawn(async move {
+            while let Some(shared) = watched.upgrade() {
+                shared.results.drop_idle();
+                drop(shared);
+                tokio::time::sleep(RESULTS_LOOK).await;
+            }
+        });
         runtime.spawn(async move {
             // It never ends by itself.
             let _ = axum::serve(Limited::new(listener), router).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::details::Detail;
 use crate::metrics::expose;
 use crate::reading::Read;
+use crate::results::{self, Format, Spool};
 use crate::{Shared, assets, guard, openmetrics, overview, sql, sql_stream};
 
 /// The answer while the engine starts.
@@ -37,16 +38,19 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/api/overview", get(show_overview))
         .route("/api/graph", get(graph))
         .route("/api/batch", get(batch))
-        .route("/api/partitions", get(|shared| detail(shared, Detail::Partitions)))
         .route("/api/busy", get(busy))
+        .route("/api/partitions", get(|shared| detail(shared, Detail::Partitions)))
         .route("/api/state", get(|shared| detail(shared, Detail::State)))
         .route("/api/sql", post(run_sql))
         .route("/api/sql/stream", post(stream_sql))
         .route("/api/complete", post(complete))
+        .route("/api/result/rows", post(result_rows))
+        .route("/api/result/save", post(save_result))
+        .route("/api/result/drop", post(drop_result))
         .fallback(|| plain(StatusCode::NOT_FOUND, "there is no such page: / has the overview"))
         .method_not_allowed_fallback(|| {
-            let reason = "this path takes another method: POST /api/sql, /api/sql/stream and /api/complete, GET for the \
-                          others";
+            let reason = "this path takes another method: POST /api/sql, /api/complete and those below /api/sql and \
+                          /api/result, GET for the others";
             plain(StatusCode::METHOD_NOT_ALLOWED, reason)
         })
         .layer(from_fn_with_state(shared.clone(), guarded))
@@ -199,10 +203,6 @@ async fn batch(shared: State<Arc<Shared>>, RawQuery(query): RawQuery) -> Respons
     }
 }
 
-/// A body with statements, or the answer to another one.
-fn statements(body: &Bytes) -> Result<(String, Value), (StatusCode, &'static str)> {
-    let sent = serde_json::from_slice::<Value>(body).unwrap_or_default();
-    match sent.get("sql").and_then(Value::as_str) {
 async fn busy(shared: State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
     match parameter(query.as_deref(), "second") {
         Ok(second) => detail(shared, Detail::Busy(second)).await,
@@ -210,6 +210,10 @@ async fn busy(shared: State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response
     }
 }
 
+/// A body with statements, or the answer to another one.
+fn statements(body: &Bytes) -> Result<(String, Value), (StatusCode, &'static str)> {
+    let sent = serde_json::from_slice::<Value>(body).unwrap_or_default();
+    match sent.get("sql").and_then(Value::as_str) {
         Some(text) => Ok((text.to_string(), sent)),
         None => Err((StatusCode::BAD_REQUEST, "the body is not what was expected: {\"sql\": \"SELECT 1\"}")),
     }
@@ -235,9 +239,80 @@ async fn run_sql(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
 
 async fn stream_sql(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     match shared.asked(&body) {
-        Ok((engine, text, _)) => sql_stream::respond(engine, text),
+        Ok((engine, text, _)) => sql_stream::respond(shared.clone(), engine, text),
         Err((status, reason)) => plain(status, reason).await,
     }
+}
+
+/// A kept result that a body names, with the body; or the answer to another one.
+type Named = Result<(Arc<Spool>, Value), (StatusCode, String)>;
+
+impl Shared {
+    fn kept(&self, body: &Bytes) -> Named {
+        let sent = serde_json::from_slice::<Value>(body).unwrap_or_default();
+        let Some(name) = sent.get("result").and_then(Value::as_str) else {
+            let reason =
+                "the body is not what was expected: {\"result\": \"…\"}, as the end of a result names it";
+            return Err((StatusCode::BAD_REQUEST, reason.into()));
+        };
+        match self.results.find(name) {
+            Some(spool) => Ok((spool, sent)),
+            None => Err((StatusCode::NOT_FOUND, results::GONE.into())),
+        }
+    }
+}
+
+async fn result_rows(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let (spool, sent) = match shared.kept(&body) {
+        Ok(kept) => kept,
+        Err((status, reason)) => return plain(status, reason).await,
+    };
+    let number = |name| sent.get(name).and_then(Value::as_u64).map(|number| number as usize);
+    let (Some(from), Some(count)) = (number("from"), number("count")) else {
+        let reason = "the body is not what was expected: {\"result\": \"…\", \"from\": 0, \"count\": 100}";
+        return plain(StatusCode::BAD_REQUEST, reason).await;
+    };
+    let read = tokio::task::spawn_blocking(move || results::rows_json(&spool, from, count)).await;
+    match read.unwrap_or_else(|error| Err(error.to_string())) {
+        Ok(text) => json_answer(text),
+        Err(reason) => plain(StatusCode::INTERNAL_SERVER_ERROR, reason).await,
+    }
+}
+
+async fn save_result(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let (spool, sent) = match shared.kept(&body) {
+        Ok(kept) => kept,
+        Err((status, reason)) => return plain(status, reason).await,
+    };
+    let name = sent.get("format").and_then(Value::as_str).unwrap_or_default();
+    let Some(format) = Format::find(name) else {
+        let reason = format!("format is \"{name}\", expected csv or parquet");
+        return plain(StatusCode::BAD_REQUEST, reason).await;
+    };
+    if let Err(reason) = format.check(&spool) {
+        return plain(StatusCode::UNPROCESSABLE_ENTITY, reason).await;
+    }
+    let (sender, pieces) = tokio::sync::mpsc::channel(4);
+    tokio::task::spawn_blocking(move || {
+        let failures = sender.clone();
+        if let Err(reason) = format.write(&spool, sender) {
+            // The reader sees that the file is not complete.
+            let _ = failures.blocking_send(Err(std::io::Error::other(reason)));
+        }
+    });
+    let pieces = futures::stream::unfold(pieces, |mut pieces| async {
+        let piece = pieces.recv().await?;
+        Some((piece, pieces))
+    });
+    ([(CONTENT_TYPE, format.content_type())], Body::from_stream(pieces)).into_response()
+}
+
+async fn drop_result(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let sent = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+    if let Some(name) = sent.get("result").and_then(Value::as_str) {
+        shared.results.drop_result(name);
+    }
+    json_answer("{}")
 }
 
 async fn complete(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {

@@ -11,6 +11,8 @@ use millstream_server::TextRows;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{self, Sender};
 
+use crate::results::{Results as KeptResults, Spool};
+
 /// The user of the sessions, as `millstream.jobs` shows it.
 const USER: &str = "millstream_page";
 
@@ -19,6 +21,9 @@ static SESSIONS: AtomicU32 = AtomicU32::new(0);
 
 /// Bytes of rows that are turned into text at a time, about.
 const PIECE_BYTES: usize = 256 << 10;
+
+/// The time between two counts of the rows of a long result.
+const COUNTED: Duration = Duration::from_millis(500);
 
 /// Maximum number of characters of a message.
 const MESSAGE_MAX: usize = 16 << 10;
@@ -47,9 +52,22 @@ pub(crate) enum Part {
     /// Rows of it.
     Rows(Vec<String>),
     /// Its end.
-    End { tag: String, notices: String, is_cut: bool },
+    End(End),
     /// An error, which ends the answer.
     Failed(String),
+    /// The number of rows so far of a result of which no more are sent.
+    Count(usize),
+}
+
+/// The end of a result with rows.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) tag: String,
+    pub(crate) notices: String,
+    pub(crate) is_cut: bool,
+    pub(crate) rows: usize,
+    /// The name by which the page reads all rows, if they are kept.
+    pub(crate) kept: Option<String>,
 }
 
 /// Runs the statements of a text and returns the answer as JSON. Dropping the future cancels the one that runs.
@@ -63,7 +81,7 @@ pub(crate) async fn run(engine: &Engine, sql: &str) -> String {
         }
         results
     };
-    let (results, ()) = futures::join!(collect, answer(engine, sql, LIMITS, sender));
+    let (results, ()) = futures::join!(collect, answer(engine, sql, LIMITS, None, sender));
     let milliseconds = began.elapsed().as_millis();
     let Results { text, error } = results;
     format!("{{\"error\":{error},\"milliseconds\":{milliseconds},\"results\":[{text}]}}")
@@ -95,7 +113,8 @@ impl Results {
                     text.push_str(&row);
                 }
             }
-            Part::End { tag, notices, is_cut } => {
+            Part::Count(_) => {}
+            Part::End(End { tag, notices, is_cut, .. }) => {
                 text.push_str(&format!("],\"is_cut\":{is_cut},\"notices\":{notices},\"tag\":{tag}}}"));
             }
             Part::Failed(error) => self.error = error,
@@ -112,9 +131,16 @@ fn separate(text: &mut String) {
 
 /// Runs the statements of a text and sends the parts of the answer. Dropping the future, or the receiver, cancels
 /// the statement that runs.
-pub(crate) async fn answer(engine: &Engine, sql: &str, limits: Limits, sender: Sender<Part>) {
+/// `results` keeps all rows of the results with an end.
+pub(crate) async fn answer(
+    engine: &Engine,
+    sql: &str,
+    limits: Limits,
+    results: Option<&KeptResults>,
+    sender: Sender<Part>,
+) {
     let gone = sender.clone();
-    let mut answer = Answer { sender, limits, left: limits.bytes };
+    let mut answer = Answer { sender, limits, results, left: limits.bytes };
     tokio::select! {
         result = answer.run(engine, sql) => {
             if let Err(error) = result {
@@ -126,14 +152,15 @@ pub(crate) async fn answer(engine: &Engine, sql: &str, limits: Limits, sender: S
 }
 
 /// The state of an answer.
-struct Answer {
+struct Answer<'a> {
     sender: Sender<Part>,
     limits: Limits,
+    results: Option<&'a KeptResults>,
     /// Bytes that the answer may still have.
     left: usize,
 }
 
-impl Answer {
+impl Answer<'_> {
     async fn run(&mut self, engine: &Engine, sql: &str) -> Result<(), Error> {
         let mut session = engine.session();
         session.connected_as(USER, "millstream");
@@ -188,7 +215,17 @@ impl Answer {
                 let types = self.texts(&types)?;
                 let notices = self.texts(&notices)?;
                 self.send(Part::Begin { columns, types, is_endless }).await?;
-                let mut fetched = Fetched { texts, rows: 0, is_cut: is_endless, is_endless };
+                let results = self.results.filter(|_| !is_endless);
+                let spool = results.map(|results| Spool::new(&rows.schema(), results.bytes()));
+                let mut fetched = Fetched {
+                    texts,
+                    rows: 0,
+                    sent: 0,
+                    spool,
+                    is_full: false,
+                    is_cut: is_endless,
+                    is_endless,
+                };
                 let batches = rows.map(|batch| batch.map_err(Error::from));
                 match self.limits.endless.filter(|_| is_endless) {
                     // The time is up, or the result has an error or as many rows as are returned.
@@ -201,7 +238,15 @@ impl Answer {
                     None => self.fetch(&mut fetched, batches).await?,
                 }
                 let tag = json!(rows_tag(&sql).text(fetched.rows)).to_string();
-                self.send(Part::End { tag, notices, is_cut: fetched.is_cut }).await
+                let (rows, is_cut) = (fetched.rows, fetched.is_cut);
+                let kept = match fetched.spool {
+                    Some(mut spool) => {
+                        let spool = blocking(move || spool.finish().map(|()| spool)).await?;
+                        self.results.map(|results| results.keep(spool))
+                    }
+                    None => None,
+                };
+                self.send(Part::End(End { tag, notices, is_cut, rows, kept })).await
             }
             Response::CopyIn(_) | Response::CopyOut(_) => {
                 let message = "COPY with STDIN or STDOUT needs a client that sends or takes rows";
@@ -212,48 +257,99 @@ impl Answer {
         }
     }
 
-    /// Sends rows to the end of the result, or until there are too many of them, or too many bytes.
+    /// Reads rows to the end of the result, or until there are too many of them, or too many bytes. Sends the first ones.
     async fn fetch(
         &mut self,
         fetched: &mut Fetched,
         batches: impl futures::Stream<Item = Result<RecordBatch, Error>>,
     ) -> Result<(), Error> {
         let mut batches = std::pin::pin!(batches);
-        let is_bounded = !fetched.is_endless || self.limits.endless.is_some();
+        let mut counted = Instant::now();
         while let Some(batch) = batches.next().await {
             let batch = batch?;
-            let bytes_a_row = batch.get_array_memory_size() / batch.num_rows().max(1);
-            let length = (PIECE_BYTES / bytes_a_row.max(1)).clamp(1, 1024);
-            let mut place = 0;
-            while place < batch.num_rows() {
-                let mut wanted = length.min(batch.num_rows() - place);
-                if is_bounded {
-                    wanted = wanted.min(self.limits.rows - fetched.rows);
-                }
-                let rows = fetched.texts.rows(&batch.slice(place, wanted));
-                let rows = rows.map_err(|error| Error::bug(error.to_string()))?;
-                let mut all: Vec<String> = rows.iter().map(|row| json!(row).to_string()).collect();
-                if is_bounded {
-                    let fitting = all.iter().take_while(|row| self.take(row.len() + 1)).count();
-                    all.truncate(fitting);
-                }
-                let sent = all.len();
-                (place, fetched.rows) = (place + sent, fetched.rows + sent);
-                self.send(Part::Rows(all)).await?;
-                if sent < wanted || wanted == 0 {
+            if let Some(mut spool) = fetched.spool.take() {
+                let added = batch.clone();
+                let (spool, has_room) =
+                    blocking(move || spool.add(&added).map(|has_room| (spool, has_room))).await?;
+                fetched.rows = spool.rows();
+                fetched.spool = Some(spool);
+                if !has_room {
                     fetched.is_cut = true;
                     return Ok(());
                 }
+            }
+            if !fetched.is_full {
+                self.send_rows(fetched, &batch).await?;
+            }
+            if fetched.spool.is_none() {
+                fetched.rows = fetched.sent;
+            }
+            match (fetched.is_full, &fetched.spool) {
+                (true, None) => {
+                    fetched.is_cut = true;
+                    return Ok(());
+                }
+                (true, Some(_)) if counted.elapsed() >= COUNTED => {
+                    counted = Instant::now();
+                    self.send(Part::Count(fetched.rows)).await?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends rows, as far as there is room for them.
+    async fn send_rows(&mut self, fetched: &mut Fetched, batch: &RecordBatch) -> Result<(), Error> {
+        let is_bounded = !fetched.is_endless || self.limits.endless.is_some();
+        let bytes_a_row = batch.get_array_memory_size() / batch.num_rows().max(1);
+        let length = (PIECE_BYTES / bytes_a_row.max(1)).clamp(1, 1024);
+        let mut place = 0;
+        while place < batch.num_rows() {
+            let mut wanted = length.min(batch.num_rows() - place);
+            if is_bounded {
+                wanted = wanted.min(self.limits.rows - fetched.sent);
+            }
+            let rows = fetched.texts.rows(&batch.slice(place, wanted));
+            let rows = rows.map_err(|error| Error::bug(error.to_string()))?;
+            let mut all: Vec<String> = rows.iter().map(|row| json!(row).to_string()).collect();
+            if is_bounded {
+                let fitting = all.iter().take_while(|row| self.take(row.len() + 1)).count();
+                all.truncate(fitting);
+            }
+            let sent = all.len();
+            (place, fetched.sent) = (place + sent, fetched.sent + sent);
+            self.send(Part::Rows(all)).await?;
+            if sent < wanted || wanted == 0 {
+                fetched.is_full = true;
+                return Ok(());
             }
         }
         Ok(())
     }
 }
 
+/// Runs work that waits for the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.unwrap_or_else(|error| Err(error.to_string()));
+    done.map_err(Error::external)
+}
+
 /// A result that is being read.
 struct Fetched {
     texts: TextRows,
+    /// Rows that were read and kept, or sent.
     rows: usize,
+    /// Rows that were sent.
+    sent: usize,
+    /// All rows, if they are kept.
+    spool: Option<Spool>,
+    /// True if no more rows are sent.
+    is_full: bool,
+    /// True if the result has more rows.
     is_cut: bool,
     is_endless: bool,
 }

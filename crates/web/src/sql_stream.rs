@@ -2,6 +2,7 @@
 //! object a line. A result without an end is sent as long as its reader is there.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
@@ -9,12 +10,14 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures::stream;
 use millstream_engine::Engine;
+use serde_json::json;
 use tokio::sync::mpsc::{self, Receiver};
 
-use crate::sql::{Limits, Part, answer};
+use crate::Shared;
+use crate::sql::{End, Limits, Part, answer};
 
-/// The bounds of an answer.
-const LIMITS: Limits = Limits { rows: 100_000, bytes: 64 << 20, endless: None };
+/// The bounds of an answer. The page reads further rows from the kept result.
+const LIMITS: Limits = Limits { rows: 1000, bytes: 16 << 20, endless: None };
 
 /// Pause after which an empty line tells the reader that the statement still runs.
 const QUIET: Duration = Duration::from_secs(5);
@@ -27,10 +30,10 @@ struct Sending {
 }
 
 /// Returns the answer to a text of statements. If its reader goes away, the statement that runs is cancelled.
-pub(crate) fn respond(engine: &Engine, sql: String) -> Response {
+pub(crate) fn respond(shared: Arc<Shared>, engine: &Engine, sql: String) -> Response {
     let (sender, parts) = mpsc::channel(4);
     let engine = engine.clone();
-    tokio::spawn(async move { answer(&engine, &sql, LIMITS, sender).await });
+    tokio::spawn(async move { answer(&engine, &sql, LIMITS, Some(&shared.results), sender).await });
     let sending = Sending { parts, began: Instant::now(), has_ended: false };
     let lines = stream::unfold(sending, |mut sending| async {
         let line = sending.line().await?;
@@ -63,8 +66,12 @@ fn line_of(part: Part) -> String {
             format!("{{\"begin\":{{\"columns\":{columns},\"is_endless\":{is_endless},\"types\":{types}}}}}\n")
         }
         Part::Rows(rows) => format!("{{\"rows\":[{}]}}\n", rows.join(",")),
-        Part::End { tag, notices, is_cut } => {
-            format!("{{\"end\":{{\"is_cut\":{is_cut},\"notices\":{notices},\"tag\":{tag}}}}}\n")
+        Part::Count(rows) => format!("{{\"count\":{rows}}}\n"),
+        Part::End(End { tag, notices, is_cut, rows, kept }) => {
+            let kept = json!(kept);
+            format!(
+                "{{\"end\":{{\"is_cut\":{is_cut},\"notices\":{notices},\"result\":{kept},\"rows\":{rows},\"tag\":{tag}}}}}\n"
+            )
         }
         Part::Failed(error) => format!("{{\"error\":{error}}}\n"),
     }

@@ -16,6 +16,7 @@ pub const ALL: &[Scenario] = &[
     ("a_page_has_partitions_state_and_checkpoints", || drive::block_on(parts())),
     ("a_page_streams_the_changes_of_a_query", || drive::block_on(streamed())),
     ("a_page_sends_long_results_in_pieces", || drive::block_on(long())),
+    ("a_page_has_the_busy_times_of_a_moment", || drive::block_on(moment())),
     ("a_browser_keeps_the_files_of_a_page", || drive::block_on(kept())),
 ];
 
@@ -183,20 +184,71 @@ async fn streamed() -> Result<()> {
 
 async fn long() -> Result<()> {
     let watched = watched().await?;
-    let mut lines = stream(&watched, "SELECT g FROM generate_series(1, 250000) x(g); SELECT nowhere").await?;
+    let statements = "SELECT g FROM generate_series(1, 250000) x(g) ORDER BY g; SELECT nowhere";
+    let mut lines = stream(&watched, statements).await?;
     let (mut rows, mut last) = (0, Vec::new());
     while let Some(line) = lines.next().await? {
         rows += line["rows"].as_array().map_or(0, Vec::len);
-        if line["rows"].is_null() {
+        if line["rows"].is_null() && line["count"].is_null() {
             last.push(line);
         }
     }
-    ensure(rows == 100_000, || format!("{rows} rows"))?;
-    ensure(last.len() == 4 && last[1]["end"]["is_cut"] == true, || format!("{last:?}"))?;
+    ensure(rows == 1000, || format!("{rows} rows"))?;
+    let end = &last[1]["end"];
+    ensure(last.len() == 4 && end["is_cut"] == false && end["rows"].as_u64() == Some(250_000), || {
+        format!("{last:?}")
+    })?;
     ensure(last[2]["error"]["sqlstate"] == "42703" && last[3]["milliseconds"].is_u64(), || {
         format!("{last:?}")
     })?;
+    // All rows are read in parts, and saved.
+    let name = end["result"].as_str().ok_or("no result")?;
+    let host = watched.page.address().to_string();
+    let ask = async |path: &str, body: Value| {
+        send(&watched.page, &posted_to(path, &host, JSON, &body.to_string())).await
+    };
+    let part = ask("/api/result/rows", json!({ "result": name, "from": 249_998, "count": 10 })).await?;
+    ensure(part.json()?["rows"] == json!([["249999"], ["250000"]]), || part.body.clone())?;
+    let saved = ask("/api/result/save", json!({ "result": name, "format": "csv" })).await?;
+    let is_whole = saved.body.contains("g\r\n1\r\n2\r\n") && saved.body.contains("\r\n250000\r\n");
+    ensure(is_whole, || format!("{} bytes", saved.body.len()))?;
+    let wrong = ask("/api/result/save", json!({ "result": name, "format": "<b>" })).await?;
+    ensure(wrong.status == 400 && wrong.body.contains("expected csv or parquet"), || wrong.body.clone())?;
+    // Results are found by POST and by their names only.
+    let refused = get(&watched.page, "/api/result/rows").await?;
+    ensure(refused.status == 405, || refused.body.clone())?;
+    ask("/api/result/drop", json!({ "result": name })).await?;
+    let gone = ask("/api/result/rows", json!({ "result": name, "from": 0, "count": 1 })).await?;
+    ensure(gone.status == 404 && gone.body.contains("no longer kept"), || gone.body.clone())?;
     watched.engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// The busy times of an earlier moment name queries and operators.
+async fn moment() -> Result<()> {
+    let Watched { page, engine } = watched().await?;
+    let mut session = engine.session();
+    run_all(
+        &mut session,
+        &[
+            "CREATE TABLE t (id BIGINT)",
+            "CREATE MATERIALIZED VIEW m AS SELECT id % 3 AS k, count(*) AS n FROM t GROUP BY id % 3",
+            "INSERT INTO t SELECT g FROM generate_series(1, 20000) x(g)",
+        ],
+    )
+    .await?;
+    let is_of = |rows: &[&Value], has_node: bool| rows.iter().any(|row| row["node"].is_u64() == has_node);
+    for _ in 0..100 {
+        let all = get(&page, "/api/busy?second=1").await?.json()?;
+        let rows = having(&all["busy"], "query", "m");
+        if is_of(&rows, true) && is_of(&rows, false) {
+            ensure(rows.iter().all(|row| row["time_us"].as_u64() > Some(0)), || all.to_string())?;
+            let later = get(&page, "/api/busy?second=3000").await?.json()?;
+            ensure(later["busy"] == json!([]) && later["seconds"].is_u64(), || later.to_string())?;
+            return engine.stop().await.map_err(|error| error.to_string());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Err("the busy times have no row of the view".into())
 }
 
 async fn kept() -> Result<()> {
