@@ -8,7 +8,7 @@ use millstream_engine::{History, Sample, Second};
 use serde_json::{Value, json};
 
 use crate::health::{Problem, shown};
-use crate::reading::Read;
+use crate::reading::{Read, Unread};
 
 /// The age of a reading in seconds from which on it is a problem.
 const OLD_SECONDS: u64 = 5;
@@ -57,8 +57,9 @@ pub(crate) fn history(history: &History, since: u64, now_ms: u64) -> Value {
     })
 }
 
-/// Adds the state of an engine that was read, with its problems; `after` is the newest epoch that the page has.
-pub(crate) fn add_reading(answer: &mut Value, read: &Read, after: u64) {
+/// Returns an answer as text, with the state of an engine that was read and its problems; `after` is the newest epoch that
+/// the page has. Many pages ask for parts of one reading, so each part becomes text once.
+pub(crate) fn with_reading(answer: &Value, read: &Read, after: u64) -> Result<String, Unread> {
     let Read { reading, age } = read;
     let mut health: Vec<Problem> = reading.problems.iter().map(Problem::of).collect();
     if age.as_secs() >= OLD_SECONDS {
@@ -68,17 +69,10 @@ pub(crate) fn add_reading(answer: &mut Value, read: &Read, after: u64) {
         health.insert(0, Problem { level, object, reason, statement, since: None });
     }
     let health: Vec<Value> = shown(health).iter().map(Problem::json).collect();
-    answer["state"] = "running".into();
-    answer["age_ms"] = (age.as_millis() as u64).into();
-    answer["health"] = health.into();
-    answer["interval_ms"] = reading.interval.map(|interval| interval.as_secs_f64() * 1e3).into();
-    answer["memory"] = Value::Object(reading.memory.clone());
-    answer["sources"] = json!(reading.sources);
-    answer["queries"] = json!(reading.queries);
-    answer["sinks"] = json!(reading.sinks);
-    answer["batches"] = json!(reading.batches_after(after).unwrap_or_default());
-    answer["checkpoints"] = json!(reading.checkpoints);
-    answer["statements"] = reading.statements.into();
+    let own = json!({ "state": "running", "age_ms": age.as_millis() as u64, "health": health });
+    let parts = [answer.to_string(), own.to_string(), reading.text().to_string()];
+    let fields: Vec<&str> = parts.iter().map(|part| &part[1..part.len() - 1]).collect();
+    Ok(format!("{{{},\"batches\":[{}]}}", fields.join(","), reading.batch_texts(after)?.join(",")))
 }
 
 /// Adds the reason why there is no reading.
@@ -162,10 +156,12 @@ mod tests {
     fn an_old_reading_is_called_old() {
         let read =
             |seconds| Read { reading: Arc::new(Reading::default()), age: Duration::from_secs(seconds) };
-        let mut answer = json!({});
-        add_reading(&mut answer, &read(1), 0);
-        assert_eq!(answer["health"], json!([]));
-        add_reading(&mut answer, &read(7), 0);
+        let parsed = |read: &Read| -> Value {
+            serde_json::from_str(&with_reading(&json!({ "version": 1 }), read, 0).unwrap()).unwrap()
+        };
+        assert_eq!(parsed(&read(1))["health"], json!([]));
+        let mut answer = parsed(&read(7));
+        assert_eq!((&answer["version"], &answer["batches"]), (&json!(1), &json!([])));
         assert_eq!(answer["health"][0]["reason"], "has not answered for 7 s: its figures are of then");
         add_absence(&mut answer, "gone");
         assert_eq!((&answer["state"], &answer["health"][0]["reason"]), (&json!("absent"), &json!("gone")));
@@ -182,10 +178,12 @@ mod tests {
             }
             Readings::default().read(&engine).await.unwrap()
         });
-        let mut answer = history(&engine.history(), 0, 9);
-        add_reading(&mut answer, &read, 0);
-        let epoch = newest(&answer).unwrap();
-        add_reading(&mut answer, &read, epoch);
-        assert_eq!(newest(&answer), None);
+        let answer = |after| -> Value {
+            let text = with_reading(&history(&engine.history(), 0, 9), &read, after).unwrap();
+            serde_json::from_str(&text).unwrap()
+        };
+        let epoch = newest(&answer(0)).unwrap();
+        assert_eq!(answer(0)["batches"][0]["inputs"], "{\"t\":1}");
+        assert_eq!(newest(&answer(epoch)), None);
     }
 }

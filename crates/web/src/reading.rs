@@ -1,6 +1,6 @@
 //! A reading of the engine's system tables, shared by all who ask within a moment.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMillisecondType};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use millstream_engine::{Engine, Error};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The time for which a reading is shared.
 const FRESH: Duration = Duration::from_millis(900);
@@ -55,6 +55,8 @@ pub(crate) struct Reading {
     pub(crate) statements: u64,
     /// The setting `batch_interval`; `None` if it is `auto`.
     pub(crate) interval: Option<Duration>,
+    text: OnceLock<String>,
+    batch_texts: OnceLock<Result<Vec<(u64, String)>, Unread>>,
 }
 
 /// The reason why there is no reading.
@@ -181,20 +183,39 @@ async fn read(engine: &Engine) -> Result<Reading, Unread> {
         batches: Some(epochs),
         statements: jobs.num_rows() as u64,
         interval: interval.and_then(|row| interval_of(text(row, "value")?)),
+        ..Reading::default()
     })
 }
 
 impl Reading {
-    /// Returns the epochs after `epoch`, newest first.
-    pub(crate) fn batches_after(&self, epoch: u64) -> Result<Vec<Row>, Unread> {
-        let Some(batches) = &self.batches else { return Ok(Vec::new()) };
-        let numbers =
-            batches.column_by_name("epoch").and_then(|column| column.as_primitive_opt::<Int64Type>());
-        let numbers = numbers.map_or(&[][..], |numbers| numbers.values());
-        let first = numbers.partition_point(|number| u64::try_from(*number).unwrap_or_default() <= epoch);
-        let mut rows = rows_of(&batches.slice(first, batches.num_rows() - first))?;
-        rows.reverse();
-        Ok(rows)
+    /// Returns what all pages show of it, as a JSON object.
+    pub(crate) fn text(&self) -> &str {
+        self.text.get_or_init(|| {
+            let interval_ms = self.interval.map(|interval| interval.as_secs_f64() * 1e3);
+            json!({
+                "interval_ms": interval_ms,
+                "memory": self.memory,
+                "sources": self.sources,
+                "queries": self.queries,
+                "sinks": self.sinks,
+                "checkpoints": self.checkpoints,
+                "statements": self.statements,
+            })
+            .to_string()
+        })
+    }
+
+    /// Returns the epochs after `epoch` as JSON objects, newest first.
+    pub(crate) fn batch_texts(&self, epoch: u64) -> Result<Vec<&str>, Unread> {
+        let texts = self.batch_texts.get_or_init(|| {
+            let Some(batches) = &self.batches else { return Ok(Vec::new()) };
+            let number = |row: &Row| row.get("epoch").and_then(Value::as_u64).unwrap_or_default();
+            let text = |row: Row| (number(&row), Value::Object(row).to_string());
+            Ok(rows_of(batches)?.into_iter().map(text).collect())
+        });
+        let texts = texts.as_ref().map_err(Unread::clone)?;
+        let first = texts.partition_point(|(number, _)| *number <= epoch);
+        Ok(texts[first..].iter().rev().map(|(_, text)| text.as_str()).collect())
     }
 }
 
@@ -302,10 +323,11 @@ mod tests {
         // The last statement may still be listed.
         assert!(reading.statements <= 1 && reading.sources.is_empty());
         assert!(number(&reading.memory, "state_bytes").is_some_and(|bytes| bytes > 0));
-        let batches = reading.batches_after(0).unwrap();
+        let texts = reading.batch_texts(0).unwrap();
+        let batches: Vec<Row> = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
         assert_eq!(text(&batches[0], "inputs"), Some(r#"{"<b>":2}"#));
         let newest = number(&batches[0], "epoch").unwrap();
-        assert_eq!(reading.batches_after(newest).unwrap(), Vec::<Row>::new());
+        assert_eq!(reading.batch_texts(newest).unwrap(), Vec::<&str>::new());
         assert!(number(&batches[0], "input_rows").is_some_and(|rows| rows >= 2));
         assert!(number(&batches[0], "batch_time").is_some_and(|time| time > 1_600_000_000_000));
     }

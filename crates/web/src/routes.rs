@@ -160,8 +160,10 @@ async fn show_overview(State(shared): State<Arc<Shared>>, RawQuery(query): RawQu
     let mut answer = overview::history(&history, since, now_ms());
     match read {
         Ok(read) => {
-            overview::add_reading(&mut answer, &read, after);
-            let text: Arc<str> = answer.to_string().into();
+            let text: Arc<str> = match overview::with_reading(&answer, &read, after) {
+                Ok(text) => text.into(),
+                Err(unread) => return plain(StatusCode::SERVICE_UNAVAILABLE, unread.to_string()).await,
+            };
             shared.answers.keep((since, after), text.clone());
             json_answer(&*text)
         }
