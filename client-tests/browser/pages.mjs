@@ -295,6 +295,18 @@ const trials = {
     await picture("live");
     await page.locator("#cancel").click();
     await says("#outcome", /^cancelled$/);
+    // The figures of operators, again and again.
+    await page.locator(".cm-content").click();
+    await page.keyboard.press("ControlOrMeta+a");
+    await page.keyboard.insertText("EXPLAIN ANALYZE per_key;");
+    await page.keyboard.press("Escape");
+    await page.locator("#live").click();
+    await says("#results .note", /^live, answer [3-9]$/);
+    assert.match(await text("#results .grid"), /Aggregate/);
+    await until("flash", async () => await page.locator("#results td.flash").count() > 0);
+    await picture("live-explain");
+    await page.locator("#cancel").click();
+    await says("#outcome", /^cancelled$/);
   },
 
   async looks() {

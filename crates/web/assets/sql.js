@@ -253,6 +253,41 @@ class Receiver {
   }
 }
 
+/** Returns EXPLAIN ANALYZE of a name with the time that one answer is of; null for other texts. */
+function explained(sql) {
+  const text = sql.trim().replace(/[;\s]+$/, "");
+  if (!/^EXPLAIN\s+ANALYZE\s+(?!SELECT\b|WITH\b|VALUES\b|\()/i.test(text)) return null;
+  return /\sFOR\s/i.test(text) ? text : `${text} FOR '1 second'`;
+}
+
+/** Runs a statement again and again, and shows its answer in place, until it is cancelled. */
+async function refresh(sql, signal) {
+  let [grid, before] = [null, []];
+  const note = make("p", { class: "note" });
+  for (let number = 1; ; number += 1) {
+    const { results, error } = await (await post("api/sql", { sql }, signal)).json();
+    if (error) {
+      find("results").append(make("pre", { class: "error-text" }, errorText(error, sql)));
+      throw new Error(error.message);
+    }
+    const { columns, types, rows } = results[0];
+    if (!grid) {
+      grid = new Grid(columns, types);
+      find("results").append(make("section", { class: "result", "aria-label": "Result" }, grid.element, note));
+      find("outcome").textContent = "live";
+    }
+    const changed = new Map();
+    rows.forEach((row, at) => {
+      const places = row.flatMap((value, column) => (value === before[at]?.[column] ? [] : [column]));
+      if (number > 1 && places.length) changed.set(row, before[at] ? places : null);
+    });
+    before = rows;
+    grid.set(rows, changed);
+    note.textContent = `live, answer ${number}`;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+}
+
 async function runSql(live = false) {
   const { sql: chosen, from } = editor.chosen();
   const sql = live ? chosen.replace(/[;\s]+$/, "") + "\nEMIT CHANGES" : chosen;
@@ -266,7 +301,9 @@ async function runSql(live = false) {
   editor.mark(null);
   remember(chosen);
   const receiver = new Receiver(sql, from);
+  const again = live ? explained(chosen) : null;
   try {
+    if (again) await refresh(again, running.signal);
     const answer = await post("api/sql/stream", { sql }, running.signal);
     await eachLine(answer, (line) => receiver.take(line));
     find("outcome").textContent = receiver.milliseconds === null ? "failed: the answer has no end; the engine may have ended"

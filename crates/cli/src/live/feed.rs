@@ -4,14 +4,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use futures::{StreamExt, TryStreamExt};
 use millstream::datafusion::execution::SendableRecordBatchStream;
 use millstream::{Engine, Error, Response, Session};
 use tokio::sync::oneshot;
 
+use crate::live::refreshed;
 use crate::live::state::State;
+
+/// The shortest time between two answers of a statement that is run again and again.
+const REFRESH: Duration = Duration::from_secs(1);
 
 /// Interval of the queries for the engine's delay.
 const MEASURE: Duration = Duration::from_millis(500);
@@ -28,26 +32,40 @@ impl Feed {
     pub async fn start(engine: Engine, subscribe: String) -> Result<Feed, Error> {
         let mut session = engine.session();
         let rows = open(&mut session, &subscribe).await?;
-        let state = Arc::new(Mutex::new(State::new(&rows.schema())));
+        let state = State::new(&rows.schema());
+        Feed::spawn(engine, state, async move |state| follow(session, &subscribe, rows, &state).await)
+    }
+
+    /// Starts to run a statement again and again. Fails if it can't be run.
+    pub async fn refresh(engine: Engine, statement: String) -> Result<Feed, Error> {
+        let mut session = engine.session();
+        let first = refreshed::answer(&mut session, &statement).await?;
+        let state = State::new(&refreshed::followed(&first.schema()));
+        Feed::spawn(engine, state, async move |state| refresh(session, &statement, first, &state).await)
+    }
+
+    /// Starts the thread of a feed, which runs `follow`.
+    fn spawn(
+        engine: Engine,
+        state: State,
+        follow: impl AsyncFnOnce(Arc<Mutex<State>>) + Send + 'static,
+    ) -> Result<Feed, Error> {
+        let state = Arc::new(Mutex::new(state));
         let (stop, stopped) = oneshot::channel();
         let shared = state.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .map_err(|error| Error::external(format!("the live view can't be started: {error}")))?;
+        let failed = |error| Error::external(format!("the live view can't be started: {error}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
         let thread = std::thread::Builder::new().name("millstream-live".into()).spawn(move || {
             runtime.block_on(async {
                 let measuring = measure(engine.session(), &shared);
                 tokio::select! {
                     _ = stopped => {}
-                    () = follow(session, &subscribe, rows, &shared) => {}
+                    () = follow(shared.clone()) => {}
                     () = measuring => {}
                 }
             });
         });
-        let thread =
-            thread.map_err(|error| Error::external(format!("the live view can't be started: {error}")))?;
-        Ok(Feed { state, stop: Some(stop), thread: Some(thread) })
+        Ok(Feed { state, stop: Some(stop), thread: Some(thread.map_err(failed)?) })
     }
 
     /// Returns the present state.
@@ -75,6 +93,32 @@ async fn open(session: &mut Session, subscribe: &str) -> Result<SendableRecordBa
         Response::Rows(rows) => Ok(rows),
         _ => Err(Error::bug(format!("{subscribe} gave no rows"))),
     }
+}
+
+/// Runs a statement again and again until it fails.
+async fn refresh(mut session: Session, statement: &str, first: RecordBatch, state: &Mutex<State>) {
+    let (mut before, mut now, mut number) = (None, first, 0);
+    let error = loop {
+        let begun = tokio::time::Instant::now();
+        number += 1;
+        let changes = match refreshed::changes(before.as_ref(), &now, number) {
+            Ok(changes) => changes,
+            Err(error) => break error,
+        };
+        let applied = lock(state).apply(&changes, Instant::now());
+        if let Err(error) = applied {
+            break Error::bug(format!("an answer can't be shown: {error}"));
+        }
+        let next = refreshed::answer(&mut session, statement).await;
+        // A statement that answers at once rests.
+        tokio::time::sleep_until(begun + REFRESH).await;
+        match next {
+            Ok(next) => before = Some(std::mem::replace(&mut now, next)),
+            Err(error) => break error,
+        }
+    };
+    lock(state).end = Some(Err(error.to_string()));
+    std::future::pending().await
 }
 
 /// Applies changes until the subscription ends. Subscribes again if the reader fell too far behind.
@@ -130,7 +174,7 @@ async fn measure(mut session: Session, state: &Mutex<State>) {
 /// Returns the one number of a query's answer, if there is one.
 async fn number(session: &mut Session, sql: &str) -> Option<u64> {
     let Ok(Response::Rows(rows)) = session.execute(sql).await else { return None };
-    let batches: Vec<arrow::array::RecordBatch> = rows.try_collect().await.ok()?;
+    let batches: Vec<RecordBatch> = rows.try_collect().await.ok()?;
     let batch = batches.iter().find(|batch| batch.num_rows() > 0)?;
     let column = batch.column(0).as_primitive_opt::<Int64Type>()?;
     column.is_valid(0).then(|| column.value(0).max(0) as u64)

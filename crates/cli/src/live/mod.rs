@@ -4,6 +4,7 @@
 //! maintains anyway. Its memory is bounded. If it falls too far behind, it starts over.
 
 mod feed;
+mod refreshed;
 mod screen;
 mod state;
 mod view;
@@ -43,6 +44,8 @@ enum Wish {
     End(usize),
     /// Show a query.
     Query(String),
+    /// Show the answers to EXPLAIN ANALYZE.
+    Explain(String),
     /// Show a relation.
     Relation(String),
 }
@@ -71,6 +74,13 @@ pub(crate) async fn perform(shell: &mut Interpreter, call: &Call<'_>) -> Result<
             let subscribe = format!("SUBSCRIBE ({query}\n) WITH (PROGRESS = true)");
             open(shell, one_line(&query), subscribe, true).await?
         }
+        Wish::Explain(statement) => {
+            let engine = shell.client.engine.clone();
+            let title = one_line(&statement);
+            let feed = shell.client.signals.unless(Feed::refresh(engine, statement)).await?;
+            let feed = feed.map_err(|error| Stop::engine(&error))?;
+            Live { number: 0, title, owned: false, feed, view: View::default() }
+        }
         Wish::Relation(name) => {
             let subscribe = format!("SUBSCRIBE {name} WITH (PROGRESS = true)");
             open(shell, name, subscribe, false).await?
@@ -90,7 +100,10 @@ fn wish(shell: &Interpreter, rest: &str) -> Result<Wish, Stop> {
         return Ok(Wish::Number(live.number));
     }
     match words.as_slice() {
-        [] => query(&shell.statement()?),
+        [] => match explained(&shell.statement()?) {
+            Some(statement) => Ok(Wish::Explain(statement)),
+            None => query(&shell.statement()?),
+        },
         ["list"] => Ok(Wish::List),
         ["end", number] => {
             let number =
@@ -101,7 +114,7 @@ fn wish(shell: &Interpreter, rest: &str) -> Result<Wish, Stop> {
             Ok(Wish::Number(word.parse().map_err(|_| failure(format!("there is no live view {word}")))?))
         }
         _ if is_query(rest) => query(rest),
-        _ => Ok(Wish::Relation(rest.to_owned())),
+        _ => Ok(explained(rest).map_or_else(|| Wish::Relation(rest.to_owned()), Wish::Explain)),
     }
 }
 
@@ -109,6 +122,16 @@ fn wish(shell: &Interpreter, rest: &str) -> Result<Wish, Stop> {
 fn is_query(text: &str) -> bool {
     let first = tokens(text).first().map(|word| word.to_ascii_uppercase());
     first.is_some_and(|first| ["SELECT", "WITH", "VALUES", "("].contains(&first.as_str()))
+}
+
+/// Returns EXPLAIN ANALYZE of a named query, with the time that one answer is of; `None` for other texts.
+fn explained(text: &str) -> Option<String> {
+    let text = text.trim().trim_end_matches(';').trim_end();
+    let words: Vec<String> = tokens(text).iter().map(|word| word.to_ascii_uppercase()).collect();
+    let is_explain = words.len() > 2 && words[0] == "EXPLAIN" && words[1] == "ANALYZE";
+    let is_of_name = is_explain && !["SELECT", "WITH", "VALUES", "("].contains(&words[2].as_str());
+    let has_time = words.iter().any(|word| word == "FOR");
+    is_of_name.then(|| if has_time { text.to_owned() } else { format!("{text} FOR '1 second'") })
 }
 
 /// Returns a query without the clause that a live view implies.
@@ -206,6 +229,14 @@ mod tests {
                 && is_query("(SELECT 1)")
         );
         assert!(!is_query("orders") && !is_query("\"select\"") && !is_query("selection"));
+    }
+
+    #[test]
+    fn explain_analyze_of_a_name_is_refreshed() {
+        assert_eq!(explained("explain analyze m;").as_deref(), Some("explain analyze m FOR '1 second'"));
+        let own = "EXPLAIN ANALYZE VIEW \"for\" FOR 3 EPOCHS";
+        assert_eq!(explained(own).as_deref(), Some(own));
+        assert!(explained("EXPLAIN ANALYZE SELECT 1").is_none() && explained("EXPLAIN m").is_none());
     }
 
     #[test]
