@@ -151,6 +151,9 @@ fn the_view_survives_the_end_of_its_server() {
     // Enter opens the first query: its operators, and why it waits.
     view.press("ssss").press("\r").waits_for("OPERATOR").waits_for("Input");
     view.press("\x7f").waits_for("QUERY");
+    // So does one whose name can't be shown as it is: the first one by name.
+    view.press("sss").press("\r").waits_for("OPERATOR").waits_for("Input");
+    view.press("\x7f").waits_for("QUERY");
     view.press("p").waits_for("PAUSED").press("p");
     server.end();
     view.waits_for("disconnected,").waits_for("trying");
