@@ -244,6 +244,11 @@ impl Client {
         }
     }
 
+    /// Returns the web page, if there is one.
+    pub fn web_page(&self) -> Option<&millstream_web::Page> {
+        self.web.as_ref().and_then(Web::page)
+    }
+
     /// Waits until all sources have ended, or for a signal. In a run that follows its sources, a signal is
     /// no failure.
     pub async fn finish(&mut self) -> Result<(), Stop> {
@@ -269,8 +274,9 @@ impl Client {
     /// signal, with `stop_gracefully`, it also processes the rows that sources have received. `end` is the
     /// result so far. Ctrl-C during the stop ends the program at once.
     pub async fn stop(mut self, end: Result<(), Stop>) -> Result<(), Stop> {
-        // Statements that run for the page are cancelled.
-        self.web = None;
+        if let Some(Web::Served(page)) = self.web.take() {
+            page.stop().await;
+        }
         let shutdown = &self.signals.shutdown;
         if end == Err(Stop::Interrupted) {
             shutdown.begin();

@@ -79,7 +79,17 @@ async fn serve(
             client.engine.shutdown().timeout.as_secs_f64()
         ));
         let _ = drain.send(());
-        if client.signals.unless_signal(&mut serving).await.is_ok() {
+        let page_finished = client.web_page().map(|page| {
+            page.drain();
+            page.finished()
+        });
+        let finished = async {
+            let _ = (&mut serving).await;
+            if let Some(finished) = page_finished {
+                finished.await;
+            }
+        };
+        if client.signals.unless_signal(finished).await.is_ok() {
             return Ok(());
         }
     }

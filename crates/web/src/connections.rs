@@ -1,19 +1,21 @@
-//! Limits the connections of the page, so that they can't take the file descriptors that sources and sinks need.
+//! The connections of the page. They are limited, so that they can't take the file descriptors that sources and sinks need,
+//! and a client that sends its request too slowly is left.
 
-use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Maximum number of open connections; further ones wait.
 const CONNECTIONS_MAX: usize = 512;
+
+/// Maximum time for the head of a request. A connection that is idle for as long is closed, too.
+const HEAD_MAX: Duration = Duration::from_secs(10);
 
 /// A listener that accepts a limited number of connections at a time.
 #[derive(Debug)]
@@ -22,31 +24,34 @@ pub(crate) struct Limited {
     permits: Arc<Semaphore>,
 }
 
-/// A connection with its permit.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    stream: TcpStream,
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
 impl Limited {
     pub(crate) fn new(listener: TcpListener) -> Limited {
         Limited { listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
     }
-}
 
-impl Listener for Limited {
-    type Io = Connection;
-    type Addr = SocketAddr;
+    /// Serves connections. It never ends by itself.
+    pub(crate) async fn serve(self, router: Router) {
+        loop {
+            let (stream, permit) = self.accept().await;
+            let service = TowerToHyperService::new(router.clone());
+            tokio::spawn(async move {
+                let mut builder = http1::Builder::new();
+                builder.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
+                // A client that breaks the protocol, or is too slow, is left.
+                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                drop(permit);
+            });
+        }
+    }
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    async fn accept(&self) -> (TcpStream, Option<OwnedSemaphorePermit>) {
         let permit = self.permits.clone().acquire_owned().await.ok();
         loop {
             match self.listener.accept().await {
-                Ok((stream, address)) => {
+                Ok((stream, _)) => {
                     // Answers are short, and browsers wait for them.
                     let _ = stream.set_nodelay(true);
-                    return (Connection { stream, _permit: permit }, address);
+                    return (stream, permit);
                 }
                 Err(error) => {
                     // For example, too many open files; some may be closed soon.
@@ -55,37 +60,5 @@ impl Listener for Limited {
                 }
             }
         }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -22,6 +22,7 @@ mod assets;
 mod completion;
 mod connections;
 mod details;
+mod ending;
 mod guard;
 mod health;
 mod metrics;
@@ -44,6 +45,7 @@ use tokio::runtime::Runtime;
 use crate::completion::Completion;
 use crate::connections::Limited;
 use crate::details::Details;
+use crate::ending::{Ending, Phase};
 pub use crate::metrics::metrics;
 use crate::overview::Answers;
 use crate::reading::Readings;
@@ -74,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) readings: Readings,
     pub(crate) details: Details,
     pub(crate) completion: Completion,
+    pub(crate) ending: Ending,
     /// Results that pages read in parts.
     pub(crate) results: Results,
 }
@@ -113,6 +116,7 @@ impl Page {
             details: Details::default(),
             completion: Completion::default(),
             results: Results::default(),
+            ending: Ending::default(),
         });
         let router = routes::router(shared.clone());
         let watched = Arc::downgrade(&shared);
@@ -123,10 +127,7 @@ impl Page {
                 tokio::time::sleep(RESULTS_LOOK).await;
             }
         });
-        runtime.spawn(async move {
-            // It never ends by itself.
-            let _ = axum::serve(Limited::new(listener), router).await;
-        });
+        runtime.spawn(Limited::new(listener).serve(router));
         Ok(Page { shared, runtime: Some(runtime) })
     }
 
@@ -138,6 +139,22 @@ impl Page {
     /// Sets the engine, which has started. Later calls have no effect.
     pub fn attach(&self, engine: Engine) {
         let _ = self.shared.engine.set(engine);
+    }
+
+    /// Begins no new statement, and ends those without an end. Others may finish.
+    pub fn drain(&self) {
+        self.shared.ending.raise(Phase::Draining);
+    }
+
+    /// Waits until no statement runs for the page.
+    pub fn finished(&self) -> impl Future<Output = ()> + Send + use<> {
+        let shared = self.shared.clone();
+        async move { shared.ending.finished().await }
+    }
+
+    /// Stops to serve. Statements that run for the page end with an error, as those of PostgreSQL's clients do.
+    pub async fn stop(self) {
+        self.shared.ending.stop().await;
     }
 
     /// Sets the completion of the SQL page: a function of a text, a byte of it and the names of the catalog. It

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -25,6 +25,15 @@ const STARTING: &str = "the engine is starting: it recovers from its data direct
 
 /// Maximum time for which a request waits for the values of metrics. A busy engine gives those of its epochs alone.
 const METRICS_MAX: Duration = Duration::from_secs(5);
+
+/// Maximum time for the body of a request.
+const BODY_TIME: Duration = Duration::from_secs(20);
+
+/// Maximum bytes of the body of a request.
+const BODY_BYTES: usize = 2 << 20;
+
+/// The answer to statements while the server stops.
+const STOPPING: &str = "the server is stopping: connect again when it is back";
 
 /// The answer after the engine has ended.
 const STOPPED: &str = "the engine has stopped";
@@ -65,11 +74,30 @@ pub(crate) fn now_ms() -> u64 {
 async fn guarded(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let mut response =
         match guard::check(shared.address, request.method(), request.uri().path(), request.headers()) {
-            Ok(()) => next.run(request).await,
+            Ok(()) => match whole(request).await {
+                Ok(request) => next.run(request).await,
+                Err((status, reason)) => plain(status, reason).await,
+            },
             Err((status, reason)) => plain(status, reason).await,
         };
     guard::secure(response.headers_mut());
     response
+}
+
+/// Returns a request with its whole body, which a client must not send too slowly.
+async fn whole(request: Request) -> Result<Request, (StatusCode, String)> {
+    let (head, body) = request.into_parts();
+    match tokio::time::timeout(BODY_TIME, to_bytes(body, BODY_BYTES)).await {
+        Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body))),
+        Ok(Err(error)) => Err((
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body could not be read: {error}; it may have {BODY_BYTES} bytes"),
+        )),
+        Err(_) => Err((
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body did not arrive within {} seconds", BODY_TIME.as_secs()),
+        )),
+    }
 }
 
 async fn plain(status: StatusCode, text: impl Into<String>) -> Response {
@@ -234,14 +262,20 @@ impl Shared {
 
 async fn run_sql(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     match shared.asked(&body) {
-        Ok((engine, text, _)) => json_answer(sql::run(engine, &text).await),
+        Ok((engine, text, _)) => match shared.ending.begin() {
+            Some(running) => json_answer(sql::run(engine, &text, running).await),
+            None => plain(StatusCode::SERVICE_UNAVAILABLE, STOPPING).await,
+        },
         Err((status, reason)) => plain(status, reason).await,
     }
 }
 
 async fn stream_sql(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     match shared.asked(&body) {
-        Ok((engine, text, _)) => sql_stream::respond(shared.clone(), engine, text),
+        Ok((engine, text, _)) => match shared.ending.begin() {
+            Some(running) => sql_stream::respond(shared.clone(), engine, text, running),
+            None => plain(StatusCode::SERVICE_UNAVAILABLE, STOPPING).await,
+        },
         Err((status, reason)) => plain(status, reason).await,
     }
 }

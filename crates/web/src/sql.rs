@@ -11,6 +11,7 @@ use millstream_server::TextRows;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{self, Sender};
 
+use crate::ending::{Phase, Running, stopping};
 use crate::results::{Results as KeptResults, Spool};
 
 /// The user of the sessions, as `millstream.jobs` shows it.
@@ -71,7 +72,7 @@ pub(crate) struct End {
 }
 
 /// Runs the statements of a text and returns the answer as JSON. Dropping the future cancels the one that runs.
-pub(crate) async fn run(engine: &Engine, sql: &str) -> String {
+pub(crate) async fn run(engine: &Engine, sql: &str, running: Running) -> String {
     let began = Instant::now();
     let (sender, mut parts) = mpsc::channel(4);
     let collect = async {
@@ -81,7 +82,7 @@ pub(crate) async fn run(engine: &Engine, sql: &str) -> String {
         }
         results
     };
-    let (results, ()) = futures::join!(collect, answer(engine, sql, LIMITS, None, sender));
+    let (results, ()) = futures::join!(collect, answer(engine, sql, LIMITS, None, (sender, running)));
     let milliseconds = began.elapsed().as_millis();
     let Results { text, error } = results;
     format!("{{\"error\":{error},\"milliseconds\":{milliseconds},\"results\":[{text}]}}")
@@ -137,10 +138,11 @@ pub(crate) async fn answer(
     sql: &str,
     limits: Limits,
     results: Option<&KeptResults>,
-    sender: Sender<Part>,
+    (sender, running): (Sender<Part>, Running),
 ) {
     let gone = sender.clone();
-    let mut answer = Answer { sender, limits, results, left: limits.bytes };
+    let ending = running.clone();
+    let mut answer = Answer { sender, limits, results, running, left: limits.bytes };
     tokio::select! {
         result = answer.run(engine, sql) => {
             if let Err(error) = result {
@@ -148,6 +150,9 @@ pub(crate) async fn answer(
             }
         }
         () = gone.closed() => {}
+        () = ending.reached(Phase::Stopping) => {
+            let _ = gone.send(Part::Failed(failed(&stopping(), sql).to_string())).await;
+        }
     }
 }
 
@@ -156,6 +161,7 @@ struct Answer<'a> {
     sender: Sender<Part>,
     limits: Limits,
     results: Option<&'a KeptResults>,
+    running: Running,
     /// Bytes that the answer may still have.
     left: usize,
 }
@@ -265,7 +271,14 @@ impl Answer<'_> {
     ) -> Result<(), Error> {
         let mut batches = std::pin::pin!(batches);
         let mut counted = Instant::now();
-        while let Some(batch) = batches.next().await {
+        let running = self.running.clone();
+        loop {
+            let batch = tokio::select! {
+                batch = batches.next() => batch,
+                // A result without an end is not waited for.
+                () = running.reached(Phase::Draining), if fetched.is_endless => return Err(stopping()),
+            };
+            let Some(batch) = batch else { break };
             let batch = batch?;
             if let Some(mut spool) = fetched.spool.take() {
                 let added = batch.clone();
@@ -376,10 +389,11 @@ fn failed(error: &Error, sql: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ending::Ending;
 
     fn run_in(engine: &Engine, sql: &str) -> Value {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        serde_json::from_str(&runtime.block_on(run(engine, sql))).unwrap()
+        serde_json::from_str(&runtime.block_on(run(engine, sql, Ending::default().begin().unwrap()))).unwrap()
     }
 
     #[test]
@@ -436,7 +450,7 @@ mod tests {
         // A row of 1 MB, in bytes that JSON writes as two.
         let sql = "SELECT repeat('\"', 1000000) AS v FROM generate_series(1, 500) x(g); SELECT 1";
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let text = runtime.block_on(run(&engine, sql));
+        let text = runtime.block_on(run(&engine, sql, Ending::default().begin().unwrap()));
         assert!(text.len() < LIMITS.bytes + 4096, "{}", text.len());
         let all: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(all["results"][0]["rows"].as_array().unwrap().len(), 8);

@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::sync::mpsc::{self, Receiver};
 
 use crate::Shared;
+use crate::ending::Running;
 use crate::sql::{End, Limits, Part, answer};
 
 /// The bounds of an answer. The page reads further rows from the kept result.
@@ -27,14 +28,18 @@ struct Sending {
     parts: Receiver<Part>,
     began: Instant,
     has_ended: bool,
+    /// The page waits for its readers when it stops.
+    _running: Running,
 }
 
 /// Returns the answer to a text of statements. If its reader goes away, the statement that runs is cancelled.
-pub(crate) fn respond(shared: Arc<Shared>, engine: &Engine, sql: String) -> Response {
+pub(crate) fn respond(shared: Arc<Shared>, engine: &Engine, sql: String, running: Running) -> Response {
     let (sender, parts) = mpsc::channel(4);
-    let engine = engine.clone();
-    tokio::spawn(async move { answer(&engine, &sql, LIMITS, Some(&shared.results), sender).await });
-    let sending = Sending { parts, began: Instant::now(), has_ended: false };
+    let (engine, of_answer) = (engine.clone(), running.clone());
+    tokio::spawn(
+        async move { answer(&engine, &sql, LIMITS, Some(&shared.results), (sender, of_answer)).await },
+    );
+    let sending = Sending { parts, began: Instant::now(), has_ended: false, _running: running };
     let lines = stream::unfold(sending, |mut sending| async {
         let line = sending.line().await?;
         Some((Ok::<_, Infallible>(Bytes::from(line)), sending))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use millstream_testkit::drive::{self, Result, ensure, expect_soon, run, run_all, within_a_minute};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use super::Scenario;
@@ -17,6 +17,8 @@ pub const ALL: &[Scenario] = &[
     ("a_page_streams_the_changes_of_a_query", || drive::block_on(streamed())),
     ("a_page_sends_long_results_in_pieces", || drive::block_on(long())),
     ("a_page_has_the_busy_times_of_a_moment", || drive::block_on(moment())),
+    ("a_page_that_ends_tells_its_readers", || drive::block_on(ended())),
+    ("a_page_leaves_clients_that_send_too_slowly", || drive::block_on(slow())),
     ("a_browser_keeps_the_files_of_a_page", || drive::block_on(kept())),
 ];
 
@@ -214,6 +216,14 @@ async fn long() -> Result<()> {
     ensure(is_whole, || format!("{} bytes", saved.body.len()))?;
     let wrong = ask("/api/result/save", json!({ "result": name, "format": "<b>" })).await?;
     ensure(wrong.status == 400 && wrong.body.contains("expected csv or parquet"), || wrong.body.clone())?;
+    // A result may have rows without columns.
+    let mut none = stream(&watched, "SELECT FROM generate_series(1, 3) x(g)").await?;
+    let mut kinds = Vec::new();
+    while let Some(line) = none.next().await? {
+        kinds.extend(line.as_object().and_then(|line| line.keys().next()).cloned());
+    }
+    let is_known = kinds == ["begin", "rows", "end", "milliseconds"] || kinds[0] == "error";
+    ensure(is_known, || format!("{kinds:?}"))?;
     // Results are found by POST and by their names only.
     let refused = get(&watched.page, "/api/result/rows").await?;
     ensure(refused.status == 405, || refused.body.clone())?;
@@ -249,6 +259,55 @@ async fn moment() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     Err("the busy times have no row of the view".into())
+}
+
+async fn ended() -> Result<()> {
+    let watched = watched().await?;
+    let mut session = watched.engine.session();
+    run(&mut session, "CREATE TABLE t (id BIGINT)").await?;
+    let mut followed = stream(&watched, "SUBSCRIBE t").await?;
+    followed.next().await?.ok_or("no begin")?;
+    let long =
+        "SELECT max((a.g * b.g) % 7) FROM generate_series(1, 100000) a(g), generate_series(1, 10000000) b(g)";
+    let mut long = stream(&watched, long).await?;
+    let jobs = "SELECT count(*) FROM millstream.jobs WHERE \"user\" = 'millstream_page'";
+    expect_soon(&mut session, jobs, &["2"]).await?;
+    // A page that drains ends what has no end, and begins nothing.
+    watched.page.drain();
+    let end = followed.next().await?.ok_or("no reason")?;
+    ensure(end["error"]["sqlstate"] == "57P01", || end.to_string())?;
+    let host = watched.page.address().to_string();
+    let body = json!({ "sql": "SELECT 1" }).to_string();
+    for path in ["/api/sql", "/api/sql/stream"] {
+        let refused = send(&watched.page, &posted_to(path, &host, JSON, &body)).await?;
+        ensure(refused.status == 503 && refused.body.contains("is stopping"), || refused.body.clone())?;
+    }
+    get(&watched.page, "/api/overview").await?.json()?;
+    expect_soon(&mut session, jobs, &["1"]).await?;
+    // A page that stops ends everything, and says so.
+    let Watched { page, engine } = watched;
+    let (end, ()) = futures::join!(long.next(), page.stop());
+    let end = end?.ok_or("no reason")?;
+    ensure(end["error"]["sqlstate"] == "57P01", || end.to_string())?;
+    expect_soon(&mut session, jobs, &["0"]).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Half a head, or half a body, doesn't keep a connection.
+async fn slow() -> Result<()> {
+    let Watched { page, engine } = watched().await?;
+    let host = page.address().to_string();
+    let head = "GET / HTTP/1.1\r\nHost: ".to_string();
+    let body = posted_to("/api/sql", &host, JSON, "{\"sql\": \"SELECT 1\"}");
+    for part in [head.as_str(), &body[..body.len() - 4]] {
+        let mut stream = TcpStream::connect(page.address()).await.map_err(|error| error.to_string())?;
+        stream.write_all(part.as_bytes()).await.map_err(|error| error.to_string())?;
+        let mut answer = String::new();
+        let end = within_a_minute("the end", stream.read_to_string(&mut answer)).await?;
+        ensure(end.is_ok() && (answer.is_empty() || answer.contains(" 408 ")), || answer.clone())?;
+    }
+    get(&page, "/healthz").await?;
+    engine.stop().await.map_err(|error| error.to_string())
 }
 
 async fn kept() -> Result<()> {

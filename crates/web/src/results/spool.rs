@@ -5,7 +5,7 @@ use std::io::{Cursor, Read, Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::ipc::reader::StreamReader;
@@ -239,5 +239,8 @@ fn compact(batch: &RecordBatch) -> Result<RecordBatch, String> {
             _ => column.clone(),
         }
     });
-    RecordBatch::try_new(batch.schema(), columns.collect()).map_err(|error| error.to_string())
+    // A result may have rows without columns.
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(batch.schema(), columns.collect(), &options)
+        .map_err(|error| error.to_string())
 }
