@@ -92,7 +92,8 @@ mod tests {
             }
             // The licences and the namespace of SVG name addresses that nobody loads.
             if asset.kind.starts_with("text/") && asset.path != "/licenses.txt" {
-                assert!(!asset.text.contains("://"), "{} names another machine", asset.path);
+                let text = asset.text.replace("http://www.w3.org/2000/svg", "");
+                assert!(!text.contains("://"), "{} names another machine", asset.path);
             }
         }
     }
