@@ -213,7 +213,8 @@ impl Measures {
                 self.listeners.tell(&Happening::SinkCompleted(delivery));
             }
             Event::SinkFailed { sink, reason, lasting, .. } => {
-                let Some((from, through)) = outputs.handed(sink) else { return };
+                let Some(running) = outputs.sinks.get(sink) else { return };
+                let (from, through) = running.undelivered(&outputs.logs);
                 let (sink, failure) = (sink.clone(), Some(reason.clone()));
                 let delivery = SinkDelivery { sink, from, through, rows: 0, failure, is_lasting: *lasting };
                 self.listeners.tell(&Happening::SinkCompleted(delivery));

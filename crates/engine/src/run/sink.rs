@@ -245,6 +245,16 @@ impl RunningSink {
         Some(written)
     }
 
+    /// Returns the first and the last of the epochs that it was handed and has not delivered; without any, twice the last
+    /// one that it has delivered.
+    pub(super) fn undelivered(&self, logs: &Logs) -> (Epoch, Epoch) {
+        let log = logs.get(&self.from).into_iter().flat_map(|log| log.from(self.place));
+        let handed = self.first.rows.iter().chain(log).take(self.handed);
+        let mut epochs = handed.map(|(cut, _)| cut.epoch);
+        let first = epochs.next().unwrap_or(self.passed);
+        (first, epochs.last().unwrap_or(first))
+    }
+
     /// Records that the oldest epochs that it was handed are durable outside.
     fn were_published(&mut self, epochs: usize) {
         self.handed = self.handed.saturating_sub(epochs);
@@ -298,17 +308,6 @@ impl Outputs {
                 is_lasting: false,
             });
         }
-    }
-
-    /// Returns the first and the last of the epochs that a sink was handed and has not delivered; without any, twice
-    /// the last one that it has delivered.
-    pub(super) fn handed(&self, name: &str) -> Option<(Epoch, Epoch)> {
-        let sink = self.sinks.get(name)?;
-        let log = self.logs.get(&sink.from).into_iter().flat_map(|log| log.from(sink.place));
-        let handed = sink.first.rows.iter().chain(log).take(sink.handed);
-        let mut epochs = handed.map(|(cut, _)| cut.epoch);
-        let first = epochs.next().unwrap_or(sink.passed);
-        Some((first, epochs.last().unwrap_or(first)))
     }
 
     /// Stops sinks whose target holds rows that this engine can't have sent.

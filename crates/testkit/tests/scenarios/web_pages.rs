@@ -286,6 +286,8 @@ async fn ended() -> Result<()> {
     expect_soon(&mut session, jobs, &["1"]).await?;
     // A page that stops ends everything, and says so.
     let Watched { page, engine } = watched;
+    let begin = long.next().await?.ok_or("no begin")?;
+    ensure(begin["begin"].is_object(), || begin.to_string())?;
     let (end, ()) = futures::join!(long.next(), page.stop());
     let end = end?.ok_or("no reason")?;
     ensure(end["error"]["sqlstate"] == "57P01", || end.to_string())?;
