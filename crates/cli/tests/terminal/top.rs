@@ -89,8 +89,8 @@ fn without_a_terminal_one_reading_is_printed() {
     assert!(out.starts_with(&format!("millstream {version} at {}, up ", server.address)), "{out}");
     for part in [
         "\nepochs/s ",
-        "\nmaterialized view \"broken\" fails for 1 rows\n",
-        "\nsink \"held\" is paused\n",
+        "\nmaterialized view \"broken\" fails for 1 rows: division by zero for (1)\n    SELECT * FROM millstream.errors",
+        "\nsink \"held\" is paused\n    RESUME SINK \"held\"\n",
         "\nQUERY",
         "\nevil\\u{1b}[2J\\u{7}  running  ",
         "\nper_page ",
