@@ -1,4 +1,5 @@
-//! Generates the tables of the reference pages from the doc strings in the code.
+//! Generates the tables of the reference pages from the doc strings in the code, and from the lists of other systems'
+//! functions.
 //!
 //! A table lies between `<!-- generated: NAME -->` and `<!-- end -->`. A test compares it; the command
 //! [`COMMAND`] rewrites it. Text outside of the markers is written by hand.
@@ -13,11 +14,15 @@ use millstream_engine::MetricDoc;
 use millstream_kafka::Kafka;
 use millstream_postgres::Postgres;
 
+use crate::compatibility;
+
 /// The command that rewrites all tables.
 pub const COMMAND: &str = "cargo run -p millstream-testkit -- docs";
 
 /// The page about connectors.
 const CONNECTORS: &str = "docs/connectors.md";
+/// The page about other systems' SQL.
+const COMPATIBILITY: &str = "docs/sql/compatibility.md";
 /// The page about settings.
 const SETTINGS: &str = "docs/sql/settings.md";
 /// The page about system tables.
@@ -39,8 +44,9 @@ pub struct Table {
     pub text: String,
 }
 
-/// Returns all tables: at most two per connector, the settings, the system tables, and the metrics.
-pub fn tables() -> Vec<Table> {
+/// Returns all tables: at most two per connector, the settings, the system tables, the metrics, and those about
+/// the lists of `sql-tests/compatibility/` below `root`.
+pub fn tables(root: &Path) -> Result<Vec<Table>, String> {
     let mut tables = Vec::new();
     let others: [Arc<dyn Connector>; 2] = [Arc::new(Kafka), Arc::new(Postgres)];
     for connector in connectors::builtin().into_iter().chain(others) {
@@ -54,7 +60,10 @@ pub fn tables() -> Vec<Table> {
     tables.push(Table { name: "settings".to_string(), file: SETTINGS, text: setting_table() });
     tables.push(Table { name: "system_tables".to_string(), file: SYSTEM_TABLES, text: system_table() });
     tables.push(Table { name: "metrics".to_string(), file: WATCHING, text: metric_table() });
-    tables
+    for (name, text) in compatibility::page::tables(root)? {
+        tables.push(Table { name, file: COMPATIBILITY, text });
+    }
+    Ok(tables)
 }
 
 /// Compares `table` with the file below `root`. `Err` says how to fix a difference.
@@ -72,7 +81,7 @@ pub fn check(root: &Path, table: &Table) -> Result<(), String> {
 
 /// Finds markers in the files below `root` that belong to no table.
 pub fn check_markers(root: &Path) -> Result<(), String> {
-    let tables = tables();
+    let tables = tables(root)?;
     let mut wrong = Vec::new();
     for file in files(&tables) {
         let text = read(root, file)?;
@@ -88,7 +97,7 @@ pub fn check_markers(root: &Path) -> Result<(), String> {
 
 /// Writes all tables into the files below `root`, and returns the names of the changed files.
 pub fn rewrite(root: &Path) -> Result<Vec<&'static str>, String> {
-    let tables = tables();
+    let tables = tables(root)?;
     let mut changed = Vec::new();
     for file in files(&tables) {
         let old = read(root, file)?;
@@ -173,7 +182,7 @@ fn markdown(what: &str, rows: impl Iterator<Item = [String; 3]>) -> String {
 }
 
 /// Escapes plain text for a Markdown table; text between backticks stays unchanged.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     let mut code = false;
     let mut before = ' ';
@@ -231,7 +240,7 @@ mod tests {
 
     #[test]
     fn every_name_is_there_once() {
-        let tables = tables();
+        let tables = tables(&crate::slt::project_root()).unwrap();
         let names: BTreeSet<&str> = tables.iter().map(|table| table.name.as_str()).collect();
         assert_eq!(names.len(), tables.len());
         assert!(names.contains("file_source_options") && names.contains("settings"), "{names:?}");

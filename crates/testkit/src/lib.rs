@@ -5,6 +5,7 @@
 //!   micro-batches.
 //! - [`generate`] does the same with random queries over random tables.
 //! - [`suites`] does the same with the sqllogictest files of DataFusion itself.
+//! - [`compatibility`] compares lists of other systems' functions with the engine.
 //! - [`docs`] generates the tables of the reference pages from the code.
 //! - [`tidy`] checks the sources themselves: crate dependencies, sizes, versions.
 //! - [`drive`], [`parts`] and [`broker`] are building blocks of scenario tests; [`postgres`] is a server to
@@ -13,6 +14,7 @@
 //! Only tests use this crate.
 
 pub mod broker;
+pub mod compatibility;
 pub mod conformance;
 pub mod docs;
 pub mod drive;

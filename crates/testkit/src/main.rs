@@ -8,6 +8,8 @@
 //! - `generate [QUERIES] [EPOCHS] [SEED]` runs random queries over random tables: by default 1,000 queries in
 //!   20 epochs from a fresh seed on. Add the seed of a round that failed to `generate::KEPT_SEEDS`; `generate
 //!   1 20 SEED` repeats it.
+//! - `compatibility [FILTER]` rewrites the states in the lists of `sql-tests/compatibility/` whose name contains FILTER
+//!   from what the engine does, and prints the changes. Run `docs` after it.
 //! - `docs` rewrites the generated tables of the reference pages.
 //! - `suites` is described in the module `suites`.
 
@@ -16,12 +18,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use millstream_testkit::oracle::{self, Counts, Setup};
-use millstream_testkit::{docs, drive, generate, slt, suites, wire};
+use millstream_testkit::{compatibility, docs, drive, generate, slt, suites, wire};
 
 const USAGE: &str = "usage: millstream-testkit fuzz [MINUTES] [FILTER]
        millstream-testkit fuzz-wire [MINUTES]
        millstream-testkit generate [QUERIES] [EPOCHS] [SEED]
        millstream-testkit suites [FILTER] [--seeds N] [--share PART] [--list]
+       millstream-testkit compatibility [FILTER]
        millstream-testkit docs";
 
 fn main() -> ExitCode {
@@ -29,6 +32,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words[..] {
         ["docs"] => rewrite_docs(),
+        ["compatibility"] => rewrite_states(""),
+        ["compatibility", filter] => rewrite_states(filter),
         ["suites", ref options @ ..] => suites::by_hand::run(options),
         ["fuzz"] => fuzz_for("10", ""),
         ["fuzz", minutes] => fuzz_for(minutes, ""),
@@ -62,6 +67,15 @@ fn fuzz_wire(minutes: &str) -> drive::Result<()> {
     let until = Instant::now() + time;
     let done = drive::block_on(wire::fuzz::fuzz(seed, u64::MAX, Some(until)))?;
     println!("{done} broken conversations");
+    Ok(())
+}
+
+fn rewrite_states(filter: &str) -> drive::Result<()> {
+    let changes = drive::block_on(compatibility::rewrite(&slt::project_root(), filter))?;
+    for change in &changes {
+        println!("{change}");
+    }
+    println!("{} states changed", changes.len());
     Ok(())
 }
 

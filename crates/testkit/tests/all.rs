@@ -4,6 +4,7 @@
 //! - the same files and DataFusion's own under the replay oracle,
 //! - random queries,
 //! - scenarios,
+//! - the examples of the lists of other systems' functions,
 //! - the checks of the sources and the generated tables of the documentation.
 //!
 //! `cargo test -p millstream-testkit -- slt::statement` runs a part by its name; see `oracle` for its
@@ -19,7 +20,7 @@ use libtest_mimic::{Arguments, Trial};
 use millstream_testkit::oracle::{self, Counts, Setup};
 use millstream_testkit::suites::report::{self, FileCounts};
 use millstream_testkit::watchdog::{trial, watch};
-use millstream_testkit::{docs, drive, generate, operations, slt, suites, tidy, tpch, wire};
+use millstream_testkit::{compatibility, docs, drive, generate, operations, slt, suites, tidy, tpch, wire};
 
 fn main() -> ExitCode {
     let root = slt::project_root();
@@ -45,7 +46,14 @@ fn main() -> ExitCode {
         let root = root.clone();
         trials.push(trial(format!("tidy::{name}"), move || check(&root)));
     }
-    trials.extend(generated(&root));
+    let lists = generated(&root).and_then(|trials| Ok((trials, compatibility_trials(&root)?)));
+    match lists {
+        Ok((docs, lists)) => trials.extend(docs.into_iter().chain(lists)),
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    }
     let at = root.clone();
     trials.push(trial("docs::operations".to_string(), move || operations::check(&at)));
     trials.extend(generate::KEPT_SEEDS.iter().map(|seed| random_queries(*seed)));
@@ -137,16 +145,24 @@ fn random_queries(seed: u64) -> Trial {
 }
 
 /// Checks the generated tables of the reference pages.
-fn generated(root: &Path) -> Vec<Trial> {
+fn generated(root: &Path) -> drive::Result<Vec<Trial>> {
     let mut trials = Vec::new();
-    for table in docs::tables() {
+    for table in docs::tables(root)? {
         let root = root.to_path_buf();
         let name = format!("docs::{}", table.name);
         trials.push(trial(name, move || docs::check(&root, &table)));
     }
     let root = root.to_path_buf();
     trials.push(trial("docs::markers", move || docs::check_markers(&root)));
-    trials
+    Ok(trials)
+}
+
+/// Runs the examples of the lists of other systems' functions, one trial a list.
+fn compatibility_trials(root: &Path) -> drive::Result<Vec<Trial>> {
+    let check = |(path, name): (PathBuf, String)| {
+        trial(format!("compatibility::{name}"), move || drive::block_on(compatibility::check(&path, &name)))
+    };
+    Ok(compatibility::all(root)?.into_iter().map(check).collect())
 }
 
 /// Runs the file's queries as maintained views.
