@@ -9,7 +9,7 @@
 //!   20 epochs from a fresh seed on. Add the seed of a round that failed to `generate::KEPT_SEEDS`; `generate
 //!   1 20 SEED` repeats it.
 //! - `compatibility [FILTER]` rewrites the states in the lists of `sql-tests/compatibility/` whose name contains FILTER
-//!   from what the engine does, and prints the changes. Run `docs` after it.
+//!   from what the engine does, prints the changes, and rewrites the page about them as `docs` does.
 //! - `docs` rewrites the generated tables of the reference pages.
 //! - `suites` is described in the module `suites`.
 
@@ -76,7 +76,7 @@ fn rewrite_states(filter: &str) -> drive::Result<()> {
         println!("{change}");
     }
     println!("{} states changed", changes.len());
-    Ok(())
+    rewrite_docs()
 }
 
 fn rewrite_docs() -> drive::Result<()> {

@@ -216,7 +216,7 @@ fn shown(rows: &[String]) -> String {
 
 /// Returns `text` in code style, for a cell of a table.
 fn code(text: &str) -> String {
-    let text = text.replace('|', "\\|");
+    let text = text.replace('|', "\\|").replace('\0', "␀");
     let ends = text.starts_with([' ', '`']) || text.ends_with([' ', '`']);
     match (text.is_empty(), text.contains('`'), ends) {
         (true, ..) => "an empty text".to_string(),
