@@ -17,6 +17,7 @@ pub(crate) mod scalar;
 mod signed_results;
 pub(crate) mod single_row;
 pub(crate) mod sliding;
+mod spark;
 mod table;
 pub(crate) mod time_text;
 mod value_size_limit;

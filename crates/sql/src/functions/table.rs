@@ -5,7 +5,9 @@
 #[cfg(test)]
 mod initials;
 
-use super::{Registry, date_part, flink, json, postgres, read_text, round, signed_results, value_size_limit};
+use super::{
+    Registry, date_part, flink, json, postgres, read_text, round, signed_results, spark, value_size_limit,
+};
 
 /// Adds the functions of a file to a session.
 type Register = fn(&mut Registry<'_>);
@@ -26,6 +28,7 @@ pub(super) static FUNCTIONS: &[Register] = &[
     postgres::patterns::register,
     round::register,
     flink::register,
+    spark::register,
     signed_results::register,
 ];
 
