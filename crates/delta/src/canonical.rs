@@ -63,8 +63,10 @@ fn rewritten_array(array: &ArrayRef, intervals: bool) -> Result<ArrayRef, ArrowE
 fn canonical_interval(value: IntervalMonthDayNano) -> IntervalMonthDayNano {
     let length = interval_length(value);
     let (days, nanoseconds) = (length.div_euclid(DAY), length.rem_euclid(DAY));
+    // Beyond the range of months, days go on.
     let months = days.div_euclid(30).clamp(i32::MIN.into(), i32::MAX.into());
-    IntervalMonthDayNano::new(months as i32, days.rem_euclid(30) as i32, nanoseconds as i64)
+    let days = (days - months * 30).clamp(i32::MIN.into(), i32::MAX.into());
+    IntervalMonthDayNano::new(months as i32, days as i32, nanoseconds as i64)
 }
 
 /// Returns the form of all intervals of days and milliseconds that are as long as this one.

@@ -7,9 +7,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::concat_batches;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
+use arrow::compute::{concat_batches, filter_record_batch, is_null, take};
 use arrow::datatypes::{FieldRef, Int64Type, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::json::LineDelimitedWriter;
 use async_trait::async_trait;
 use millstream_connect::{
@@ -20,6 +21,9 @@ use millstream_delta::{Position, Span, generated_of};
 use millstream_sql::{GeneratedColumns, Planner, is_hidden};
 
 type Result<T, E = ConnectError> = std::result::Result<T, E>;
+
+/// The hidden column with the position of each record, if a connector has one.
+const OFFSET: &str = "_offset";
 
 /// A connector whose sources have generated columns.
 pub(crate) struct GeneratingConnector {
@@ -99,7 +103,12 @@ impl Connector for GeneratingConnector {
         let schema = all_columns(spec, inner.schema());
         let generated = GeneratedColumns::of(&self.planner, &schema).map_err(connect)?;
         let generated = generated.ok_or_else(|| ConnectError::Bug("no column is generated".into()))?;
-        Ok(Box::new(GeneratingSource { inner, schema, generated: Arc::new(generated) }))
+        let read = inner.schema();
+        let picked = generated.inputs().fields().iter().map(|field| read.index_of(field.name()));
+        let picked =
+            picked.collect::<Result<Vec<_>, _>>().map_err(|error| ConnectError::Bug(error.to_string()))?;
+        let position = inner.properties().position_column.or_else(|| read.index_of(OFFSET).ok());
+        Ok(Box::new(GeneratingSource { inner, schema, generated, picked, position }))
     }
 }
 
@@ -124,7 +133,11 @@ struct GeneratingSource {
     inner: Box<dyn Source>,
     /// All columns.
     schema: SchemaRef,
-    generated: Arc<GeneratedColumns>,
+    generated: GeneratedColumns,
+    /// The numbers of [`GeneratedColumns::inputs`] among the columns that the connector reads.
+    picked: Vec<usize>,
+    /// The number of the column with each row's position in its split, among those that the connector reads.
+    position: Option<usize>,
 }
 
 impl GeneratingSource {
@@ -145,27 +158,58 @@ impl GeneratingSource {
         Ok(added)
     }
 
-    /// Adds the columns to some rows. Change feeds have a column after those of the schema.
+    /// Adds the columns to some rows. Change feeds have a column after those of the schema. It says which rows are deletes:
+    /// these need only their keys, so that nothing is computed of them.
     fn added(&self, rows: &RecordBatch) -> Result<RecordBatch> {
-        let count = self.generated.inputs().fields().len();
-        let inputs: Vec<usize> = (0..count).collect();
-        let inputs = rows.project(&inputs).map_err(|error| ConnectError::Bug(error.to_string()))?;
-        let all = self.generated.add(&inputs).map_err(connect)?;
+        let bug = |error: ArrowError| ConnectError::Bug(error.to_string());
+        let read = self.inner.schema().fields().len();
+        let mut all = rows.project(&self.picked).map_err(bug)?;
+        all = match rows.columns().get(read).filter(|deleted| deleted.null_count() < rows.num_rows()) {
+            None => self.computed(&all)?,
+            Some(deleted) => {
+                let stays = is_null(deleted).map_err(bug)?;
+                let computed = self.computed(&filter_record_batch(&all, &stays).map_err(bug)?)?;
+                let mut next = 0..computed.num_rows() as u64;
+                let places = stays.iter().map(|stays| if stays == Some(true) { next.next() } else { None });
+                let places: UInt64Array = places.collect();
+                let mut inputs = all.columns().iter();
+                let column = |(field, computed): (&FieldRef, &ArrayRef)| match generated_of(field) {
+                    Some(_) => take(computed, &places, None),
+                    None => inputs.next().cloned().ok_or_else(|| ArrowError::SchemaError("a column".into())),
+                };
+                let columns = self.schema.fields().iter().zip(computed.columns()).map(column);
+                let columns = columns.collect::<Result<Vec<_>, _>>().map_err(bug)?;
+                RecordBatch::try_new(computed.schema(), columns).map_err(bug)?
+            }
+        };
+        let is_feed = rows.num_columns() > read;
+        let field = |field: &FieldRef| match is_feed {
+            true => Arc::new(field.as_ref().clone().with_nullable(true)),
+            false => field.clone(),
+        };
+        let after = rows.schema_ref().fields().iter().skip(read).cloned();
+        let fields = self.schema.fields().iter().map(field).chain(after);
+        let columns = all.columns().iter().chain(rows.columns().iter().skip(read)).cloned();
+        RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns.collect())
+            .map_err(bug)
+    }
+
+    /// Computes the columns of rows of the inputs.
+    fn computed(&self, inputs: &RecordBatch) -> Result<RecordBatch> {
+        let all = self.generated.add(inputs).map_err(connect)?;
         let missing = |place: &usize| {
             let field = self.schema.field(*place);
             generated_of(field).is_some()
                 && !field.is_nullable()
                 && all.column(*place).logical_null_count() > 0
         };
-        if let Some(place) = (0..self.schema.fields().len()).find(missing) {
-            let name = self.schema.field(place).name();
-            return Err(ConnectError::Invalid(format!("column \"{name}\": found NULL, expected a value")));
+        match (0..self.schema.fields().len()).find(missing) {
+            None => Ok(all),
+            Some(place) => {
+                let name = self.schema.field(place).name();
+                Err(ConnectError::Invalid(format!("column \"{name}\": found NULL, expected a value")))
+            }
         }
-        let fields =
-            self.schema.fields().iter().chain(rows.schema_ref().fields().iter().skip(count)).cloned();
-        let columns = all.columns().iter().chain(rows.columns().iter().skip(count)).cloned();
-        RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns.collect())
-            .map_err(|error| ConnectError::Bug(error.to_string()))
     }
 
     /// Adds the columns row by row, and sets aside the rows that have no value.
@@ -197,12 +241,12 @@ impl GeneratingSource {
         concat_batches(&schema, &good).map_err(|error| ConnectError::Bug(error.to_string()))
     }
 
-    /// Returns the declared columns of a row as JSON, for people who look at bad rows.
+    /// Returns the columns of a row that generated ones are computed from, as JSON, for people who look at bad rows.
     fn written(&self, row: &RecordBatch) -> Vec<u8> {
-        let inputs = self.generated.inputs().fields();
-        let visible: Vec<usize> = (0..inputs.len()).filter(|place| !is_hidden(&inputs[*place])).collect();
+        let used = self.picked.iter().zip(self.generated.used()).filter(|(_, used)| *used);
+        let used: Vec<usize> = used.map(|(column, _)| *column).collect();
         let mut writer = LineDelimitedWriter::new(Vec::new());
-        let done = row.project(&visible).and_then(|row| writer.write(&row)).and_then(|()| writer.finish());
+        let done = row.project(&used).and_then(|row| writer.write(&row)).and_then(|()| writer.finish());
         let mut bytes = if done.is_ok() { writer.into_inner() } else { Vec::new() };
         bytes.truncate(BadRow::BYTES_MAX);
         if bytes.last() == Some(&b'\n') {
@@ -213,8 +257,7 @@ impl GeneratingSource {
 
     /// Returns the position of a row in its split, if the source has it in a column.
     fn offset_of(&self, row: &RecordBatch) -> Option<u64> {
-        let column = self.inner.properties().position_column?;
-        let positions = row.column(column).as_primitive_opt::<Int64Type>()?;
+        let positions = row.column(self.position?).as_primitive_opt::<Int64Type>()?;
         u64::try_from(positions.value(0)).ok()
     }
 }
@@ -240,7 +283,11 @@ impl Source for GeneratingSource {
 
     fn properties(&self) -> SourceProperties {
         let properties = self.inner.properties();
-        let position_column = properties.position_column.map(|column| self.generated.places()[column]);
+        let outer = |column: usize| {
+            let input = self.picked.iter().position(|picked| *picked == column)?;
+            Some(self.generated.places()[input])
+        };
+        let position_column = properties.position_column.and_then(outer);
         SourceProperties { position_column, ..properties }
     }
 
@@ -254,9 +301,16 @@ impl Source for GeneratingSource {
     }
 
     async fn want(&mut self, columns: &[bool]) -> Result<()> {
-        let used = self.generated.used();
-        let inputs = self.generated.places().iter().zip(used).map(|(place, used)| used || columns[*place]);
-        self.inner.want(&inputs.collect::<Vec<_>>()).await
+        let mut wanted = vec![false; self.inner.schema().fields().len()];
+        let inputs = self.picked.iter().zip(self.generated.places()).zip(self.generated.used());
+        for ((column, place), used) in inputs {
+            wanted[*column] = used || columns[*place];
+        }
+        // Bad rows say where their records are.
+        if let Some(position) = self.position {
+            wanted[position] = true;
+        }
+        self.inner.want(&wanted).await
     }
 
     async fn acknowledge(&mut self, through: &Position) -> Result<()> {

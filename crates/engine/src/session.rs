@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -267,15 +267,8 @@ fn checked(shared: &Shared, table: &str, rows: RecordBatch) -> Result<RecordBatc
         return Ok(rows);
     };
     if let Some(generated) = GeneratedColumns::of(&shared.planner, schema)? {
-        let rows = if rows.num_columns() == schema.fields().len() {
-            rows.project(generated.places()).map_err(error::arrow)?
-        } else {
-            rows
-        };
-        return match millstream_delta::fitted(&rows, generated.inputs()) {
-            Ok(fitted) => checked_rows(generated.add(&fitted)?, schema),
-            Err(_) => Ok(rows),
-        };
+        let rows = inputs_of(shared, table, &generated, schema, &rows)?;
+        return checked_rows(generated.add(&rows)?, schema);
     }
     // Columns added to the table meanwhile get their defaults.
     let known = first_columns(schema, rows.num_columns());
@@ -283,6 +276,39 @@ fn checked(shared: &Shared, table: &str, rows: RecordBatch) -> Result<RecordBatc
         Ok(fitted) => checked_rows(fitted, &known),
         Err(_) => Ok(rows),
     }
+}
+
+/// Returns the columns of some rows from which the generated ones of their table are computed. Rows have the names of the
+/// table's columns, and defaults where they lack some. With other names they have all columns in order, or all but the
+/// generated ones.
+fn inputs_of(
+    shared: &Shared,
+    table: &str,
+    generated: &GeneratedColumns,
+    schema: &SchemaRef,
+    rows: &RecordBatch,
+) -> Result<RecordBatch> {
+    let inputs = generated.inputs();
+    let are_named = rows.schema_ref().fields().iter().all(|field| schema.index_of(field.name()).is_ok());
+    let rows = match rows.num_columns() {
+        _ if are_named => {
+            let defaults = shared.planner.default_values(inputs.fields().iter().map(AsRef::as_ref))?;
+            let columns = inputs.fields().iter().zip(defaults).map(|(field, default)| {
+                let given = rows.column_by_name(field.name()).cloned();
+                given.map_or_else(|| Ok(default.to_array_of_size(rows.num_rows())?), Ok)
+            });
+            let columns = columns.collect::<Result<Vec<_>>>()?;
+            let field = |(field, column): (&FieldRef, &ArrayRef)| {
+                Field::new(field.name(), column.data_type().clone(), true)
+            };
+            let fields: Vec<Field> = inputs.fields().iter().zip(&columns).map(field).collect();
+            RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(error::arrow)?
+        }
+        count if count == schema.fields().len() => rows.project(generated.places()).map_err(error::arrow)?,
+        _ => rows.clone(),
+    };
+    millstream_delta::fitted(&rows, inputs)
+        .map_err(|error| Error::invalid(format!("the rows don't fit table \"{table}\": {error}")))
 }
 
 impl fmt::Debug for Session {

@@ -164,8 +164,9 @@ impl Dialect for Grammar {
         GENERIC.is_delimited_identifier_start(c)
     }
 
+    /// Excludes `#`, so that `a#b` is an operator.
     fn is_identifier_start(&self, c: char) -> bool {
-        GENERIC.is_identifier_start(c)
+        c != '#' && GENERIC.is_identifier_start(c)
     }
 
     /// Excludes `#`, so that `a#>'{k}'` is an operator.
@@ -273,6 +274,9 @@ mod tests {
             ("- a ^ b", "(- a) ^ b"),
             ("a | b & c # d << 1", "(((a | b) & c) # d) << 1"),
             ("a & b = c", "(a & b) = c"),
+            ("a#b", "a # b"),
+            ("(a)#3", "a # 3"),
+            ("3#a", "3 # a"),
             ("'x' || a + b", "'x' || (a + b)"),
             ("a ISNULL AND b NOTNULL", "(a IS NULL) AND (b IS NOT NULL)"),
             ("a + 1 ISNULL", "(a + 1) IS NULL"),

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Columns, Error, Result, TokenReader};
 use millstream_state::Conflict;
@@ -72,7 +72,11 @@ fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<
             .hint("Use CREATE MATERIALIZED VIEW … AS, or CREATE TABLE and INSERT … SELECT.")
             .at(reader.position()));
     }
+    let at = reader.position();
     let columns = session.shared.planner.columns(&mut reader)?;
+    if !session.is_recovering {
+        refuse_intervals(&columns.schema, &columns.primary_key).map_err(|error| error.at(at))?;
+    }
     let intake = intake(&mut reader, !columns.primary_key.is_empty())?;
     reader.expect_end()?;
     let Columns { schema, primary_key: key, watermark } = columns;
@@ -110,6 +114,19 @@ pub(super) fn intake(reader: &mut TokenReader<'_>, has_key: bool) -> Result<Inta
             .hint("Use ON CONFLICT DO NOTHING, or leave APPEND ONLY out."));
     }
     Ok(Intake { append_only, on_conflict })
+}
+
+/// Fails if a column of the key is an interval: equal ones, such as 24 hours and a day, would be two keys.
+pub(super) fn refuse_intervals(schema: &SchemaRef, key: &[usize]) -> Result<()> {
+    let is_interval = |place: &&usize| matches!(schema.field(**place).data_type(), DataType::Interval(_));
+    match key.iter().find(is_interval) {
+        None => Ok(()),
+        Some(place) => Err(Error::unsupported(format!(
+            "INTERVAL in a primary key, as in column \"{}\",",
+            schema.field(*place).name()
+        ))
+        .hint("Store its length in seconds: extract(epoch FROM i).")),
+    }
 }
 
 /// Fails if a table can't have these columns and this key.

@@ -19,7 +19,10 @@ pub(super) static TRUNCATE: Statement = Statement {
 
 async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> Result<Response> {
     reader.keyword(&["TABLE"]);
-    reader.keyword(&["ONLY"]);
+    // A table may be called `only`.
+    if matches!(reader.peek_at(1), Token::Word(_)) {
+        reader.keyword(&["ONLY"]);
+    }
     let start = reader.position().start;
     reader.relation_name()?;
     let named_at = start..reader.last_position().end;

@@ -13,8 +13,14 @@ use datafusion::logical_expr::logical_plan::Join;
 use datafusion::logical_expr::{Distinct, Expr, ExprFunctionExt, JoinType, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::AnalyzerRule;
 
-/// The column with the number of a copy.
-const COPY: &str = "number of the copy";
+/// Returns a name for the column with the number of a copy, which none of these columns has.
+fn copy_name(columns: &[Column]) -> String {
+    let mut name = "number of the copy".to_string();
+    while columns.iter().any(|column| column.name == name) {
+        name.push('\'');
+    }
+    name
+}
 
 /// The analyzer rule.
 #[derive(Debug)]
@@ -53,17 +59,19 @@ fn numbered(join: Join) -> Result<LogicalPlan> {
             right.push(other.clone());
         }
     }
+    let columns_of_both = [columns.as_slice(), join.right.schema().columns().as_slice()].concat();
+    let copy = copy_name(&columns_of_both);
     let sides = [(join.left, &left), (join.right, &right)].map(|(side, keys)| {
         let keys = keys.iter().cloned().map(Expr::Column).collect();
         let number = row_number().partition_by(keys).build()?;
         let name = number.schema_name().to_string();
         let items = side.schema().columns().into_iter().map(Expr::Column);
-        let items: Vec<Expr> = items.chain([Expr::Column(Column::from_name(name)).alias(COPY)]).collect();
+        let items: Vec<Expr> = items.chain([Expr::Column(Column::from_name(name)).alias(&copy)]).collect();
         LogicalPlanBuilder::from(side.as_ref().clone()).window(vec![number])?.project(items)?.build()
     });
     let [one, other] = sides;
-    left.push(Column::from_name(COPY));
-    right.push(Column::from_name(COPY));
+    left.push(Column::from_name(&copy));
+    right.push(Column::from_name(&copy));
     LogicalPlanBuilder::from(one?)
         .join_detailed(other?, join.join_type, (left, right), None, NullEquality::NullEqualsNull)?
         .project(columns.into_iter().map(Expr::Column))?

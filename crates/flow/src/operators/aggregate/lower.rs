@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, IntervalUnit};
 use datafusion::functions_aggregate::average::Avg;
 use datafusion::functions_aggregate::bit_and_or_xor::{bit_and_udaf, bit_or_udaf, bit_xor_udaf};
 use datafusion::functions_aggregate::bool_and_or::{BoolAnd, BoolOr};
@@ -167,7 +167,7 @@ fn slots(
         Kind::Avg if *input == DataType::Float64 => Some(Box::new(Floats::new(Outcome::Average))),
         Kind::Sum => sum(output),
         Kind::Avg => average(input, output),
-        Kind::Min | Kind::Max if matches!(input, DataType::Interval(_)) => None,
+        Kind::Min | Kind::Max if matches!(input, DataType::Interval(IntervalUnit::YearMonth)) => None,
         Kind::Min if append_only => extreme(Extreme::Min, input),
         Kind::Max if append_only => extreme(Extreme::Max, input),
         Kind::Min => ends(Extreme::Min, input),

@@ -7,7 +7,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
 };
-use datafusion::common::DFSchema;
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF, cast as cast_expr, lit};
@@ -128,14 +128,15 @@ impl ExprPlanner for Products {
         let (left, right) = (type_of(&written.left), type_of(&written.right));
         let is = |a: &DataType, b: &DataType| *a == INTERVAL && b.is_numeric();
         let call = |interval: Expr, number: Expr| multiply().call(vec![interval, number]);
-        let moved =
-            |date: &DataType, by: &DataType| *date == DataType::Date32 && matches!(by, DataType::Interval(_));
+        let moved = |date: &DataType, by: &DataType, interval: &Expr| {
+            *date == DataType::Date32 && matches!(by, DataType::Interval(_)) && !is_whole_days(interval)
+        };
         let time = |date: Expr| cast_expr(date, DataType::Timestamp(TimeUnit::Nanosecond, None));
         Ok(PlannerResult::Planned(match written.op {
-            // As in PostgreSQL, a date moved by an interval is a time.
-            Plus if moved(&left, &right) => time(written.left) + written.right,
-            Plus if moved(&right, &left) => time(written.right) + written.left,
-            Minus if moved(&left, &right) => time(written.left) - written.right,
+            // A date moved by hours is a time. Moved by whole days it stays a date, which has a wider range.
+            Plus if moved(&left, &right, &written.right) => time(written.left) + written.right,
+            Plus if moved(&right, &left, &written.left) => time(written.right) + written.left,
+            Minus if moved(&left, &right, &written.right) => time(written.left) - written.right,
             BinaryOperator::Multiply if is(&left, &right) => call(written.left, written.right),
             BinaryOperator::Multiply if is(&right, &left) => call(written.right, written.left),
             BinaryOperator::Divide if is(&left, &right) => {
@@ -144,6 +145,17 @@ impl ExprPlanner for Products {
             }
             _ => return Ok(PlannerResult::Original(written)),
         }))
+    }
+}
+
+/// Returns true for a literal of whole days or months.
+fn is_whole_days(interval: &Expr) -> bool {
+    match interval {
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) => value.nanoseconds == 0,
+        Expr::Literal(ScalarValue::IntervalYearMonth(_), _) => true,
+        Expr::Literal(ScalarValue::IntervalDayTime(Some(value)), _) => value.milliseconds == 0,
+        Expr::Negative(inner) => is_whole_days(inner),
+        _ => false,
     }
 }
 
