@@ -25,6 +25,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
+from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 PROGRAM, JARS = os.path.realpath(sys.argv[1]), os.path.realpath(sys.argv[2])
@@ -201,6 +202,40 @@ def avro_in(servers, registry):
     expect("a source reads Avro of confluent-kafka and of fastavro", rows, expected)
 
 
+def json_schema(servers, registry):
+    """JSON behind the id of its schema, both ways."""
+    client = SchemaRegistryClient({"url": registry})
+    schema = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Reading",
+        "type": "object",
+        "properties": {"sensor": {"type": "string"}, "value": {"type": "number"}},
+        "required": ["sensor"],
+    }
+    encode = JSONSerializer(json.dumps(schema), client)
+    producer = Producer({"bootstrap.servers": servers})
+    for value in [{"sensor": "a", "value": 1.5}, {"sensor": "b"}]:
+        producer.produce("readings", encode(value, SerializationContext("readings", MessageField.VALUE)))
+    producer.flush()
+    rows = millstream(
+        f"""CREATE TABLE readings WITH (connector = 'kafka', topic = 'readings', bounded = true, format = 'json',
+          schema.registry = '{registry}', properties.bootstrap.servers = '{servers}');
+        CREATE SINK out FROM readings WITH (connector = 'kafka', topic = 'readings_out', format = 'json',
+          schema.registry = '{registry}', properties.bootstrap.servers = '{servers}');
+        FLUSH; SELECT sensor, value FROM readings ORDER BY sensor;""",
+        "json_schema",
+    )
+    expect("a source reads JSON of confluent-kafka behind the id of its schema", rows, [("a", "1.5"), ("b", "NULL")])
+    decode = JSONDeserializer(Registry.schemas[Registry.subjects["readings_out-value"][-1] - 1])
+    messages = [
+        decode(message.value(), SerializationContext("readings_out", MessageField.VALUE))
+        for message in consumed(servers, "readings_out", 2)
+    ]
+    messages.sort(key=lambda message: message["sensor"])
+    expected = [{"sensor": "a", "value": 1.5}, {"sensor": "b", "value": None}]
+    expect("confluent-kafka reads JSON and checks it by the schema that a sink registered", messages, expected)
+
+
 def consumed(servers, topic, count):
     """Returns the committed messages of a topic, by confluent-kafka."""
     consumer = Consumer(
@@ -259,13 +294,14 @@ def main():
     registry = start_registry()
     broker, servers = start_broker()
     try:
-        topics = [NewTopic(name, 2, 1) for name in ["words", "events", "orders", "log", "sales"]]
+        topics = [NewTopic(name, 2, 1) for name in ["words", "events", "orders", "log", "sales", "readings", "readings_out"]]
         admin = AdminClient({"bootstrap.servers": servers})
         for made in admin.create_topics(topics).values():
             made.result(60)
         console_producer(servers)
         transactions(servers)
         avro_in(servers, registry)
+        json_schema(servers, registry)
         sinks(servers, registry)
     except BaseException:
         print(f"kafka: the broker's log is {WORK}/broker.log", file=sys.stderr)

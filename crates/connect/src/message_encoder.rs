@@ -1,5 +1,6 @@
 //! Encoding of changes as messages: each has a value, and may have a key, such as those of Kafka.
 
+mod json_schema;
 mod pieces;
 mod row_events;
 
@@ -17,6 +18,7 @@ use crate::formats::feed::{Feed, FeedBatch, envelope_fields};
 use crate::formats::{AvroEncoder, Format, ProtobufEncoder};
 use crate::messages::Dialect;
 use crate::{Error, MESSAGE_OPTIONS, OptionDoc, Options, Result, SchemaRegistry, SinkSpec};
+use json_schema::JsonEncoder;
 use pieces::Pieces;
 use row_events::{RowEventEncoder, refuse_names};
 
@@ -129,6 +131,7 @@ struct Binary {
 enum RowEncoder {
     Avro(AvroEncoder),
     Protobuf(ProtobufEncoder),
+    Json(JsonEncoder),
 }
 
 impl RowEncoder {
@@ -137,13 +140,14 @@ impl RowEncoder {
         match self {
             RowEncoder::Avro(encoder) => ("AVRO", encoder.schema_json()),
             RowEncoder::Protobuf(encoder) => ("PROTOBUF", encoder.schema_text()),
+            RowEncoder::Json(encoder) => ("JSON", encoder.schema_text()),
         }
     }
 
     /// Returns the bytes between the id of the schema and the value: Protobuf says which message of the schema it is.
     fn path(&self) -> &'static [u8] {
         match self {
-            RowEncoder::Avro(_) => &[],
+            RowEncoder::Avro(_) | RowEncoder::Json(_) => &[],
             // The first one.
             RowEncoder::Protobuf(_) => &[0],
         }
@@ -153,6 +157,7 @@ impl RowEncoder {
         match self {
             RowEncoder::Avro(encoder) => encoder.encode(rows),
             RowEncoder::Protobuf(encoder) => encoder.encode(rows),
+            RowEncoder::Json(encoder) => encoder.encode(rows),
         }
     }
 }
@@ -249,6 +254,16 @@ impl Encoding {
     fn protobuf(columns: &SchemaRef) -> Result<Encoding> {
         let encoder = RowEncoder::Protobuf(ProtobufEncoder::new(columns, "Row")?);
         Ok(Encoding::Binary(Binary { encoder, id: None }))
+    }
+
+    /// Returns JSON behind the id of its schema, if `registered`.
+    fn json(columns: &SchemaRef, registered: bool) -> Encoding {
+        match registered {
+            true => {
+                Encoding::Binary(Binary { encoder: RowEncoder::Json(JsonEncoder::new(columns)), id: None })
+            }
+            false => Encoding::Json,
+        }
     }
 
     fn is_avro(&self) -> bool {
@@ -418,6 +433,9 @@ fn text_encoding(spec: &SinkSpec, format: &str, connector: &str) -> Result<Encod
              bytes, upsert_json, upsert_avro, upsert_protobuf, debezium_json, debezium_avro, maxwell_json or canal_json"
         )));
     }
+    let registered = spec.options.get("schema.registry").is_some()
+        && !has_avro_keys(&spec.options)
+        && ["json", "upsert_json"].contains(&format);
     let mut options = spec.options.clone();
     options.0.insert("format".into(), format.into());
     let format = Format::from_options(&options, "")?;
@@ -425,7 +443,7 @@ fn text_encoding(spec: &SinkSpec, format: &str, connector: &str) -> Result<Encod
     Ok(match format {
         Format::Text => Encoding::Text,
         Format::Csv(csv) => Encoding::Csv(Csv { header: false, ..csv }),
-        Format::Json | Format::Changes(_) | Format::Parquet => Encoding::Json,
+        Format::Json | Format::Changes(_) | Format::Parquet => Encoding::json(&spec.columns, registered),
     })
 }
 
@@ -494,11 +512,9 @@ fn check_options(spec: &SinkSpec, name: &str, shape: &Shape, values: &Encoding) 
         }
         Shape::Rows => refuse(&["primary_key", "tombstones"])?,
     }
-    let key_is_avro =
-        spec.options.get("key_format").is_some_and(|format| format.eq_ignore_ascii_case("avro"));
     match (
         spec.options.get("schema.registry").is_some(),
-        matches!(values, Encoding::Binary(_)) || key_is_avro,
+        matches!(values, Encoding::Binary(_)) || has_avro_keys(&spec.options),
     ) {
         (false, true) => Err(Error::Invalid(format!(
             "format '{name}' of sink '{}' registers its schemas: add schema.registry = 'http://host:8081'",
@@ -507,6 +523,10 @@ fn check_options(spec: &SinkSpec, name: &str, shape: &Shape, values: &Encoding) 
         (true, false) => refuse(&["schema.registry"]),
         _ => Ok(()),
     }
+}
+
+fn has_avro_keys(options: &Options) -> bool {
+    options.get("key_format").is_some_and(|format| format.eq_ignore_ascii_case("avro"))
 }
 
 /// Fails if an option is given that a format doesn't have.

@@ -124,3 +124,48 @@ fn options_that_do_not_fit_are_refused() {
     assert!(error(&[("tombstones", "false")], true).contains("isn't for format 'json'"));
     assert!(error(&[("format", "upsert_json"), ("delimiter", ";")], false).contains("leave it out"));
 }
+
+/// A registry that gives every schema the id 7.
+#[derive(Debug, Default)]
+struct Seven(std::sync::Mutex<Vec<String>>);
+
+#[async_trait::async_trait]
+impl SchemaRegistry for Seven {
+    async fn schema(&self, _id: u32) -> Result<Option<crate::RegisteredSchema>> {
+        Ok(None)
+    }
+
+    async fn latest(&self, _subject: &str) -> Result<Option<crate::RegisteredSchema>> {
+        Ok(None)
+    }
+
+    async fn register(&self, subject: &str, kind: &str, _schema: &str) -> Result<u32> {
+        self.0.lock().unwrap().push(format!("{subject} {kind}"));
+        Ok(7)
+    }
+}
+
+#[tokio::test]
+async fn json_comes_behind_the_id_of_its_schema_if_there_is_a_registry() {
+    let registry = ("schema.registry", "http://r");
+    for (format, append_only) in [("json", true), ("upsert_json", false)] {
+        let mut encoder =
+            MessageEncoder::new(&spec(&[("format", format), registry], append_only), "c").unwrap();
+        assert!(encoder.needs_registry());
+        let seven = Seven::default();
+        encoder.register(&seven, "t").await.unwrap();
+        assert_eq!(*seven.0.lock().unwrap(), ["t-value JSON"]);
+        let delta = Delta::insert(rows(&[(1, Some("a")), (2, None)]));
+        let messages: Vec<MessageRows> = encoder.rows(&delta, EpochTime::default()).unwrap();
+        let messages = encoder.encode(messages.last().unwrap()).unwrap();
+        assert_eq!(messages.value(0), Some(&b"\0\0\0\0\x07{\"k\":1,\"v\":\"a\"}"[..]));
+        assert_eq!(messages.value(1), Some(&b"\0\0\0\0\x07{\"k\":2,\"v\":null}"[..]));
+    }
+    let plain = [("format", "json"), ("key", "k"), ("key_format", "avro"), registry];
+    let mut encoder = MessageEncoder::new(&spec(&plain, true), "c").unwrap();
+    let seven = Seven::default();
+    encoder.register(&seven, "t").await.unwrap();
+    assert_eq!(*seven.0.lock().unwrap(), ["t-key AVRO"]);
+    let error = MessageEncoder::new(&spec(&[("format", "csv"), registry], true), "c").unwrap_err();
+    assert!(error.to_string().contains("schema.registry"), "{error}");
+}
