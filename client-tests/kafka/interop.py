@@ -59,24 +59,24 @@ class Registry(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         posted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         subject = re.match(r"/subjects/([^/?]+)", self.path).group(1)
-        schema = posted["schema"]
+        schema = {"schema": posted["schema"], "schemaType": posted.get("schemaType", "AVRO")}
         if schema not in self.schemas:
             self.schemas.append(schema)
         ids = self.subjects.setdefault(subject, [])
         number = self.schemas.index(schema) + 1
         if number not in ids:
             ids.append(number)
-        self.answer(200, {"subject": subject, "id": number, "version": ids.index(number) + 1, "schema": schema})
+        self.answer(200, {"subject": subject, "id": number, "version": ids.index(number) + 1, **schema})
 
     def do_GET(self):
         by_id = re.match(r"/schemas/ids/(\d+)", self.path)
         latest = re.match(r"/subjects/([^/?]+)/versions/latest", self.path)
         if by_id and int(by_id.group(1)) <= len(self.schemas):
-            self.answer(200, {"schema": self.schemas[int(by_id.group(1)) - 1]})
+            self.answer(200, self.schemas[int(by_id.group(1)) - 1])
         elif latest and latest.group(1) in self.subjects:
             ids = self.subjects[latest.group(1)]
             schema = self.schemas[ids[-1] - 1]
-            self.answer(200, {"subject": latest.group(1), "id": ids[-1], "version": len(ids), "schema": schema})
+            self.answer(200, {"subject": latest.group(1), "id": ids[-1], "version": len(ids), **schema})
         else:
             self.answer(404, {"error_code": 40401, "message": "not found"})
 
@@ -226,7 +226,7 @@ def json_schema(servers, registry):
         "json_schema",
     )
     expect("a source reads JSON of confluent-kafka behind the id of its schema", rows, [("a", "1.5"), ("b", "NULL")])
-    decode = JSONDeserializer(Registry.schemas[Registry.subjects["readings_out-value"][-1] - 1])
+    decode = JSONDeserializer(Registry.schemas[Registry.subjects["readings_out-value"][-1] - 1]["schema"])
     messages = [
         decode(message.value(), SerializationContext("readings_out", MessageField.VALUE))
         for message in consumed(servers, "readings_out", 2)
