@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use millstream_connect::{Error, Options, RegisteredSchema, Result, SchemaRegistry};
-use reqwest::{Client, Method, StatusCode, Url};
+use reqwest::{Client, Method, RequestBuilder, StatusCode, Url};
 use serde_json::{Value, json};
 pub use token::{AccessToken, TokenEndpoint};
 
@@ -143,16 +143,12 @@ impl Registry {
         if let Some(body) = body {
             request = request.header("Content-Type", "application/vnd.schemaregistry.v1+json").body(body);
         }
-        let mut response = request.send().await.map_err(failed)?;
-        let (status, mut bytes) = (response.status(), Vec::new());
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > ANSWER_BYTES_MAX {
-                return Err(Error::External(format!(
-                    "the schema registry's answer at {named} is longer than {ANSWER_BYTES_MAX} bytes"
-                )));
-            }
-        }
+        let (status, bytes) = sent(request, ANSWER_BYTES_MAX).await.map_err(failed)?;
+        let bytes = bytes.ok_or_else(|| {
+            Error::External(format!(
+                "the schema registry's answer at {named} is longer than {ANSWER_BYTES_MAX} bytes"
+            ))
+        })?;
         if is_impossible && status == StatusCode::NOT_FOUND {
             return Ok(Answer::Unknown);
         }
@@ -276,6 +272,19 @@ fn address(option: &str, text: &str) -> Result<Url> {
         "http" | "https" if url.has_host() => Ok(url),
         _ => Err(wrong()),
     }
+}
+
+/// Sends a request. Returns the status and the body of its answer; `None` if the body is longer than `max` bytes.
+async fn sent(request: RequestBuilder, max: usize) -> Result<(StatusCode, Option<Vec<u8>>), reqwest::Error> {
+    let mut response = request.send().await?;
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > max {
+            return Ok((response.status(), None));
+        }
+    }
+    Ok((response.status(), Some(bytes)))
 }
 
 /// Returns an error with its causes.

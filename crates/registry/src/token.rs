@@ -6,7 +6,7 @@ use millstream_connect::{Error, Result};
 use reqwest::{Certificate, Client, StatusCode, Url};
 use serde_json::Value;
 
-use super::{ANSWER, address, causes, shown};
+use super::{ANSWER, address, causes, sent, shown};
 
 /// Longest answer.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -89,16 +89,12 @@ impl TokenEndpoint {
         form.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
         let request = self.client.post(self.url.clone()).basic_auth(&self.id, Some(&self.secret));
         let request = request.header("Accept", "application/json").form(&form);
-        let mut response = request.send().await.map_err(failed)?;
-        let (status, mut bytes) = (response.status(), Vec::new());
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > ANSWER_BYTES_MAX {
-                return Err(Error::External(format!(
-                    "the answer of the token endpoint at {named} is longer than {ANSWER_BYTES_MAX} bytes"
-                )));
-            }
-        }
+        let (status, bytes) = sent(request, ANSWER_BYTES_MAX).await.map_err(failed)?;
+        let bytes = bytes.ok_or_else(|| {
+            Error::External(format!(
+                "the answer of the token endpoint at {named} is longer than {ANSWER_BYTES_MAX} bytes"
+            ))
+        })?;
         self.token(status, &bytes, SystemTime::now())
     }
 

@@ -56,8 +56,8 @@ impl Grammar {
     }
 }
 
-/// True if a token is this word.
-fn is_word(token: &Token, word: &str) -> bool {
+/// True if a token is this word, unquoted and in any case.
+pub(crate) fn is_word(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
 }
 
@@ -135,25 +135,21 @@ impl Dialect for Grammar {
         left: &Expr,
         _precedence: u8,
     ) -> Option<Result<Expr, ParserError>> {
-        let token = parser.peek_token_ref().token.clone();
-        let binary = |parser: &mut Parser<'_>, op: BinaryOperator, precedence: u8| {
-            parser.advance_token();
-            let right = parser.parse_subexpr(precedence);
-            Some(right.map(|right| binary(left.clone(), op, right)))
+        let (op, precedence) = match &parser.peek_token_ref().token {
+            Token::Caret => (BinaryOperator::PGExp, POWER),
+            Token::Sharp => (BinaryOperator::BitwiseXor, OTHER),
+            token if is_word(token, "ISNULL") => {
+                parser.advance_token();
+                return Some(Ok(Expr::IsNull(Box::new(left.clone()))));
+            }
+            token if is_word(token, "NOTNULL") => {
+                parser.advance_token();
+                return Some(Ok(Expr::IsNotNull(Box::new(left.clone()))));
+            }
+            _ => return self.symmetric(parser, left),
         };
-        match token {
-            Token::Caret => binary(parser, BinaryOperator::PGExp, POWER),
-            Token::Sharp => binary(parser, BinaryOperator::BitwiseXor, OTHER),
-            token if is_word(&token, "ISNULL") => {
-                parser.advance_token();
-                Some(Ok(Expr::IsNull(Box::new(left.clone()))))
-            }
-            token if is_word(&token, "NOTNULL") => {
-                parser.advance_token();
-                Some(Ok(Expr::IsNotNull(Box::new(left.clone()))))
-            }
-            _ => self.symmetric(parser, left),
-        }
+        parser.advance_token();
+        Some(parser.parse_subexpr(precedence).map(|right| binary(left.clone(), op, right)))
     }
 
     fn dialect(&self) -> TypeId {

@@ -18,6 +18,7 @@ use std::ops::Range;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::{Error, Result};
+pub(crate) use crate::grammar::is_word;
 use crate::relation::{SCHEMAS_HINT, SYSTEM_SCHEMAS};
 use crate::tokens::{Lexeme, tokenise};
 
@@ -349,11 +350,6 @@ impl<'a> TokenReader<'a> {
         };
         Error::invalid(format!("syntax error: expected {what}, found {found}")).at(self.position())
     }
-}
-
-/// True if a token is this word, unquoted and in any case.
-pub(crate) fn is_word(token: &Token, word: &str) -> bool {
-    matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]
