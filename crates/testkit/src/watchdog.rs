@@ -1,5 +1,5 @@
-//! A time limit for trials. A trial that hangs ends the test program with its name and the state of all threads, rather
-//! than keeping it silent until something else ends it.
+//! The time that trials take: a limit, and the slowest ones. A trial that hangs ends the test program with its name and
+//! the state of all threads, rather than keeping it silent until something else ends it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,7 +14,13 @@ const LIMIT: Duration = Duration::from_secs(1200);
 /// The variable with another limit in seconds, for trials with many seeds.
 const VARIABLE: &str = "MILLSTREAM_TRIAL_SECONDS";
 
+/// How many of the slowest trials are listed.
+const LISTED: usize = 20;
+
 static RUNNING: LazyLock<Mutex<BTreeMap<String, Instant>>> = LazyLock::new(Mutex::default);
+
+/// The trials that have ended, with their durations.
+static ENDED: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
 
 /// Returns a trial that the watchdog watches.
 pub fn trial(name: impl Into<String>, run: impl FnOnce() -> Result<(), String> + Send + 'static) -> Trial {
@@ -31,8 +37,36 @@ struct Running(String);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        lock().remove(&self.0);
+        if let Some(begun) = lock().remove(&self.0) {
+            let took = (std::mem::take(&mut self.0), begun.elapsed());
+            ENDED.lock().unwrap_or_else(PoisonError::into_inner).push(took);
+        }
     }
+}
+
+/// Returns the slowest trials, and the time of each group of trials, which is the part of a name before `::`. `None`
+/// if no trial has ended.
+pub fn slowest() -> Option<String> {
+    let ended = std::mem::take(&mut *ENDED.lock().unwrap_or_else(PoisonError::into_inner));
+    (!ended.is_empty()).then(|| listed(ended))
+}
+
+fn listed(mut ended: Vec<(String, Duration)>) -> String {
+    ended.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+    let mut groups: BTreeMap<&str, (usize, Duration)> = BTreeMap::new();
+    for (name, took) in &ended {
+        let group = groups.entry(name.split("::").next().unwrap_or(name)).or_default();
+        *group = (group.0 + 1, group.1 + *took);
+    }
+    let mut text = String::from("the slowest trials:\n");
+    for (name, took) in ended.iter().take(LISTED) {
+        let _ = writeln!(text, "{:>8.1} s  {name}", took.as_secs_f64());
+    }
+    text.push_str("the time of all trials of a group, of which several run side by side:\n");
+    for (group, (count, took)) in groups {
+        let _ = writeln!(text, "{:>8.1} s  {group} ({count})", took.as_secs_f64());
+    }
+    text
 }
 
 fn lock() -> std::sync::MutexGuard<'static, BTreeMap<String, Instant>> {
@@ -92,6 +126,15 @@ mod tests {
             told.starts_with("trial a has run for 10 s\ntrial b has run for 10 s\nat most 9 s"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn the_slowest_trials_and_groups_are_listed() {
+        let seconds = |name: &str, seconds| (name.to_string(), Duration::from_secs(seconds));
+        let text = listed(vec![seconds("slt::a", 1), seconds("tidy::b", 4), seconds("slt::c", 2)]);
+        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+        assert_eq!(lines[1..4], ["4.0 s  tidy::b", "2.0 s  slt::c", "1.0 s  slt::a"]);
+        assert_eq!(lines[5..], ["3.0 s  slt (2)", "4.0 s  tidy (1)"]);
     }
 
     #[cfg(target_os = "linux")]

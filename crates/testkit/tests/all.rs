@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use libtest_mimic::{Arguments, Trial};
 use millstream_testkit::oracle::{self, Counts, Setup};
 use millstream_testkit::suites::report::{self, FileCounts};
-use millstream_testkit::watchdog::{trial, watch};
+use millstream_testkit::watchdog::{slowest, trial, watch};
 use millstream_testkit::{compatibility, docs, drive, generate, operations, slt, suites, tidy, tpch, wire};
 
 fn main() -> ExitCode {
@@ -74,6 +74,9 @@ fn main() -> ExitCode {
         && !suites.is_empty()
     {
         println!("DataFusion's suites, a sample:\n{}", report::markdown(&suites));
+    }
+    if let Some(slowest) = slowest() {
+        println!("{slowest}");
     }
     conclusion.exit_code()
 }
