@@ -12,12 +12,14 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use millstream_flow::{Wanted, keys_wanted};
-use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlstate};
+use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, RETURNED, Result, sqlstate};
+use millstream_state::Conflict;
 
 use crate::catalog::{Catalog, Definition};
 use crate::engine::Shared;
 use crate::event::{Apart, Asked, Evaluated, Event, Modification};
 use crate::point;
+use crate::returning::{Affected, DmlResult, changed_rows, needs_updated, skips_rows};
 use crate::run::{check_distinct_keys, part};
 use crate::statements::select;
 use crate::transaction::Contents;
@@ -36,11 +38,16 @@ const LOOP_EXPRESSIONS_MAX: usize = 256;
 const CHEAP: &[&str] =
     &["abs", "coalesce", "nullif", "greatest", "least", "lower", "upper", "round", "floor", "ceil", "length"];
 
-/// Runs a statement that changes rows, and returns their number.
-pub(crate) async fn change_rows(shared: &Shared, dml: Dml, idempotency_key: Option<String>) -> Result<u64> {
+/// Runs a statement that changes rows.
+pub(crate) async fn change_rows(
+    shared: &Shared,
+    dml: Dml,
+    idempotency_key: Option<String>,
+) -> Result<DmlResult> {
     let catalog = shared.catalog();
     let mut reservation = None;
-    let attempts = match takes_rows(&dml, &catalog) && !is_found_by_key(&dml, &catalog)? {
+    let by_loop = dml.returning.is_none() && is_found_by_key(&dml, &catalog)?;
+    let attempts = match takes_rows(&dml, &catalog) && !by_loop {
         true => EVALUATIONS_MAX,
         false => 0,
     };
@@ -50,19 +57,25 @@ pub(crate) async fn change_rows(shared: &Shared, dml: Dml, idempotency_key: Opti
             reservation = Some(shared.ask(|reply| Event::Apart(Apart::Reserve { tables, reply })).await?);
         }
         let number = reservation.as_ref().map(|reservation| reservation.number);
-        let evaluated = evaluate(shared, &dml, &catalog, number).await?;
+        let mut evaluated = evaluate(shared, &dml, &catalog, number).await?;
+        let returned = returned(shared, &dml, &catalog, &mut evaluated).await?;
         let has_read = !evaluated.read.is_empty();
         let (modification, idempotency_key) =
             (Modification::Evaluated(Box::new(evaluated)), idempotency_key.clone());
         match shared.ask(|reply| Event::Modify { modification, idempotency_key, reply }).await {
             Err(error) if has_read && is_conflict(&error) && has_catalog(shared, &catalog) => {}
-            done => return done,
+            done => return Ok(DmlResult { count: done?, returned }),
         }
     }
     drop(reservation);
+    if attempts > 0 && dml.returning.is_some() {
+        let error = format!("the tables that the statement reads were changed {attempts} times meanwhile");
+        return Err(Error::external(error).hint("Run it again.").code(sqlstate::SERIALIZATION_FAILURE));
+    }
     // Sinks that may not lag have changed a reserved table each time, so the loop evaluates the statement.
     let modification = Modification::Statement(Box::new(dml));
-    shared.ask(|reply| Event::Modify { modification, idempotency_key, reply }).await
+    let count = shared.ask(|reply| Event::Modify { modification, idempotency_key, reply }).await?;
+    Ok(DmlResult { count, returned: None })
 }
 
 /// True if the catalog is unchanged.
@@ -85,31 +98,61 @@ async fn evaluate(
     let named = |error: Error| Error { message: format!("table \"{}\": {error}", dml.table), ..error };
     let rows = part(&evaluated.rows, 0, schema).map_err(named)?;
     let wanted = keys_of(&rows, key);
-    if rows.num_rows() <= LOOP_ROWS_MAX && !wanted.is_empty() && is_cheap(&query.plan)? {
+    let by_loop = rows.num_rows() <= LOOP_ROWS_MAX && !wanted.is_empty() && is_cheap(&query.plan)?;
+    if by_loop && !needs_updated(dml) {
         return Ok(evaluated);
     }
     check_distinct_keys(&rows, key).map_err(named)?;
-    let excluded = Excluded { rows: &rows, table: &dml.table, wanted };
+    let excluded = Given { name: EXCLUDED, rows: &rows, table: &dml.table, wanted };
     let updated = run_over_staged(shared, &query.plan, Some(excluded), &mut evaluated).await?;
     updated.iter().try_for_each(|rows| dml.check_update(rows))?;
     evaluated.updated = Some(updated);
     Ok(evaluated)
 }
 
+/// Evaluates the RETURNING clause of a statement, if it has one.
+async fn returned(
+    shared: &Shared,
+    dml: &Dml,
+    catalog: &Catalog,
+    evaluated: &mut Evaluated,
+) -> Result<Option<Vec<RecordBatch>>> {
+    let Some(returning) = &dml.returning else { return Ok(None) };
+    let (key, of_table) = match catalog.find(&dml.table).map(|object| &object.definition) {
+        Some(Definition::Table { key, intake, .. }) => (key.as_slice(), intake.on_conflict),
+        _ => (&[] as &[usize], Conflict::Fail),
+    };
+    let named = |error: Error| Error { message: format!("table \"{}\": {error}", dml.table), ..error };
+    let place = usize::from(dml.operation == Operation::Update);
+    let rows = part(&evaluated.rows, place, &dml.columns).map_err(named)?;
+    let updated = evaluated.updated.as_ref().map(|updated| part(updated, 1, &dml.columns));
+    let updated = updated.transpose().map_err(named)?;
+    let mut existing = None;
+    if let Some(query) = returning.existing.as_ref().filter(|_| skips_rows(dml, of_table)) {
+        let wanted = keys_of(&rows, key);
+        let excluded = Given { name: EXCLUDED, rows: &rows, table: &dml.table, wanted };
+        existing = Some(run_over_staged(shared, &query.plan, Some(excluded), evaluated).await?);
+    }
+    let affected = Affected { rows: &rows, updated: updated.as_ref(), existing: existing.as_deref() };
+    let changed = changed_rows(dml, key, &affected)?;
+    let given = Given { name: RETURNED, rows: &changed, table: RETURNED, wanted: Wanted::new() };
+    run_over_staged(shared, &returning.query.plan, Some(given), evaluated).await.map(Some)
+}
+
 /// Runs a statement's query over the rows left by earlier statements, and records their versions in `by`.
 async fn run_over_staged(
     shared: &Shared,
     plan: &LogicalPlan,
-    excluded: Option<Excluded<'_>>,
+    given: Option<Given<'_>>,
     by: &mut Evaluated,
 ) -> Result<Vec<RecordBatch>> {
     let mut relations = point::asked(plan)?;
-    if let Some(excluded) = &excluded {
-        relations.retain(|asked| asked.name.as_ref() != EXCLUDED);
-        let scans = point::scans_of(plan, excluded.table)?;
-        for asked in relations.iter_mut().filter(|asked| asked.name.as_ref() == excluded.table) {
+    if let Some(given) = &given {
+        relations.retain(|asked| asked.name.as_ref() != given.name);
+        let scans = point::scans_of(plan, given.table)?;
+        for asked in relations.iter_mut().filter(|asked| asked.name.as_ref() == given.table) {
             // Rows of other keys don't conflict.
-            asked.wanted = if scans == 1 { excluded.wanted.clone() } else { Wanted::new() };
+            asked.wanted = if scans == 1 { given.wanted.clone() } else { Wanted::new() };
         }
     }
     let mut contents = Contents::new();
@@ -123,8 +166,8 @@ async fn run_over_staged(
             contents.insert(name.to_string(), content.batches().await?);
         }
     }
-    if let Some(excluded) = excluded {
-        contents.insert(EXCLUDED.to_string(), vec![excluded.rows.clone()]);
+    if let Some(given) = given {
+        contents.insert(given.name.to_string(), vec![given.rows.clone()]);
     }
     let (mut settings, now) = shared.ask(|reply| Event::Settings { reply }).await?;
     // Of two rows with the same key the last may win, so the order must be deterministic.
@@ -132,8 +175,10 @@ async fn run_over_staged(
     let planner = shared.planner.at(now.0).in_order();
     select::collect(shared, &planner, plan.clone(), contents, &settings).await
 }
-/// The rows that an INSERT would add, and the keys by which to read the table.
-struct Excluded<'a> {
+
+/// The rows of a relation of the statement's own, and a table that is read only by their keys.
+struct Given<'a> {
+    name: &'static str,
     rows: &'a RecordBatch,
     table: &'a str,
     wanted: Wanted,
@@ -211,11 +256,14 @@ pub(crate) fn keys_of(rows: &RecordBatch, key: &[usize]) -> Wanted {
     if found { wanted } else { Wanted::new() }
 }
 
-/// Returns the relations that a statement reads, including those of its ON CONFLICT DO UPDATE.
+/// Returns the relations that a statement reads, including those of its ON CONFLICT DO UPDATE and RETURNING.
 pub(crate) fn asked_by(dml: &Dml) -> Result<Vec<Asked>> {
     let mut asked = point::asked(&dml.query.plan)?;
     if let Some(OnConflict::DoUpdate(query)) = &dml.on_conflict {
         asked.extend(point::asked(&query.plan)?);
+    }
+    if let Some(returning) = &dml.returning {
+        asked.extend(point::asked(&returning.query.plan)?);
     }
     Ok(asked)
 }

@@ -35,6 +35,7 @@ mod prepare;
 mod query_pool;
 mod reading;
 mod recovery;
+mod returning;
 mod run;
 mod script;
 mod secrets;

@@ -178,7 +178,10 @@ async fn prepare_piece(session: &mut Session, text: &str, types: &[Option<DataTy
     let plan = |planner: &Planner| -> Result<Gives> {
         let catalog = session.shared.catalog();
         Ok(match is_dml {
-            true => planner.dml(text, catalog.as_ref()).map(|_| Gives::Tag)?,
+            true => {
+                let returning = planner.dml(text, catalog.as_ref())?.returning;
+                returning.map_or(Gives::Tag, |returning| Gives::Rows(returning.columns()))
+            }
             false => {
                 let relations = session.one_shot(catalog, settings.clone());
                 let query = planner.query(text, &relations)?;

@@ -252,7 +252,7 @@ impl Session {
 
     pub(crate) async fn modify(&mut self, modification: Modification) -> Result<u64> {
         if let Some(transaction) = &mut self.transaction {
-            return transaction.modify(&self.shared, modification).await;
+            return transaction.modify(&self.shared, modification).await.map(|changed| changed.count);
         }
         let idempotency_key = self.idempotency.take();
         self.shared.ask(|reply| Event::Modify { modification, idempotency_key, reply }).await

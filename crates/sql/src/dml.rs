@@ -3,7 +3,7 @@
 //! An INSERT's query returns whole new rows, a DELETE's the old rows, an UPDATE's the old columns followed by
 //! the new ones. Hidden columns are left out. Code that runs the plan calls [`Dml::check`] on every batch.
 //!
-//! Deliberately absent until they are built, and refused by name: RETURNING, INSERT … DEFAULT VALUES.
+//! Deliberately absent until it is built, and refused by name: INSERT … DEFAULT VALUES.
 
 mod column_aliases;
 mod column_checks;
@@ -11,21 +11,24 @@ pub mod conflict;
 mod deduplication;
 mod generated;
 mod insert_target;
+pub mod returning;
 pub(crate) mod tree;
+mod values;
 mod verb;
+mod with_relation;
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::{Column, DFSchema};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{
-    self, AssignmentTarget, FromTable, Ident, ObjectName, Query as QueryTree, SelectItem, SetExpr, Spanned,
-    Statement, TableFactor, TableObject, TableWithJoins, UpdateTableFromKind,
+    self, AssignmentTarget, FromTable, Ident, ObjectName, Query as QueryTree, SelectItem, Spanned, Statement,
+    TableFactor, TableObject, TableWithJoins, UpdateTableFromKind,
 };
 use datafusion::sql::sqlparser::parser::Parser;
-use millstream_delta::{default_of, generated_of, sql_type, sql_type_of};
+use millstream_delta::{generated_of, sql_type, sql_type_of};
 
 use crate::context::unknown_relation;
 use crate::defaults;
@@ -45,6 +48,7 @@ use conflict::OnConflict;
 use deduplication::keep_first_match;
 use generated::{is_generated, leave_out_generated};
 use insert_target::InsertTarget;
+use returning::Returning;
 use tree::{aliased, column, named_factor, plain_from, quoted, select_of};
 
 /// The kind of change to a table.
@@ -71,6 +75,8 @@ pub struct Dml {
     pub query: Query,
     /// The ON CONFLICT clause of an INSERT.
     pub on_conflict: Option<OnConflict>,
+    /// The RETURNING clause.
+    pub returning: Option<Box<Returning>>,
 }
 
 impl Dml {
@@ -136,7 +142,6 @@ impl Planner {
 
 impl Scope<'_> {
     fn insert(&self, mut insert: ast::Insert) -> Result<Dml> {
-        refuse(insert.returning.is_some(), "RETURNING")?;
         refuse(insert.or.is_some() || insert.ignore, "INSERT OR …")?;
         refuse(insert.overwrite || insert.replace_into, "INSERT OVERWRITE")?;
         refuse(!insert.assignments.is_empty(), "INSERT … SET")?;
@@ -145,6 +150,7 @@ impl Scope<'_> {
         };
         let (table, columns) = self.table(name)?;
         let on_conflict = insert.on.take().map(|on| self.conflict(on, &table, &columns)).transpose()?;
+        let returning = self.returning_of_insert(insert.returning.take(), &table, &columns)?;
         let Some(source) = insert.source.as_mut() else {
             return Err(Error::unsupported("INSERT … DEFAULT VALUES"));
         };
@@ -172,85 +178,15 @@ impl Scope<'_> {
             .map_err(|error| Error::from_datafusion(&error, self.reader.text()))?;
         let raw = self.with_generated(Raw { plan, reads }, 0, &table, &columns)?;
         let query = self.planner.finish(raw, self.reader.text())?;
-        Ok(Dml { operation: Operation::Insert, table, columns, query, on_conflict })
-    }
-
-    /// Checks that named columns exist and are distinct, and that omitted ones are nullable or have defaults.
-    fn check_columns(&self, named: &[ObjectName], table: &str, columns: &Schema) -> Result<()> {
-        let mut seen: Vec<String> = Vec::new();
-        for name in named {
-            let column = last_name(name).unwrap_or_default();
-            let error = match () {
-                _ if columns.index_of(&column).is_err() => Some(unknown_column(&column, table, columns)),
-                _ if seen.contains(&column) => {
-                    Some(Error::invalid(format!("column \"{column}\" is named twice")))
-                }
-                _ => None,
-            };
-            if let Some(error) = error {
-                return Err(self.place(error, name));
-            }
-            seen.push(column);
-        }
-        let missing = |field: &Field| !named.is_empty() && !seen.contains(field.name());
-        let is_given = |field: &Field| default_of(field).is_some() || generated_of(field).is_some();
-        let needed = |field: &Field| !field.is_nullable() && !is_given(field);
-        match columns.fields().iter().find(|field| needed(field) && missing(field)) {
-            Some(field) => Err(not_null(field.name(), table).hint(format!("Name \"{}\" too.", field.name()))),
-            None => Ok(()),
-        }
-    }
-
-    /// Returns the defaults of the columns that aren't named.
-    fn defaults(&self, named: &[ObjectName], columns: &Schema) -> Result<Vec<(String, Expr)>> {
-        if named.is_empty() || columns.fields().iter().all(|field| default_of(field).is_none()) {
-            return Ok(Vec::new());
-        }
-        let named: Vec<String> = named.iter().filter_map(last_name).collect();
-        let missing = columns.fields().iter().filter(|field| !named.contains(field.name()));
-        let value = |field: &FieldRef| {
-            let value = self.planner.default_value(field).transpose()?;
-            Some(value.map(|value| (field.name().clone(), Expr::Literal(value, None))))
-        };
-        missing.filter_map(value).collect()
-    }
-
-    /// Checks the number of values in each row of VALUES, and replaces DEFAULT by the column's default.
-    fn fill_values(
-        &self,
-        source: &mut QueryTree,
-        named: &[ObjectName],
-        table: &str,
-        columns: &Schema,
-    ) -> Result<()> {
-        let SetExpr::Values(values) = source.body.as_mut() else { return Ok(()) };
-        let expected = if named.is_empty() { columns.fields().len() } else { named.len() };
-        for row in &mut values.rows {
-            let row = &mut row.content;
-            if row.len() != expected {
-                return Err(Error::invalid(format!(
-                    "INSERT has {} values where \"{table}\" takes {expected} columns",
-                    row.len()
-                ))
-                .hint(format!("The columns are {}.", written_columns(columns))));
-            }
-            for (place, value) in row.iter_mut().enumerate().filter(|(_, value)| is_default(value)) {
-                let field = match named.get(place) {
-                    Some(name) => columns.field_with_name(&last_name(name).unwrap_or_default()),
-                    None => Ok(columns.field(place)),
-                };
-                *value = defaults::tree(field.map_err(|error| Error::bug(error.to_string()))?)?;
-            }
-        }
-        Ok(())
+        Ok(Dml { operation: Operation::Insert, table, columns, query, on_conflict, returning })
     }
 
     fn delete(&self, delete: ast::Delete) -> Result<Dml> {
-        refuse(delete.returning.is_some(), "RETURNING")?;
         refuse(delete.limit.is_some() || !delete.order_by.is_empty(), "DELETE … LIMIT")?;
         refuse(!delete.tables.is_empty(), "DELETE from several tables")?;
         let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = delete.from;
         let target = self.target(from)?;
+        let returning = self.returning(delete.returning, &target)?;
         let mut tree = self.template()?;
         let select = select_of(&mut tree)?;
         select.projection =
@@ -270,14 +206,14 @@ impl Scope<'_> {
         let raw = self.translate(tree)?;
         let query = self.planner.finish(raw, self.reader.text())?;
         let (table, columns) = (target.name, target.columns);
-        Ok(Dml { operation: Operation::Delete, table, columns, query, on_conflict: None })
+        Ok(Dml { operation: Operation::Delete, table, columns, query, on_conflict: None, returning })
     }
 
     fn update(&self, update: ast::Update) -> Result<Dml> {
-        refuse(update.returning.is_some(), "RETURNING")?;
         refuse(update.limit.is_some() || !update.order_by.is_empty(), "UPDATE … LIMIT")?;
         refuse(update.or.is_some(), "UPDATE OR")?;
         let target = self.target(vec![update.table])?;
+        let returning = self.returning(update.returning, &target)?;
         let mut values = self.assignments(&target, update.assignments)?;
         let mut tree = self.template()?;
         let select = select_of(&mut tree)?;
@@ -308,7 +244,7 @@ impl Scope<'_> {
         let raw = self.with_generated(raw, first, &target.name, &target.columns)?;
         let query = self.planner.finish(raw, self.reader.text())?;
         let (table, columns) = (target.name, target.columns);
-        Ok(Dml { operation: Operation::Update, table, columns, query, on_conflict: None })
+        Ok(Dml { operation: Operation::Update, table, columns, query, on_conflict: None, returning })
     }
 
     /// Puts the statement's WITH before the query of an UPDATE or DELETE.
@@ -585,7 +521,10 @@ mod tests {
             "INSERT INTO t SELECT * FROM t ASOF JOIN u ON x",
             "relation \"u\" not found\nLINE 1: INSERT INTO t SELECT * FROM t ASOF JOIN u ON x\n                                                ^",
         );
-        fails("DELETE FROM t RETURNING id", "RETURNING is not supported yet");
+        fails(
+            "DELETE FROM t RETURNING nam",
+            "column \"nam\" not found in \"t\"\nLINE 1: DELETE FROM t RETURNING nam\n                                ^^^\nHINT: Did you mean \"name\"?",
+        );
         fails(
             "SELECT 1",
             "syntax error: expected INSERT, UPDATE or DELETE, found SELECT\nLINE 1: SELECT 1\n        ^^^^^^",

@@ -54,6 +54,7 @@ pub use batches::{BatchClock, BatchQuery, Window, WindowKind, WindowOf, length_t
 pub use columns::Columns;
 pub use dialect::Emit;
 pub use dml::conflict::{EXCLUDED, OnConflict};
+pub use dml::returning::{RETURNED, Returning};
 pub use dml::{Dml, Operation};
 pub use error::{Error, Kind, Result};
 pub use failure::of_data;

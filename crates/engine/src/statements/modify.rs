@@ -1,64 +1,71 @@
 //! `INSERT`, `UPDATE`, `DELETE`; an INSERT into a view puts late rows into it.
 
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
 use millstream_sql::{Operation, Result, TokenReader};
 
 use super::late_insert;
 use crate::ddl::{PLANS_MAX, busy};
 use crate::evaluate::{change_rows, has_catalog, is_conflict};
 use crate::event::Modification;
+use crate::returning::{self, DmlResult};
 use crate::session::{Response, Session, Tag};
-use crate::statement::{Rules, Run, Statement};
+use crate::statement::{RowsTag, Rules, Run, Statement};
 
 pub(super) static INSERT: Statement = Statement {
     words: &[&["INSERT"]],
     synopsis: concat!(
         "[WITH query, …] INSERT INTO table [AS alias] [(column, …)] VALUES (…), … | query\n",
-        "  [ON CONFLICT [(key column, …)] DO NOTHING | DO UPDATE SET column = expression [, …] [WHERE condition]];\n",
-        "INSERT INTO source [(column, …)] VALUES (…), … | query;\n",
+        "  [ON CONFLICT [(key column, …)] DO NOTHING | DO UPDATE SET column = expression [, …] [WHERE condition]]\n",
+        "  [RETURNING expression [AS name], …];\n",
+        "INSERT INTO source [(column, …)] VALUES (…), … | query [RETURNING …];\n",
         "INSERT INTO view SELECT * FROM late_rows('view') [WHERE …];",
     ),
     purpose: "insert rows into a table or a source",
     pages: &["insert", "insert-into-view"],
     begins: Some(|reader| Operation::of(reader) == Some(Operation::Insert)),
     run: Run::Alone(|session, reader| Box::pin(async move { run(session, reader).await })),
-    rules: Rules::MODIFY,
+    rules: Rules::modify(RowsTag { word: "INSERT 0", has_count: true }),
 };
 
 pub(super) static UPDATE: Statement = Statement {
     words: &[&["UPDATE"]],
-    synopsis: "[WITH query, …] UPDATE table [AS alias] SET column = expression [, …] [FROM relation, …] [WHERE condition];",
+    synopsis: "[WITH query, …] UPDATE table [AS alias] SET column = expression [, …] [FROM relation, …] [WHERE condition]\n  [RETURNING expression [AS name], …];",
     purpose: "change rows of a table",
     pages: &["update"],
     begins: Some(|reader| Operation::of(reader) == Some(Operation::Update)),
     run: Run::Alone(|session, reader| Box::pin(async move { run(session, reader).await })),
-    rules: Rules::MODIFY,
+    rules: Rules::modify(RowsTag { word: "UPDATE", has_count: true }),
 };
 
 pub(super) static DELETE: Statement = Statement {
     words: &[&["DELETE"]],
-    synopsis: "[WITH query, …] DELETE FROM table [AS alias] [USING relation, …] [WHERE condition];",
+    synopsis: "[WITH query, …] DELETE FROM table [AS alias] [USING relation, …] [WHERE condition]\n  [RETURNING expression [AS name], …];",
     purpose: "delete rows of a table",
     pages: &["delete"],
     begins: Some(|reader| Operation::of(reader) == Some(Operation::Delete)),
     run: Run::Alone(|session, reader| Box::pin(async move { run(session, reader).await })),
-    rules: Rules::MODIFY,
+    rules: Rules::modify(RowsTag { word: "DELETE", has_count: true }),
 };
 
-/// Changes rows. Returns the operation and the number of rows.
-pub(super) async fn change(session: &mut Session, text: &str) -> Result<(Operation, u64)> {
+/// Changes rows. Returns the operation, and the columns of its RETURNING clause.
+pub(super) async fn change(session: &mut Session, text: &str) -> Result<(Operation, SchemaRef, DmlResult)> {
     let idempotency_key = if session.transaction.is_none() { session.idempotency.take() } else { None };
     for _ in 0..PLANS_MAX {
         let catalog = session.shared.catalog();
         let (_, now) = session.settings().await?;
         let dml = session.planner(now).dml(text, catalog.as_ref())?;
         let operation = dml.operation;
-        if session.transaction.is_some() {
-            let count = session.modify(Modification::Statement(Box::new(dml))).await?;
-            return Ok((operation, count));
+        let columns = dml.returning.as_ref().map(|returning| returning.columns());
+        let columns = columns.unwrap_or_else(|| Arc::new(Schema::empty()));
+        if let Some(transaction) = &mut session.transaction {
+            let changed = transaction.modify(&session.shared, Modification::Statement(Box::new(dml))).await?;
+            return Ok((operation, columns, changed));
         }
         match change_rows(&session.shared, dml, idempotency_key.clone()).await {
             Err(error) if is_conflict(&error) && !has_catalog(&session.shared, &catalog) => {}
-            done => return Ok((operation, done?)),
+            done => return Ok((operation, columns, done?)),
         }
     }
     Err(busy())
@@ -69,7 +76,10 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
     if let Some(view) = late_insert::target(&reader, &catalog) {
         return late_insert::run(session, view, reader).await;
     }
-    let (operation, count) = change(session, reader.text()).await?;
+    let (operation, columns, DmlResult { count, returned }) = change(session, reader.text()).await?;
+    if let Some(rows) = returned {
+        return returning::response(columns, rows);
+    }
     Ok(Response::Done(Tag::new(match operation {
         Operation::Insert => format!("INSERT 0 {count}"),
         Operation::Update => format!("UPDATE {count}"),

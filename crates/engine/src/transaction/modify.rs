@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_delta::under_schema;
-use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlstate};
+use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, RETURNED, Result, sqlstate};
 use millstream_state::{Conflict, Size};
 
 use super::own::{Found, Own, altered};
@@ -16,6 +16,7 @@ use crate::catalog::first_columns;
 use crate::engine::Shared;
 use crate::event::{Event, Modification};
 use crate::point;
+use crate::returning::{Affected, DmlResult, changed_rows, skips_rows};
 use crate::run::{check_distinct_keys, extended, part};
 use crate::statements::select;
 
@@ -69,8 +70,8 @@ impl Edit {
 }
 
 impl Transaction {
-    /// Changes rows of the transaction's snapshot, and returns their number.
-    pub(crate) async fn modify(&mut self, shared: &Shared, modification: Modification) -> Result<u64> {
+    /// Changes rows of the transaction's snapshot.
+    pub(crate) async fn modify(&mut self, shared: &Shared, modification: Modification) -> Result<DmlResult> {
         let (name, operation) = match &modification {
             Modification::Statement(dml) => (dml.table.as_str(), dml.operation),
             Modification::Evaluated(evaluated) => (evaluated.dml.table.as_str(), evaluated.dml.operation),
@@ -88,6 +89,7 @@ impl Transaction {
         }
         let (name, table) = self.target(shared, name).await?;
         let named = |error: Error| Error { message: format!("table \"{name}\": {error}"), ..error };
+        let mut returned = None;
         let edit = match modification {
             Modification::Insert { rows, .. } => {
                 let mut count = 0;
@@ -96,7 +98,7 @@ impl Transaction {
                     let edit = Edit::Insert { rows, conflict: None };
                     count += self.carry_out(shared, &name, &table, edit).await.map_err(named)?;
                 }
-                return Ok(count);
+                return Ok(DmlResult { count, returned: None });
             }
             Modification::Delete { rows, .. } => {
                 Edit::Delete { rows: fitting(&name, &rows, &table)?, strict: table.key.is_empty() }
@@ -105,13 +107,41 @@ impl Transaction {
                 return Err(Error::bug("a transaction evaluates its statements itself"));
             }
             Modification::Statement(dml) => {
-                self.edit(shared, &dml, &table).await.map_err(|failed| match failed {
+                let edit = self.edit(shared, &dml, &table).await.map_err(|failed| match failed {
                     Failed::Statement(error) => error,
                     Failed::Rows(error) => named(error),
-                })?
+                })?;
+                returned = self.returned(shared, &dml, &table, &edit).await?;
+                edit
             }
         };
-        self.carry_out(shared, &name, &table, edit).await.map_err(named)
+        let count = self.carry_out(shared, &name, &table, edit).await.map_err(named)?;
+        Ok(DmlResult { count, returned })
+    }
+
+    /// Evaluates the RETURNING clause of a statement, if it has one.
+    async fn returned(
+        &mut self,
+        shared: &Shared,
+        dml: &Dml,
+        table: &PinnedTable,
+        edit: &Edit,
+    ) -> Result<Option<Vec<RecordBatch>>> {
+        let Some(returning) = &dml.returning else { return Ok(None) };
+        let (rows, updated) = match edit {
+            Edit::Insert { rows, .. } | Edit::Delete { rows, .. } | Edit::Update { new: rows, .. } => {
+                (rows, None)
+            }
+            Edit::Merge { rows, new, .. } => (rows, Some(new)),
+        };
+        let mut existing = None;
+        if let Some(query) = returning.existing.as_ref().filter(|_| skips_rows(dml, table.intake.on_conflict))
+        {
+            existing = Some(self.run(shared, &query.plan, Some((EXCLUDED, rows))).await?);
+        }
+        let affected = Affected { rows, updated, existing: existing.as_deref() };
+        let changed = changed_rows(dml, &table.key, &affected)?;
+        self.run(shared, &returning.query.plan, Some((RETURNED, &changed))).await.map(Some)
     }
 
     /// Returns the snapshot of the table to change.
@@ -151,7 +181,7 @@ impl Transaction {
                 if !table.key.is_empty() {
                     check_distinct_keys(&rows, &table.key).map_err(Failed::Rows)?;
                 }
-                let changed = self.run(shared, &query.plan, Some(&rows)).await?;
+                let changed = self.run(shared, &query.plan, Some((EXCLUDED, &rows))).await?;
                 changed.iter().try_for_each(|batch| dml.check_update(batch))?;
                 let old = part(&changed, 0, schema).map_err(Failed::Rows)?;
                 Edit::Merge { rows, old, new: part(&changed, 1, schema).map_err(Failed::Rows)? }
@@ -165,19 +195,18 @@ impl Transaction {
         })
     }
 
-    /// Runs a statement's query over the transaction's snapshot. `excluded` has the rows that an INSERT would
-    /// add.
+    /// Runs a statement's query over the transaction's snapshot, and over the rows of a relation of the statement's own.
     async fn run(
         &mut self,
         shared: &Shared,
         plan: &LogicalPlan,
-        excluded: Option<&RecordBatch>,
+        given: Option<(&str, &RecordBatch)>,
     ) -> Result<Vec<RecordBatch>> {
         let mut relations = point::asked(plan)?;
-        relations.retain(|asked| asked.name.as_ref() != EXCLUDED || excluded.is_none());
+        relations.retain(|asked| given.is_none_or(|(name, _)| asked.name.as_ref() != name));
         let mut contents = self.contents(shared, relations, false, Rows::Staged).await?;
-        if let Some(rows) = excluded {
-            contents.insert(EXCLUDED.to_string(), vec![rows.clone()]);
+        if let Some((name, rows)) = given {
+            contents.insert(name.to_string(), vec![rows.clone()]);
         }
         let (settings, now) = self.settings(shared).await?;
         let planner = shared.planner.at(now.0);

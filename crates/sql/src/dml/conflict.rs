@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::tree::{aliased, column, named_factor, plain_from, quoted, select_of};
 use super::verb::verb;
+use super::with_relation::WithRelation;
 use super::{Scope, Target, not_null, refuse};
 use crate::error::{Error, Result};
 use crate::hidden_columns::fold;
@@ -31,35 +32,6 @@ pub enum OnConflict {
     DoNothing,
     /// Updates the existing row. The query reads [`EXCLUDED`] and returns old and new columns side by side.
     DoUpdate(Box<Query>),
-}
-
-/// Relations among which `excluded` has the columns of a table.
-struct Excluded<'a> {
-    all: &'a dyn Relations,
-    columns: SchemaRef,
-    key: Vec<usize>,
-}
-
-impl Relations for Excluded<'_> {
-    fn get(&self, name: &str) -> Option<Relation> {
-        if name == EXCLUDED {
-            // Code that runs the statement ensures that keys are unique.
-            return Some(Relation::Rows { schema: Arc::clone(&self.columns), key: Some(self.key.clone()) });
-        }
-        self.all.get(name)
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.all.names()
-    }
-
-    fn system(&self, schema: &str, name: &str) -> Option<Relation> {
-        self.all.system(schema, name)
-    }
-
-    fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
-        self.all.function(name, arguments)
-    }
 }
 
 impl Scope<'_> {
@@ -91,6 +63,37 @@ impl Scope<'_> {
         }
     }
 
+    /// Plans the query for the rows of a table with the keys of [`EXCLUDED`]; none if it has no primary key.
+    pub(super) fn existing(&self, table: &str, columns: &SchemaRef) -> Result<Option<Query>> {
+        let Some(Relation::Rows { key: Some(key), .. }) = self.relations.get(table) else { return Ok(None) };
+        if key.is_empty() {
+            return Ok(None);
+        }
+        refuse(table == EXCLUDED, "RETURNING of an INSERT into a table named \"excluded\"")?;
+        let relations = self.with_excluded(columns, &key);
+        let scope = self.over(&relations);
+        let alias = quoted(table);
+        let factor = named_factor(vec![quoted(table)].into(), alias.clone());
+        let target = Target { name: table.to_string(), alias, factor, columns: Arc::clone(columns) };
+        let mut tree = scope.template()?;
+        let select = select_of(&mut tree)?;
+        let fields = columns.fields().iter();
+        select.projection = fields.map(|f| aliased(&target.alias, f.name(), f.name())).collect();
+        join_excluded(select, &target, &key, None);
+        Ok(Some(self.planner.finish(scope.translate(tree)?, self.reader.text())?))
+    }
+
+    /// Returns the relations, with `excluded` among them. Code that runs the statement ensures that its keys are unique.
+    fn with_excluded(&self, columns: &SchemaRef, key: &[usize]) -> WithRelation<'_> {
+        let (columns, key) = (Arc::clone(columns), Some(key.to_vec()));
+        WithRelation { all: self.relations, name: EXCLUDED, columns, key }
+    }
+
+    /// Returns the scope of a query of its own over other relations.
+    fn over<'a>(&'a self, relations: &'a dyn Relations) -> Scope<'a> {
+        Scope { relations, shown: self.shown.clone(), alias: None, with: None, ..*self }
+    }
+
     fn do_update(
         &self,
         update: DoUpdate,
@@ -99,9 +102,8 @@ impl Scope<'_> {
         columns: &SchemaRef,
         key: Vec<usize>,
     ) -> Result<OnConflict> {
-        let relations = Excluded { all: self.relations, columns: Arc::clone(columns), key: key.clone() };
-        let scope =
-            Scope { relations: &relations, shown: self.shown.clone(), alias: None, with: None, ..*self };
+        let relations = self.with_excluded(columns, &key);
+        let scope = self.over(&relations);
         let factor = named_factor(vec![quoted(table)].into(), alias.clone());
         let target = Target { name: table.to_string(), alias, factor, columns: Arc::clone(columns) };
         let mut values = scope.assignments(&target, update.assignments)?;
@@ -115,21 +117,26 @@ impl Scope<'_> {
             let alias = quoted(&format!("new.{}", field.name()));
             select.projection.push(SelectItem::ExprWithAlias { expr, alias });
         }
-        let excluded = quoted(EXCLUDED);
-        let rows = named_factor(vec![excluded.clone()].into(), excluded.clone());
-        select.from = vec![plain_from(target.factor.clone()), plain_from(rows)];
-        let equal = |at: &usize| {
-            let name = columns.field(*at).name();
-            both(column(&target.alias, name), BinaryOperator::Eq, column(&excluded, name))
-        };
-        let wanted = update.selection.map(|selection| ast::Expr::Nested(Box::new(selection)));
-        let conditions = key.iter().map(equal).chain(wanted);
-        select.selection = conditions.reduce(|one, other| both(one, BinaryOperator::And, other));
+        join_excluded(select, &target, &key, update.selection);
         let raw = scope.translate(tree)?;
         let raw = Raw { plan: scope.cast_new(raw.plan, columns)?, ..raw };
         let raw = scope.with_generated(raw, columns.fields().len(), table, columns)?;
         Ok(OnConflict::DoUpdate(Box::new(self.planner.finish(raw, self.reader.text())?)))
     }
+}
+
+/// Makes a query one over the rows of a table that have keys of [`EXCLUDED`] and meet a condition.
+fn join_excluded(select: &mut ast::Select, target: &Target, key: &[usize], condition: Option<ast::Expr>) {
+    let excluded = quoted(EXCLUDED);
+    let rows = named_factor(vec![excluded.clone()].into(), excluded.clone());
+    select.from = vec![plain_from(target.factor.clone()), plain_from(rows)];
+    let equal = |at: &usize| {
+        let name = target.columns.field(*at).name();
+        both(column(&target.alias, name), BinaryOperator::Eq, column(&excluded, name))
+    };
+    let condition = condition.map(|condition| ast::Expr::Nested(Box::new(condition)));
+    let conditions = key.iter().map(equal).chain(condition);
+    select.selection = conditions.reduce(|one, other| both(one, BinaryOperator::And, other));
 }
 
 /// Takes the `AS x` of `INSERT INTO table AS x` out of a statement's tokens: the grammar doesn't know it.

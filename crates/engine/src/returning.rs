@@ -1,0 +1,75 @@
+//! RETURNING: the rows that a statement changes. They are found, and the clause is evaluated, before the change is made:
+//! a clause that fails changes nothing.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use datafusion::physical_plan::memory::MemoryStream;
+use millstream_sql::{Dml, OnConflict, Operation, Result};
+use millstream_state::{Conflict, Keyed};
+
+use crate::error;
+use crate::run::part;
+use crate::session::Response;
+
+/// The effect of a statement that changes rows.
+#[derive(Debug, Default)]
+pub(crate) struct DmlResult {
+    /// The number of changed rows.
+    pub(crate) count: u64,
+    /// The rows of its RETURNING clause, if it has one.
+    pub(crate) returned: Option<Vec<RecordBatch>>,
+}
+
+/// The rows of a statement with a RETURNING clause, before the change.
+pub(crate) struct Affected<'a> {
+    /// The new rows, or the old ones of a DELETE.
+    pub(crate) rows: &'a RecordBatch,
+    /// The new rows of ON CONFLICT DO UPDATE.
+    pub(crate) updated: Option<&'a RecordBatch>,
+    /// The rows of the table with the keys of an INSERT that skips or updates these.
+    pub(crate) existing: Option<&'a [RecordBatch]>,
+}
+
+/// Returns true if an INSERT with a RETURNING clause doesn't add every row, so that [`Affected::existing`] is needed.
+pub(crate) fn skips_rows(dml: &Dml, of_table: Conflict) -> bool {
+    dml.operation == Operation::Insert && (dml.on_conflict.is_some() || of_table == Conflict::Keep)
+}
+
+/// Returns the rows that a statement with a RETURNING clause changes. Those of ON CONFLICT DO UPDATE come last.
+pub(crate) fn changed_rows(dml: &Dml, key: &[usize], affected: &Affected<'_>) -> Result<RecordBatch> {
+    let schema = &dml.columns;
+    if dml.operation != Operation::Insert || key.is_empty() {
+        return Ok(affected.rows.clone());
+    }
+    let mut table = Keyed::new(schema.clone(), key.to_vec()).map_err(error::state)?;
+    let conflict = match affected.existing {
+        Some(existing) => {
+            table.upsert(&part(existing, 0, schema)?, Conflict::Replace).map_err(error::change)?;
+            Conflict::Keep
+        }
+        // Of several rows with one key, the last one wins, unless the table refuses them.
+        None => Conflict::Replace,
+    };
+    let added = table.upsert(affected.rows, conflict).map_err(error::change)?;
+    let mut all = Vec::new();
+    for chunk in &added.chunks {
+        all.push(chunk.expand().map_err(error::arrow)?);
+    }
+    all.extend(affected.updated.cloned());
+    concat_batches(schema, &all).map_err(error::arrow)
+}
+
+/// Returns true if `ON CONFLICT DO UPDATE` has to be evaluated for the clause, even where the loop could do so.
+pub(crate) fn needs_updated(dml: &Dml) -> bool {
+    dml.returning.is_some() && matches!(dml.on_conflict, Some(OnConflict::DoUpdate(_)))
+}
+
+/// Returns the rows of a clause as a statement's result.
+pub(crate) fn response(columns: SchemaRef, rows: Vec<RecordBatch>) -> Result<Response> {
+    let rows = rows.into_iter().map(|rows| rows.with_schema(Arc::clone(&columns)));
+    let rows = rows.collect::<std::result::Result<Vec<_>, _>>().map_err(error::arrow)?;
+    Ok(Response::Rows(Box::pin(MemoryStream::try_new(rows, columns, None)?)))
+}

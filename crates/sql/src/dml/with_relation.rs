@@ -1,0 +1,67 @@
+//! Relations of which one is the statement's own.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::{Expr, ScalarUDF};
+
+use crate::error::Result;
+use crate::relation::{Relation, Relations};
+use crate::routines::Routine;
+
+/// Relations, and one more, which may hide another of its name. Code that runs the statement binds its rows.
+pub(super) struct WithRelation<'a> {
+    pub(super) all: &'a dyn Relations,
+    pub(super) name: &'a str,
+    pub(super) columns: SchemaRef,
+    pub(super) key: Option<Vec<usize>>,
+}
+
+impl Relations for WithRelation<'_> {
+    fn get(&self, name: &str) -> Option<Relation> {
+        if name == self.name {
+            return Some(Relation::Rows { schema: Arc::clone(&self.columns), key: self.key.clone() });
+        }
+        self.all.get(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.all.names()
+    }
+
+    fn system(&self, schema: &str, name: &str) -> Option<Relation> {
+        self.all.system(schema, name)
+    }
+
+    fn system_names(&self, schema: &str) -> Vec<String> {
+        self.all.system_names(schema)
+    }
+
+    fn scalar(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.all.scalar(name)
+    }
+
+    fn is_scalar(&self, name: &str) -> bool {
+        self.all.is_scalar(name)
+    }
+
+    fn event_time(&self, name: &str) -> Option<usize> {
+        if name == self.name { None } else { self.all.event_time(name) }
+    }
+
+    fn defaults(&self, name: &str) -> Vec<(String, Expr)> {
+        self.all.defaults(name)
+    }
+
+    fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
+        self.all.function(name, arguments)
+    }
+
+    fn routine(&self, name: &str) -> Option<Routine> {
+        self.all.routine(name)
+    }
+
+    fn routine_names(&self) -> Vec<String> {
+        self.all.routine_names()
+    }
+}
