@@ -1,6 +1,7 @@
 //! Drives a session from a test.
 
 use std::future::Future;
+use std::ops::Range;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -20,6 +21,19 @@ pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .map_err(|error| format!("can't start a runtime: {error}"))?;
     runtime.block_on(future)
+}
+
+/// The variable that makes tests take all of their seeds: `MILLSTREAM_SEEDS=all`.
+const SEEDS: &str = "MILLSTREAM_SEEDS";
+
+/// Returns true if tests take all of their seeds, rather than a few.
+pub fn all_seeds() -> bool {
+    std::env::var_os(SEEDS).is_some_and(|wished| wished == "all")
+}
+
+/// Returns the seeds of a test: by default a few, which together cover each of its kinds of runs.
+pub fn seeds(few: &[u64], all: Range<u64>) -> Vec<u64> {
+    if all_seeds() { all.collect() } else { few.to_vec() }
 }
 
 /// Runs one statement and returns its rows as one batch; the batch is empty if the statement returns no rows.

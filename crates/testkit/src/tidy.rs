@@ -7,6 +7,7 @@
 
 mod circles;
 mod fields;
+mod links;
 mod methods;
 mod statements;
 
@@ -79,21 +80,6 @@ const PROVEN: &[(&str, &str)] = &[
     ("crates/flow/src/operators", "sql-tests/operator"),
 ];
 
-/// Words of one machine or of one day's work, which mean nothing to readers. Each is split in two, so that
-/// the check doesn't find this list.
-const FOREIGN_WORDS: &[(&str, &str)] = &[
-    ("/wo", "rk/"),
-    ("/ro", "ot/"),
-    ("/ho", "me/"),
-    ("/tmp/", "brief"),
-    (".lib", "rary"),
-    ("before", "-stop"),
-    ("DEVELO", "PERS.md"),
-    ("farm", "-bench"),
-    ("farm", "-studio"),
-    ("DES", "C_"),
-];
-
 /// A check of the tree at a root. The error has one line per violation.
 pub type Check = fn(&Path) -> Result<(), String>;
 
@@ -107,12 +93,12 @@ pub fn checks() -> Vec<(&'static str, Check)> {
         ("module_docs", |root| outcome(module_docs(root))),
         ("names", |root| outcome(names(root))),
         ("proofs", |root| outcome(proofs(root))),
-        ("links", |root| outcome(links(root))),
+        ("links", |root| outcome(links::links(root))),
+        ("book", |root| outcome(links::book(root))),
         ("circles", |root| outcome(circles::circles(root))),
         ("methods", |root| outcome(methods::methods(root))),
         ("fields", |root| outcome(fields::fields(root))),
         ("statement_pages", |root| outcome(statements::pages(root))),
-        ("foreign_words", |root| outcome(foreign_words(root))),
     ]
 }
 
@@ -292,54 +278,6 @@ fn proofs(root: &Path) -> Vec<String> {
     wrong
 }
 
-fn links(root: &Path) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for (path, text) in texts(root, &["md"]) {
-        let folder = path.parent().unwrap_or(root);
-        for target in link_targets(&text) {
-            let file = target.split('#').next().unwrap_or_default();
-            if !file.is_empty() && !folder.join(file).exists() {
-                wrong.push(format!("{}: the link to {target} leads nowhere", shown(root, &path)));
-            }
-        }
-    }
-    wrong
-}
-
-/// Returns the targets of the relative links in a Markdown text, outside fenced code.
-fn link_targets(text: &str) -> Vec<&str> {
-    let mut targets = Vec::new();
-    let mut fenced = false;
-    for line in text.lines() {
-        fenced ^= line.trim_start().starts_with("```");
-        if fenced {
-            continue;
-        }
-        for rest in line.split("](").skip(1) {
-            let target = rest.split(')').next().unwrap_or_default();
-            if !target.contains("://") && !target.starts_with("mailto:") {
-                targets.push(target);
-            }
-        }
-    }
-    targets
-}
-
-fn foreign_words(root: &Path) -> Vec<String> {
-    let words: Vec<String> = FOREIGN_WORDS.iter().map(|(head, tail)| format!("{head}{tail}")).collect();
-    let kinds = ["rs", "md", "toml", "slt", "sql", "sh", "yml", "yaml", "json", "csv", "run"];
-    let mut wrong = Vec::new();
-    for (path, text) in texts(root, &kinds) {
-        for (number, line) in text.lines().enumerate() {
-            for word in words.iter().filter(|word| line.contains(word.as_str())) {
-                let place = format!("{}:{}", shown(root, &path), number + 1);
-                wrong.push(format!("{place}: {word} speaks of one machine, not of the project"));
-            }
-        }
-    }
-    wrong
-}
-
 /// Returns all Rust sources of the crates, in order.
 fn sources(root: &Path) -> Vec<(PathBuf, String)> {
     crate_folders(root).iter().flat_map(|folder| texts(folder, &["rs"])).collect()
@@ -426,12 +364,6 @@ mod tests {
         assert_eq!(function_indent("    fn c(&self);"), None);
         assert_eq!(function_indent("    fn d(&self) {}"), None);
         assert_eq!(function_indent("    let f = fn_pointer {"), None);
-    }
-
-    #[test]
-    fn links_in_code_are_left_alone() {
-        let text = "[a](b.md#c) and [d](https://e)\n```\n[f](g)\n```\n[h](../i)";
-        assert_eq!(link_targets(text), ["b.md#c", "../i"]);
     }
 
     #[test]

@@ -17,6 +17,9 @@ const VARIABLE: &str = "MILLSTREAM_TRIAL_SECONDS";
 /// How many of the slowest trials are listed.
 const LISTED: usize = 20;
 
+/// The least time of a trial that is listed.
+const LISTED_FROM: Duration = Duration::from_secs(1);
+
 static RUNNING: LazyLock<Mutex<BTreeMap<String, Instant>>> = LazyLock::new(Mutex::default);
 
 /// The trials that have ended, with their durations.
@@ -59,7 +62,7 @@ fn listed(mut ended: Vec<(String, Duration)>) -> String {
         *group = (group.0 + 1, group.1 + *took);
     }
     let mut text = String::from("the slowest trials:\n");
-    for (name, took) in ended.iter().take(LISTED) {
+    for (name, took) in ended.iter().take(LISTED).take_while(|(_, took)| *took >= LISTED_FROM) {
         let _ = writeln!(text, "{:>8.1} s  {name}", took.as_secs_f64());
     }
     text.push_str("the time of all trials of a group, of which several run side by side:\n");
@@ -131,10 +134,10 @@ mod tests {
     #[test]
     fn the_slowest_trials_and_groups_are_listed() {
         let seconds = |name: &str, seconds| (name.to_string(), Duration::from_secs(seconds));
-        let text = listed(vec![seconds("slt::a", 1), seconds("tidy::b", 4), seconds("slt::c", 2)]);
+        let text = listed(vec![seconds("slt::a", 1), seconds("tidy::b", 4), seconds("slt::c", 0)]);
         let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
-        assert_eq!(lines[1..4], ["4.0 s  tidy::b", "2.0 s  slt::c", "1.0 s  slt::a"]);
-        assert_eq!(lines[5..], ["3.0 s  slt (2)", "4.0 s  tidy (1)"]);
+        assert_eq!(lines[1..3], ["4.0 s  tidy::b", "1.0 s  slt::a"]);
+        assert_eq!(lines[4..], ["1.0 s  slt (2)", "4.0 s  tidy (1)"]);
     }
 
     #[cfg(target_os = "linux")]

@@ -5,6 +5,7 @@
 //! the way. The rows arrive in random micro-batches, beside extra rows that are deleted again. After every
 //! epoch the oracle compares both views with the one-shot query over the same tables.
 //!
+//! - `MILLSTREAM_SEEDS=all` runs all kept seeds, not only the first one.
 //! - `MILLSTREAM_SEED=7` runs that seed instead of the kept ones.
 //! - `MILLSTREAM_EPOCHS=20` uses more, smaller epochs.
 //! - `MILLSTREAM_PAGES=3` gives pages, chunks and pieces of state three entries, in a debug build.
@@ -39,7 +40,7 @@ use run::{Failure, Mode, Outcome};
 
 use crate::drive;
 
-/// Seeds that every test run uses. Add seeds that have found something.
+/// The kept seeds, of which tests take the first one by default. Add seeds that have found something.
 pub const KEPT_SEEDS: &[u64] = &[1, 2, 3];
 
 /// Seeds that have found something in one file, with the epochs of the feed.
@@ -87,7 +88,7 @@ impl Setup {
     pub fn from_environment() -> Setup {
         let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
         Setup {
-            seeds: number("MILLSTREAM_SEED").map_or_else(|| KEPT_SEEDS.to_vec(), |seed| vec![seed]),
+            seeds: number("MILLSTREAM_SEED").map_or_else(kept_seeds, |seed| vec![seed]),
             kept: number("MILLSTREAM_SEED").is_none(),
             epochs: number("MILLSTREAM_EPOCHS").map_or(EPOCHS, |epochs| epochs as usize),
             whole: std::env::var_os("MILLSTREAM_WHOLE").is_some(),
@@ -98,6 +99,11 @@ impl Setup {
             shrunk_max: SHRUNK_MAX,
         }
     }
+}
+
+fn kept_seeds() -> Vec<u64> {
+    let count = if drive::all_seeds() { KEPT_SEEDS.len() } else { 1 };
+    KEPT_SEEDS[..count].to_vec()
 }
 
 /// Statistics over all files.

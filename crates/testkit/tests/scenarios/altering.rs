@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all};
+use millstream_testkit::drive::{Result, ensure, expect, lines, run, run_all, seeds, self};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -105,7 +105,7 @@ async fn make(session: &mut Session, query: &str) -> Result<()> {
 
 /// Alters lagging queries, which become current, and queries whose readers may lag.
 async fn behind() -> Result<()> {
-    for seed in 0..2 {
+    for seed in seeds(&[0], 0..2) {
         let mut random = SmallRng::seed_from_u64(seed);
         let engine = Engine::builder().step_apart(2).start().map_err(|error| error.to_string())?;
         let mut session = engine.session();
@@ -126,7 +126,7 @@ async fn behind() -> Result<()> {
 
 /// Alters a query again and again, while another session changes what it reads, pauses and resumes.
 async fn meanwhile() -> Result<()> {
-    for seed in 0..4 {
+    for seed in seeds(&[0, 1], 0..4) {
         let mut random = SmallRng::seed_from_u64(seed);
         let engine = Engine::builder().step_apart(1 + seed % 2).start().map_err(|error| error.to_string())?;
         let mut session = engine.session();
@@ -161,7 +161,7 @@ async fn meanwhile() -> Result<()> {
 }
 
 async fn tables() -> Result<()> {
-    for seed in 0..8 {
+    for seed in seeds(&[0, 4, 5], 0..8) {
         tables_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
     Ok(())
@@ -215,7 +215,7 @@ const OF_FILES: &[&str] = &[
 ];
 
 async fn files() -> Result<()> {
-    for seed in 0..6 {
+    for seed in seeds(&[0, 1], 0..6) {
         files_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
     Ok(())
@@ -370,7 +370,7 @@ async fn kept() -> Result<()> {
         format!("SELECT g, n + 1 AS n, s FROM ({groups}) AS x"),
         groups.to_string(),
     ];
-    for seed in 0..4 {
+    for seed in seeds(&[0, 1], 0..4) {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut machine = Machine::start(Engine::builder)?;
         machine.set_interval(&mut random).await?;
@@ -415,7 +415,7 @@ async fn windows() -> Result<()> {
         format!("SELECT window_start AS w, sum(v) AS n {of}"),
         format!("SELECT window_start AS w, max(v)::BIGINT AS n {of} HAVING count(*) > 1"),
     ];
-    for seed in 0..4 {
+    for seed in seeds(&[0, 1], 0..4) {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut machine = Machine::start(Engine::builder)?;
         machine.set_interval(&mut random).await?;

@@ -5,9 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{
-    self, Result, ensure, expect, expect_soon, lines, run, run_all, within_a_minute,
-};
+use millstream_testkit::drive::{Result, ensure, expect, expect_soon, lines, run, run_all, seeds, self, within_a_minute};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -369,7 +367,7 @@ async fn resumed_with_contents() -> Result<()> {
 /// Pauses and resumes queries, those that take sums and those that take one epoch after the other, and reads of
 /// both, while the machine crashes.
 async fn resumed_with_crashes() -> Result<()> {
-    for seed in 0..6 {
+    for seed in seeds(&[0, 1, 2], 0..6) {
         resumed_with_crashes_of(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
     Ok(())

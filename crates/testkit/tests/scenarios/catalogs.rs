@@ -3,7 +3,7 @@
 
 use millstream_durable::Disk;
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all};
+use millstream_testkit::drive::{Result, ensure, expect, lines, run, run_all, seeds, self};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -122,7 +122,7 @@ async fn shown(session: &mut Session) -> Result<Vec<String>> {
 }
 
 async fn histories() -> Result<()> {
-    for seed in 0..10 {
+    for seed in seeds(&[0, 1, 2], 0..10) {
         history(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! threads make while other statements run.
 
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{self, Result, ensure, expect, expect_soon, lines, run, run_all};
+use millstream_testkit::drive::{Result, ensure, expect, expect_soon, lines, run, run_all, seeds, self};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -87,7 +87,7 @@ fn alteration(random: &mut SmallRng, query: &str) -> String {
 
 async fn meanwhile() -> Result<()> {
     let queries = queries();
-    for seed in 0..6 {
+    for seed in seeds(&[0, 1, 2], 0..6) {
         let mut random = SmallRng::seed_from_u64(seed);
         let engine = Engine::builder().step_apart(1 + seed % 3).start().map_err(|error| error.to_string())?;
         let mut session = engine.session();
@@ -127,7 +127,7 @@ async fn meanwhile() -> Result<()> {
 }
 
 async fn through_crashes() -> Result<()> {
-    for seed in 0..8 {
+    for seed in seeds(&[0, 1, 2], 0..8) {
         through_crashes_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
     Ok(())

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use millstream_connect::{Connector, Error, Options, Sink, SinkSpec};
 use millstream_delta::{Chunk, Cut as EpochCut, Delta, Epoch, Timestamp};
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{self, Result, ensure, expect_soon, lines, run, run_all};
+use millstream_testkit::drive::{Result, ensure, expect_soon, lines, run, run_all, seeds, self};
 use millstream_testkit::postgres::{Cut, Postgres, Proxy};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -246,7 +246,7 @@ async fn expect_away(session: &mut Session) -> Result<()> {
 async fn crashes() -> Result<()> {
     let Some(postgres) = Postgres::start()? else { return Ok(()) };
     let proxy = Proxy::start(postgres.port)?;
-    for seed in 0..4 {
+    for seed in seeds(&[0], 0..4) {
         crashes_seed(seed, &postgres, &proxy).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use millstream_engine::{Engine, Record, Session};
-use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
+use millstream_testkit::drive::{Result, ensure, lines, run, run_all, seeds, self};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -65,7 +65,7 @@ fn add(counts: &mut Counts, rows: &[String], weight: i64) {
 }
 
 async fn random() -> Result<()> {
-    for seed in 0..2 {
+    for seed in seeds(&[0], 0..2) {
         run_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
     Ok(())

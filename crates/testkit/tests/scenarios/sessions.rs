@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
+use millstream_testkit::drive::{Result, ensure, lines, run, run_all, seeds, self};
 
 use super::{Random, Scenario, time};
 
@@ -171,7 +171,7 @@ const GROUPS: &str = "SELECT k, (extract(epoch FROM window_start) - 1714521600):
 
 async fn closing() -> Result<()> {
     let mut turned_away = 0;
-    for seed in 0..12 {
+    for seed in seeds(&[0, 1, 8, 9], 0..12) {
         turned_away += run_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
     ensure(turned_away > 0, || "no delete left rows behind in a session that had closed".into())
