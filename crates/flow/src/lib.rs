@@ -20,6 +20,8 @@ mod failing_rows;
 mod failure;
 mod failure_search;
 #[cfg(test)]
+mod example_operator;
+#[cfg(test)]
 mod fixture;
 mod flow;
 mod guard;
