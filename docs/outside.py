@@ -1,0 +1,32 @@
+"""A preprocessor of mdBook: links that leave the documentation, which lead to files of the repository, become text."""
+
+import json
+import posixpath
+import re
+import sys
+
+LINK = re.compile(r"\[([^\]]*)\]\(((?:\.\./)+[^)\s]*)\)")
+
+
+def without_outside(text, folder):
+    def replaced(link):
+        target = posixpath.normpath(posixpath.join(folder, link[2]))
+        return link[1] if target.startswith("..") else link[0]
+
+    return LINK.sub(replaced, text)
+
+
+def walk(sections):
+    for section in sections:
+        chapter = section.get("Chapter") if isinstance(section, dict) else None
+        if chapter:
+            folder = posixpath.dirname(chapter.get("path") or "")
+            chapter["content"] = without_outside(chapter["content"], folder)
+            walk(chapter["sub_items"])
+
+
+if sys.argv[1:2] == ["supports"]:
+    sys.exit(0)
+_context, book = json.load(sys.stdin)
+walk(book.get("items") or book.get("sections"))
+json.dump(book, sys.stdout)
