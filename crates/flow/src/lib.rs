@@ -14,13 +14,13 @@ mod dag;
 mod driver;
 mod error;
 mod event_time;
+#[cfg(test)]
+mod example_operator;
 mod explain;
 mod expressions;
 mod failing_rows;
 mod failure;
 mod failure_search;
-#[cfg(test)]
-mod example_operator;
 #[cfg(test)]
 mod fixture;
 mod flow;

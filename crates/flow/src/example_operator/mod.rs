@@ -32,8 +32,10 @@ fn the_example_equals_the_batch_answer() {
         let output = operator.step(&cut(epoch), &[&change]).unwrap();
         answer.apply(&output.rows).unwrap();
         let rows = answer.snapshot().batches().unwrap();
-        let counts: Vec<i64> =
-            rows.iter().flat_map(|rows| rows.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
+        let counts: Vec<i64> = rows
+            .iter()
+            .flat_map(|rows| rows.column(0).as_primitive::<Int64Type>().values().to_vec())
+            .collect();
         assert_eq!(counts, [fixture.all(0).num_rows() as i64], "epoch {epoch}");
         if random.below(4) == 0 {
             let mut tables = operator.save().unwrap();

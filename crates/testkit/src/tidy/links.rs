@@ -75,7 +75,11 @@ fn anchor(heading: &str) -> String {
         rest = after.split_once(')').map_or("", |(_, rest)| rest);
     }
     text.push_str(rest);
-    let kept = text.to_lowercase().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).collect::<String>();
+    let kept = text
+        .to_lowercase()
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+        .collect::<String>();
     kept.replace(' ', "-")
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{Result, ensure, lines, run, run_all, seeds, self};
+use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all, seeds};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

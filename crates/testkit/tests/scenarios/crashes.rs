@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Int64Type};
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 use millstream_engine::{Engine, Script, Session};
 use millstream_testkit::broker::{Broker, Database};
-use millstream_testkit::drive::{Result, ensure, expect, lines, run, run_all, seeds, self, until};
+use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, seeds, until};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

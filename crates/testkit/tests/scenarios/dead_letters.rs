@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use millstream_engine::Engine;
-use millstream_testkit::drive::{Result, ensure, expect, lines, run, run_all, seeds, self, until};
+use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, seeds, until};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

@@ -1,7 +1,7 @@
 //! Failing rows between checkpoints, crashes and deletes.
 
 use millstream_engine::Engine;
-use millstream_testkit::drive::{Result, expect, run, run_all, seeds, self};
+use millstream_testkit::drive::{self, Result, expect, run, run_all, seeds};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{Result, ensure, expect, lines, run, run_all, seeds, self, within_a_minute};
+use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, seeds, within_a_minute};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

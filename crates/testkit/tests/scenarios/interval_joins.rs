@@ -4,7 +4,7 @@
 //! The model stores the rows in time in tables without a watermark, and queries these as a batch.
 
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{Result, ensure, lines, run, seeds, self};
+use millstream_testkit::drive::{self, Result, ensure, lines, run, seeds};
 
 use super::{Random, Scenario, time};
 

@@ -2,7 +2,7 @@
 //! threads make while other statements run.
 
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{Result, ensure, expect, expect_soon, lines, run, run_all, seeds, self};
+use millstream_testkit::drive::{self, Result, ensure, expect, expect_soon, lines, run, run_all, seeds};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use arrow::datatypes::DataType;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 use millstream_engine::{Engine, EngineBuilder, Session};
-use millstream_testkit::drive::{Result, ensure, expect, lines, run, run_all, seeds, self, within_a_minute};
+use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, seeds, within_a_minute};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use millstream_engine::{Engine, Record, Session};
-use millstream_testkit::drive::{Result, ensure, expect, expect_soon, lines, run, run_all, seeds, self};
+use millstream_testkit::drive::{self, Result, ensure, expect, expect_soon, lines, run, run_all, seeds};
 use millstream_testkit::lanes::Lanes;
 
 use super::{Random, Scenario, folder};

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use millstream_connect::{Connector, Error, Options, Sink, SinkSpec};
 use millstream_delta::{Chunk, Cut as EpochCut, Delta, Epoch, Timestamp};
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{Result, ensure, expect_soon, lines, run, run_all, seeds, self};
+use millstream_testkit::drive::{self, Result, ensure, expect_soon, lines, run, run_all, seeds};
 use millstream_testkit::postgres::{Cut, Postgres, Proxy};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use millstream_engine::{Engine, Record, Session};
-use millstream_testkit::drive::{Result, ensure, lines, run, run_all, seeds, self};
+use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all, seeds};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

@@ -6,7 +6,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use futures::TryStreamExt;
 use millstream_engine::{Engine, Response, Session};
-use millstream_testkit::drive::{Result, ensure, expect, lines, run, run_all, seeds, self, within_a_minute};
+use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, seeds, within_a_minute};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use millstream_engine::{Engine, EngineBuilder, Session};
-use millstream_testkit::drive::{Result, ensure, expect, lines, run, run_all, seeds, self, within_a_minute};
+use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, seeds, within_a_minute};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;

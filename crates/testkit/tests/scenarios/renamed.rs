@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{Result, ensure, expect, lines, run, run_all, seeds, self};
+use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, seeds};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{Result, ensure, lines, run, run_all, seeds, self};
+use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all, seeds};
 
 use super::{Random, Scenario, time};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{Result, ensure, expect, lines, rows, run, run_all, seeds, self, text};
+use millstream_testkit::drive::{self, Result, ensure, expect, lines, rows, run, run_all, seeds, text};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
