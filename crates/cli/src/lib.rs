@@ -38,6 +38,7 @@ mod stop;
 mod target;
 mod text;
 mod top;
+mod traces;
 mod variables;
 mod web;
 
@@ -74,7 +75,7 @@ pub fn main() -> ExitCode {
 
 /// Creates an engine builder, including the connectors with crates of their own.
 pub fn builder() -> EngineBuilder {
-    Engine::builder().connector(Arc::new(Kafka)).connector(Arc::new(Postgres))
+    traces::listen(Engine::builder().connector(Arc::new(Kafka)).connector(Arc::new(Postgres)))
 }
 
 /// Runs a request. One thread suffices if the engine's own threads do the work; a server's clients share
@@ -93,6 +94,7 @@ fn run(request: Request) -> Result<(), Stop> {
         .build()
         .map_err(|error| Stop::external(format_args!("the program can't be started: {error}")))?;
     let done = runtime.block_on(perform(request));
+    traces::finish();
     // A statement still running on a thread doesn't delay the end of the process.
     runtime.shutdown_background();
     done

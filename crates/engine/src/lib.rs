@@ -57,7 +57,7 @@ pub use changes::{Change, Changes, Following, Op};
 pub use copy::{CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut};
 pub use engine::{Engine, EngineBuilder, Progress, Record};
 pub use error::{Error, Kind, Result};
-pub use listener::{Batch, Listener, SinkDelivery};
+pub use listener::{Batch, BatchWork, CheckpointWritten, Listener, OperatorStep, SinkDelivery};
 pub use metrics::{
     Busy, History, Metric, MetricDoc, MetricKind, MetricValue, Sample, Second, Series, Totals, metrics,
 };

@@ -4,7 +4,7 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use millstream_delta::{Epoch, Timestamp};
 use millstream_sql::{Error, Result};
@@ -60,6 +60,51 @@ pub struct SinkDelivery {
     pub is_lasting: bool,
 }
 
+/// The work of an operator in a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperatorStep {
+    /// The query, by the name that `EXPLAIN ANALYZE` takes.
+    pub query: Arc<str>,
+    /// The number of the operator, which `EXPLAIN ANALYZE` shows.
+    pub node: usize,
+    /// The operator's name.
+    pub operator: Arc<str>,
+    /// The time at which its step began; with several steps of a lagging query, the last one.
+    pub started: SystemTime,
+    /// The duration of its steps.
+    pub time: Duration,
+    /// The number of rows of its input changes.
+    pub rows_in: u64,
+    /// The number of rows of its output changes.
+    pub rows_out: u64,
+}
+
+/// The work of the operators in a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchWork {
+    /// The time at which the batch started.
+    pub started: SystemTime,
+    /// The steps of all operators, including those of lagging queries since the last batch; the longest first.
+    pub steps: Vec<OperatorStep>,
+}
+
+/// A checkpoint that was written, or failed to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointWritten {
+    /// The last epoch that it contains.
+    pub epoch: Epoch,
+    /// The time at which it began.
+    pub started: SystemTime,
+    /// The time for which the engine stopped to collect the changes of state.
+    pub stopped: Duration,
+    /// Its duration.
+    pub took: Duration,
+    /// The number of bytes written; 0 if it failed.
+    pub bytes: u64,
+    /// The reason why it failed.
+    pub failure: Option<String>,
+}
+
 /// Receives notifications about an engine. Each listener runs on its own thread, and the engine never waits
 /// for it. While 4,096 notifications wait, further ones are dropped, and [`Listener::missed`] receives their
 /// number.
@@ -75,6 +120,17 @@ pub trait Listener: Send + 'static {
 
     /// A batch has completed.
     fn batch_completed(&mut self, _batch: &Batch) {}
+
+    /// Returns true if [`Listener::batch_operators`] is to be called. The engine collects what that needs only then.
+    fn wants_operators(&self) -> bool {
+        false
+    }
+
+    /// The work of all operators in a batch that has completed.
+    fn batch_operators(&mut self, _batch: &Batch, _work: &BatchWork) {}
+
+    /// A checkpoint is durable, or has failed; the engine will try again.
+    fn checkpoint_completed(&mut self, _checkpoint: &CheckpointWritten) {}
 
     /// The engine starts to read a source, since something depends on it.
     fn source_started(&mut self, _source: &str) {}
@@ -103,6 +159,8 @@ pub(crate) enum Happening {
     Submitted(Timestamp),
     Started(Arc<Batch>),
     Completed(Arc<Batch>),
+    Operators(Arc<Batch>, Arc<BatchWork>),
+    Checkpoint(CheckpointWritten),
     SourceStarted(Arc<str>),
     SourceError(Arc<str>, String),
     SourceStopped(Arc<str>),
@@ -124,11 +182,14 @@ pub(crate) struct Listeners {
     ears: Vec<Ear>,
     /// True if they have been notified of the start of the engine.
     is_started: bool,
+    /// True if one wants the work of operators.
+    pub(crate) want_operators: bool,
 }
 
 impl Listeners {
     /// Starts a thread for each listener. The threads end with the engine.
     pub(crate) fn start(listeners: Vec<Box<dyn Listener>>) -> Result<Listeners> {
+        let want_operators = listeners.iter().any(|listener| listener.wants_operators());
         let mut ears = Vec::with_capacity(listeners.len());
         for listener in listeners {
             let (sender, inbox) = sync_channel(WAITING_MAX);
@@ -138,7 +199,7 @@ impl Listeners {
                 .map_err(|error| Error::external(format!("a listener's thread can't be started: {error}")))?;
             ears.push(Ear { sender, missed: 0 });
         }
-        Ok(Listeners { ears, is_started: false })
+        Ok(Listeners { ears, is_started: false, want_operators })
     }
 
     /// Returns true if there is no listener.
@@ -190,6 +251,8 @@ fn hear(mut listener: Box<dyn Listener>, inbox: &Receiver<Happening>) {
             Happening::Submitted(time) => listener.batch_submitted(time),
             Happening::Started(batch) => listener.batch_started(&batch),
             Happening::Completed(batch) => listener.batch_completed(&batch),
+            Happening::Operators(batch, work) => listener.batch_operators(&batch, &work),
+            Happening::Checkpoint(checkpoint) => listener.checkpoint_completed(&checkpoint),
             Happening::SourceStarted(source) => listener.source_started(&source),
             Happening::SourceError(source, error) => listener.source_error(&source, &error),
             Happening::SourceStopped(source) => listener.source_stopped(&source),

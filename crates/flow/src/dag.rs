@@ -134,7 +134,7 @@ impl Step<'_> {
             .and_then(|output| self.limits.check_output(output.rows.num_rows()).map(|()| output))
             .map_err(|error| error.of_operator(operator.describe().name))?;
         let rows = given.iter().map(|delta| delta.num_rows() as u64).sum();
-        meter.count(rows, &output, begun.elapsed());
+        meter.count(rows, &output, begun);
         let nameless = output.failures.is_empty() && output.failing.is_empty() && output.late.is_empty();
         Ok((if nameless { "" } else { operator.describe().name }, output))
     }

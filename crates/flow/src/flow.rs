@@ -131,6 +131,14 @@ impl Flow {
         self.dag.report(each);
     }
 
+    /// Returns the name of the operator at a node; none for an input.
+    pub fn operator_name(&self, node: usize) -> Option<&'static str> {
+        match self.dag.nodes.get(node)? {
+            Node::Operator { operator, .. } => Some(operator.describe().name),
+            Node::Input { .. } => None,
+        }
+    }
+
     /// Returns the number of rows that arrived for closed windows, by weight; `None` if no windows close.
     pub fn late(&self) -> Option<u64> {
         let late = self.dag.operators().filter_map(|operator| operator.abilities().windows);

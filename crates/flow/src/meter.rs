@@ -1,6 +1,6 @@
 //! Counters of a flow's nodes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::operator::Output;
 
@@ -19,11 +19,13 @@ pub struct Meter {
     pub time: Duration,
     /// The bytes of spilled state, as of the last measurement.
     pub spilled_bytes: usize,
+    /// The time at which the last step began.
+    pub begun: Option<Instant>,
 }
 
 impl Meter {
-    /// Returns the difference to an earlier state of the counters; `errors` and `spilled_bytes` stay as they
-    /// are.
+    /// Returns the difference to an earlier state of the counters; `errors`, `spilled_bytes` and `begun` stay
+    /// as they are.
     pub fn since(&self, before: &Meter) -> Meter {
         Meter {
             steps: self.steps.saturating_sub(before.steps),
@@ -32,6 +34,7 @@ impl Meter {
             errors: self.errors,
             time: self.time.saturating_sub(before.time),
             spilled_bytes: self.spilled_bytes,
+            begun: self.begun,
         }
     }
 
@@ -42,12 +45,13 @@ impl Meter {
         self.rows_out += rows;
     }
 
-    pub(crate) fn count(&mut self, given: u64, output: &Output, time: Duration) {
+    pub(crate) fn count(&mut self, given: u64, output: &Output, begun: Instant) {
         self.steps += 1;
         self.rows_in += given;
         self.rows_out += output.rows.num_rows() as u64 + output.left_out;
         self.errors += output.failures.iter().map(|failure| failure.weight).sum::<i64>();
         self.errors += output.failing.iter().map(|failing| failing.rows.weight()).sum::<i64>();
-        self.time += time;
+        self.time += begun.elapsed();
+        self.begun = Some(begun);
     }
 }

@@ -197,12 +197,13 @@
 //! which may therefore be split freely.
 
 pub use millstream_engine::{
-    Announced, Batch, Busy, Change, Changes, CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut, Engine,
-    EngineBuilder, Error, Following, History, InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection,
-    Kind, Listener, Metric, MetricDoc, MetricKind, MetricValue, Names, ObjectName, Op, Outcome, Prepared,
-    Progress, Record, Recovered, Response, Result, Sample, Script, Second, Series, Session, SettingDoc,
-    ShutdownSettings, SinkDelivery, Statement, StorePrefix, Tag, Totals, TransactionStatus, as_shown,
-    inspect, inspect_store, metrics, object_store, quoted_ident, settings, sqlstate, statements,
+    Announced, Batch, BatchWork, Busy, Change, Changes, CheckpointWritten, CopyFormat, CopyHeader, CopyIn,
+    CopyOptions, CopyOut, Engine, EngineBuilder, Error, Following, History, InspectedCheckpoint,
+    InspectedPart, InspectedPlan, Inspection, Kind, Listener, Metric, MetricDoc, MetricKind, MetricValue,
+    Names, ObjectName, Op, OperatorStep, Outcome, Prepared, Progress, Record, Recovered, Response, Result,
+    Sample, Script, Second, Series, Session, SettingDoc, ShutdownSettings, SinkDelivery, Statement,
+    StorePrefix, Tag, Totals, TransactionStatus, as_shown, inspect, inspect_store, metrics, object_store,
+    quoted_ident, settings, sqlstate, statements,
 };
 
 /// The traits of sources and sinks, the built-in connectors, and channels that feed an engine.

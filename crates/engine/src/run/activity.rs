@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_delta::Epoch;
+use millstream_flow::Meter;
 
 use crate::metrics::OperatorWork;
 
 /// The number of epochs that are remembered.
 const EPOCHS_MAX: usize = 1000;
 
-/// Maximum number of operators that are remembered of an epoch: the slowest. They take 48 bytes each.
+/// Maximum number of operators that are remembered of an epoch: the slowest. They take 64 bytes each.
 const OPERATORS_MAX: usize = 64;
 
 /// The number of dropped queries whose totals are not worth a search.
@@ -29,19 +30,20 @@ pub(crate) struct Activity {
 
 impl Activity {
     /// Counts the work of an operator in the current epoch.
-    pub(super) fn count(&mut self, query: &Arc<str>, node: usize, time: Duration, rows: (u64, u64)) {
+    pub(super) fn count(&mut self, query: &Arc<str>, node: usize, meter: &Meter) {
         match self.busy.get_mut(query) {
-            Some(busy) => *busy += time,
+            Some(busy) => *busy += meter.time,
             None => {
-                self.busy.insert(query.clone(), time);
+                self.busy.insert(query.clone(), meter.time);
             }
         }
         self.current.push(OperatorWork {
             query: query.clone(),
             node,
-            time_us: time.as_micros() as u64,
-            rows_in: rows.0,
-            rows_out: rows.1,
+            time_us: meter.time.as_micros() as u64,
+            rows_in: meter.rows_in,
+            rows_out: meter.rows_out,
+            begun: meter.begun,
         });
     }
 
@@ -84,15 +86,19 @@ impl Activity {
 mod tests {
     use super::*;
 
+    fn meter(time_us: u64, rows_in: u64) -> Meter {
+        Meter { time: Duration::from_micros(time_us), rows_in, ..Meter::default() }
+    }
+
     #[test]
     fn the_slowest_operators_of_the_last_epochs_are_remembered() {
         let mut activity = Activity::default();
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         for epoch in 1..=EPOCHS_MAX as u64 + 5 {
             for node in 0..OPERATORS_MAX {
-                activity.count(&a, node, Duration::from_micros(1), (2, 3));
+                activity.count(&a, node, &meter(1, 2));
             }
-            activity.count(&b, 7, Duration::from_millis(1), (epoch, 1));
+            activity.count(&b, 7, &meter(1000, epoch));
             assert_eq!(activity.end_epoch(Epoch(epoch)).len(), OPERATORS_MAX + 1);
             activity.clear();
         }
@@ -104,7 +110,7 @@ mod tests {
         activity.forget_dropped(1, |query| query == "a");
         assert_eq!(activity.busy("b"), Duration::from_millis(1005));
         for other in 0..=2 + DROPPED_MAX {
-            activity.count(&other.to_string().into(), 0, Duration::ZERO, (0, 0));
+            activity.count(&other.to_string().into(), 0, &meter(0, 0));
         }
         activity.forget_dropped(1, |query| query == "a");
         assert_eq!((activity.busy("b"), activity.busy.len()), (Duration::ZERO, 1));

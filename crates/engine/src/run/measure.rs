@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arrow::array::RecordBatch;
 use millstream_connect::{Arrival, More};
@@ -13,6 +13,7 @@ use millstream_sql::{Kind, Result};
 use super::activity::Activity;
 use super::alerts::Alerts;
 use super::backpressure::HeldBack;
+use super::checkpoint::Taken;
 use super::deltas::Deltas;
 use super::problem::FirstSeen;
 use super::query_names::{displayed_name, operator_of};
@@ -20,7 +21,9 @@ use super::sources::Sources;
 use super::watermarks::Watermarks;
 use crate::engine::{Progress, Recorder};
 use crate::event::Event;
-use crate::listener::{Batch, Happening, Listeners, SinkDelivery};
+use crate::listener::{
+    Batch, BatchWork, CheckpointWritten, Happening, Listeners, OperatorStep, SinkDelivery,
+};
 use crate::metrics::{History, OperatorWork};
 use crate::run::clock::Clock;
 use crate::run::outputs::Outputs;
@@ -99,12 +102,16 @@ impl Measures {
         queries.report_work(&mut self.activity);
         let work = self.activity.end_epoch(cut.epoch);
         self.history.add(&batch, work);
+        let work_told = self.listeners.want_operators.then(|| batch_work(queries, &batch, work));
         if settings.log_slow_epochs.is_some_and(|slow| batch.processing_time >= slow) {
             log_slow(queries, &batch, work.first());
         }
         self.activity.clear();
         let batch = Arc::new(batch);
         self.listeners.tell(&Happening::Completed(batch.clone()));
+        if let Some(work) = work_told {
+            self.listeners.tell(&Happening::Operators(batch.clone(), Arc::new(work)));
+        }
         if self.kept.len() == EPOCHS_MAX {
             self.kept.pop_front();
         }
@@ -191,6 +198,19 @@ impl Measures {
         }
     }
 
+    /// Notifies listeners of the newest checkpoint.
+    pub(super) fn hear_checkpoint(&mut self, taken: Option<&Taken>) {
+        let Some(taken) = taken.filter(|_| !self.listeners.is_empty()) else { return };
+        self.listeners.tell(&Happening::Checkpoint(CheckpointWritten {
+            epoch: taken.epoch,
+            started: SystemTime::now() - taken.took,
+            stopped: taken.stopped,
+            took: taken.took,
+            bytes: taken.written.as_ref().map_or(0, |size| size.written),
+            failure: taken.written.as_ref().err().map(ToString::to_string),
+        }));
+    }
+
     /// Notifies listeners of epochs that sinks were handed.
     pub(super) fn hear_deliveries(&mut self, outputs: &mut Outputs) {
         for delivery in outputs.begun.drain(..) {
@@ -241,6 +261,27 @@ impl Measures {
             self.listeners.tell(&Happening::SourceStopped(name.clone()));
         }
     }
+}
+
+/// Returns the work of operators for listeners, as a batch completes.
+fn batch_work(queries: &Queries, batch: &Batch, work: &[OperatorWork]) -> BatchWork {
+    let (now, moment) = (SystemTime::now(), Instant::now());
+    let step = |work: &OperatorWork| {
+        let running = queries.query(&work.query);
+        let name = running.map_or(&*work.query, |running| displayed_name(queries, running));
+        let operator = running.and_then(|running| running.flow.operator_name(work.node)).unwrap_or("Input");
+        let since = work.begun.map_or(Duration::ZERO, |begun| moment.saturating_duration_since(begun));
+        OperatorStep {
+            query: name.into(),
+            node: work.node,
+            operator: operator.into(),
+            started: now - since,
+            time: Duration::from_micros(work.time_us),
+            rows_in: work.rows_in,
+            rows_out: work.rows_out,
+        }
+    };
+    BatchWork { started: now - batch.processing_time, steps: work.iter().map(step).collect() }
 }
 
 /// Logs an epoch that took long, with the operator that took most of it.

@@ -363,7 +363,11 @@ impl Loop {
             }
             Event::Recover { step, reply } => self.recover(step, reply),
             report @ (Event::Journal(_) | Event::Checkpoint { .. } | Event::Checkpointed { .. }) => {
+                let is_checkpoint = matches!(report, Event::Checkpointed { .. });
                 self.durability.hear(&self.clock.system, report);
+                if is_checkpoint {
+                    self.measures.hear_checkpoint(self.durability.checkpoints.told.back());
+                }
             }
             Event::ReadAt { transaction, relations, stamped, reply } => {
                 self.read_soon(relations, stamped, Some(transaction), reply);

@@ -248,6 +248,11 @@ impl OwnFlow {
         self.here().map_or_else(|| self.told.operators.clone(), Flow::operators)
     }
 
+    /// Returns the name of the operator at a node; none for an input, or while it is lent.
+    pub(crate) fn operator_name(&self, node: usize) -> Option<&'static str> {
+        self.here()?.operator_name(node)
+    }
+
     /// Returns the bytes of spilled state.
     pub(crate) fn spilled_bytes(&self) -> usize {
         self.here().map_or_else(|| self.told.operators.iter().map(spilled).sum(), Flow::spilled_bytes)

@@ -92,9 +92,7 @@ impl QueryGraph {
     pub(super) fn report_work(&mut self, activity: &mut Activity) {
         for query in &mut self.queries.all {
             let name = &query.name;
-            query.flow.report(|node, meter| {
-                activity.count(name, node, meter.time, (meter.rows_in, meter.rows_out));
-            });
+            query.flow.report(|node, meter| activity.count(name, node, &meter));
         }
         let all = &self.queries.all;
         activity.forget_dropped(all.len(), |name| all.iter().any(|query| *query.name == *name));
