@@ -133,14 +133,17 @@ impl Alerts {
         let open = sources.iter().filter(|(_, source)| {
             source.used
                 && !source.paused
-                && !source.bounded
+                && !source.is_bounded()
                 && !source.has_ended()
-                && source.trouble().is_none()
+                && source.health.trouble().is_none()
         });
         let open: BTreeMap<Arc<str>, Now> = open
             .map(|(name, source)| {
                 let watermark = watermarks.get(name).and_then(|watched| watched.marks.at());
-                (name.clone(), Now { rows: source.rows, waits: source.ready_rows > 0, watermark })
+                (
+                    name.clone(),
+                    Now { rows: source.counts.rows(), waits: source.waiting_size().0 > 0, watermark },
+                )
             })
             .collect();
         found.extend(self.stalled(now, settings.warn_stalled_after, &open));

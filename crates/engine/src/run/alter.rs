@@ -59,7 +59,7 @@ impl Watermarks {
     ) {
         let column = TimeColumn::of(&object.definition);
         if let Some(source) = sources.get_mut(&object.name) {
-            source.time.clone_from(&column);
+            source.times.set_column(column.clone());
         }
         let before = self.remove(&object.name);
         if let (Some(column), Some(mut watched)) = (column, Watched::of(&object.definition)) {
@@ -85,7 +85,7 @@ fn newest_held(
     column: &TimeColumn,
 ) -> Option<i64> {
     let (name, is_table) = (&object.name, object.definition.kind() == "table");
-    if !is_table || sources.get(name).is_some_and(|source| source.side_by_side.is_some()) {
+    if !is_table || sources.get(name).is_some_and(|source| source.side_by_side().is_some()) {
         return None;
     }
     let rows = tables.get(name)?.published().batches().map_err(error::arrow);

@@ -257,7 +257,7 @@ pub(super) fn shown_status(
     source: &RunningSource,
     held: &HeldBack,
 ) -> (&'static str, Option<String>) {
-    let (status, trouble) = (source.status(settings, limit, now), source.trouble());
+    let (status, trouble) = (source.status(settings, limit, now), source.health.trouble());
     match held.get(name) {
         Some(holder) if status == "running" || status == "throttled" => {
             ("throttled", trouble.or_else(|| Some(format!("{holder} has no room for its rows"))))

@@ -202,7 +202,7 @@ impl Contents<'_> {
     /// again.
     pub(super) fn first_content(&self, feed: &Feed) -> Result<Content> {
         match self.bases.sources.get(&feed.of).filter(|_| !self.bases.tables.contains_key(&feed.of)) {
-            Some(source) if source.replayable || source.retained.is_none() => {
+            Some(source) if source.is_replayable() || source.retained.is_none() => {
                 Ok(Content::Batches(Vec::new()))
             }
             _ => self.content_as(&feed.of, feed.stamped.as_ref()),
@@ -213,7 +213,7 @@ impl Contents<'_> {
 impl Sources {
     /// Returns true if the earlier rows of a relation are read again from its source.
     pub(super) fn is_read_again(&self, tables: &BaseTables, name: &str) -> bool {
-        !tables.contains_key(name) && self.get(name).is_some_and(|source| source.replayable)
+        !tables.contains_key(name) && self.get(name).is_some_and(|source| source.is_replayable())
     }
 }
 

@@ -332,7 +332,7 @@ fn started_source(object: &Object, opened: Opened, now: Timestamp, tasks: &Tasks
     if let Definition::Source { retention, .. } = &object.definition {
         running.retained = retention.map(Retained::new);
     }
-    running.time = TimeColumn::of(&object.definition);
+    running.times.set_column(TimeColumn::of(&object.definition));
     running
 }
 
@@ -396,7 +396,7 @@ pub(super) fn notice_missed(
     for name in query.reads() {
         let missed = match (sources.get(name), queries.query(name).and_then(|query| query.result.newest())) {
             (Some(_), _) if tables.contains_key(name) => None,
-            (Some(source), _) if !source.replayable && !source.position.splits.is_empty() => {
+            (Some(source), _) if !source.is_replayable() && !source.position.is_start() => {
                 Some(("source", source.retained.as_ref()))
             }
             (_, Some(newest)) if newest.has_lost => Some(("stream", Some(newest))),

@@ -267,7 +267,7 @@ impl ReadView<'_> {
             }
         }
         for name in record.cut.positions.iter().map(|(name, _)| name) {
-            let is_replayed = self.sources.get(name).is_some_and(|source| source.replayable);
+            let is_replayed = self.sources.get(name).is_some_and(|source| source.is_replayable());
             if !is_replayed && !self.queries.is_sink_into_table(name) {
                 return Err(Error::invalid(format!(
                     "the record reads source \"{name}\", which doesn't exist here or can't be read again"

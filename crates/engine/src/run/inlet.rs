@@ -111,7 +111,7 @@ impl Sources {
         name: &str,
         is_insert: bool,
     ) -> Result<(Option<Arc<dyn Inlet>>, SchemaRef)> {
-        let inlet = self.get(name).and_then(|source| source.inlet.clone());
+        let inlet = self.get(name).and_then(|source| source.inserts.inlet().cloned());
         let Definition::Source { schema, .. } = &catalog.get(name)?.definition else {
             return Err(Error::bug(format!("\"{name}\" runs as a source but is none")));
         };

@@ -114,8 +114,8 @@ impl Sources {
     pub(super) fn partition_lines(&self, watermarks: &Watermarks) -> Lines {
         let mut lines = Lines::new();
         for (name, source) in self.iter() {
-            let mut splits = source.position.splits.clone();
-            for split in source.side_by_side.iter().flatten().filter(|_| source.used) {
+            let mut splits = source.position.taken().splits.clone();
+            for split in source.side_by_side().into_iter().flatten().filter(|_| source.used) {
                 splits.entry(split.clone()).or_default();
             }
             for (split, progress) in &splits {

@@ -99,6 +99,7 @@ mod system;
 mod table;
 mod table_intake;
 mod tables;
+mod task_failure;
 mod tasks;
 mod transact;
 mod transactions;

@@ -90,7 +90,7 @@ impl Pins<'_> {
         else {
             return Err(Error::bug(format!("source \"{name}\" is no source in the catalog")));
         };
-        if !source.replayable && !source.position.splits.is_empty() {
+        if !source.is_replayable() && !source.position.is_start() {
             return Err(Error::invalid(format!(
                 "{cant}: source \"{name}\" keeps no rows and can't be read again"
             ))
@@ -100,9 +100,9 @@ impl Pins<'_> {
             schema: schema.clone(),
             connector: connector.clone(),
             spec: spec.clone(),
-            spans: source.position.spans().collect(),
+            spans: source.position.taken().spans().collect(),
             put: source.inserts.taken().to_vec(),
-            ahead: source.ahead.clone(),
+            ahead: source.times.ahead().clone(),
             limit: self.sources.budget.limit(&self.setup.settings),
             wanted: None,
         })))

@@ -30,6 +30,35 @@ pub(crate) struct Bound {
     burst: f64,
 }
 
+/// The limit that a source declares, and the number of receivers to which it applies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RateLimit {
+    /// The rows a second and receiver; `None` means the setting.
+    declared: Option<f64>,
+    receivers: usize,
+}
+
+impl RateLimit {
+    pub(crate) fn new(declared: Option<f64>, receivers: usize) -> RateLimit {
+        RateLimit { declared, receivers }
+    }
+
+    /// Returns true if the setting doesn't apply.
+    pub(crate) fn is_declared(&self) -> bool {
+        self.declared.is_some()
+    }
+
+    /// Returns the rows a second that epochs may take of the source, if they are limited.
+    pub(crate) fn per_second(&self, settings: &Settings) -> Option<f64> {
+        Some(self.declared.or(settings.source_rate_limit)? * self.receivers as f64)
+    }
+
+    /// Returns the bound that is in force.
+    pub(crate) fn bound(&self, settings: &Settings) -> Option<Bound> {
+        Some(Bound::new(self.per_second(settings)?, settings))
+    }
+}
+
 impl Bound {
     /// Returns the bound for a number of rows a second, under the pace in force.
     pub(crate) fn new(per_second: f64, settings: &Settings) -> Bound {
@@ -107,6 +136,14 @@ mod tests {
     fn settings(interval_ms: Option<u64>, clock: ClockKind) -> Settings {
         let pace = interval_ms.map_or(Pace::Auto, |ms| Pace::Fixed(Duration::from_millis(ms)));
         Settings { pace, clock, ..Settings::default() }
+    }
+
+    #[test]
+    fn the_setting_limits_sources_without_a_limit_of_their_own() {
+        let settings = Settings { source_rate_limit: Some(5.0), ..Settings::default() };
+        assert_eq!(RateLimit::new(Some(2.0), 3).per_second(&settings), Some(6.0));
+        assert_eq!(RateLimit::new(None, 3).per_second(&settings), Some(15.0));
+        assert!(RateLimit::new(None, 3).bound(&Settings::default()).is_none());
     }
 
     #[test]

@@ -109,8 +109,8 @@ impl EpochReplay<'_> {
         for (name, delta) in &record.changes {
             let mut delta = delta.clone();
             if let Some(source) = self.sources.get_mut(name) {
-                source.rows += delta.num_rows() as u64;
-                if source.replayable && !self.tables.contains_key(name) {
+                source.counts.insert(delta.num_rows() as u64);
+                if source.is_replayable() && !self.tables.contains_key(name) {
                     source.inserts.replay(delta.chunks.iter().map(|chunk| chunk.rows.clone()).collect());
                 }
                 if let Some(table) = self.tables.get_mut(name) {
@@ -137,7 +137,7 @@ impl EpochReplay<'_> {
         }
         for (name, spans) in &record.cut.positions {
             if let Some(source) = self.sources.get_mut(name) {
-                spans.iter().for_each(|span| source.position.advance(span));
+                source.position.take(spans);
             }
         }
         self.clock.epoch = record.cut.epoch;

@@ -184,7 +184,7 @@ impl ReadView<'_> {
         self.outputs.save_logs(self.queries, &mut state, &mut entries);
         self.outputs.save_histories(self.queries, &mut state);
         let position = |(name, source): (&Arc<str>, &super::RunningSource)| {
-            (name.clone(), source.position.spans().collect())
+            (name.clone(), source.position.taken().spans().collect())
         };
         let positions = self.sources.iter().map(position).collect();
         let cut = Cut { positions, ..Cut::new(self.clock.epoch, self.clock.last()) };

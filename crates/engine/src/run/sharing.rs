@@ -174,7 +174,7 @@ impl QueryGraph {
 /// Returns true if two queries have taken in the same rows of a relation.
 fn take_in_the_same(queries: &Queries, bases: Bases<'_>, one: usize, other: usize, relation: &str) -> bool {
     let (one, other) = (&queries[one], &queries[other]);
-    let again = bases.sources.get(relation).is_some_and(|source| source.replayable);
+    let again = bases.sources.get(relation).is_some_and(|source| source.is_replayable());
     other.status.is_running()
         && (is_kept(queries, bases.tables, relation) || again || one.since == other.since)
 }

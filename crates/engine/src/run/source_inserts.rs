@@ -1,7 +1,10 @@
 //! Rows that statements insert into a source, beside those that it reads: repaired bad rows, for example.
 
+use std::sync::Arc;
+
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::SchemaRef;
+use millstream_connect::Inlet;
 use millstream_delta::Delta;
 use millstream_sql::{Result, is_hidden};
 
@@ -9,15 +12,27 @@ use super::table::Waiting;
 use crate::catalog::Catalog;
 use crate::error;
 
-/// The rows that statements inserted into one source. The source can't read them again, so the engine keeps them.
-#[derive(Debug, Default)]
+/// The rows that statements inserted into one source. The source can't read them again, so the engine keeps them, unless
+/// the source takes rows by itself.
+#[derive(Default)]
 pub(crate) struct SourceInserts {
+    /// The target of INSERT, if the source takes rows by itself.
+    inlet: Option<Arc<dyn Inlet>>,
     pub(super) all: Vec<RecordBatch>,
     pub(super) pending: Vec<RecordBatch>,
     pub(super) replies: Waiting,
 }
 
 impl SourceInserts {
+    pub(super) fn new(inlet: Option<Arc<dyn Inlet>>) -> SourceInserts {
+        SourceInserts { inlet, ..SourceInserts::default() }
+    }
+
+    /// Returns the target of INSERT, if the source takes rows by itself.
+    pub(super) fn inlet(&self) -> Option<&Arc<dyn Inlet>> {
+        self.inlet.as_ref()
+    }
+
     /// Returns the rows that epochs have taken.
     pub(crate) fn taken(&self) -> &[RecordBatch] {
         &self.all

@@ -95,11 +95,11 @@ impl ReadView<'_> {
         let open = used.iter().filter(|source| !source.has_ended());
         Progress {
             epochs: self.clock.epoch.0,
-            rows: used.iter().map(|source| source.rows).sum(),
+            rows: used.iter().map(|source| source.counts.rows()).sum(),
             bad_rows: used.iter().map(|source| source.bad.count()).sum(),
             sources: used.len(),
             sources_open: open.clone().count(),
-            sources_following: used.iter().filter(|source| !source.bounded).count(),
+            sources_following: used.iter().filter(|source| !source.is_bounded()).count(),
             share: open.filter_map(|source| source.share()).reduce(f64::min),
             problems: self.outputs.problems(self.queries, self.sources, self.durability),
             warnings: self.memory.trouble().into_iter().chain(self.measures.alerts.texts()).collect(),
@@ -137,7 +137,7 @@ impl ReadView<'_> {
                 source,
                 &held,
             );
-            status.rows = self.stored_rows(name).or(Some(source.rows));
+            status.rows = self.stored_rows(name).or(Some(source.counts.rows()));
             status.bad_rows = Some(source.bad.count());
         } else if let Some(table) = self.tables.get(name) {
             status.rows = Some(table.published().num_rows() as u64);
@@ -339,7 +339,7 @@ impl RunningSource {
             () if self.has_failed() => "failed",
             () if self.has_ended() => "ended",
             () if self.paused => "paused",
-            () if self.trouble().is_some() => "restarting",
+            () if self.health.trouble().is_some() => "restarting",
             () if self.used && self.is_throttled(limit, settings, now) => "throttled",
             () if self.used => "running",
             () => "unused",
@@ -378,7 +378,7 @@ impl Outputs {
     ) -> Vec<String> {
         let mut problems: Vec<String> = durability.trouble().into_iter().collect();
         for (name, source) in sources.iter() {
-            if let Some(reason) = source.trouble() {
+            if let Some(reason) = source.health.trouble() {
                 let verb = if source.has_failed() { "failed" } else { "is restarting" };
                 problems.push(format!("source \"{name}\" {verb}: {reason}"));
             }

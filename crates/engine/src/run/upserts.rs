@@ -61,7 +61,7 @@ impl Sources {
             },
         };
         let (state_rows, state_bytes) = table.size();
-        let meter = Meter { spilled_bytes: table.spilled_bytes(), ..source.upserted };
+        let meter = Meter { spilled_bytes: table.spilled_bytes(), ..source.counts.upsert() };
         Some(Explained { cost: Some(Cost::Delta), state_rows, state_bytes, meter, ..kept })
     }
 }

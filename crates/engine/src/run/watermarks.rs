@@ -3,6 +3,7 @@
 pub(super) mod ahead;
 pub(super) mod column;
 pub(super) mod marks;
+pub(super) mod time_check;
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
@@ -237,14 +238,15 @@ impl RunningSource {
     /// Returns the event times of an epoch by partition; `seen` has them by split.
     fn brought(&self, seen: Seen, cut: &Cut, name: &Arc<str>, before: &Marks) -> Brought {
         let mut brought = Brought::default();
-        match &self.side_by_side {
+        match self.side_by_side() {
             None => {
                 let newest = seen.values().max().copied();
                 newest.into_iter().for_each(|newest| merge(&mut brought.seen, WHOLE.into(), newest));
             }
             Some(splits) => {
                 brought.seen = seen;
-                let ended = |split: &Arc<str>| self.position.splits.get(split).is_some_and(|at| at.done);
+                let ended =
+                    |split: &Arc<str>| self.position.taken().splits.get(split).is_some_and(|at| at.done);
                 let open = splits.iter().filter(|split| self.is_read() && !ended(split));
                 brought.known.extend(open.cloned());
                 let spans = cut.positions.iter().find(|(source, _)| source == name);

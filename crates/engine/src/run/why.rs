@@ -99,18 +99,18 @@ impl Search<'_> {
     }
 
     fn source(&self, name: &str, source: &RunningSource, found: &mut Found) {
-        if let Some(trouble) = source.trouble() {
+        if let Some(trouble) = source.health.trouble() {
             let verb = if source.has_failed() { "it has failed" } else { "it is restarting" };
             found.say(name, format!("{verb}: {trouble}"));
         } else if source.paused {
             found.say(name, format!("it is paused: RESUME {name} continues it"));
         } else if source.has_ended() {
-            found.say(name, format!("it has ended, after {}", counted(source.rows, "row", "rows")));
-        } else if source.rows == 0 {
+            found.say(name, format!("it has ended, after {}", counted(source.counts.rows(), "row", "rows")));
+        } else if source.counts.rows() == 0 {
             found.say(name, "no row of it has arrived yet");
         }
         if let Some(wait) = source.due_in(self.settings, self.now).filter(|wait| !wait.is_zero()) {
-            let rows = counted(source.ready_rows as u64, "row waits", "rows wait");
+            let rows = counted(source.waiting_size().0 as u64, "row waits", "rows wait");
             let ms = wait.as_millis().max(1);
             found.say(name, format!("{rows} for its source_rate_limit: the next are read in {ms} ms"));
         }
@@ -231,7 +231,7 @@ fn why_operator(name: &str, operator: &Explained, found: &mut Found) {
 
 /// True if rows of a source or a table come with the next batch.
 fn wait_for_batch(source: Option<&RunningSource>, table: Option<&Table>) -> bool {
-    let waits = |source: &RunningSource| source.ready_rows > 0 || source.inserts.is_waiting();
+    let waits = |source: &RunningSource| source.waiting_size().0 > 0 || source.inserts.is_waiting();
     source.is_some_and(|source| !source.paused && waits(source)) || table.is_some_and(Table::is_changed)
 }
 

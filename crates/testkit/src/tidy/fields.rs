@@ -22,7 +22,6 @@ const FIELDS_ALLOWED: &[(&str, &str, usize)] = &[
     ("engine", "Parts", 15),
     ("engine", "RunningQuery", 21),
     ("engine", "RunningSink", 18),
-    ("engine", "RunningSource", 35),
     ("engine", "Settings", 24),
     ("engine", "Shared", 15),
     ("flow", "Explained", 19),

@@ -311,9 +311,15 @@ impl QuerySteps<'_> {
             schema: schema.clone(),
             connector: connector.clone(),
             spec: spec.clone(),
-            spans: self.sources.get(name).map_or_else(Vec::new, |source| source.position.spans().collect()),
+            spans: self
+                .sources
+                .get(name)
+                .map_or_else(Vec::new, |source| source.position.taken().spans().collect()),
             put: self.sources.get(name).map_or_else(Vec::new, |source| source.inserts.taken().to_vec()),
-            ahead: self.sources.get(name).map_or_else(Default::default, |source| source.ahead.clone()),
+            ahead: self
+                .sources
+                .get(name)
+                .map_or_else(Default::default, |source| source.times.ahead().clone()),
             limit: self.sources.budget.limit(&self.setup.settings),
             wanted: Some(wanted),
         };

@@ -143,10 +143,10 @@ pub(in crate::run) fn check_can_be_read(
         let name = feed.of.as_ref();
         let source = sources.get(name).filter(|source| !tables.contains_key(name) && source.has_brought());
         let lost = match source {
-            Some(source) if source.replayable && feed.stamped.is_some() => format!(
+            Some(source) if source.is_replayable() && feed.stamped.is_some() => format!(
                 "it reads the batch of each row of source \"{name}\", which reading the source again can't restore"
             ),
-            Some(source) if source.replayable => continue,
+            Some(source) if source.is_replayable() => continue,
             Some(source) if source.retained.as_ref().is_some_and(|kept| !kept.has_lost) => continue,
             Some(_) => {
                 format!("source \"{name}\" can't be read again, and some of its rows are not kept")

@@ -197,11 +197,12 @@ pub(super) fn holds_all(queries: &Queries, tables: &BaseTables, sources: &Source
         return true;
     }
     if let Some(source) = sources.get(name) {
-        let is_new = match source.replayable {
+        let is_new = match source.is_replayable() {
             true => !source.has_past(),
-            false => source.position.splits.is_empty(),
+            false => source.position.is_start(),
         };
-        return is_new || !source.replayable && source.retained.as_ref().is_some_and(|kept| !kept.has_lost);
+        return is_new
+            || !source.is_replayable() && source.retained.as_ref().is_some_and(|kept| !kept.has_lost);
     }
     queries.query(name).is_some_and(|query| {
         query.status.is_running()

@@ -27,10 +27,10 @@ impl Sources {
     pub(in crate::run) fn collect(&mut self, settings: &Settings, now: Timestamp) {
         let limit = self.budget.limit(settings);
         for source in self.values_mut().filter(|source| source.is_read() && !source.has_ended()) {
-            let bound = source.bound(settings);
-            let rows_max = bound.map(|bound| source.rate.available(&bound, now).max(1.0) as usize);
-            if let Some(room) = source.room(limit, rows_max) {
-                source.pull(room, false, true);
+            let bound = source.waiting.bound(settings);
+            let rows_max = bound.map(|bound| source.waiting.available(&bound, now));
+            if let Some(room) = source.waiting.room(limit, rows_max) {
+                source.pulls.ask(room);
             }
         }
     }
@@ -52,7 +52,7 @@ impl Sources {
         let count = used.len().max(1);
         used.rotate_left(epoch.0 as usize % count);
         for (name, source) in used {
-            let bound = source.bound(settings);
+            let bound = source.waiting.bound(settings);
             let table = tables.get_mut(name);
             let of_source = source.take(table, left, taken.is_empty(), bound, cut);
             left = left.saturating_sub(of_source.delta.num_rows());
@@ -66,9 +66,10 @@ impl Sources {
 
     /// Acknowledges to reliable sources what is durable; without a journal, that is as soon as the epoch is done.
     pub(in crate::run) fn acknowledge(&self, durability: &mut Durability, taken: &[Arc<str>]) {
-        let reliable = taken.iter().filter_map(|name| self.get(name)).filter(|source| source.reliable);
+        let reliable =
+            taken.iter().filter_map(|name| self.get(name)).filter(|source| source.properties.reliable);
         for source in reliable {
-            let (commands, position) = (source.commands.clone(), source.position.clone());
+            let (commands, position) = (source.pulls.sender(), source.position.taken().clone());
             durability.when_durable(move |done| {
                 if done.is_ok() {
                     let _ = commands.send(Command::Acknowledge(position));
@@ -81,7 +82,7 @@ impl Sources {
     pub(in crate::run) fn ask_replay(&self, settings: &Settings, name: &str, span: Span) {
         let limit = self.budget.limit(settings);
         if let Some(source) = self.get(name) {
-            let _ = source.commands.send(Command::Replay { span, limit });
+            source.pulls.send(Command::Replay { span, limit });
         }
     }
 
@@ -103,19 +104,12 @@ impl Sources {
         let batches = if matches!(settings.pace, Pace::Fixed(_)) { 2 } else { 1 };
         let ahead = Limit { rows: limit.rows * batches, bytes: limit.bytes * batches };
         for source in self.values_mut().filter(|source| source.is_read() && !source.has_ended()) {
-            // If someone waits for an answer, a pull that doesn't wait for rows overtakes one that does.
-            let asked = source.asked > source.answered;
-            let overtake = source.hurry.is_some_and(|ticket| ticket > source.asked) && !source.awaits_stale();
-            let bound = source.bound(settings);
-            let room = source.room(ahead, bound.map(|bound| bound.batch_rows()));
+            let bound = source.waiting.bound(settings);
+            let room = source.waiting.room(ahead, bound.map(|bound| bound.batch_rows()));
             let room = room
                 .map(|room| Limit { rows: room.rows.min(limit.rows), bytes: room.bytes.min(limit.bytes) });
-            if overtake {
-                source.pull(room.unwrap_or(Limit { rows: 1, ..limit }), false, true);
-            } else if let (false, Some(room)) = (asked, room) {
-                // After a failure, the next answer must not wait for rows: it shows that the failure has passed.
-                source.pull(room, source.hurry.is_none() && source.failure.is_none(), source.hurry.is_some());
-            }
+            // After a failure, the next answer must not wait for rows: it shows that the failure has passed.
+            source.pulls.keep_ahead(room, limit, !source.health.is_failing());
         }
     }
 
@@ -151,7 +145,7 @@ impl Sources {
             let source = source.ok_or_else(|| crate::Error::bug("it is there as a source"))?;
             let count = rows.num_rows() as u64;
             if count > 0 {
-                source.rows += count;
+                source.counts.insert(count);
                 source.inserts.pending.push(rows);
             }
             Ok((&mut source.inserts, count))
@@ -173,7 +167,7 @@ impl Sources {
     ) {
         for (name, source) in self.iter_mut().filter(|(_, source)| source.inserts.is_waiting()) {
             let (delta, waiting) = source.inserts.take();
-            if !source.replayable || tables.contains_key(name) {
+            if !source.properties.replayable || tables.contains_key(name) {
                 // Later queries over this source start with later rows or its table, so nobody reads these again.
                 source.inserts.all.clear();
             }

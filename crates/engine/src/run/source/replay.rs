@@ -17,8 +17,8 @@ impl Sources {
         if let Some(source) = current(self, name)
             && result.is_ok()
         {
-            source.more = More::Now;
-            (source.failed, source.failure) = (false, None);
+            source.pulls.set_more(More::Now);
+            source.health.reset();
         }
         reply.send(result.map_err(|error| Error {
             message: format!("source \"{name}\" can't be moved: {}", error.message),
@@ -43,9 +43,7 @@ impl Sources {
                 format!("nothing reads source \"{name}\", so it has no place yet"),
             )
             .hint("CREATE the views and sinks that read it first."))),
-            Some(source) => {
-                let _ = source.commands.send(Command::Jump { to, reply });
-            }
+            Some(source) => source.pulls.send(Command::Jump { to, reply }),
             None => reply.send(Err(Error::invalid(format!("there is no source \"{name}\"")))),
         }
     }

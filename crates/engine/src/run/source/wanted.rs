@@ -5,13 +5,10 @@
 
 use std::sync::Arc;
 
-use millstream_connect::{Arrival, More};
-
 use super::RunningSource;
 use crate::run::feed::Feed;
 use crate::run::outputs::Outputs;
 use crate::run::query::RunningQuery;
-use crate::run::receive::Command;
 use crate::run::sources::Sources;
 use crate::run::tables::BaseTables;
 
@@ -22,63 +19,41 @@ pub(super) struct Wanted {
     heeded: bool,
     /// One flag for each column of its schema.
     columns: Vec<bool>,
-    /// Answers up to this pull were read with fewer columns.
-    pub(super) stale: u64,
 }
 
 impl Wanted {
     /// All columns, for a source that has no command yet.
     pub(super) fn new(heeded: bool, columns: usize) -> Wanted {
-        Wanted { heeded, columns: vec![true; columns], stale: 0 }
+        Wanted { heeded, columns: vec![true; columns] }
+    }
+
+    /// Reads these columns from now on. Returns `None` if nothing changes, else true if some of them were not read.
+    pub(super) fn change(&mut self, columns: &[bool]) -> Option<bool> {
+        if columns == self.columns {
+            return None;
+        }
+        let lacks = columns.iter().zip(&self.columns).any(|(wanted, had)| *wanted && !had);
+        columns.clone_into(&mut self.columns);
+        Some(lacks)
     }
 }
 
 impl RunningSource {
     /// True if rows arrived, from the source or by a statement.
     pub(in crate::run) fn has_brought(&self) -> bool {
-        !self.position.splits.is_empty() || self.rows > 0
+        !self.position.is_start() || self.counts.rows() > 0
     }
 
     /// Returns the columns that its rows come with.
     pub(in crate::run) fn wanted_columns(&self) -> Vec<bool> {
-        self.wanted.columns.clone()
-    }
-
-    /// Returns true if an answer is on its way that was read with fewer columns.
-    pub(super) fn awaits_stale(&self) -> bool {
-        self.answered < self.wanted.stale
-    }
-
-    /// Reads these columns from now on, and the waiting arrivals again if they lack some of them.
-    fn want(&mut self, columns: Vec<bool>) {
-        if columns == self.wanted.columns {
-            return;
-        }
-        let lacks = columns.iter().zip(&self.wanted.columns).any(|(wanted, had)| *wanted && !had);
-        let _ = self.commands.send(Command::Want(columns.clone()));
-        self.wanted.columns = columns;
-        if lacks {
-            self.read_waiting_again();
-        }
+        self.pulls.wanted().columns.clone()
     }
 
     /// Reads the waiting arrivals, and those on their way, again.
     pub(super) fn read_waiting_again(&mut self) {
-        self.wanted.stale = self.asked;
-        let waiting = std::mem::take(&mut self.ready).into();
-        (self.ready_rows, self.ready_bytes) = (0, 0);
-        self.bring_again(waiting);
-    }
-
-    /// Reads the spans of these arrivals again.
-    pub(super) fn bring_again(&mut self, arrivals: Vec<Arrival>) {
-        let spans: Vec<_> = arrivals.into_iter().flat_map(|arrival| arrival.spans).collect();
-        // The awaited answer may be one that waits for rows: any command wakes it.
-        if !spans.is_empty() || self.awaits_stale() {
-            self.more = More::Now;
-            self.ask_at_once();
-            let _ = self.commands.send(Command::Again(spans));
-        }
+        self.pulls.expire();
+        let waiting = self.waiting.drain();
+        self.pulls.read_again(waiting.into_iter().flat_map(|arrival| arrival.spans).collect());
     }
 }
 
@@ -103,12 +78,14 @@ impl Sources {
         tables: &BaseTables,
         outputs: &Outputs,
     ) {
-        let choosing = self.iter().filter(|(_, source)| source.wanted.heeded && source.used);
+        let choosing = self.iter().filter(|(_, source)| source.pulls.wanted().heeded && source.used);
         let wanted =
             choosing.map(|(name, source)| (name.clone(), wanted_of(queries, tables, outputs, name, source)));
         for (name, columns) in wanted.collect::<Vec<_>>() {
-            if let Some(source) = self.get_mut(&name) {
-                source.want(columns);
+            if let Some(source) = self.get_mut(&name)
+                && source.pulls.want(columns)
+            {
+                source.read_waiting_again();
             }
         }
     }
@@ -122,14 +99,14 @@ fn wanted_of(
     name: &Arc<str>,
     source: &RunningSource,
 ) -> Vec<bool> {
-    let count = source.wanted.columns.len();
+    let count = source.pulls.wanted().columns.len();
     let keeps = source.retained.is_some() || tables.contains_key(name);
     if keeps || outputs.sinks.values().any(|sink| sink.from == *name) {
         return vec![true; count];
     }
     let feeds = queries.iter().flat_map(|query| &query.feeds).filter(|feed| feed.of == *name);
     let mut wanted = of_feeds(feeds, count);
-    if let Some(time) = &source.time {
+    if let Some(time) = source.times.column() {
         wanted[time.place()] = true;
     }
     wanted
