@@ -30,8 +30,9 @@ impl Scope<'_> {
         }
         let name = altered.name.as_ref();
         let users = users_of(self.catalog, name, before.name())?;
-        let temporary =
-            |query: &&RunningQuery| query.temporary && !query.is_per_batch() && query.reads_from(name);
+        let temporary = |query: &&RunningQuery| {
+            query.role.is_temporary() && !query.is_per_batch() && query.reads_from(name)
+        };
         let user = match (users.first(), self.queries.iter().find(temporary)) {
             (Some(user), _) => format!("{} \"{}\"", user.definition.kind(), user.name),
             (None, Some(_)) => "a query that is being followed".into(),

@@ -73,7 +73,7 @@ pub(crate) struct Backfilled {
 
 /// The way in which a query takes in the content of its inputs.
 #[derive(Debug, Default)]
-pub(super) enum Beginning {
+pub(crate) enum Beginning {
     /// From its inputs: at once if they are small.
     #[default]
     FromInputs,
@@ -157,14 +157,14 @@ impl QueryStarts<'_> {
     pub(super) fn finish_backfill(&mut self, place: usize, backfilled: Backfilled) {
         let Backfilled { pin: Pin { cut, places, guard }, mut output } = backfilled;
         let query = &mut self.queries[place];
-        query.since = cut.epoch;
+        query.progress.start(cut.epoch);
         query.status = Status::CatchingUp(Box::new(CatchUp::standing(places)));
         if let Some((_, inputs)) =
             together(std::iter::from_fn(|| next_since(self.queries, self.outputs, place)))
         {
             let cut = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
             let query = &mut self.queries[place];
-            query.unread = false;
+            query.result.set_unread(false);
             output.append(query.step(&cut, &inputs.iter().collect::<Vec<_>>()));
         }
         drop(guard);
@@ -234,7 +234,7 @@ impl Durability {
     /// Returns a new query. In recovery it begins as the journal records.
     pub(super) fn as_it_began(&self, mut query: RunningQuery) -> RunningQuery {
         if self.is_recovering() && self.begins_at_once {
-            query.beginning = Beginning::AtOnce;
+            query.begin_by(Beginning::AtOnce);
         }
         query
     }
@@ -251,10 +251,8 @@ impl Backfill {
     /// Returns the query, with the places at which it continues.
     pub(super) fn into_query(self, on_error: OnError) -> RunningQuery {
         let Backfill { mut query, pin, output, .. } = self;
-        query.on_error = on_error;
-        if !query.status.is_suspended() {
-            query.beginning = Beginning::Backfilled(Box::new(Backfilled { pin, output }));
-        }
+        query.result.set_on_error(on_error);
+        query.begin_by(Beginning::Backfilled(Box::new(Backfilled { pin, output })));
         query
     }
 
@@ -264,7 +262,7 @@ impl Backfill {
             return;
         }
         let shown = self.query.result.shows_at_once();
-        self.query.unread = shown;
+        self.query.result.set_unread(shown);
         let delta = self.query.step(&self.pin.cut, inputs);
         if !shown {
             self.output.append(delta);

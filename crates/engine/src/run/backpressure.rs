@@ -241,7 +241,7 @@ fn is_needed(
             queries.iter().filter(|query| query.reads_from(relation) && !query.status.is_suspended());
         readers.any(|query| {
             query.result.is_readable()
-                || query.temporary
+                || query.role.is_temporary()
                 || query.into.is_some()
                 || is_needed(queries, sources, tables, outputs, &query.name, full)
         })

@@ -184,13 +184,13 @@ impl RunningQuery {
 
     /// Keeps the results of batches, and returns them.
     pub(super) fn take_answers(&mut self, answers: Vec<(Cut, Answer)>, ended: bool) -> Result<Delta> {
-        self.ended_batch = ended;
+        self.last_step.end_batch(ended);
         let mut rows = Delta::default();
         for (cut, answer) in answers {
             self.keep(&cut, (&answer.rows, false), &answer.errors, &[])?;
             rows.append(answer.rows);
         }
-        self.changed = rows.num_rows() as u64;
+        self.last_step.change(rows.num_rows() as u64);
         Ok(rows)
     }
 
@@ -220,14 +220,14 @@ impl QueryGraph {
         let begun = Instant::now();
         let rows = inputs.iter().map(|delta| delta.num_rows()).sum();
         let query = &mut self.queries[place];
-        (query.changed, query.ended_batch) = (0, false);
+        query.last_step.begin_batch();
         let delta = self.try_step_batches(bases, place, cut, inputs, later).unwrap_or_else(|reason| {
             self.queries[place].suspend(reason, cut.epoch);
             Delta::default()
         });
         let query = &mut self.queries[place];
-        if query.ended_batch {
-            query.speed.took(begun.elapsed(), rows, query.flow.cost());
+        if query.last_step.ended_batch() {
+            query.last_step.took(begun.elapsed(), rows, query.flow.cost());
         }
         delta
     }

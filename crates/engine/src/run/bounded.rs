@@ -73,7 +73,7 @@ impl RunningQuery {
         done.result.into_iter().for_each(|rows| self.result.rows.take_back(rows));
         let owned = self.flow.own_shared();
         self.flow.note_panic(done.panic);
-        self.speed.took(done.took, done.rows, self.flow.cost());
+        self.last_step.took(done.took, done.rows, self.flow.cost());
         match (done.change.and_then(|change| owned.map(|()| change))?, done.batches) {
             (_, Some(stepped)) => self.take_stepped(stepped),
             (change, None) => self.take_up(cut, change, is_kept),
@@ -178,7 +178,7 @@ impl Departures<'_> {
         );
         let query = &mut self.queries[place];
         let shared = query.flow.shared();
-        query.changed = 0;
+        query.last_step.begin();
         query.flow.tell_little();
         let inputs: Vec<Delta> = inputs.iter().map(|delta| (*delta).clone()).collect();
         let priority = Arc::<Priority>::default();
@@ -219,7 +219,8 @@ impl FlowControl<'_> {
         }
         let wanted = self.wanted_at_present();
         // A correction of late rows is part of this epoch: the view's step must be, too.
-        let stays = |query: &RunningQuery| wanted.contains(&query.name) || query.epoch == cut.epoch;
+        let stays =
+            |query: &RunningQuery| wanted.contains(&query.name) || query.progress.epoch() == cut.epoch;
         (!leaving.iter().any(|place| stays(&self.queries[*place]))).then_some(leaving)
     }
 }

@@ -163,7 +163,7 @@ fn cut_of_piece(
 ) -> Cut {
     // The number and the times of pieces differ after a crash, so with a journal they get no epochs of their own.
     match durability.is_on() {
-        true => Cut { now, ..queries[place].status.pinned(queries[place].epoch) },
+        true => Cut { now, ..queries[place].status.pinned(queries[place].progress.epoch()) },
         false => clock.piece_cut(queries, settings),
     }
 }
@@ -192,7 +192,7 @@ pub(super) fn step_past<'a>(
     }
     let query = &mut queries[place];
     let inputs = query.inputs(find);
-    query.unread = query.result.shows_at_once();
+    query.result.hide_backfill();
     let delta = query.step(cut, &inputs);
     put_out_past(queries, outputs, place, cut, delta);
 }
@@ -231,7 +231,7 @@ fn put_out_past(queries: &mut Queries, outputs: &mut Outputs, place: usize, cut:
         && let Some(held) = &mut catch_up.held
     {
         held.append(delta);
-    } else if !query.result.shows_at_once() && !query.succeeds {
+    } else if !query.result.shows_at_once() && !query.role.is_successor() {
         let name = query.name.clone();
         outputs.log(queries, &name, cut, &delta);
     }

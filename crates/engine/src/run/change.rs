@@ -389,7 +389,7 @@ pub(super) fn notice_missed(
         // It starts with the next batch, and never sees earlier rows.
         return;
     }
-    let shown = match query.temporary {
+    let shown = match query.role.is_temporary() {
         true => "the query".to_string(),
         false => format!("\"{}\"", query.name.trim_start_matches('\0')),
     };

@@ -115,7 +115,7 @@ impl Scope<'_> {
         }
         let lowered = self.lower_batches(query, &below)?;
         let mut running = RunningQuery::new(name.clone(), lowered, keep, on_error)?;
-        running.owner = owner.cloned();
+        running.role.set_owner(owner.cloned());
         queries.push(running);
         Ok(())
     }

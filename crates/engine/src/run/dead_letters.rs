@@ -133,7 +133,7 @@ pub(super) fn all_late_rows(queries: &[RunningQuery]) -> Result<RecordBatch> {
 /// True if the relation of all late rows has those of this query: it is ordered before the first reader.
 fn are_among_all(queries: &[RunningQuery], place: usize) -> bool {
     let mut up_to = queries.iter().take(place + 1);
-    !queries[place].temporary && !up_to.any(|query| query.reads_from(ALL_LATE_ROWS))
+    !queries[place].role.is_temporary() && !up_to.any(|query| query.reads_from(ALL_LATE_ROWS))
 }
 
 /// Returns the relations that contain the late rows of a query; none if it has none.

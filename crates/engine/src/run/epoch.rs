@@ -184,7 +184,7 @@ impl QuerySteps<'_> {
             }
             let unread = self.outputs.is_unread(self.queries, self.waiters, place);
             let query = &mut self.queries[place];
-            query.unread = unread;
+            query.result.set_unread(unread);
             let inputs = query.inputs(|name| deltas.get(name));
             match &mut query.status {
                 Status::Running => {
@@ -193,9 +193,9 @@ impl QuerySteps<'_> {
                         delta = self.rebuild(place, cut, &inputs);
                     }
                     let query = &mut self.queries[place];
-                    output_rows += query.changed;
+                    output_rows += query.last_step.changed();
                     if delta.is_empty() {
-                        if query.ended_batch {
+                        if query.last_step.ended_batch() {
                             let name = query.name.clone();
                             self.outputs.log_empty_batch(&name, cut);
                         }
@@ -207,7 +207,8 @@ impl QuerySteps<'_> {
                 }
                 Status::Lagging(lag) => lag.wait(cut, &inputs),
                 // The logs keep the changes for a query that is paused or in backfill.
-                Status::CatchingUp(_) | Status::Paused(_) | Status::Waiting | Status::Suspended { .. } => {}
+                Status::CatchingUp(_) | Status::Paused(_) | Status::Waiting(_) | Status::Suspended { .. } => {
+                }
             }
             add_late_rows(self.queries, place, &mut deltas);
         }

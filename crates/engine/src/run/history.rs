@@ -100,7 +100,8 @@ pub(super) fn keep_histories(
     };
     outputs.logs.histories.retain(|name, _| has_each(name));
     let with_history = queries.iter().filter(|query| {
-        let keeps = query.result.is_readable() && query.result.newest().is_none() && !query.temporary;
+        let keeps =
+            query.result.is_readable() && query.result.newest().is_none() && !query.role.is_temporary();
         // A step under way, or over several epochs, tells less than the history needs.
         let tells = |lag: &Lag| lag.is_in_order() && !lag.is_away();
         keeps && query.status.lag().is_none_or(tells) && catalog.find(&query.name).is_some()

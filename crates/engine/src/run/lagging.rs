@@ -305,7 +305,7 @@ pub(super) fn hand_to_readers(
 impl FlowControl<'_> {
     /// Returns the queries that must become current for something that waits.
     pub(super) fn wanted_at_present(&self) -> BTreeSet<Arc<str>> {
-        let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
+        let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting(_)));
         let starting = starting.flat_map(RunningQuery::reads).cloned();
         let mut wanted = made_of(
             self.queries,

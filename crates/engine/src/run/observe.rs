@@ -118,7 +118,7 @@ impl Waiters {
             query: query.name.clone(),
             shown: name.into(),
             before: query.operators().iter().map(|operator| operator.meter).collect(),
-            until: query.steps.saturating_add(epochs),
+            until: query.progress.steps().saturating_add(epochs),
             batches: epochs,
             deadline: Instant::now() + time,
             reply,
@@ -151,7 +151,7 @@ fn goes_on(
 ) -> bool {
     let query = queries.iter().find(|query| Arc::ptr_eq(&query.name, &observing.query));
     let Some(query) = query else { return false };
-    let done = query.steps >= observing.until || query.status.is_suspended();
+    let done = query.progress.steps() >= observing.until || query.status.is_suspended();
     if done || observing.reply.is_closed() {
         return false;
     }

@@ -40,7 +40,7 @@ impl CatalogChanges<'_> {
                 _ => Vec::new(),
             });
         }
-        let queries = self.queries.iter().filter(|query| !query.temporary);
+        let queries = self.queries.iter().filter(|query| !query.role.is_temporary());
         let mut names: Vec<Arc<str>> = queries.map(|query| shown_name(self.queries, query).into()).collect();
         // Queries resume in their order, so each one sees the changes of the queries that it reads.
         names.extend(self.sources.keys().chain(self.outputs.sinks.keys()).cloned());
@@ -105,7 +105,7 @@ impl CatalogChanges<'_> {
                 break;
             }
             let query = &mut self.queries[place];
-            query.unread = false;
+            query.result.set_unread(false);
             let of = if query.is_per_batch() { &batch } else { &cut };
             // Each batch has the content of tables and views as of its end.
             let later = match query.reads_contents() {
@@ -282,7 +282,7 @@ fn pause_query(queries: &mut QueryGraph, outputs: &Outputs, place: usize, name: 
             queries[place].status = Status::Paused(Box::new(CatchUp::standing(places)));
             Ok(())
         }
-        Status::Waiting | Status::CatchingUp(_) => Err(Error::external(format!(
+        Status::Waiting(_) | Status::CatchingUp(_) => Err(Error::external(format!(
             "\"{name}\" is still reading the existing rows of its inputs: pause it later"
         ))),
         Status::Lagging(_) => Err(Error::bug(format!("\"{name}\" is to be paused at the present"))),

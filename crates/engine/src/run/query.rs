@@ -2,8 +2,11 @@
 
 pub(super) mod beside;
 pub(super) mod errors;
+mod last_step;
+mod progress;
 mod reading;
 mod result_store;
+mod role;
 mod saving;
 mod status;
 mod stores;
@@ -22,6 +25,9 @@ pub(crate) use result_store::{Keep, ResultStore};
 pub(crate) use saving::{put_rows, take_rows};
 
 use self::errors::with_texts;
+use self::last_step::LastStep;
+use self::progress::QueryProgress;
+use self::role::QueryRole;
 use super::NOTHING;
 use super::backfill::Beginning;
 use super::batches::Batches;
@@ -33,7 +39,6 @@ use super::late_insert::StagedCorrection;
 use super::log::Place;
 use super::own_flow::OwnFlow;
 use super::rebuild::Panics;
-use super::speed::Speed;
 use super::window::Window;
 use crate::panics::panicked;
 use crate::settings::OnError;
@@ -51,39 +56,18 @@ pub(crate) struct RunningQuery {
     pub(crate) feeds: Vec<Feed>,
     /// The state of a query FOR EACH BATCH.
     pub(crate) batches: Option<Batches>,
-    /// The query that this one is a part of, and its only reader.
-    pub(crate) owner: Option<Arc<str>>,
     pub(crate) status: Status,
-    /// True if it is a subscriber's own query, which no statement can name.
-    pub(crate) temporary: bool,
-    /// True if it is a successor: it replaces another query once it is current.
-    pub(crate) succeeds: bool,
+    pub(crate) role: QueryRole,
     /// The table that takes its changes, if it is a sink into one.
     pub(crate) into: Option<IntoTable>,
-    /// The behaviour of reads while it has errors.
-    pub(crate) on_error: OnError,
     /// The part of its result that it keeps for readers.
     pub(crate) result: ResultStore,
     /// A correction by late rows that waits for its epoch.
     pub(crate) correction: Option<StagedCorrection>,
-    /// True if nobody takes the changes of its result, so the operators may leave them out.
-    pub(crate) unread: bool,
-    /// The number of rows that the last step changed in the result, including those left out.
-    pub(crate) changed: u64,
-    /// True if the last epoch ended a batch that the query runs for.
-    pub(crate) ended_batch: bool,
-    /// The epoch after which it started.
-    pub(crate) since: Epoch,
-    /// The last epoch that it took in.
-    pub(crate) epoch: Epoch,
-    /// The number of epochs, and of pieces of its backfill, that it took in.
-    pub(crate) steps: u64,
-    /// The durations of its steps.
-    pub(crate) speed: Speed,
+    pub(crate) progress: QueryProgress,
+    pub(crate) last_step: LastStep,
     /// Facts about its panics.
     pub(super) panics: Panics,
-    /// The way in which it begins, until it is started.
-    pub(super) beginning: Beginning,
 }
 
 /// A compiled query, with the feed of each relation that its flow reads.
@@ -97,8 +81,8 @@ pub(crate) struct Lowered {
 /// The state of a query.
 #[derive(Debug)]
 pub(crate) enum Status {
-    /// It waits for the queries that it reads.
-    Waiting,
+    /// It waits for the queries that it reads, to begin in this way.
+    Waiting(Beginning),
     /// It backfills.
     CatchingUp(Box<CatchUp>),
     /// It is paused: the logs keep the epochs that it hasn't taken in.
@@ -125,30 +109,28 @@ impl RunningQuery {
         on_error: OnError,
     ) -> Result<RunningQuery> {
         let Lowered { mut flow, feeds, batches } = lowered;
-        let result = ResultStore::new(&mut flow, keep, batches.is_some())?;
+        let result = ResultStore::new(&mut flow, keep, batches.is_some(), on_error)?;
         Ok(RunningQuery {
             name,
             flow: OwnFlow::new(flow)?,
             feeds,
             batches,
-            owner: None,
-            status: Status::Waiting,
-            temporary: false,
-            succeeds: false,
+            status: Status::Waiting(Beginning::default()),
+            role: QueryRole::default(),
             into: None,
-            on_error,
             result,
             correction: None,
-            unread: false,
-            changed: 0,
-            ended_batch: false,
-            since: Epoch::default(),
-            epoch: Epoch::default(),
-            steps: 0,
-            speed: Speed::default(),
+            progress: QueryProgress::default(),
+            last_step: LastStep::default(),
             panics: Panics::default(),
-            beginning: Beginning::default(),
         })
+    }
+
+    /// Sets the way in which it begins, if it hasn't begun.
+    pub(super) fn begin_by(&mut self, beginning: Beginning) {
+        if let Status::Waiting(way) = &mut self.status {
+            *way = beginning;
+        }
     }
 
     /// Returns true if it is a query FOR EACH BATCH.
@@ -168,7 +150,7 @@ impl RunningQuery {
 
     /// Returns true if it is the query of this name, or a part of it.
     pub(crate) fn belongs_to(&self, name: &Arc<str>) -> bool {
-        self.name == *name || self.owner.as_ref() == Some(name)
+        self.name == *name || self.role.owner() == Some(name)
     }
 
     /// Returns the relations that it reads.
@@ -183,9 +165,9 @@ impl RunningQuery {
 
     /// Returns its position in the log of a relation, if it still reads that log.
     pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
-        let places = match (&self.status, &self.beginning) {
-            (Status::CatchingUp(catch_up) | Status::Paused(catch_up), _) => &catch_up.places,
-            (Status::Waiting, Beginning::Backfilled(backfilled)) => backfilled.places(),
+        let places = match &self.status {
+            Status::CatchingUp(catch_up) | Status::Paused(catch_up) => &catch_up.places,
+            Status::Waiting(Beginning::Backfilled(backfilled)) => backfilled.places(),
             _ => return None,
         };
         let relation = self.reads().position(|relation| relation.as_ref() == name)?;
@@ -201,7 +183,7 @@ impl RunningQuery {
 
     /// The same for rows that already have the columns of their batch.
     pub(crate) fn step_stamped(&mut self, cut: &Cut, inputs: Result<Vec<Cow<'_, Delta>>>) -> Delta {
-        self.changed = 0;
+        self.last_step.begin();
         let begun = Instant::now();
         let rows = inputs.as_ref().map_or(0, |inputs| inputs.iter().map(|delta| delta.num_rows()).sum());
         let stepped = inputs.and_then(|inputs| {
@@ -213,7 +195,7 @@ impl RunningQuery {
             self.suspend(reason, cut.epoch);
             Delta::default()
         });
-        self.speed.took(begun.elapsed(), rows, self.flow.cost());
+        self.last_step.took(begun.elapsed(), rows, self.flow.cost());
         delta
     }
 
@@ -226,7 +208,7 @@ impl RunningQuery {
             AssertUnwindSafe(|| self.keep(cut, (&change.rows, is_kept), &change.errors, &change.failing));
         std::panic::catch_unwind(kept)
             .unwrap_or_else(|said| Err(panicked("keeping the result of the query", said.as_ref())))?;
-        self.changed = change.rows.num_rows() as u64 + change.left_out;
+        self.last_step.change(change.rows.num_rows() as u64 + change.left_out);
         if let Some(late) = &mut self.result.late {
             late.receive(change.late)?;
         }
@@ -243,7 +225,7 @@ impl RunningQuery {
     pub(super) fn needs_changes(&self) -> bool {
         match &self.batches {
             Some(batches) => batches.takes_changes(),
-            None => !self.unread || matches!(self.result.rows, ResultRows::Beside(_) | ResultRows::Newest(_)),
+            None => self.result.needs_changes(),
         }
     }
 
@@ -258,8 +240,7 @@ impl RunningQuery {
     ) -> Result<()> {
         let is_held = self.status.is_held();
         self.result.keep(cut, (rows, is_kept), is_held, (errors, failing))?;
-        self.epoch = cut.epoch;
-        self.steps += 1;
+        self.progress.take_in(cut.epoch);
         Ok(())
     }
 

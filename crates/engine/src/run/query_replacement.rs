@@ -171,10 +171,11 @@ impl CatalogChanges<'_> {
     /// Begins a successor that runs beside the old query, with some of its state or anew.
     fn begin_beside(&mut self, successor: Successor, queries: Vec<RunningQuery>) {
         for mut query in queries {
-            (query.name, query.temporary, query.succeeds) = (successor.name.clone(), true, true);
+            query.name = successor.name.clone();
+            query.role.make_successor();
             // During recovery the journal fixes the time at which it takes over.
             if self.durability.is_recovering() {
-                query.beginning = Beginning::AtOnce;
+                query.begin_by(Beginning::AtOnce);
             }
             self.queries.push(query);
         }
@@ -265,7 +266,7 @@ impl CatalogChanges<'_> {
             Ok(true) => {
                 let mut query = self.queries.remove(place);
                 query.name = successor.object.name.clone();
-                (query.temporary, query.succeeds) = (false, false);
+                query.role.take_over();
                 self.take_place(successor, vec![query]);
             }
             Ok(false) => return Some(successor),
@@ -520,8 +521,7 @@ fn put_in_place(queries: &mut Queries, epoch: Epoch, name: &Arc<str>, new: Vec<R
         std::mem::take(&mut queries.all).into_iter().partition(|query| query.belongs_to(name));
     queries.all = rest;
     for mut query in new {
-        query.since = epoch;
-        query.epoch = epoch;
+        query.progress.take_over(epoch);
         if fits
             && query.name == *name
             && let Some(old) = old.iter_mut().find(|old| old.name == *name)

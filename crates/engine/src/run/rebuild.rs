@@ -156,9 +156,10 @@ impl CatalogChanges<'_> {
         for (place, query) in anew {
             let query = self.durability.as_it_began(query);
             let old = &mut self.queries[place];
-            let (on_error, temporary) = (old.on_error, old.temporary);
+            let (on_error, is_temporary) = (old.result.on_error(), old.role.is_temporary());
             *old = query;
-            (old.on_error, old.temporary) = (on_error, temporary);
+            old.result.set_on_error(on_error);
+            old.role.set_temporary(is_temporary);
             let name = old.name.clone();
             // Its old log and history don't belong to its new content.
             self.outputs.logs.histories.remove(&name);
@@ -264,7 +265,7 @@ impl Queries {
     /// Returns the reason why a query that is a part of another one can't be rebuilt.
     fn reader_of_batches(&self, place: usize) -> Option<&'static str> {
         let query = &self.all[place];
-        (query.owner.is_some() || query.succeeds).then_some("it is a part of another query")
+        (query.role.owner().is_some() || query.role.is_successor()).then_some("it is a part of another query")
     }
 
     /// Records that a query is rebuilt after a panic, for the log and `millstream.errors`.
@@ -358,11 +359,11 @@ fn query_anew(
     let object = catalog.get(shown_name(queries, query))?;
     let made = match &object.definition {
         Definition::Sink { from, query: Some(runs), .. } => {
-            scope.queries(from, runs, &|_| Keep::Nothing, query.on_error)?
+            scope.queries(from, runs, &|_| Keep::Nothing, query.result.on_error())?
         }
         Definition::SinkInto { query: plan, .. } => {
             let lowered = scope.lower(plan)?;
-            vec![RunningQuery::new(query.name.clone(), lowered, Keep::Nothing, query.on_error)?]
+            vec![RunningQuery::new(query.name.clone(), lowered, Keep::Nothing, query.result.on_error())?]
         }
         _ => queries_of(settings, object, scope)?,
     };

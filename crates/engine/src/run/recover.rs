@@ -116,7 +116,7 @@ impl QueryStarts<'_> {
         if let Some(place) = place
             && !self.queries.has_read_the_past(place)
             // A query that can't read its past now keeps the reason; the others continue.
-            && matches!(self.queries[place].status, Status::Waiting | Status::CatchingUp(_))
+            && matches!(self.queries[place].status, Status::Waiting(_) | Status::CatchingUp(_))
         {
             return;
         }
@@ -131,7 +131,7 @@ impl QueryStarts<'_> {
 
     /// Makes a query current, starts the queries that wait for it, and journals that.
     pub(super) fn arrive_durably(&mut self, place: usize) {
-        if !self.durability.is_on() || self.queries[place].temporary {
+        if !self.durability.is_on() || self.queries[place].role.is_temporary() {
             return self.arrive(place);
         }
         let standing = self.clock.standing(&self.setup.settings);
@@ -146,7 +146,7 @@ impl QueryStarts<'_> {
     /// The same for all queries that have read all of their past, except successors.
     pub(super) fn arrive_all(&mut self) {
         for place in 0..self.queries.len() {
-            if self.queries.has_read_the_past(place) && !self.queries[place].succeeds {
+            if self.queries.has_read_the_past(place) && !self.queries[place].role.is_successor() {
                 self.arrive_durably(place);
             }
         }

@@ -124,7 +124,7 @@ impl Queries {
         ]);
         let mut below: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
         for query in &self.all {
-            let Some((of, now)) = names.iter().find(|(name, _)| query.owner.as_ref() == Some(name)) else {
+            let Some((of, now)) = names.iter().find(|(name, _)| query.role.owner() == Some(name)) else {
                 continue;
             };
             let window = query.name.strip_suffix(of.trim_start_matches('\0'));
@@ -143,7 +143,7 @@ fn rename_in_query(queries: &mut Queries, tasks: &mut Tasks, place: usize, names
     let mut copies = Vec::new();
     copies.extend(new(&mut query.name));
     copies.extend(query.feeds.iter_mut().filter_map(|feed| new(&mut feed.of)));
-    names.put_all(&mut query.owner);
+    names.put_all(query.role.owner_mut());
     names.put_all(query.into.iter_mut().flat_map(|into| [&mut into.sink, &mut into.table]));
     query.status.rename_read(names);
     if let Some(flow) = query.flow.here_mut() {

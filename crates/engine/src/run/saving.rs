@@ -94,7 +94,7 @@ impl Restoration<'_> {
         let saved = |place| PersistedArrangement::load(&mut state.take_part(&arrangement_part(place)));
         let shared: Vec<PersistedArrangement> =
             (0..count as usize).map(saved).collect::<Result<_, _>>().map_err(error::flow)?;
-        let queries = self.queries.iter_mut().filter(|query| !query.temporary);
+        let queries = self.queries.iter_mut().filter(|query| !query.role.is_temporary());
         for (place, query) in queries.enumerate() {
             let part = part("query", place, &query.name);
             let mut of = state.take_part(&part);
@@ -241,7 +241,7 @@ impl Logs {
 impl Queries {
     /// Returns the queries that a start recreates.
     fn saved_queries(&self) -> impl Iterator<Item = &RunningQuery> {
-        self.all.iter().filter(|query| !query.temporary)
+        self.all.iter().filter(|query| !query.role.is_temporary())
     }
 
     /// Returns the arrangements that several queries share, each once, in the order of their readers.

@@ -176,7 +176,9 @@ fn take_in_the_same(queries: &Queries, bases: Bases<'_>, one: usize, other: usiz
     let (one, other) = (&queries[one], &queries[other]);
     let again = bases.sources.get(relation).is_some_and(|source| source.is_replayable());
     other.status.is_running()
-        && (is_kept(queries, bases.tables, relation) || again || one.since == other.since)
+        && (is_kept(queries, bases.tables, relation)
+            || again
+            || one.progress.since() == other.progress.since())
 }
 
 /// Returns the rows that a query looks up and may share.

@@ -21,7 +21,8 @@ impl QuerySteps<'_> {
     pub(super) fn step_side_by_side(&mut self, places: Range<usize>, cut: &Cut, deltas: &mut Deltas) -> u64 {
         for place in places.clone() {
             self.queries.suspend_with_inputs(place, cut.epoch);
-            self.queries[place].unread = self.outputs.is_unread(self.queries, self.waiters, place);
+            let is_unread = self.outputs.is_unread(self.queries, self.waiters, place);
+            self.queries[place].result.set_unread(is_unread);
         }
         let running: Vec<usize> =
             places.clone().filter(|place| self.queries[*place].status.is_running()).collect();
@@ -42,7 +43,7 @@ impl QuerySteps<'_> {
             let place = step.place;
             if let Some(delta) = self.queries.await_long_step(cut, step) {
                 let query = &self.queries[place];
-                outputs.push((query.name.clone(), delta, query.changed));
+                outputs.push((query.name.clone(), delta, query.last_step.changed()));
             }
         }
         let mut rows = 0;
@@ -59,7 +60,7 @@ impl QuerySteps<'_> {
             let inputs: Vec<Delta> =
                 self.queries[place].inputs(|name| deltas.get(name)).into_iter().cloned().collect();
             let delta = self.rebuild(place, cut, &inputs.iter().collect::<Vec<_>>());
-            rows += self.queries[place].changed;
+            rows += self.queries[place].last_step.changed();
             if !delta.is_empty() {
                 deltas.entry(self.queries[place].name.clone()).or_default().append(delta);
             }
@@ -108,5 +109,5 @@ fn step(query: &mut RunningQuery, cut: &Cut, deltas: &Deltas) -> (Delta, u64) {
         return (Delta::default(), 0);
     }
     let delta = query.step(cut, &inputs);
-    (delta, query.changed)
+    (delta, query.last_step.changed())
 }

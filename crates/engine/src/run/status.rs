@@ -161,10 +161,10 @@ impl ReadView<'_> {
                     Some(into) => Some(into.rows),
                     None => query.result.rows.num_rows(&query.flow),
                 };
-                status.epoch = Some(query.epoch.0);
+                status.epoch = Some(query.progress.epoch().0);
             }
             status.errors = Some(query.result.errors.count() as u64);
-            status.on_error = Some(query.on_error.name());
+            status.on_error = Some(query.result.on_error().name());
             let is_sink = self.outputs.sinks.contains_key(name);
             describe(&mut status, query, self.clock.epoch, is_sink);
         }
@@ -256,7 +256,7 @@ fn describe(status: &mut ObjectStatus, query: &RunningQuery, epoch: Epoch, is_si
                 status.reason.get_or_insert_with(|| format!("{epochs} epochs behind"));
             }
         }
-        Status::Waiting | Status::CatchingUp(_) => status.status = "starting",
+        Status::Waiting(_) | Status::CatchingUp(_) => status.status = "starting",
         Status::Suspended { reason, epoch } => {
             status.status = "suspended";
             status.reason = Some(format!("{} (epoch {epoch})", reason.message));
@@ -321,7 +321,7 @@ impl Queries {
         query: &'a RunningQuery,
         seen: &mut BTreeSet<&'a str>,
     ) -> Option<(&'a RunningQuery, FirstError)> {
-        if query.on_error == OnError::Keep || !seen.insert(&query.name) {
+        if query.result.on_error() == OnError::Keep || !seen.insert(&query.name) {
             return None;
         }
         if let Some(first) = query.result.errors.first() {
@@ -383,11 +383,11 @@ impl Outputs {
                 problems.push(format!("source \"{name}\" {verb}: {reason}"));
             }
         }
-        for query in queries.iter().filter(|query| !query.temporary) {
+        for query in queries.iter().filter(|query| !query.role.is_temporary()) {
             let name = shown_name(queries, query);
             if let Status::Suspended { reason, epoch } = &query.status {
                 problems.push(format!("\"{name}\" is suspended since epoch {epoch}: {}", reason.message));
-            } else if query.on_error == OnError::Fail
+            } else if query.result.on_error() == OnError::Fail
                 && let Some(first) = query.result.errors.first()
             {
                 problems.push(format!("\"{name}\" has errors: {}", first.text()));

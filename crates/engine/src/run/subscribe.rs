@@ -220,7 +220,7 @@ impl Delivery<'_> {
         let piecemeal = opened.append_only && subscription.snapshot;
         let keep = if piecemeal { Keep::Nothing } else { Keep::Result };
         let mut query = RunningQuery::new(name.clone(), lowered, keep, self.setup.settings.on_error)?;
-        query.temporary = true;
+        query.role.make_temporary();
         notice_missed(self.queries, self.tables, self.sources, &query, &mut opened.notices);
         subscription.place = piecemeal.then(|| self.outputs.logs.end(&name));
         subscription.from = name;
@@ -247,7 +247,7 @@ impl Delivery<'_> {
             on_error,
             &mut queries,
         )?;
-        queries.iter_mut().for_each(|query| query.temporary = true);
+        queries.iter_mut().for_each(|query| query.role.make_temporary());
         opened.schema = query.query.schema.clone();
         opened.append_only = true;
         subscription.place = Some(self.outputs.logs.end(&name));
@@ -435,7 +435,7 @@ impl Queries {
     /// Fails if a reader of a query would meet an error.
     fn check_answer(&self, query: &RunningQuery) -> Result<()> {
         let Some((of, first)) = self.error_of(query, &mut BTreeSet::new()) else { return Ok(()) };
-        if of.temporary {
+        if of.role.is_temporary() {
             return Err(Error::invalid(first.text())
                 .hint("SET on_error = 'keep' first to get the rows without errors."));
         }

@@ -424,7 +424,7 @@ impl Answers<'_> {
         }
         let problems = self.outputs.problems(self.queries, self.sources, self.durability);
         let at_fault = |query: &RunningQuery| {
-            !query.temporary && (query.status.is_suspended() || query.result.errors.count() > 0)
+            !query.role.is_temporary() && (query.status.is_suspended() || query.result.errors.count() > 0)
         };
         let kind = if self.queries.iter().any(at_fault) { Kind::Invalid } else { Kind::External };
         for reply in self.waiters.finished.drain(..) {
@@ -495,7 +495,7 @@ fn all_is_taken_in(
     held: &HeldBack,
 ) -> bool {
     // Only subscribers wait for their own queries.
-    let is_there = |query: &RunningQuery| query.temporary || !query.status.is_starting();
+    let is_there = |query: &RunningQuery| query.role.is_temporary() || !query.status.is_starting();
     if settings.clock == ClockKind::Manual {
         return !clock.is_moving() && queries.iter().all(is_there);
     }

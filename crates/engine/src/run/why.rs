@@ -193,7 +193,7 @@ fn why_status(epoch: Epoch, name: &str, query: &RunningQuery, found: &mut Found)
             found.say(name, format!("it is suspended since epoch {epoch}: {}", reason.message));
         }
         Status::Paused(_) => found.say(name, format!("it is paused: RESUME {name} continues it")),
-        Status::Waiting => found.say(name, "it waits for its inputs to be available"),
+        Status::Waiting(_) => found.say(name, "it waits for its inputs to be available"),
         Status::CatchingUp(_) => found.say(name, "it still reads the existing rows of its inputs"),
         Status::Lagging(lag) => {
             let epochs = epoch.0.saturating_sub(lag.through().0);

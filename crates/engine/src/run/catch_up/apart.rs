@@ -219,7 +219,7 @@ impl QueryStarts<'_> {
         let cut = if is_shown { self.clock.piece_cut(self.queries, &self.setup.settings) } else { cut };
         let query = &mut self.queries[place];
         let renamed = query.status.pieces_mut().map(|pieces| std::mem::take(&mut pieces.renamed));
-        query.changed = 0;
+        query.last_step.begin();
         let taken = done.and_then(|done| {
             query.flow.take_back(done.flow, done.told);
             query.flow.note_panic(done.panic);
@@ -268,7 +268,7 @@ impl QueryStarts<'_> {
                     pieces.since_bytes += inputs.iter().map(Delta::memory_bytes).sum::<usize>();
                     pieces.since.push_back((cut.now, inputs));
                 }
-            } else if has_read && !self.queries[place].succeeds {
+            } else if has_read && !self.queries[place].role.is_successor() {
                 arriving.push(self.queries[place].name.clone());
             }
         }
@@ -313,7 +313,7 @@ fn begin_past_piece(
     let query = &queries[place];
     let has_time =
         || matches!(&query.status, Status::CatchingUp(catch_up) if catch_up.begun.elapsed() < READER_TIME);
-    if query.temporary && has_time() && outputs.own_reader_has_much(settings, &query.name) {
+    if query.role.is_temporary() && has_time() && outputs.own_reader_has_much(settings, &query.name) {
         return Ok(());
     }
     let query = &mut queries[place];
@@ -339,7 +339,7 @@ fn begin_past_piece(
     if let Some(entry) = entry {
         durability.crash_notes.note_piece(entry, &query.name);
     }
-    query.unread = query.result.shows_at_once();
+    query.result.hide_backfill();
     let read = query.needs_changes();
     query.flow.tell_little();
     let Some(flow) = query.flow.lend() else {
@@ -371,7 +371,7 @@ pub(in crate::run) fn take_waiting_pieces(
     place: usize,
 ) {
     while let Some(piece) = queries[place].status.pieces_mut().and_then(|pieces| pieces.waiting.pop_front()) {
-        let pinned = queries[place].status.pinned(queries[place].epoch);
+        let pinned = queries[place].status.pinned(queries[place].progress.epoch());
         if !may_step(queries, durability, place, pinned.epoch) {
             return;
         }
@@ -388,7 +388,7 @@ pub(super) fn take_piece_here(
     inputs: &[Delta],
 ) {
     let query = &mut queries[place];
-    query.unread = false;
+    query.result.set_unread(false);
     let delta = query.step_stamped(cut, Ok(inputs.iter().map(Cow::Borrowed).collect()));
     put_out_past(queries, outputs, place, cut, delta);
 }

@@ -84,7 +84,8 @@ impl QueryStarts<'_> {
         (catch_up.pieces, catch_up.memory) = (pieces, memory);
         (catch_up.now, catch_up.pinned) = (pinned.now, pinned);
         let query = &mut self.queries[place];
-        (query.since, query.unread) = (self.clock.epoch, query.result.shows_at_once());
+        query.progress.start(self.clock.epoch);
+        query.result.hide_backfill();
         query.status = Status::CatchingUp(Box::new(catch_up));
         let lent = self.queries.lend_to_read(self.tasks, self.clock.epoch, from, leaving, move |flow| {
             if cancelled.is_raised() {

@@ -30,7 +30,7 @@ impl QueryStarts<'_> {
     /// Starts the queries whose inputs are available.
     pub(in crate::run) fn start_queries(&mut self) {
         for place in 0..self.queries.len() {
-            if !matches!(self.queries[place].status, Status::Waiting) {
+            if !matches!(self.queries[place].status, Status::Waiting(_)) {
                 continue;
             }
             let inputs: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
@@ -55,7 +55,7 @@ impl QueryStarts<'_> {
         if self.queries[place].is_per_batch() {
             return self.start_batches(place);
         }
-        let at_once = match std::mem::take(&mut self.queries[place].beginning) {
+        let at_once = match self.queries[place].status.take_beginning() {
             Beginning::Backfilled(backfilled) => {
                 self.finish_backfill(place, *backfilled);
                 return Ok(());
@@ -72,7 +72,7 @@ impl QueryStarts<'_> {
         // A successor that reads sources again, and whose answer depends on time, takes the kept content when it
         // replaces its predecessor.
         let query = &self.queries[place];
-        let later = query.succeeds && !reading.is_empty() && !query.may_lag();
+        let later = query.role.is_successor() && !reading.is_empty() && !query.may_lag();
         let mut first = Vec::with_capacity(inputs.len());
         for feed in &self.queries[place].feeds {
             let content = if later {
@@ -86,7 +86,7 @@ impl QueryStarts<'_> {
             first.push(Delta::from_iter(content));
         }
         let query = &mut self.queries[place];
-        query.since = cut.epoch;
+        query.progress.start(cut.epoch);
         if !reading.is_empty()
             || (!at_once
                 && begins_apart(self.queries, &self.setup.execution, &self.setup.settings, place, &first))
@@ -112,7 +112,7 @@ impl QueryStarts<'_> {
         )?;
         let query = &mut self.queries[place];
         query.status = Status::Running;
-        query.unread = false;
+        query.result.set_unread(false);
         let delta = query.step_stamped(&cut, Ok(first.iter().map(Cow::Borrowed).collect()));
         let name = query.name.clone();
         self.begin_readers(&name, cut, delta);
@@ -133,13 +133,13 @@ impl QueryStarts<'_> {
             ..self.clock.standing_cut(&self.setup.settings, self.watermarks.current())
         };
         let begun = Instant::now();
-        let held_until = self.waiters.hold_sources(begun, HOLD, self.queries[place].temporary);
+        let held_until = self.waiters.hold_sources(begun, HOLD, self.queries[place].role.is_temporary());
         let places = inputs.iter().map(|name| self.outputs.logs.end(name)).collect();
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
         let query = &mut self.queries[place];
         // The rows that a sink has brought into a table stay there if the sink is dropped.
         let is_final = self.durability.is_on() || query.into.is_some();
-        let holds = !query.result.shows_at_once() && !query.succeeds && is_final;
+        let holds = !query.result.shows_at_once() && !query.role.is_successor() && is_final;
         let name = query.name.clone();
         let starts = self.durability.is_recovering();
         // Its content waits until the journal says that it became current, or until the engine is live.
@@ -275,7 +275,7 @@ impl QueryStarts<'_> {
             self.outputs.begin_subscriptions_at_end(&name);
         }
         let query = &self.queries[place];
-        let read = query.temporary || self.outputs.have_reader_of(&query.name);
+        let read = query.role.is_temporary() || self.outputs.have_reader_of(&query.name);
         if query.result.shows_at_once() && read {
             let name = query.name.clone();
             let delta = Delta::from_iter(

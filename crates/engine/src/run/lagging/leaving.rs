@@ -24,7 +24,8 @@ impl Departures<'_> {
     /// Makes slow queries leave the loop if others wait for them.
     pub(in crate::run) fn let_leave(&mut self) {
         let forced = self.setup.execution.apart.is_some();
-        let slow = |query: &RunningQuery| query.status.is_running() && (forced || query.speed.is_slow());
+        let slow =
+            |query: &RunningQuery| query.status.is_running() && (forced || query.last_step.speed().is_slow());
         let may = forced || self.setup.settings.clock == ClockKind::System;
         if !may || !self.queries.iter().any(slow) {
             return;
@@ -179,7 +180,7 @@ impl Queries {
     pub(super) fn left(&mut self, place: usize, epoch: Epoch, unshared: Result<()>) {
         let in_order = self.is_stepped_in_order(place);
         let query = &mut self.all[place];
-        query.speed = Speed::default();
+        query.last_step.set_speed(Speed::default());
         if let Some(into) = &mut query.into {
             into.staged = Some(epoch);
         }

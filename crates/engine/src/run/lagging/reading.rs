@@ -110,13 +110,13 @@ impl QueryGraph {
             if !self.queries[place].status.is_running() {
                 continue;
             }
-            let speed = std::mem::take(&mut self.queries[place].speed);
+            let speed = self.queries[place].last_step.speed();
             let unshared = self.unshare(place, false);
             // The loop reads no result, not even to count its rows.
             self.queries[place].flow.tell_little();
             self.queries.left(place, epoch, unshared);
             let query = &mut self.queries[place];
-            query.speed = speed;
+            query.last_step.set_speed(speed);
             query.status.lag_mut().into_iter().for_each(|lag| lag.for_read = true);
         }
         let query = &mut self.queries[place];

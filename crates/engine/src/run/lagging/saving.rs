@@ -183,7 +183,8 @@ impl QuerySteps<'_> {
     }
 
     fn take_step_here(&mut self, place: usize, through: Epoch) {
-        self.queries[place].unread = self.outputs.is_unread(self.queries, self.waiters, place);
+        let is_unread = self.outputs.is_unread(self.queries, self.waiters, place);
+        self.queries[place].result.set_unread(is_unread);
         let Some(lag) = self.queries[place].status.lag_mut() else { return };
         let (from, in_order) = (std::mem::replace(&mut lag.through, through), lag.in_order);
         let own = lag.batches.remove(&through);

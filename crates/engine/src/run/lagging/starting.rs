@@ -82,5 +82,8 @@ impl FlowControl<'_> {
 fn is_taken_by_others(queries: &[RunningQuery], outputs: &Outputs, place: usize) -> bool {
     let query = &queries[place];
     let name = &query.name;
-    query.into.is_some() || query.succeeds || has_log(queries, outputs, place) || outputs.have_reader_of(name)
+    query.into.is_some()
+        || query.role.is_successor()
+        || has_log(queries, outputs, place)
+        || outputs.have_reader_of(name)
 }

@@ -38,7 +38,7 @@ impl QuerySteps<'_> {
                     let query = &mut self.queries[place];
                     match done {
                         Ok(done) => query.flow.take_back(done.flow, done.told),
-                        Err(reason) => query.suspend(reason, query.epoch),
+                        Err(reason) => query.suspend(reason, query.progress.epoch()),
                     }
                 }
             }
@@ -51,7 +51,7 @@ impl QuerySteps<'_> {
 
     fn take_step(&mut self, place: usize, done: Result<Done>, of: (Epoch, Cut, Vec<Delta>), begun: Instant) {
         let query = &mut self.queries[place];
-        query.changed = 0;
+        query.last_step.begin();
         match done.and_then(|done| query.take_done(&of.1, done)) {
             Ok(delta) => {
                 if let Some(lag) = query.status.lag_mut() {
@@ -69,14 +69,14 @@ impl QuerySteps<'_> {
 
     /// Passes the changes of a lagging query to all that read it: queries, which lag as well, and logs.
     pub(super) fn hand_on(&mut self, place: usize, cut: &Cut, delta: Delta) {
-        self.measures.count_apart(self.queries[place].changed);
+        self.measures.count_apart(self.queries[place].last_step.changed());
         hand_on_late_rows(self.queries, self.outputs, place, cut);
         if self.queries[place].into.is_some() {
             return self.intake().take_lagging(place, cut, delta);
         }
         let name = self.queries[place].name.clone();
         if delta.is_empty() {
-            if self.queries[place].ended_batch {
+            if self.queries[place].last_step.ended_batch() {
                 self.outputs.log_empty_batch(&name, cut);
             }
             return;
@@ -98,7 +98,7 @@ impl QuerySteps<'_> {
                 continue;
             }
             let idle = || !lag.is_away() && query.step_end(self.clock.epoch).is_none();
-            let quick = query.speed.is_quick() && self.setup.execution.apart.is_none() && idle();
+            let quick = query.last_step.speed().is_quick() && self.setup.execution.apart.is_none() && idle();
             let reads_present = lagging_of(self.queries, query.reads().cloned()).is_empty();
             let wanted = !self.setup.settings.may_leave(query) || wanted.contains(&query.name);
             // A read that has begun needs the whole group as of its epoch.
@@ -106,7 +106,7 @@ impl QuerySteps<'_> {
             let starts = self.durability.is_recovering();
             let wanted = (wanted && (lag.is_little_left() || starts))
                 || (starts && lag.is_full_at_start())
-                || (lag.returns_after_read() && !query.speed.is_slow());
+                || (lag.returns_after_read() && !query.last_step.speed().is_slow());
             if (quick || wanted) && !lag.is_away() && reads_present && !held() {
                 self.step_to_present(place);
                 some = true;
@@ -216,7 +216,8 @@ impl QuerySteps<'_> {
         if content_is_away(self.queries, &self.queries[place]) {
             return;
         }
-        self.queries[place].unread = self.outputs.is_unread(self.queries, self.waiters, place);
+        let is_unread = self.outputs.is_unread(self.queries, self.waiters, place);
+        self.queries[place].result.set_unread(is_unread);
         let query = &mut self.queries[place];
         let Some(lag) = query.status.lag_mut() else { return };
         let (from, in_order) = (lag.through, lag.in_order);

@@ -18,7 +18,7 @@ impl RunningQuery {
                 format!("\"{}\" is suspended since epoch {epoch}: {}", self.name, reason.message),
             )
             .hint(reason.hint.as_deref().filter(|hint| hint.contains("RESUME")).unwrap_or(MEND))),
-            Status::Waiting | Status::CatchingUp(_) => Err(Error::external(format!(
+            Status::Waiting(_) | Status::CatchingUp(_) => Err(Error::external(format!(
                 "\"{}\" is still reading the existing rows of its inputs: try again later",
                 self.name
             ))),

@@ -16,6 +16,7 @@ use crate::error;
 use crate::run::late_rows::LateRows;
 use crate::run::own_flow::OwnFlow;
 use crate::run::retained::Retained;
+use crate::settings::OnError;
 
 /// The retention of the errors of a query FOR EACH BATCH whose rows nobody keeps.
 const ERRORS_LENGTH: Duration = Duration::from_secs(600);
@@ -54,11 +55,20 @@ pub(crate) struct ResultStore {
     errors_of: Option<Retained>,
     /// The late rows, if its windows close.
     pub(in crate::run) late: Option<LateRows>,
+    /// The behaviour of reads while there are errors.
+    on_error: OnError,
+    /// True if nobody takes the changes of the result, so the operators may leave them out.
+    is_unread: bool,
 }
 
 impl ResultStore {
     /// Creates the empty store of a query with these operators, which keep the result themselves if they can.
-    pub(super) fn new(flow: &mut Flow, keep: Keep, is_per_batch: bool) -> Result<ResultStore> {
+    pub(super) fn new(
+        flow: &mut Flow,
+        keep: Keep,
+        is_per_batch: bool,
+        on_error: OnError,
+    ) -> Result<ResultStore> {
         let rows = match keep {
             Keep::Nothing => ResultRows::Nothing,
             Keep::Result if flow.keep_result() => ResultRows::Operators,
@@ -73,7 +83,33 @@ impl ResultStore {
             _ => None,
         };
         let late = flow.late_schema().cloned().map(LateRows::new);
-        Ok(ResultStore { rows, errors: QueryErrors::default(), errors_of, late })
+        let errors = QueryErrors::default();
+        Ok(ResultStore { rows, errors, errors_of, late, on_error, is_unread: false })
+    }
+
+    /// Returns the behaviour of reads while there are errors.
+    pub(crate) fn on_error(&self) -> OnError {
+        self.on_error
+    }
+
+    /// Sets the behaviour of reads while there are errors.
+    pub(in crate::run) fn set_on_error(&mut self, on_error: OnError) {
+        self.on_error = on_error;
+    }
+
+    /// Sets if nobody takes the changes of the next steps, so the operators may leave them out.
+    pub(in crate::run) fn set_unread(&mut self, is_unread: bool) {
+        self.is_unread = is_unread;
+    }
+
+    /// Leaves out the changes of a backfill, unless readers see rows as they arrive.
+    pub(in crate::run) fn hide_backfill(&mut self) {
+        self.is_unread = self.shows_at_once();
+    }
+
+    /// Returns true if anybody takes the changes of the operators' result, including this store.
+    pub(super) fn needs_changes(&self) -> bool {
+        !self.is_unread || matches!(self.rows, ResultRows::Beside(_) | ResultRows::Newest(_))
     }
 
     /// Stops keeping the rows: from now on the query only passes its changes on.
@@ -275,7 +311,8 @@ mod tests {
     fn store() -> ResultStore {
         let retained = || Retained::new(Duration::from_micros(10));
         let (rows, errors_of) = (ResultRows::Newest(retained()), Some(retained()));
-        ResultStore { rows, errors: QueryErrors::default(), errors_of, late: None }
+        let (errors, on_error) = (QueryErrors::default(), OnError::Fail);
+        ResultStore { rows, errors, errors_of, late: None, on_error, is_unread: false }
     }
 
     fn rows() -> Delta {

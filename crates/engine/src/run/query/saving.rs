@@ -15,16 +15,14 @@ use crate::run::saving::number;
 impl RunningQuery {
     /// Returns true if it can't be saved now: it backfills, waits to begin, or runs batches from when it was paused.
     pub(crate) fn is_unsettled(&self) -> bool {
-        matches!(self.status, Status::Waiting | Status::CatchingUp(_))
+        matches!(self.status, Status::Waiting(_) | Status::CatchingUp(_))
             || self.status.lag().is_some_and(Lag::has_paused_batches)
     }
 
     /// Saves all its state except these arrangements, which are saved beside it; if it is suspended, only the reason.
     pub(crate) fn save(&self, shared: &[Arc<Arrangement>]) -> Result<Tables> {
         let mut all = Tables::default();
-        all.put_number("since", self.since.0 as i64);
-        all.put_number("epoch", self.epoch.0 as i64);
-        all.put_number("steps", self.steps as i64);
+        self.progress.save(&mut all);
         if let Status::Suspended { reason, epoch } = &self.status {
             all.put_number("suspended", epoch.0 as i64);
             all.put_text_if("reason", Some(&reason.message));
@@ -53,9 +51,7 @@ impl RunningQuery {
 
     /// Loads the saved state over the present one: a query may have an answer even over no rows.
     pub(crate) fn load(&mut self, all: &mut Tables, shared: &[PersistedArrangement]) -> Result<()> {
-        self.since = Epoch(number(all, "since")? as u64);
-        self.epoch = Epoch(number(all, "epoch")? as u64);
-        self.steps = number(all, "steps")? as u64;
+        self.progress.load(all)?;
         if let Some(epoch) = all.take_number_if("suspended") {
             let message = all.take_text_if("reason").unwrap_or_default();
             let reason = Error { hint: all.take_text_if("hint"), ..Error::new(Kind::Invalid, message) };

@@ -1,6 +1,7 @@
 //! The state of a query between its creation and its end.
 
 use super::Status;
+use crate::run::backfill::Beginning;
 use crate::run::lagging::Lag;
 use crate::run::rename::Names;
 
@@ -12,9 +13,14 @@ impl Status {
         }
     }
 
+    /// Takes the way in which a waiting query begins.
+    pub(in crate::run) fn take_beginning(&mut self) -> Beginning {
+        if let Status::Waiting(beginning) = self { std::mem::take(beginning) } else { Beginning::default() }
+    }
+
     /// Returns true if its result is not available yet.
     pub(crate) fn is_starting(&self) -> bool {
-        matches!(self, Status::Waiting | Status::CatchingUp(_))
+        matches!(self, Status::Waiting(_) | Status::CatchingUp(_))
     }
 
     /// Returns true if it takes in each epoch.

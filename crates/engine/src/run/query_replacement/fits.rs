@@ -104,7 +104,7 @@ fn check_alike(
     name: &Arc<str>,
     dependants: &[Arc<str>],
 ) -> Result<()> {
-    for query in queries.iter().filter(|query| !query.temporary) {
+    for query in queries.iter().filter(|query| !query.role.is_temporary()) {
         let shown = shown_name(queries, query);
         let plan = match catalog.find(shown).map(|object| &object.definition) {
             Some(
