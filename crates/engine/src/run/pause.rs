@@ -220,7 +220,7 @@ impl Outputs {
     /// large a backlog.
     pub(super) fn check_sinks_of(&self, queries: &Queries, settings: &Settings, table: &str) -> Result<()> {
         for (name, sink) in &self.sinks {
-            let Some((reason, waiting)) = sink.failure.as_ref().zip(self.waiting_for(name)) else {
+            let Some((reason, waiting)) = sink.failure.reason().zip(self.waiting_for(name)) else {
                 continue;
             };
             if waiting.bytes <= settings.sink_buffer_max || !queries.is_made_of(&sink.from, table) {
@@ -229,7 +229,7 @@ impl Outputs {
             return Err(Error::external(format!(
                 "sink \"{name}\" can't deliver ({}), and {} bytes wait for it, more than sink_buffer_max: no more rows \
                  are accepted for it",
-                reason.0, waiting.bytes
+                reason, waiting.bytes
             ))
             .hint(format!("Fix its target, raise sink_buffer_max, or DROP SINK {name}.")));
         }

@@ -1,5 +1,6 @@
 //! A sink: a task that owns it, and its position in the log of the relation that it delivers.
 
+mod backlog;
 mod digests;
 mod saving;
 mod task;
@@ -8,10 +9,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use millstream_connect::{Delivery, Sink};
-use millstream_delta::{Cut, Delta, Epoch};
+use millstream_delta::Epoch;
 use millstream_durable::protocol::Outside;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use backlog::Backlog;
 pub(crate) use digests::Published;
 pub(crate) use saving::{entry, entry_of, of_entry};
 use task::{Task, Work};
@@ -19,45 +21,24 @@ use task::{Task, Work};
 use super::current;
 use super::durable::Durability;
 use super::initial_content::InitialContent;
-use super::log::{self, Logs, Place};
+use super::log::{Logs, Place};
+use super::task_failure::TaskFailure;
 use super::tasks::Tasks;
 use crate::event::Event;
 use crate::listener::SinkDelivery;
 use crate::run::outputs::Outputs;
 
-/// Maximum of epochs that one command hands to a sink.
-const EPOCHS_MAX: usize = 64;
-
-/// Maximum of bytes kept for a sink that has taken them and not yet reported them durable. Above it, the loop makes the
-/// sink publish them.
-const HELD_BYTES_MAX: usize = 256 << 20;
-
-/// A sink as the loop sees it.
+/// A sink as the loop sees it: hands the changes of a relation to the sink's task, and keeps them until they are durable.
 #[derive(Debug)]
 pub(crate) struct RunningSink {
     /// The relation that it delivers.
     pub(crate) from: Arc<str>,
-    /// The number of its first columns that it delivers; the relation may have more.
-    columns: usize,
     work: UnboundedSender<Work>,
-    /// The content of the relation when the sink was created: delivered first, and kept until that is durable outside.
-    first: InitialContent,
-    /// Its position in the relation's log; later entries are not durable outside.
-    place: Place,
-    /// The number of epochs from the position on, including `first`, that the task was handed.
-    handed: usize,
-    /// The number of these that the task has not written yet.
-    at_work: usize,
-    /// True if the task was told to publish everything, and has not answered.
-    flushing: bool,
-    /// The epoch before its position: published by this engine, or skipped.
-    passed: Epoch,
+    backlog: Backlog,
     /// The newest epoch that it published.
     pub(crate) delivered: Epoch,
     pub(crate) rows: u64,
-    /// The reason why it can't deliver now, and the number of attempts.
-    pub(crate) failure: Option<(String, u32)>,
-    pub(crate) failed: bool,
+    pub(crate) failure: TaskFailure,
     /// The reason why it never sends anything again, in later runs either: a replay gives other rows than it was sent.
     differs: Option<String>,
     /// True if it is paused.
@@ -101,18 +82,11 @@ impl RunningSink {
         });
         RunningSink {
             from,
-            columns,
             work,
-            first: InitialContent::default(),
-            place,
-            handed: 0,
-            at_work: 0,
-            flushing: false,
-            passed,
+            backlog: Backlog::new(columns, place, passed),
             delivered: Epoch::default(),
             rows: 0,
-            failure: None,
-            failed: false,
+            failure: TaskFailure::default(),
             differs: None,
             paused: false,
             takes_empty_batches,
@@ -135,6 +109,12 @@ impl RunningSink {
         }
     }
 
+    /// Records a failure. One that is final stays so.
+    fn fail(&mut self, reason: String, attempts: u32, is_final: bool) {
+        let is_final = is_final || self.failure.is_final();
+        self.failure.fail(reason, attempts, is_final);
+    }
+
     /// Returns why its target can't be the output of this engine.
     fn is_of_another(&self) -> Option<String> {
         let outside = self.outside.as_ref()?;
@@ -149,81 +129,70 @@ impl RunningSink {
 
     /// Skips epochs that were published before the engine was started.
     fn skip(&mut self, logs: &Logs) {
-        // Epochs that it was handed are durable outside, or will be reported so.
-        let Some(outside) = self.outside.as_ref().filter(|_| self.handed == 0) else { return };
-        let through = outside.published();
-        if let Some(epoch) = self.first.drop_if(|cut| cut.epoch <= through) {
-            self.passed = epoch;
-        }
-        let Some(log) = logs.get(&self.from) else { return };
-        for (cut, _) in log.from(self.place).take_while(|(cut, _)| cut.epoch <= through) {
-            (self.place, self.passed) = (self.place.after(1), cut.epoch);
-        }
+        let Some(outside) = self.outside.as_ref().filter(|_| self.backlog.is_in_hand()) else { return };
+        self.backlog.skip(outside.published(), logs.get(&self.from));
     }
 
     /// Delivers the content of its relation before it follows the log.
     pub(crate) fn begin_with(&mut self, content: InitialContent) {
-        self.first = content;
+        self.backlog.begin_with(content);
     }
 
     /// Takes the content that a thread has read.
     pub(super) fn take_awaited(&mut self) {
-        self.first.take_awaited();
+        self.backlog.take_awaited();
     }
 
     /// True while a thread reads the content that it delivers first.
     pub(super) fn is_awaited(&self) -> bool {
-        self.first.is_awaited()
+        self.backlog.is_awaited()
     }
 
     /// Returns its position in the log of a relation that it follows.
     pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
-        (!self.failed && self.from.as_ref() == name).then_some(self.place)
+        self.follows(name).then_some(self.backlog.place())
     }
 
     /// The same, but after the epochs that its task has written: the start of its backlog.
     pub(crate) fn waits_at(&self, name: &str) -> Option<Place> {
-        let of_log = self.handed - usize::from(self.first.rows.is_some() && self.handed > 0);
-        Some(self.place_in(name)?.after(of_log.saturating_sub(self.at_work)))
+        self.follows(name).then(|| self.backlog.unwritten())
+    }
+
+    fn follows(&self, name: &str) -> bool {
+        !self.failure.is_final() && self.from.as_ref() == name
     }
 
     /// Returns true if it takes batches of a relation that have no rows.
     pub(crate) fn wants_empty_batches_of(&self, name: &str) -> bool {
-        self.takes_empty_batches && self.place_in(name).is_some()
-    }
-
-    /// Returns true if everything before a position is durable outside.
-    fn holds(&self, place: Place) -> bool {
-        self.first.is_taken() && self.place >= place
+        self.takes_empty_batches && self.follows(name)
     }
 
     /// Returns true if everything is durable outside, or it failed for good, or is paused.
     fn is_done(&self, logs: &Logs) -> bool {
-        self.failed || (self.paused && self.handed == 0) || self.holds(logs.end(&self.from))
+        self.failure.is_final()
+            || (self.paused && self.backlog.is_in_hand())
+            || self.backlog.is_past(logs.end(&self.from))
     }
 
     /// Returns true if everything before a position is durable outside, or it can't deliver for now.
     pub(crate) fn is_past(&self, place: Place) -> bool {
-        self.has_failed_often(1) || self.paused || self.holds(place)
+        self.has_failed_often(1) || self.paused || self.backlog.is_past(place)
     }
 
     /// Returns true if it failed for good, or at least so many times in a row.
     pub(crate) fn has_failed_often(&self, attempts_max: u32) -> bool {
-        self.failed || self.failure.as_ref().is_some_and(|(_, attempts)| *attempts >= attempts_max)
+        self.failure.is_final() || self.failure.reason().is_some() && self.failure.attempts() >= attempts_max
     }
 
     /// Hands its backlog to the task, and returns the first and the last epoch of it. `flush`: a reader waits until all
     /// of that is durable outside.
     fn deliver(&mut self, logs: &Logs, durability: &Durability, flush: bool) -> Option<(Epoch, Epoch)> {
-        let is_ready = self.outside.as_ref().is_none_or(Outside::may_send);
-        if self.at_work > 0 || self.failed || !is_ready || self.first.is_awaited() {
+        let may_send = self.outside.as_ref().is_none_or(Outside::may_send);
+        if !may_send || self.failure.is_final() || !self.backlog.accepts() {
             return None;
         }
         let written = if self.paused { None } else { self.write(logs, durability) };
-        let log = logs.get(&self.from);
-        let held = log.map_or(0, |log| log.bytes_between(self.place, self.place.after(self.handed)));
-        if self.at_work == 0 && self.handed > 0 && !self.flushing && (flush || held > HELD_BYTES_MAX) {
-            self.flushing = true;
+        if self.backlog.begin_flush(logs.get(&self.from), flush) {
             let _ = self.work.send(Work::Flush);
         }
         written
@@ -231,35 +200,23 @@ impl RunningSink {
 
     fn write(&mut self, logs: &Logs, durability: &Durability) -> Option<(Epoch, Epoch)> {
         self.skip(logs);
-        let may_go = |(cut, _): &&(Cut, Delta)| durability.may_deliver(cut.epoch);
-        let log = logs.get(&self.from).into_iter().flat_map(|log| log.from(self.place));
-        let waiting = self.first.rows.iter().chain(log).skip(self.handed).take_while(may_go);
-        let mut epochs: Vec<(Cut, Delta)> = waiting.take(EPOCHS_MAX).cloned().collect();
-        if let Err(error) = log::cut_to_first(&mut epochs, self.columns) {
-            self.stop_for_good(error.to_string());
-            return None;
+        match self.backlog.hand_over(logs.get(&self.from), |epoch| durability.may_deliver(epoch)) {
+            Ok(epochs) => {
+                let written = (epochs.first()?.0.epoch, epochs.last()?.0.epoch);
+                let _ = self.work.send(Work::Write(epochs));
+                Some(written)
+            }
+            Err(error) => {
+                self.stop_for_good(error.to_string());
+                None
+            }
         }
-        let written = (epochs.first()?.0.epoch, epochs.last()?.0.epoch);
-        (self.handed, self.at_work) = (self.handed + epochs.len(), epochs.len());
-        let _ = self.work.send(Work::Write(epochs));
-        Some(written)
     }
 
     /// Returns the first and the last of the epochs that it was handed and has not delivered; without any, twice the last
     /// one that it has delivered.
     pub(super) fn undelivered(&self, logs: &Logs) -> (Epoch, Epoch) {
-        let log = logs.get(&self.from).into_iter().flat_map(|log| log.from(self.place));
-        let handed = self.first.rows.iter().chain(log).take(self.handed);
-        let mut epochs = handed.map(|(cut, _)| cut.epoch);
-        let first = epochs.next().unwrap_or(self.passed);
-        (first, epochs.last().unwrap_or(first))
-    }
-
-    /// Records that the oldest epochs that it was handed are durable outside.
-    fn were_published(&mut self, epochs: usize) {
-        self.handed = self.handed.saturating_sub(epochs);
-        let of_log = epochs - usize::from(epochs > 0 && self.first.rows.take_if(|_| epochs > 0).is_some());
-        self.place = self.place.after(of_log);
+        self.backlog.undelivered(logs.get(&self.from))
     }
 }
 
@@ -278,10 +235,7 @@ impl Outputs {
 
     fn sink_failed(&mut self, name: &Arc<str>, reason: String, attempts: u32, lasting: bool) {
         if let Some(sink) = current(&mut self.sinks, name) {
-            sink.failure = Some((reason, attempts));
-            if lasting {
-                sink.failed = true;
-            }
+            sink.fail(reason, attempts, lasting);
         }
     }
 
@@ -315,10 +269,9 @@ impl Outputs {
         if durability.is_recovering() {
             return;
         }
-        for sink in self.sinks.values_mut().filter(|sink| !sink.failed) {
+        for sink in self.sinks.values_mut().filter(|sink| !sink.failure.is_final()) {
             if let Some(reason) = sink.is_of_another() {
-                sink.failure = Some((reason, 1));
-                sink.failed = true;
+                sink.fail(reason, 1, true);
             }
         }
     }
@@ -326,17 +279,13 @@ impl Outputs {
     fn delivered(&mut self, durability: &mut Durability, name: &Arc<str>, published: Published) {
         let Some(sink) = current(&mut self.sinks, name) else { return };
         let Published { took, epochs, through, rows, digests } = published;
-        if took {
-            sink.at_work = 0;
-        }
-        // If it was handed more meanwhile, it gets another flush.
-        sink.flushing = false;
-        sink.failure = None;
+        sink.backlog.answer(took);
+        sink.failure.pass();
         if epochs > 0 {
-            let digests = digests::after(sink.passed, digests);
-            sink.were_published(epochs);
+            let digests = digests::after(sink.backlog.passed(), digests);
+            sink.backlog.publish(epochs, through);
             sink.rows += rows;
-            (sink.passed, sink.delivered) = (through, through);
+            sink.delivered = through;
             durability.note_delivered(name, through, digests);
         }
     }
@@ -346,8 +295,8 @@ impl Outputs {
         if let Some(outside) = &mut sink.outside {
             outside.holds(held);
         }
-        if !sink.failed {
-            sink.failure = None;
+        if !sink.failure.is_final() {
+            sink.failure.pass();
         }
         self.check_sinks(durability);
     }

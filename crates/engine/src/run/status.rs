@@ -144,8 +144,9 @@ impl ReadView<'_> {
         } else if let Some(sink) = self.outputs.sinks.get(name) {
             status.rows = Some(sink.rows);
             status.epoch = Some(sink.delivered.0);
-            if let Some((reason, attempts)) = &sink.failure {
-                status.status = if sink.failed { "failed" } else { "retrying" };
+            if let Some(reason) = sink.failure.reason() {
+                let attempts = sink.failure.attempts();
+                status.status = if sink.failure.is_final() { "failed" } else { "retrying" };
                 status.reason = Some(format!("{reason} (attempt {attempts})"));
             }
             if let Some(holds) = holds_back(&self.flow_control.held_back(), name) {
@@ -394,8 +395,9 @@ impl Outputs {
             }
         }
         for (name, sink) in &self.sinks {
-            if let Some((reason, attempts)) = &sink.failure {
-                let verb = if sink.failed { "failed" } else { "is retried" };
+            if let Some(reason) = sink.failure.reason() {
+                let attempts = sink.failure.attempts();
+                let verb = if sink.failure.is_final() { "failed" } else { "is retried" };
                 problems.push(format!("sink \"{name}\" {verb} (attempt {attempts}): {reason}"));
             }
         }

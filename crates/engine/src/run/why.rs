@@ -150,8 +150,9 @@ impl ReadView<'_> {
 impl Outputs {
     fn why_sink(&self, name: &str, found: &mut Found) {
         let Some(sink) = self.sinks.get(name) else { return };
-        if let Some((reason, attempts)) = &sink.failure {
-            let verb = if sink.failed { "it has failed" } else { "it is being retried" };
+        if let Some(reason) = sink.failure.reason() {
+            let attempts = sink.failure.attempts();
+            let verb = if sink.failure.is_final() { "it has failed" } else { "it is being retried" };
             found.say(name, format!("{verb} (attempt {attempts}): {reason}"));
         }
         if let Some(waiting) = self.waiting_for(name).filter(|waiting| waiting.epochs > 0) {

@@ -20,7 +20,6 @@ const FIELDS_ALLOWED: &[(&str, &str, usize)] = &[
     ("engine", "EngineBuilder", 16),
     ("engine", "Lag", 13),
     ("engine", "Parts", 15),
-    ("engine", "RunningSink", 18),
     ("engine", "Settings", 24),
     ("engine", "Shared", 15),
     ("flow", "Explained", 19),

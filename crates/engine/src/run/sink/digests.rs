@@ -4,7 +4,7 @@
 //! recomputes these changes, since later ones depend on their state, and skips them. If a digest differs, the target
 //! holds rows that this engine would not send now, and later changes don't fit them.
 
-use millstream_delta::{Delta, Digest, Epoch};
+use millstream_delta::{Digest, Epoch};
 use millstream_durable::Digested;
 
 use super::RunningSink;
@@ -38,10 +38,11 @@ pub(super) fn after(mut passed: Epoch, digests: Vec<(Epoch, Option<Digest>)>) ->
 impl RunningSink {
     /// Stops the sink if the rows it was sent before the start differ from those of the replay.
     pub(crate) fn compare(&mut self, logs: &Logs, digests: &[Digested]) {
-        if self.failed {
+        if self.failure.is_final() {
             return;
         }
-        let differs = digests.iter().find_map(|of| Some((of, self.made_again(logs, of)?)));
+        let log = logs.get(&self.from);
+        let differs = digests.iter().find_map(|of| Some((of, self.backlog.differing_digest(log, of)?)));
         if let Some((Digested { through, digest, .. }, found)) = differs {
             self.stop_for_good(format!(
                 "its rows up to epoch {through} differ after a restart from those that were published: their digest is \
@@ -52,24 +53,10 @@ impl RunningSink {
         }
     }
 
-    /// Returns the digest of the replay if it differs; `None` also if the replay is incomplete or has no digest.
-    fn made_again(&self, logs: &Logs, of: &Digested) -> Option<Digest> {
-        if of.after < self.passed {
-            return None;
-        }
-        let log = logs.get(&self.from).into_iter().flat_map(|log| log.from(self.place));
-        let made = self.first.rows.iter().chain(log).skip_while(|(cut, _)| cut.epoch <= of.after);
-        let made = made.take_while(|(cut, _)| cut.epoch <= of.through);
-        let digest = |delta: &Delta| Digest::of(delta.first_columns(self.columns).ok()?.as_ref()).ok();
-        let found: Digest = made.map(|(_, delta)| digest(delta)).sum::<Option<Digest>>()?;
-        (found != of.digest).then_some(found)
-    }
-
     /// Stops sending, in this run and in later ones.
     pub(super) fn stop_for_good(&mut self, reason: String) {
         tracing::error!(%reason, "a sink is stopped");
-        self.failure = Some((reason.clone(), 1));
-        self.failed = true;
+        self.fail(reason.clone(), 1, true);
         self.differs = Some(reason);
     }
 }

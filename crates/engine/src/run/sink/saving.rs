@@ -10,38 +10,32 @@ use millstream_state::Tables;
 
 use super::RunningSink;
 use crate::run::log::{Log, Place};
-use crate::run::saving::{number, put_first, put_place, take_first, take_place};
+use crate::run::saving::number;
 
 impl RunningSink {
     /// Saves its state. Its position is relative to the first saved entry of the log; the content that it delivers
     /// first is added to `entries`.
     pub(crate) fn save(&self, log: Option<(&Log, Place)>, entries: &mut Vec<Entry>) -> Tables {
         let mut all = Tables::default();
-        put_place(&mut all, "place", log, self.place);
         all.put_number("rows", self.rows as i64);
         all.put_number("published", self.delivered.0 as i64);
         let told = self.outside.as_ref().map_or(Epoch::default(), Outside::delivered);
         all.put_number("delivered", told.max(self.delivered).0 as i64);
-        all.put_number("passed", self.passed.0 as i64);
         all.put_text_if("differs", self.differs.as_deref());
-        put_first(&mut all, self.first.rows.as_ref(), entries);
+        self.backlog.save(&mut all, log, entries);
         all
     }
 
     /// Loads the saved state.
     pub(crate) fn load(&mut self, all: &mut Tables, entries: &[Entry]) -> Result<()> {
-        self.place = take_place(all, "place")?;
         self.rows = number(all, "rows")? as u64;
         self.delivered = Epoch(number(all, "published")? as u64);
         let delivered = Epoch(number(all, "delivered")? as u64);
         self.was_delivered(delivered);
-        // Checkpoints of versions without digests lack it.
-        self.passed = all.take_number_if("passed").map_or(self.delivered, |passed| Epoch(passed as u64));
         if let Some(reason) = all.take_text_if("differs") {
             self.stop_for_good(reason);
         }
-        self.first.rows = take_first(all, entries)?;
-        Ok(())
+        self.backlog.load(all, self.delivered, entries)
     }
 }
 
