@@ -9,8 +9,10 @@
 
 mod explore;
 mod rules;
+mod sending;
 mod steps;
 mod world;
+mod writer;
 
 use millstream_delta::Epoch;
 
@@ -70,9 +72,9 @@ impl Model for Setting {
 impl Setting {
     fn is_done(&self, world: &World, of: &Running) -> bool {
         let newest = Epoch(of.history.len() as u64);
-        let passed = of.passed.max((self.rules.published)(&of.outside));
+        let passed = of.sink.passed(&self.rules.sinks);
         let is_sent = self.tells.is_none() || passed == newest;
-        world.inputs == self.inputs && of.ledger.has_all() && is_sent && of.saving.is_none()
+        world.inputs == self.inputs && of.ledger.has_all() && is_sent && of.checkpoints.saving.is_none()
     }
 
     /// The target holds what the journal holds: each epoch in order, and once if the target stores its epoch.
@@ -207,11 +209,13 @@ fn each_rule_for_entries_and_sinks_is_needed() {
     for place in [Place::Folder, Place::Store] {
         let setting = || with_sink(place, true);
         goes_wrong("acknowledged at once", setting(), "was acknowledged and is lost", |rules| {
-            rules.may_acknowledge = |_, _| true;
+            rules.journal.may_acknowledge = |_, _| true;
         });
-        goes_wrong("delivered at once", setting(), "which is lost", |rules| rules.may_deliver = |_, _| true);
+        goes_wrong("delivered at once", setting(), "which is lost", |rules| {
+            rules.sinks.may_deliver = |_, _| true
+        });
         goes_wrong("what the journal has is taken for published", setting(), "", |rules| {
-            rules.published = |outside| outside.possible();
+            rules.sinks.published = |outside| outside.possible();
         });
     }
     for (place, tells) in [(Place::Folder, true), (Place::Folder, false), (Place::Store, false)] {
@@ -220,22 +224,22 @@ fn each_rule_for_entries_and_sinks_is_needed() {
             with_sink(place, tells),
             "behind",
             |rules| {
-                rules.named = |asked, _| asked;
+                rules.sinks.named = |asked, _| asked;
             },
         );
     }
     let setting = || with_sink(Place::Folder, true);
     goes_wrong("a target that tells is believed less than the journal", setting(), "", |rules| {
-        rules.published = |outside| outside.delivered();
+        rules.sinks.published = |outside| outside.delivered();
     });
     goes_wrong("a failed sync is tried again", setting(), "is lost", |rules| {
-        rules.ends_where_a_sync_fails = false;
+        rules.journal.ends_where_a_sync_fails = false;
     });
     goes_wrong("a start doesn't sync", setting(), "was expected", |rules| {
-        rules.syncs_at_start = Sync::None;
+        rules.journal.syncs_at_start = Sync::None;
     });
     goes_wrong("a start syncs what was taken for written", setting(), "was expected", |rules| {
-        rules.syncs_at_start = Sync::Only;
+        rules.journal.syncs_at_start = Sync::Only;
     });
 }
 
@@ -244,36 +248,36 @@ fn each_rule_for_checkpoints_is_needed() {
     for place in [Place::Folder, Place::Store] {
         let setting = || with_checkpoints(place);
         goes_wrong("published before the journal has it", setting(), "", |rules| {
-            rules.may_publish = |_, _| true;
+            rules.checkpoints.may_publish = |_, _| true;
         });
         goes_wrong("the journal is cut behind the newest", setting(), "where checkpoint", |rules| {
-            rules.covered = |kept, _| kept.last().copied();
+            rules.checkpoints.covered = |kept, _| kept.last().copied();
         });
     }
     let setting = || with_checkpoints(Place::Folder);
     goes_wrong("a segment too many is removed", setting(), "where checkpoint", |rules| {
-        rules.passed = |firsts, through| {
+        rules.journal.passed = |firsts, through| {
             (0..firsts.len().saturating_sub(1)).filter(|place| firsts[*place] <= through).collect()
         };
     });
     goes_wrong("one checkpoint is kept", setting(), "where checkpoint", |rules| {
-        rules.kept = |whole, _| whole.last().copied().into_iter().collect();
-        rules.covered = |kept, _| kept.first().copied();
+        rules.checkpoints.kept = |whole, _| whole.last().copied().into_iter().collect();
+        rules.checkpoints.covered = |kept, _| kept.first().copied();
     });
 }
 
 #[test]
 fn each_rule_for_two_processes_is_needed() {
     let setting = || with_checkpoints(Place::Store);
-    goes_wrong("claims are removed", setting(), "", |rules| rules.may_be_claim = |_, _| false);
-    goes_wrong("what is there is written over", setting(), "", |rules| rules.puts_if_absent = false);
+    goes_wrong("claims are removed", setting(), "", |rules| rules.claims.may_be_claim = |_, _| false);
+    goes_wrong("what is there is written over", setting(), "", |rules| rules.claims.puts_if_absent = false);
     goes_wrong("who has read another claim goes on", setting(), "who has it knows", |rules| {
-        rules.owner = |_, _| Owner::Reader;
+        rules.claims.owner = |_, _| Owner::Reader;
     });
     goes_wrong("the claim isn't looked after", setting(), "where checkpoint", |rules| {
-        rules.looks_after_the_claim = false;
+        rules.claims.looks_after_the_claim = false;
     });
     goes_wrong("what others may still write is removed", setting(), "where checkpoint", |rules| {
-        rules.is_left_over = |number, kept, _| !kept.contains(&number);
+        rules.checkpoints.is_left_over = |number, kept, _| !kept.contains(&number);
     });
 }

@@ -15,8 +15,6 @@ const FIELDS_ALLOWED: &[(&str, &str, usize)] = &[
     ("cli", "State", 14),
     ("connect", "Framer", 13),
     ("connect", "Intake", 19),
-    ("durable", "Rules", 15),
-    ("durable", "Running", 24),
     ("engine", "EngineBuilder", 16),
     ("engine", "Lag", 13),
     ("engine", "Parts", 15),

@@ -5,7 +5,11 @@ use std::collections::BTreeSet;
 use millstream_delta::Epoch;
 
 use super::rules::{KEPT, Sync};
-use super::world::{Item, Manifest, Object, Place, Process, Running, Saving, Segment, Setting, Stage, World};
+use super::sending::Sending;
+use super::world::{
+    Checkpoints, Item, Manifest, Object, Place, Process, Running, Saving, Segment, Setting, Stage, World,
+};
+use super::writer::Writer;
 use crate::Sequence;
 use crate::protocol::{self, End, Ledger, Outside, Owner};
 
@@ -87,9 +91,9 @@ impl Setting {
         if self.tells.is_some() {
             self.of_sink(of, at, actions);
         }
-        match &of.saving {
-            None if of.forgetting.is_empty()
-                && of.last != of.saved
+        match &of.checkpoints.saving {
+            None if !of.writer.is_forgetting()
+                && of.last != of.checkpoints.saved
                 && world.checkpoints < self.checkpoints
                 && of.ledger.ended().is_none() =>
             {
@@ -98,7 +102,7 @@ impl Setting {
             None => {}
             Some(saving)
                 if saving.stage == Stage::Drafted
-                    && !(rules.may_publish)(&of.ledger, saving.through)
+                    && !(rules.checkpoints.may_publish)(&of.ledger, saving.through)
                     && of.ledger.ended().is_none() => {}
             Some(_) => actions.push(Action::SaveOn(at)),
         }
@@ -106,17 +110,16 @@ impl Setting {
 
     /// Adds the possible actions of the sink's task.
     fn of_sink(&self, of: &Running, at: usize, actions: &mut Vec<Action>) {
-        let rules = &self.rules;
-        if of.known.is_none() {
+        let rules = &self.rules.sinks;
+        if !of.sink.has_asked() {
             actions.push(Action::Ask(at));
         }
-        let next = Epoch(of.passed.max((rules.published)(&of.outside)).0 + 1);
+        let next = of.sink.passed(rules).next();
         let there = next.0 <= of.history.len() as u64;
-        let may = of.outside.may_send() && !of.stopped && of.sending.is_none();
-        if may && there && (rules.may_deliver)(&of.ledger, next) {
+        if of.sink.may_send() && there && (rules.may_deliver)(&of.ledger, next) {
             actions.push(Action::Send(at));
         }
-        match of.sending {
+        match of.sink.sending() {
             Some((_, false)) => actions.extend([Action::Commit(at), Action::Gather(at)]),
             Some((_, true)) => actions.push(Action::Answer(at)),
             None => {}
@@ -128,15 +131,15 @@ impl Setting {
         if of.ledger.ended().is_some() {
             return;
         }
-        if !of.forgetting.is_empty() {
+        if of.writer.is_forgetting() {
             return actions.push(Action::Forget(at));
         }
-        if of.appended {
+        if of.writer.is_unsynced() {
             actions.push(Action::Sync(at));
             if world.faults < self.faults {
                 actions.push(Action::SyncFails(at));
             }
-        } else if !of.group.is_empty() || !of.waiting.is_empty() {
+        } else if of.writer.has_entries() {
             actions.push(Action::Write(at));
             if self.place == Place::Store && world.faults < self.faults {
                 actions.push(Action::WriteUnanswered(at));
@@ -168,7 +171,7 @@ impl Setting {
             }
             Action::Take(at) => self.running(&mut world, at, Setting::take),
             Action::Write(at) => self.running(&mut world, at, |setting, world, of| match setting.place {
-                Place::Folder => append(world, of),
+                Place::Folder => of.writer.append(&mut world.journal),
                 Place::Store => setting.put(world, of, true),
             }),
             Action::WriteUnanswered(at) => self.running(&mut world, at, |setting, world, of| {
@@ -177,29 +180,27 @@ impl Setting {
             }),
             Action::Sync(at) => self.running(&mut world, at, Setting::sync),
             Action::SyncFails(at) => self.running(&mut world, at, Setting::sync_fails),
-            Action::Ask(at) => self.running(&mut world, at, |_, world, of| {
-                of.known = Some(world.target.known);
-                of.outside.holds(world.target.known.0);
-                of.stopped |= of.outside.too_much().is_some();
+            Action::Ask(at) => self.running(&mut world, at, |_, world, of| of.sink.ask(&world.target)),
+            Action::Send(at) => self.running(&mut world, at, |setting, _, of| {
+                of.sink.send(&setting.rules.sinks, &of.ledger, Epoch(of.history.len() as u64));
             }),
-            Action::Send(at) => self.running(&mut world, at, Setting::send),
-            Action::Gather(at) => self.running(&mut world, at, Setting::gather),
-            Action::Commit(at) => self.running(&mut world, at, Setting::commit),
-            Action::Answer(at) => self.running(&mut world, at, |_, _, of| {
-                if let Some((through, _)) = of.sending.take() {
-                    (of.passed, of.known, of.news) = (through, Some((through, of.id)), Some(through));
-                }
+            Action::Gather(at) => {
+                self.running(&mut world, at, |setting, _, of| of.sink.gather(&setting.rules.sinks));
+            }
+            Action::Commit(at) => self.running(&mut world, at, |setting, world, of| {
+                of.sink.commit(&mut world.target, setting.tells == Some(true), &of.history, of.id);
             }),
+            Action::Answer(at) => self.running(&mut world, at, |_, _, of| of.sink.answer(of.id)),
             Action::Save(at) => self.running(&mut world, at, Setting::save),
             Action::SaveOn(at) => self.running(&mut world, at, Setting::save_on),
             Action::Forget(at) => self.running(&mut world, at, |setting, world, of| {
-                let first = of.forgetting.remove(0);
+                let first = of.writer.next_to_forget();
                 let is_claim = matches!(
                     world.journal.get(&first).map(|segment| &segment.items[..]),
                     Some([Item::Claim(_), ..])
                 );
                 let stays = setting.place == Place::Store
-                    && (setting.rules.may_be_claim)(first, of.claim)
+                    && (setting.rules.claims.may_be_claim)(first, of.claim)
                     && is_claim;
                 if !stays {
                     world.journal.remove(&first);
@@ -219,7 +220,7 @@ impl Setting {
     }
 
     fn acknowledge(&self, world: &mut World, of: &mut Running) {
-        let kept = |(entry, _): &(Sequence, u8)| (self.rules.may_acknowledge)(&of.ledger, *entry);
+        let kept = |(entry, _): &(Sequence, u8)| (self.rules.journal.may_acknowledge)(&of.ledger, *entry);
         let count = of.promised.iter().take_while(|promise| kept(promise)).count();
         world.acknowledged.extend(of.promised.drain(..count).map(|(_, input)| input));
     }
@@ -243,7 +244,7 @@ impl Setting {
 
     fn left_over(&self, world: &World, before: Option<Sequence>) -> Vec<Object> {
         let kept: BTreeSet<Sequence> = world.manifests.keys().copied().collect();
-        let gone = |object: &Object| (self.rules.is_left_over)(object.number(), &kept, before);
+        let gone = |object: &Object| (self.rules.checkpoints.is_left_over)(object.number(), &kept, before);
         world.objects().into_iter().filter(gone).collect()
     }
 
@@ -303,13 +304,13 @@ impl Setting {
             return Process::Down;
         };
         let delivered = manifest.map_or(Epoch::default(), |(_, manifest)| manifest.delivered);
-        if self.place == Place::Store && (self.rules.owner)(found.last, claim) != Owner::Reader {
+        if self.place == Place::Store && (self.rules.claims.owner)(found.last, claim) != Owner::Reader {
             return Process::Down;
         }
         let next = found.last.next();
         if self.place == Place::Folder {
             if let Some(segment) = world.journal.values_mut().rfind(|segment| !segment.items.is_empty()) {
-                match self.rules.syncs_at_start {
+                match self.rules.journal.syncs_at_start {
                     Sync::Again => (segment.synced, segment.forgotten) = (segment.items.len(), false),
                     Sync::Only if !segment.forgotten => segment.synced = segment.items.len(),
                     Sync::Only | Sync::None => {}
@@ -327,25 +328,15 @@ impl Setting {
             ledger: Ledger::after(newest),
             last: found.last,
             history: found.history,
-            waiting: Vec::new(),
-            group: Vec::new(),
-            next,
-            segment: next,
-            ends: false,
-            appended: false,
             promised: Vec::new(),
-            outside,
-            passed: delivered,
-            known: None,
-            sending: None,
-            gathered: None,
-            stopped: false,
-            news: None,
-            whole: from.into_iter().collect(),
-            drafts: 0,
-            saved: from.unwrap_or_default(),
-            saving: None,
-            forgetting: Vec::new(),
+            writer: Writer::new(next),
+            sink: Sending::new(outside, delivered),
+            checkpoints: Checkpoints {
+                whole: from.into_iter().collect(),
+                drafts: 0,
+                saved: from.unwrap_or_default(),
+                saving: None,
+            },
         }))
     }
 
@@ -354,102 +345,47 @@ impl Setting {
         of.history.push(world.inputs);
         let number = Epoch(of.history.len() as u64);
         of.last = of.last.next();
-        of.waiting.push(Item::Epoch { number, input: world.inputs, told: of.news.take() });
+        of.writer.push(Item::Epoch { number, input: world.inputs, told: of.sink.take_news() });
         of.ledger.append(of.last, number);
         of.promised.push((of.last, world.inputs));
     }
 
-    /// Puts the waiting entries as one object, atomically. Without an answer, the process puts the same bytes
-    /// again.
     fn put(&self, world: &mut World, of: &mut Running, answered: bool) {
-        if of.group.is_empty() {
-            of.group = std::mem::take(&mut of.waiting);
-        }
-        let there = world.journal.get(&of.next).filter(|_| self.rules.puts_if_absent);
-        match there {
-            Some(segment) if segment.items != of.group => return of.ledger.end(End::Lost),
-            _ => {
-                let segment = Segment { items: of.group.clone(), synced: of.group.len(), forgotten: false };
-                world.journal.insert(of.next, segment);
-            }
-        }
-        if answered {
-            self.written(of);
+        match of.writer.put(&mut world.journal, self.rules.claims.puts_if_absent) {
+            Ok(()) if answered => of.ledger.are_durable(of.writer.written()),
+            Ok(()) => {}
+            Err(end) => of.ledger.end(end),
         }
     }
 
-    fn written(&self, of: &mut Running) {
-        let count = std::mem::take(&mut of.group).len() as u64;
-        of.next = Sequence(of.next.0 + count);
-        of.ledger.are_durable(Sequence(of.next.0 - 1));
-    }
-
-    /// Syncs the segment. Entries appended before a failed sync stay lost, because the system takes them for
-    /// written.
     fn sync(&self, world: &mut World, of: &mut Running) {
-        let segment = world.journal.get_mut(&of.segment).expect("it is being written");
-        if !segment.forgotten {
-            segment.synced = segment.items.len();
-        }
-        of.appended = false;
-        self.written(of);
+        of.writer.sync(&mut world.journal);
+        of.ledger.are_durable(of.writer.written());
     }
 
     fn sync_fails(&self, world: &mut World, of: &mut Running) {
         world.faults += 1;
-        world.journal.get_mut(&of.segment).expect("it is being written").forgotten = true;
-        if self.rules.ends_where_a_sync_fails {
+        of.writer.fail_sync(&mut world.journal);
+        if self.rules.journal.ends_where_a_sync_fails {
             of.ledger.end(End::Failed);
         }
     }
 
-    fn send(&self, _: &mut World, of: &mut Running) {
-        of.passed = of.passed.max((self.rules.published)(&of.outside));
-        let mut through = of.passed;
-        while through.0 < of.history.len() as u64 && (self.rules.may_deliver)(&of.ledger, through.next()) {
-            through = through.next();
-        }
-        of.sending = Some((through, false));
-    }
-
-    /// The sink buffers the rows it was sent, and reports the epoch that the target holds.
-    fn gather(&self, _: &mut World, of: &mut Running) {
-        let Some((through, _)) = of.sending.take() else { return };
-        of.gathered.get_or_insert(of.passed);
-        let passed = (self.rules.named)(through, of.passed);
-        if passed > of.passed {
-            (of.passed, of.news) = (passed, Some(passed));
-        }
-    }
-
-    /// Commits the rows and the epoch in one transaction, which fails if another process has published since.
-    fn commit(&self, world: &mut World, of: &mut Running) {
-        let Some((through, _)) = of.sending else { return };
-        if self.tells == Some(true) && of.known != Some(world.target.known) {
-            (of.stopped, of.sending) = (true, None);
-            return;
-        }
-        for epoch in of.gathered.take().unwrap_or(of.passed).0 + 1..=through.0 {
-            world.target.epochs.push((Epoch(epoch), of.history[epoch as usize - 1]));
-        }
-        if self.tells == Some(true) {
-            world.target.known = (through, of.id);
-        }
-        of.sending = Some((through, true));
-    }
-
     fn save(&self, world: &mut World, of: &mut Running) {
         world.checkpoints += 1;
-        of.drafts += u8::from(self.place == Place::Store);
-        let delivered = of.passed.max(of.outside.delivered());
-        let manifest =
-            Manifest { file: (of.last, of.claim, of.drafts), history: of.history.clone(), delivered };
-        of.saving = Some(Saving { through: of.last, manifest, stage: Stage::Begun });
+        of.checkpoints.drafts += u8::from(self.place == Place::Store);
+        let delivered = of.sink.delivered();
+        let manifest = Manifest {
+            file: (of.last, of.claim, of.checkpoints.drafts),
+            history: of.history.clone(),
+            delivered,
+        };
+        of.checkpoints.saving = Some(Saving { through: of.last, manifest, stage: Stage::Begun });
     }
 
     /// The next step of a checkpoint.
     fn save_on(&self, world: &mut World, of: &mut Running) {
-        let Some(mut saving) = of.saving.take() else { return };
+        let Some(mut saving) = of.checkpoints.saving.take() else { return };
         let stage = match saving.stage {
             Stage::Begun => {
                 world.files.insert(saving.manifest.file);
@@ -462,24 +398,25 @@ impl Setting {
                 if !world.files.contains(&there.file) {
                     return;
                 }
-                of.whole.insert(saving.through);
+                of.checkpoints.whole.insert(saving.through);
                 Stage::Published
             }
             Stage::Published => {
                 // Without the claim nothing is removed; the checkpoint stays.
                 if self.place == Place::Store
-                    && self.rules.looks_after_the_claim
-                    && world.journal.contains_key(&of.next)
+                    && self.rules.claims.looks_after_the_claim
+                    && world.journal.contains_key(&of.writer.next())
                 {
-                    of.saved = saving.through;
+                    of.checkpoints.saved = saving.through;
                     return;
                 }
                 Stage::Held
             }
             Stage::Held => {
-                let kept = (self.rules.kept)(&of.whole, KEPT);
+                let kept = (self.rules.checkpoints.kept)(&of.checkpoints.whole, KEPT);
                 let before = kept.last().copied().filter(|_| self.place == Place::Store);
-                let gone = |object: &Object| (self.rules.is_left_over)(object.number(), &kept, before);
+                let gone =
+                    |object: &Object| (self.rules.checkpoints.is_left_over)(object.number(), &kept, before);
                 Stage::Removing(world.objects().into_iter().filter(gone).collect())
             }
             Stage::Removing(mut gone) if !gone.is_empty() => {
@@ -489,35 +426,22 @@ impl Setting {
             Stage::Removing(_) => return self.saved(world, of, saving.through),
         };
         saving.stage = stage;
-        of.saving = Some(saving);
+        of.checkpoints.saving = Some(saving);
     }
 
     /// Records a published checkpoint after its cleanup, and lets the journal remove segments.
     fn saved(&self, world: &World, of: &mut Running, through: Sequence) {
-        of.saved = through;
-        let kept = (self.rules.kept)(&of.whole, KEPT);
-        of.whole.retain(|number| kept.contains(number));
-        let Some(covered) = (self.rules.covered)(&kept, KEPT) else { return };
+        of.checkpoints.saved = through;
+        let kept = (self.rules.checkpoints.kept)(&of.checkpoints.whole, KEPT);
+        of.checkpoints.whole.retain(|number| kept.contains(number));
+        let Some(covered) = (self.rules.checkpoints.covered)(&kept, KEPT) else { return };
         let firsts: Vec<Sequence> = world.journal.keys().copied().collect();
-        of.forgetting =
-            (self.rules.passed)(&firsts, covered).into_iter().map(|place| firsts[place]).collect();
-        of.forgetting.retain(|first| self.place == Place::Store || *first != of.segment);
-        of.ends = true;
+        let passed = (self.rules.journal.passed)(&firsts, covered).into_iter().map(|place| firsts[place]);
+        of.writer.forget(passed.collect(), self.place == Place::Folder);
     }
-}
-
-/// Appends the waiting entries to the current segment, or to a new one.
-fn append(world: &mut World, of: &mut Running) {
-    of.group = std::mem::take(&mut of.waiting);
-    let is_empty = world.journal.get(&of.segment).is_none_or(|segment| segment.items.is_empty());
-    if std::mem::take(&mut of.ends) && !is_empty {
-        of.segment = of.next;
-    }
-    world.journal.entry(of.segment).or_default().items.extend(&of.group);
-    of.appended = true;
 }
 
 /// Returns true if a process cannot continue by itself.
 pub fn is_over(of: &Running) -> bool {
-    of.stopped || of.ledger.ended().is_some()
+    of.sink.is_stopped() || of.ledger.ended().is_some()
 }

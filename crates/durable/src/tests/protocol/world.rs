@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use millstream_delta::Epoch;
 
 use super::rules::Rules;
+use super::sending::Sending;
+use super::writer::Writer;
 use crate::Sequence;
-use crate::protocol::{Ledger, Outside};
+use crate::protocol::Ledger;
 
 /// The location of the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,35 +162,19 @@ pub struct Running {
     pub last: Sequence,
     /// The input of each epoch.
     pub history: Vec<u8>,
-    /// Entries that are appended, and entries that are being written.
-    pub waiting: Vec<Item>,
-    pub group: Vec<Item>,
-    /// The first entry not known to be written.
-    pub next: Sequence,
-    /// The current segment of a folder; `ends` is true if it is to end.
-    pub segment: Sequence,
-    pub ends: bool,
-    /// True if the group is in the file, and not yet synced.
-    pub appended: bool,
     pub promised: Vec<(Sequence, u8)>,
-    pub outside: Outside,
-    /// The epoch up to which everything is published or skipped.
-    pub passed: Epoch,
-    /// The content of the target, as far as known.
-    pub known: Option<(Epoch, u8)>,
-    /// The epoch up to which rows are being published; true if the transaction has committed.
-    pub sending: Option<(Epoch, bool)>,
-    /// The epoch before the first one that the sink buffers, if any.
-    pub gathered: Option<Epoch>,
-    /// True if the sink has stopped because another process published.
-    pub stopped: bool,
-    /// The position not yet recorded in the journal.
-    pub news: Option<Epoch>,
+    pub writer: Writer,
+    pub sink: Sending,
+    pub checkpoints: Checkpoints,
+}
+
+/// The checkpoints of a running process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Checkpoints {
     pub whole: BTreeSet<Sequence>,
     pub drafts: u8,
     pub saved: Sequence,
     pub saving: Option<Saving>,
-    pub forgetting: Vec<Sequence>,
 }
 
 /// The state that a start would find.
