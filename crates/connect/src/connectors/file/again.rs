@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use glob::{MatchOptions, Pattern};
 
-use super::intake::{Intake, Known};
+use super::intake::Intake;
+use super::known::Known;
 use crate::{Error, Result};
 
 /// A `*` doesn't match a path separator.
@@ -25,7 +26,7 @@ impl Intake {
             let name = if pattern.contains('/') { path } else { path.rsplit('/').next().unwrap_or(path) };
             wanted.matches_with(name, MATCHING)
         };
-        let mut paths: Vec<Arc<str>> = self.known.keys().filter(|path| fits(path)).cloned().collect();
+        let mut paths: Vec<Arc<str>> = self.files.paths().filter(|path| fits(path)).cloned().collect();
         if paths.is_empty() {
             return Err(Error::Invalid(format!(
                 "none of the files that were read so far matches '{pattern}'"
@@ -33,7 +34,7 @@ impl Intake {
         }
         paths.sort_unstable();
         for path in &paths {
-            let Some(known) = self.known.get_mut(path) else { continue };
+            let Some(known) = self.files.get_mut(path) else { continue };
             let (holds_since, seen, watched) = (known.holds_since, known.seen, known.watched);
             *known = Known { holds_since, seen, watched, ..Known::new(known.generation + 1) };
             if self.current.as_ref().is_some_and(|(current, _)| current == path) {

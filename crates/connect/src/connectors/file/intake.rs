@@ -1,12 +1,14 @@
 //! Reads the files of a source in order, each once, and notices files that change later.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use millstream_delta::{Pool, Position, Span};
 
+use super::known::{Earlier, Known, KnownFiles};
+use super::listing::Listings;
 use super::on_change::OnChange;
 use super::paths::Paths;
 use super::reading::{FileReader, Framed, Layout, Piece, Seen, is_younger, seen, stat, unreadable};
@@ -20,9 +22,6 @@ const DECODED_APART_FROM_BYTES: usize = 1 << 20;
 
 /// The threads that help to decode, shared by all sources.
 static DECODERS: OnceLock<Pool> = OnceLock::new();
-
-/// Maximum number of read files that one listing checks for changes.
-const CHECKS_PER_LISTING: usize = 1024;
 
 /// A split that stands for no file. It records that the files which `start = 'new'` leaves out were noted.
 const START_NOTED: &str = "";
@@ -82,69 +81,33 @@ pub(super) struct Intake {
     paths: Paths,
     /// True for each column to read; `None` reads all.
     wanted: Option<Arc<[bool]>>,
-    pub(super) known: HashMap<Arc<str>, Known>,
-    /// Files read to their end, to be checked for changes. The cursor goes round.
-    watched: Vec<Arc<str>>,
-    watched_next: usize,
+    pub(super) files: KnownFiles,
+    listings: Listings,
     /// Files with an incomplete end, with their length and time then.
     waiting: BTreeMap<Arc<str>, Seen>,
-    /// Files that were found, but changed a moment ago.
-    unsettled: BTreeMap<Arc<str>, ()>,
     pub(super) queue: VecDeque<Arc<str>>,
     pub(super) current: Option<(Arc<str>, FileReader)>,
     /// Spans of files that are left out, of the note about them, and of growing files that aren't begun
     /// yet.
     noted: Vec<Span>,
-    listed: bool,
-    start_noted: bool,
-    listing_due: Instant,
-    changes: u64,
     failure: Option<Error>,
-    /// Bytes of all files of a bounded source, from its one listing, and bytes of the files that were read.
-    bytes_listed: u64,
-    bytes_done: u64,
+    share: ReadShare,
 }
 
-/// The state of one file.
-#[derive(Debug)]
-pub(super) struct Known {
-    /// The number of the newest reading, from 1.
-    pub(super) generation: u32,
-    /// The first reading that found the present content.
-    pub(super) holds_since: u32,
-    pub(super) through: u64,
-    pub(super) done: bool,
-    /// Length and time when the file was last checked.
-    pub(super) seen: Option<Seen>,
-    /// True if the file no longer holds what was read.
-    pub(super) changed: bool,
-    /// True if the file is in `watched`.
-    pub(super) watched: bool,
-    /// True if a change of this file was already reported.
-    pub(super) told: bool,
+/// The share of its files that a bounded source has read, in bytes.
+#[derive(Debug, Default)]
+struct ReadShare {
+    /// The bytes of all files, from the one listing.
+    listed: u64,
+    /// The bytes of the files that were read to their end.
+    done: u64,
 }
 
-/// The state of a file that a repeated reading must find.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Earlier {
-    /// The first reading that found the present content.
-    pub holds_since: u32,
-    pub changed: bool,
-    pub through: u64,
-    pub seen: Option<Seen>,
-}
-
-impl Known {
-    pub(super) fn new(generation: u32) -> Known {
-        Known {
-            generation,
-            holds_since: generation,
-            through: 0,
-            done: false,
-            seen: None,
-            changed: false,
-            watched: false,
-            told: false,
+impl ReadShare {
+    /// Reports the share, with `partly` bytes of the file that is being read.
+    fn tell(&self, health: &Health, partly: u64) {
+        if self.listed > 0 {
+            health.has_read(self.done + partly, self.listed);
         }
     }
 }
@@ -157,27 +120,20 @@ impl Intake {
             layout,
             paths,
             wanted: None,
-            known: HashMap::new(),
-            watched: Vec::new(),
-            watched_next: 0,
+            files: KnownFiles::default(),
+            listings: Listings::new(),
             waiting: BTreeMap::new(),
-            unsettled: BTreeMap::new(),
             queue: VecDeque::new(),
             current: None,
             noted: Vec::new(),
-            listed: false,
-            start_noted: false,
-            listing_due: Instant::now(),
-            changes: 0,
             failure: None,
-            bytes_listed: 0,
-            bytes_done: 0,
+            share: ReadShare::default(),
         }
     }
 
     /// Returns the time of the next listing.
     pub fn listing_due(&self) -> Instant {
-        self.listing_due
+        self.listings.due()
     }
 
     /// Restricts further reading to these columns.
@@ -195,23 +151,18 @@ impl Intake {
 
     /// Returns the state found by the newest reading of `path`, if there was one.
     pub fn earlier(&self, path: &str) -> Option<Earlier> {
-        self.known.get(path).map(|known| Earlier {
-            holds_since: known.holds_since,
-            changed: known.changed,
-            through: known.through,
-            seen: known.seen,
-        })
+        self.files.get(path).map(Known::earlier)
     }
 
     /// Continues after `position`.
     pub fn seek(&mut self, position: &Position) {
         for (split, progress) in &position.splits {
-            self.start_noted = true;
+            self.listings.note_start();
             if split.as_ref() == START_NOTED {
                 continue;
             }
             let (path, generation) = self.settings.parse_split(split);
-            let known = self.known.entry(path).or_insert_with(|| Known::new(generation));
+            let known = self.files.get_or_new(&path, generation);
             if generation >= known.generation {
                 *known = Known { through: progress.through, done: progress.done, ..Known::new(generation) };
                 if self.settings.on_change != OnChange::Reread {
@@ -219,20 +170,7 @@ impl Intake {
                 }
             }
         }
-        let mut open: Vec<Arc<str>> = Vec::new();
-        self.watched.clear();
-        for (path, known) in &mut self.known {
-            known.watched = known.done || self.layout.grows;
-            if known.watched {
-                self.watched.push(path.clone());
-            }
-            if !known.done {
-                open.push(path.clone());
-            }
-        }
-        self.watched.sort_unstable();
-        open.sort_unstable();
-        self.queue = open.into();
+        self.queue = self.files.watch_again(self.layout.grows).into();
     }
 
     /// Returns the available rows, within `limit`.
@@ -250,7 +188,7 @@ impl Intake {
         self.tell_share();
         arrival.more = if self.current.is_some() || !self.queue.is_empty() || self.failure.is_some() {
             More::Now
-        } else if self.settings.bounded && self.listed {
+        } else if self.settings.bounded && self.listings.have_succeeded() {
             More::Never
         } else {
             More::Later
@@ -261,15 +199,15 @@ impl Intake {
     /// Reports the share of its files that a bounded source has read. A file without byte positions, such
     /// as a compressed one, counts only at its end.
     fn tell_share(&self) {
-        if !self.settings.bounded || self.bytes_listed == 0 {
+        if !self.settings.bounded {
             return;
         }
         let partly = self.current.as_ref().map_or(0, |(path, reader)| {
             let counted = self.layout.positions_are_bytes(path);
-            let through = self.known.get(path).map_or(0, |known| known.through);
+            let through = self.files.get(path).map_or(0, |known| known.through);
             if counted { through.min(reader.seen().0) } else { 0 }
         });
-        self.settings.health.has_read(self.bytes_done + partly, self.bytes_listed);
+        self.share.tell(&self.settings.health, partly);
     }
 
     fn take(&mut self, limit: Limit, arrival: &mut Arrival) -> Result<()> {
@@ -304,7 +242,7 @@ impl Intake {
                 Err(error) => {
                     self.queue.push_front(path);
                     self.current = None;
-                    self.listing_due = Instant::now() + self.settings.poll_interval;
+                    self.listings.wait(self.settings.poll_interval);
                     return Err(error);
                 }
             };
@@ -325,15 +263,13 @@ impl Intake {
 
     /// Adds the span of `piece` to the arrival and to the state of the file `path`. Returns the split.
     fn note(&mut self, path: &Arc<str>, piece: &Piece, arrival: &mut Arrival) -> Option<Arc<str>> {
-        let known = self.known.get_mut(path)?;
+        let known = self.files.get_mut(path)?;
         let split = self.settings.split_name(path, known.generation);
         known.through = piece.to;
         known.done = piece.done;
         if piece.done {
-            self.bytes_done += known.seen.map_or(0, |(length, _)| length);
-        }
-        if piece.done && !std::mem::replace(&mut known.watched, true) {
-            self.watched.push(path.clone());
+            self.share.done += known.seen.map_or(0, |(length, _)| length);
+            self.files.watch(path);
         }
         if piece.done || piece.to > piece.from {
             let split = split.clone();
@@ -348,7 +284,7 @@ impl Intake {
             return Ok(true);
         }
         let Some(path) = self.queue.pop_front() else { return Ok(false) };
-        let known = self.known.entry(path.clone()).or_insert_with(|| Known::new(1));
+        let known = self.files.get_or_new(&path, 1);
         let from = known.through;
         let timeout = if self.settings.bounded { Duration::ZERO } else { self.settings.tail_timeout };
         match FileReader::open(&self.layout, self.wanted.as_deref(), &path, (from, None), timeout) {
@@ -362,8 +298,7 @@ impl Intake {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound && from == 0 && !self.settings.bounded => {
                 tracing::warn!(source = self.settings.source, file = %path, "a file was removed before it was read");
-                self.known.remove(&path);
-                self.watched.retain(|watched| *watched != path);
+                self.files.forget(&path);
                 Ok(false)
             }
             Err(error) if self.layout.grows && from > 0 && is_rotated(&error) => {
@@ -376,7 +311,7 @@ impl Intake {
             Err(error) => {
                 let error = unreadable(&path, &error);
                 self.queue.push_front(path);
-                self.listing_due = Instant::now() + self.settings.poll_interval;
+                self.listings.wait(self.settings.poll_interval);
                 Err(error)
             }
         }
@@ -384,17 +319,17 @@ impl Intake {
 
     /// Lists the directories when it is due. Returns true if there are files to read or spans to report.
     fn list_when_due(&mut self) -> Result<bool> {
-        if (self.listed && self.settings.bounded) || Instant::now() < self.listing_due {
+        if (self.listings.have_succeeded() && self.settings.bounded) || Instant::now() < self.listings.due() {
             return Ok(false);
         }
-        self.listing_due = Instant::now() + self.settings.poll_interval;
+        self.listings.wait(self.settings.poll_interval);
         self.check_waiting();
         self.check_watched()?;
         let mut found: Vec<(Option<SystemTime>, Arc<str>)> = Vec::new();
-        let known = &self.known;
+        let files = &self.files;
         let mut fresh: Vec<Arc<str>> = Vec::new();
         let mut visit = |path: Arc<str>| {
-            if !known.contains_key(&path) {
+            if !files.contains(&path) {
                 fresh.push(path);
             }
         };
@@ -403,56 +338,34 @@ impl Intake {
             Error::External(format!("source '{source}' could not list its files: {error}"))
         })?;
         // Unsettled files stay until a listing succeeds: a failed listing returns nothing.
-        fresh.extend(std::mem::take(&mut self.unsettled).into_keys());
-        fresh.sort_unstable();
-        fresh.dedup();
-        let leave_out = self.settings.only_new && !self.start_noted;
+        let fresh = self.listings.fresh(fresh);
+        let leave_out = self.listings.leave_out(&self.settings);
         for path in fresh {
             if leave_out {
                 self.noted.push(Span { split: path.clone(), from: 0, to: 0, done: true });
-                self.watched.push(path.clone());
-                self.known.insert(path, Known { done: true, watched: true, ..Known::new(1) });
+                self.files.insert(path, Known { done: true, watched: true, ..Known::new(1) });
                 continue;
             }
-            let Some(modified) = self.settled(&path) else { continue };
+            let Some(modified) = self.listings.settled(&self.settings, &path) else { continue };
             found.push((modified, path));
         }
         if leave_out {
             self.noted.push(Span { split: START_NOTED.into(), from: 0, to: 0, done: true });
         }
-        self.start_noted = true;
-        self.listed = true;
+        self.listings.succeed();
         found.sort_unstable();
         for (_, path) in found {
             if self.settings.bounded {
-                self.bytes_listed += stat(&path).map_or(0, |found| seen(&found).0);
+                self.share.listed += stat(&path).map_or(0, |found| seen(&found).0);
             }
-            self.known.insert(path.clone(), Known { watched: self.layout.grows, ..Known::new(1) });
+            self.files.insert(path.clone(), Known { watched: self.layout.grows, ..Known::new(1) });
             if self.layout.grows {
-                self.watched.push(path.clone());
                 // The file holds the watermark back from now on, although files before it are read first.
                 self.noted.push(Span { split: path.clone(), from: 0, to: 0, done: false });
             }
             self.queue.push_back(path);
         }
         Ok(!self.queue.is_empty() || !self.noted.is_empty())
-    }
-
-    /// Returns the time to order a new file by, once it may be read. Checks the file only if that matters.
-    fn settled(&mut self, path: &Arc<str>) -> Option<Option<SystemTime>> {
-        let waits = !self.settings.bounded && !self.settings.settle_time.is_zero();
-        if !waits && self.settings.order == Order::Name {
-            return Some(None);
-        }
-        // Opening the file will report that it is gone or unreadable.
-        let Ok(found) = stat(path) else { return Some(None) };
-        let modified = found.modified().ok();
-        let recent = |at: SystemTime| at.elapsed().is_ok_and(|age| age < self.settings.settle_time);
-        if waits && modified.is_some_and(recent) {
-            self.unsettled.insert(path.clone(), ());
-            return None;
-        }
-        Some(modified.filter(|_| self.settings.order == Order::Modified))
     }
 
     /// Queues files with an incomplete end that have changed since, or haven't changed for long enough.
@@ -477,14 +390,13 @@ impl Intake {
 
     /// Checks some of the files that were read for changes.
     fn check_watched(&mut self) -> Result<()> {
-        for _ in 0..self.watched.len().min(CHECKS_PER_LISTING) {
-            let path = self.watched[self.watched_next % self.watched.len()].clone();
-            self.watched_next = (self.watched_next + 1) % self.watched.len();
+        for _ in 0..self.files.checks() {
+            let Some(path) = self.files.next_check() else { break };
             // A file that was read may be removed.
             let Ok(found) = stat(&path) else { continue };
             let now = seen(&found);
             let compares_length = self.layout.ends_at_its_length(&path);
-            let Some(known) = self.known.get_mut(&path) else { continue };
+            let Some(known) = self.files.get_mut(&path) else { continue };
             let before = known.seen;
             // A file that was left out, or is one bad record, stays so however it grows.
             let kept = if known.done { before.map_or(0, |(length, _)| length) } else { known.through };
@@ -510,9 +422,9 @@ impl Intake {
     }
 
     fn changed(&mut self, path: &Arc<str>, now: Seen) -> Result<()> {
-        self.changes += 1;
+        let changes = self.files.count_change();
         self.settings.health.changed_after_its_end();
-        let Some(known) = self.known.get_mut(path) else { return Ok(()) };
+        let Some(known) = self.files.get_mut(path) else { return Ok(()) };
         let is_first = !std::mem::replace(&mut known.told, true);
         let source = &self.settings.source;
         match self.settings.on_change {
@@ -548,7 +460,7 @@ impl Intake {
             }
         }
         if is_first {
-            let (changes, on_change) = (self.changes, self.settings.on_change.consequence());
+            let on_change = self.settings.on_change.consequence();
             tracing::warn!(source, file = %path, changes, "a file changed after its end was read: {on_change}");
         }
         Ok(())

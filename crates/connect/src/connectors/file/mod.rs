@@ -2,6 +2,8 @@
 
 mod again;
 mod intake;
+mod known;
+mod listing;
 mod on_change;
 mod paths;
 mod reading;

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use millstream_delta::{Position, Span};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::intake::{Earlier, Intake, Settings};
+use super::intake::{Intake, Settings};
+use super::known::Earlier;
 use super::reading::{FileReader, Layout, unreadable};
 use crate::formats::Format;
 use crate::{Arrival, BadRow, Error, Jump, Limit, More, Reading, Result, Source, SourceProperties};
