@@ -11,12 +11,8 @@ use crate::operator::{Cost, Counted, Growth};
 /// One operator of a flow, or one of its inputs.
 #[derive(Clone, Debug)]
 pub struct Explained {
-    /// The number of operators above this one.
-    pub depth: usize,
-    /// The node's number in the flow: inputs have lower numbers than the nodes that read them.
-    pub node: usize,
-    /// True if the operator was listed before, since several operators read it.
-    pub repeated: bool,
+    /// The place of the line among the others.
+    pub place: NodePlace,
     /// The operator's name and expressions.
     pub title: String,
     /// The cost of an epoch; `None` for an input, which does nothing.
@@ -27,23 +23,13 @@ pub struct Explained {
     pub key: Option<String>,
     /// The watermark of an input, such as `ts - 5 seconds`; empty if there is none.
     pub watermark: String,
-    /// The operator's state, in words; empty if it keeps none.
-    pub state: String,
-    /// The columns of the state's key, if there is one.
-    pub state_key: Option<String>,
-    /// The growth of the state.
-    pub growth: Growth,
+    /// The rows that the operator keeps.
+    pub state: ExplainedState,
     /// The reason why no cheaper operator applies; empty for the cheapest.
     pub why: String,
     /// The queries that share the arrangements that the operator reads, if there are other queries than its
     /// own.
     pub shared_by: Vec<Arc<str>>,
-    /// The number of rows of state.
-    pub state_rows: usize,
-    /// The approximate bytes of state.
-    pub state_bytes: usize,
-    /// The numbers of forgotten keys and rows, if the operator forgets any.
-    pub counted: Option<Counted>,
     /// The number of late rows, if the operator's windows close.
     pub late: Option<u64>,
     /// The event that the operator waits for before it emits held rows, in words.
@@ -52,42 +38,102 @@ pub struct Explained {
     pub meter: Meter,
 }
 
+/// The place of an operator in a flow, and in the list of its operators from the root down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodePlace {
+    /// The number of operators above this one.
+    pub depth: usize,
+    /// The node's number in the flow: inputs have lower numbers than the nodes that read them.
+    pub node: usize,
+    /// True if the operator was listed before, since several operators read it.
+    pub repeated: bool,
+}
+
+/// The state of an operator: what it keeps, how that grows, and its present size.
+#[derive(Clone, Debug)]
+pub struct ExplainedState {
+    /// The kept rows, in words; empty if the operator keeps none.
+    pub text: String,
+    /// The columns of the state's key, if there is one.
+    pub key: Option<String>,
+    /// The growth of the state.
+    pub growth: Growth,
+    /// The number of rows.
+    pub rows: usize,
+    /// The approximate bytes.
+    pub bytes: usize,
+    /// The numbers of forgotten keys and rows, if the operator forgets any.
+    pub forgotten: Option<Counted>,
+}
+
+impl ExplainedState {
+    /// Returns the state of an operator that keeps nothing.
+    pub fn none() -> ExplainedState {
+        ExplainedState::of(String::new(), Growth::Nothing)
+    }
+
+    /// Returns an empty state with this description.
+    pub fn of(text: String, growth: Growth) -> ExplainedState {
+        ExplainedState { text, key: None, growth, rows: 0, bytes: 0, forgotten: None }
+    }
+
+    /// Returns the same with a size.
+    pub fn with_size(self, (rows, bytes): (usize, usize)) -> ExplainedState {
+        ExplainedState { rows, bytes, ..self }
+    }
+
+    /// Returns true if the operator keeps no rows at all.
+    pub fn is_none(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// Adds rows that are kept beside the operator, and describes these.
+    pub fn put_beside(&mut self, beside: ExplainedState) {
+        (self.text, self.growth) = (beside.text, beside.growth);
+        self.rows += beside.rows;
+        self.bytes += beside.bytes;
+    }
+
+    /// Notes that the operator forgets nothing although the query has a `state_ttl`.
+    fn keep_all(&mut self) {
+        if let Growth::With(_) = self.growth {
+            self.text.push_str("; not expired by state_ttl");
+        }
+    }
+
+    /// Adds the state to a line of EXPLAIN.
+    fn write(&self, line: &mut String) {
+        if !self.is_none() {
+            let _ = write!(line, ", keeps {}", self.text);
+        }
+        if self.growth != Growth::Nothing {
+            let _ = write!(line, " ({})", self.growth.text());
+        }
+    }
+}
+
 impl Explained {
     /// Returns a line for a step above the operators of a flow, as node number `node`.
     pub fn above(node: usize, title: String, append_only: bool) -> Explained {
         Explained {
-            depth: 0,
-            node,
-            repeated: false,
+            place: NodePlace { node, ..NodePlace::default() },
             title,
             cost: None,
             append_only,
             key: None,
             watermark: String::new(),
-            state: String::new(),
-            state_key: None,
-            growth: Growth::Nothing,
+            state: ExplainedState::none(),
             why: String::new(),
             shared_by: Vec::new(),
-            state_rows: 0,
-            state_bytes: 0,
-            counted: None,
             late: None,
             waiting: None,
             meter: Meter::default(),
         }
     }
 
-    /// Notes that the operator forgets nothing although the query has a `state_ttl`.
-    fn keep_all(&mut self) {
-        if let Growth::With(_) = self.growth {
-            self.state.push_str("; not expired by state_ttl");
-        }
-    }
-
     /// Returns the name and expressions, indented by the depth.
     pub fn indented(&self) -> String {
-        format!("{}{}", "  ".repeat(self.depth), self.title)
+        format!("{}{}", "  ".repeat(self.place.depth), self.title)
     }
 
     /// Returns the static properties as one line of EXPLAIN.
@@ -104,12 +150,7 @@ impl Explained {
         if !self.watermark.is_empty() {
             let _ = write!(line, ", watermark {}", self.watermark);
         }
-        if !self.state.is_empty() {
-            let _ = write!(line, ", keeps {}", self.state);
-        }
-        if self.growth != Growth::Nothing {
-            let _ = write!(line, " ({})", self.growth.text());
-        }
+        self.state.write(&mut line);
         if !self.why.is_empty() {
             let _ = write!(line, ", because {}", self.why);
         }
@@ -154,30 +195,16 @@ impl Listing<'_> {
         let properties = node.properties();
         let repeated = std::mem::replace(&mut self.seen[place], true);
         let mut explained = Explained {
-            depth,
-            node: place,
-            repeated,
-            title: String::new(),
-            cost: None,
-            append_only: properties.append_only,
+            place: NodePlace { depth, node: place, repeated },
             key: properties.key_text(),
-            watermark: String::new(),
-            state: String::new(),
-            state_key: None,
-            growth: Growth::Nothing,
-            why: String::new(),
             shared_by: dag.lookups.readers_of(place),
-            state_rows: 0,
-            state_bytes: 0,
-            counted: None,
-            late: None,
-            waiting: None,
             meter: dag.meters[place],
+            ..Explained::above(place, String::new(), properties.append_only)
         };
         match node {
             Node::Input { relation, about, .. } => {
                 explained.title = format!("Input {}", self.relations[*relation]);
-                (explained.state, explained.growth) = (about.state.clone(), about.growth.clone());
+                explained.state = ExplainedState::of(about.state.clone(), about.growth.clone());
                 explained.why.clone_from(&about.why);
                 explained.watermark.clone_from(&about.detail);
                 self.found.push(explained);
@@ -189,16 +216,20 @@ impl Listing<'_> {
                     false => format!("{} [{}]", text.name, text.detail),
                 };
                 explained.cost = Some(properties.cost);
-                explained.state_key = text.state_key;
-                (explained.state, explained.growth, explained.why) = (text.state, text.growth, text.why);
-                explained.state_rows = operator.state_rows();
-                explained.state_bytes = operator.state_bytes();
+                explained.why = text.why;
                 let abilities = operator.abilities();
-                explained.counted = abilities.expiry.map(|expiry| expiry.counted());
+                explained.state = ExplainedState {
+                    text: text.state,
+                    key: text.state_key,
+                    growth: text.growth,
+                    rows: operator.state_rows(),
+                    bytes: operator.state_bytes(),
+                    forgotten: abilities.expiry.map(|expiry| expiry.counted()),
+                };
                 explained.late = abilities.late().map(|late| late.rows);
                 explained.waiting = abilities.waiting();
-                if dag.limits.state_ttl_us.is_some() && explained.counted.is_none() {
-                    explained.keep_all();
+                if dag.limits.state_ttl_us.is_some() && explained.state.forgotten.is_none() {
+                    explained.state.keep_all();
                 }
                 self.found.push(explained);
                 for input in inputs {
@@ -206,5 +237,27 @@ impl Listing<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_describes_the_state_and_its_growth() {
+        let mut explained = Explained::above(0, "Join [a = b]".into(), false);
+        assert_eq!(explained.line(), "Join [a = b]: updating");
+        explained.place.depth = 1;
+        explained.state = ExplainedState::of("both sides".into(), Growth::With("its inputs".into()));
+        explained.state.keep_all();
+        let text = explained.state.growth.text();
+        let line = format!("  Join [a = b]: updating, keeps both sides; not expired by state_ttl ({text})");
+        assert_eq!(explained.line(), line);
+        // Rows kept beside the operator are described instead, and count as well.
+        explained.state = explained.state.with_size((2, 20));
+        explained.state.put_beside(ExplainedState::of("its rows".into(), Growth::Nothing).with_size((3, 30)));
+        let ExplainedState { text, rows, bytes, .. } = &explained.state;
+        assert_eq!((text.as_str(), *rows, *bytes), ("its rows", 5, 50));
     }
 }

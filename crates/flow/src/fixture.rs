@@ -337,7 +337,10 @@ fn shown(kept: &Tables) -> Vec<String> {
 /// Returns the counters that operators report.
 fn counters(flow: &Flow) -> Vec<String> {
     let of = |operator: crate::explain::Explained| {
-        format!("{}: {:?}, {:?}, {:?}", operator.title, operator.counted, operator.late, operator.waiting)
+        format!(
+            "{}: {:?}, {:?}, {:?}",
+            operator.title, operator.state.forgotten, operator.late, operator.waiting
+        )
     };
     flow.operators().into_iter().map(of).collect()
 }

@@ -52,7 +52,7 @@ pub use content::ResultState;
 pub use driver::Driver;
 pub use error::{Error, Result};
 pub use event_time::{BatchTime, Called, Edge, EventTime};
-pub use explain::Explained;
+pub use explain::{Explained, ExplainedState, NodePlace};
 pub use failing_rows::{FailingRows, FailingStage, StageOver};
 pub use failure::{ERRORS, Failure};
 pub use flow::{Flow, Inputs};

@@ -155,10 +155,10 @@ fn why_passed(
         tables.iter().map(|(name, table)| (table.size().1, format!("table \"{name}\""))).collect();
     for query in queries {
         let name = shown_name(queries, query);
-        let operators = query.operators().into_iter().filter(|operator| !operator.repeated);
+        let operators = query.operators().into_iter().filter(|operator| !operator.place.repeated);
         holders.extend(
             operators
-                .map(|operator| (operator.state_bytes, format!("{} of \"{name}\"", operator.title.trim()))),
+                .map(|operator| (operator.state.bytes, format!("{} of \"{name}\"", operator.title.trim()))),
         );
     }
     holders.retain(|(bytes, _)| *bytes > 0);

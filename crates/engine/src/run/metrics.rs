@@ -294,8 +294,8 @@ impl<'a> Operators<'a> {
             return Named { shown, operators: BTreeMap::new() };
         };
         let shown = displayed_name(self.queries, query).to_string();
-        let operators = query.operators().into_iter().filter(|one| !one.repeated);
+        let operators = query.operators().into_iter().filter(|one| !one.place.repeated);
         let first_word = |title: &str| title.split(' ').next().unwrap_or_default().to_string();
-        Named { shown, operators: operators.map(|one| (one.node, first_word(&one.title))).collect() }
+        Named { shown, operators: operators.map(|one| (one.place.node, first_word(&one.title))).collect() }
     }
 }

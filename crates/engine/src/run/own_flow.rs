@@ -330,7 +330,7 @@ fn caught(step: impl FnOnce() -> millstream_flow::Result<Change>) -> (Result<Cha
 }
 
 fn spilled(operator: &Explained) -> usize {
-    if operator.repeated { 0 } else { operator.meter.spilled_bytes }
+    if operator.place.repeated { 0 } else { operator.meter.spilled_bytes }
 }
 
 fn lent() -> Error {

@@ -42,7 +42,7 @@ impl Pins<'_> {
         }
         let schema = schema.clone();
         let plan = millstream_sql::at(plan.clone(), query.flow.now().0)?;
-        let forgets = query.flow.operators().iter().any(|operator| operator.counted.is_some());
+        let forgets = query.flow.operators().iter().any(|operator| operator.state.forgotten.is_some());
         let windows = self.windows(query, *on_close)?;
         let feeds: Vec<_> = query.feeds.iter().map(|feed| (feed.of.clone(), feed.stamped.clone())).collect();
         let rows = self.departures().input_beside(name, None)?;

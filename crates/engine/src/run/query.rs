@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use millstream_delta::{Cut, Delta, Epoch};
-use millstream_flow::{Change, Explained, FailingRows, Flow};
+use millstream_flow::{Change, Explained, ExplainedState, FailingRows, Flow};
 use millstream_sql::{Error, Result};
 
 pub(in crate::run) use result_store::ResultRows;
@@ -263,14 +263,11 @@ impl RunningQuery {
         };
         if let Some(mut result) = self.result.rows.explained(self.flow.closed()) {
             if self.is_per_batch() {
-                let top = &mut operators[0];
-                (top.state, top.growth) = (result.state, result.growth);
-                top.state_rows += result.state_rows;
-                top.state_bytes += result.state_bytes;
+                operators[0].state.put_beside(result.state);
                 return operators;
             }
-            operators.iter_mut().for_each(|operator| operator.depth += 1);
-            result.node = operators.len();
+            operators.iter_mut().for_each(|operator| operator.place.depth += 1);
+            result.place.node = operators.len();
             result.append_only = self.append_only();
             result.key = operators.first().and_then(|root| root.key.clone());
             operators.insert(0, result);
@@ -300,14 +297,13 @@ fn explained(flow: &Flow, feeds: &[Feed], batches: Option<&Batches>) -> Vec<Expl
         let Some(window) = &feed.window else { continue };
         let title = format!("Input {name}");
         for operator in operators.iter_mut().filter(|operator| operator.title == title) {
-            (operator.state_rows, operator.state_bytes) = (window.num_rows(), window.memory_bytes());
+            (operator.state.rows, operator.state.bytes) = (window.num_rows(), window.memory_bytes());
         }
     }
     if let Some(batches) = batches {
-        operators.iter_mut().for_each(|operator| operator.depth += 1);
+        operators.iter_mut().for_each(|operator| operator.place.depth += 1);
         let top = Explained {
-            state_rows: batches.num_rows(),
-            state_bytes: batches.memory_bytes(),
+            state: ExplainedState::none().with_size((batches.num_rows(), batches.memory_bytes())),
             ..Explained::above(operators.len(), batches.title(), true)
         };
         operators.insert(0, top);

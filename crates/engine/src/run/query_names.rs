@@ -39,7 +39,7 @@ pub(super) fn queries_by_name(queries: &[RunningQuery]) -> Vec<(&str, &RunningQu
 
 /// Returns the operator of a query's node.
 pub(super) fn operator_of(query: &RunningQuery, node: usize) -> Option<Explained> {
-    query.operators().into_iter().find(|operator| operator.node == node && !operator.repeated)
+    query.operators().into_iter().find(|operator| operator.place.node == node && !operator.place.repeated)
 }
 
 /// Returns the number that is added to the nodes of a query so that the operators of a view and of the queries below its
@@ -50,7 +50,8 @@ pub(super) fn node_offsets(queries: &[RunningQuery]) -> BTreeMap<Arc<str>, usize
         let mut offset = 0;
         for (_, query) in parts {
             offsets.insert(query.name.clone(), offset);
-            offset += query.operators().iter().map(|operator| operator.node + 1).max().unwrap_or_default();
+            offset +=
+                query.operators().iter().map(|operator| operator.place.node + 1).max().unwrap_or_default();
         }
     }
     offsets

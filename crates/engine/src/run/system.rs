@@ -130,7 +130,7 @@ fn operator_lines(
         let (kind, detail) = operator.title.split_once(' ').unwrap_or((&operator.title, ""));
         vec![
             name.into(),
-            operator.node.into(),
+            operator.place.node.into(),
             kind.into(),
             said(detail),
             said(inputs),
@@ -140,13 +140,13 @@ fn operator_lines(
             meter.rows_out.into(),
             meter.errors.into(),
             (meter.time.as_micros() as u64).into(),
-            operator.state_rows.into(),
-            operator.state_bytes.into(),
+            operator.state.rows.into(),
+            operator.state.bytes.into(),
             meter.spilled_bytes.into(),
-            operator.state_key.map_or(NULL, Cell::from),
+            operator.state.key.map_or(NULL, Cell::from),
             operator.key.map_or(NULL, Cell::from),
-            operator.counted.map_or(NULL, |counted| counted.keys.into()),
-            operator.counted.map_or(NULL, |counted| counted.deletes.into()),
+            operator.state.forgotten.map_or(NULL, |counted| counted.keys.into()),
+            operator.state.forgotten.map_or(NULL, |counted| counted.deletes.into()),
             operator.late.map_or(NULL, Cell::from),
             said(&operator.shared_by.join(", ")),
         ]
@@ -157,11 +157,11 @@ fn operator_lines(
     for (name, query) in queries_by_name(queries) {
         let mut all = query.operators();
         let offset = offsets.get(&query.name).copied().unwrap_or_default();
-        all.iter_mut().for_each(|operator| operator.node += offset);
+        all.iter_mut().for_each(|operator| operator.place.node += offset);
         let inputs: Vec<String> = (0..all.len()).map(|place| inputs_of(&all, place)).collect();
         let mut operators: Vec<_> = all.into_iter().zip(inputs).collect();
-        operators.retain(|(operator, _)| !operator.repeated);
-        operators.sort_by_key(|(operator, _)| operator.node);
+        operators.retain(|(operator, _)| !operator.place.repeated);
+        operators.sort_by_key(|(operator, _)| operator.place.node);
         lines.extend(operators.into_iter().map(|(operator, inputs)| line(name, operator, &inputs)));
     }
     lines
@@ -234,10 +234,10 @@ fn said(text: &str) -> Cell {
 
 /// Returns the nodes that the operator at a place reads; `all` are the operators of a query from the root down.
 fn inputs_of(all: &[Explained], place: usize) -> String {
-    let depth = all[place].depth;
-    let below = all[place + 1..].iter().take_while(|operator| operator.depth > depth);
-    let inputs = below.filter(|operator| operator.depth == depth + 1);
-    inputs.map(|operator| operator.node.to_string()).collect::<Vec<_>>().join(", ")
+    let depth = all[place].place.depth;
+    let below = all[place + 1..].iter().take_while(|operator| operator.place.depth > depth);
+    let inputs = below.filter(|operator| operator.place.depth == depth + 1);
+    inputs.map(|operator| operator.place.node.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns lines as rows of a table.

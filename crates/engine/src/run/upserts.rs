@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
-use millstream_flow::{Cost, Explained, Growth, Meter};
+use millstream_flow::{Cost, Explained, ExplainedState, Growth, Meter, NodePlace};
 use millstream_state::Spillable;
 
 use super::sources::Sources;
@@ -31,9 +31,9 @@ impl Sources {
         for operator in operators {
             let name = operator.title.strip_prefix("Input ").filter(|_| operator.cost.is_none());
             let upsert = name.and_then(|name| self.upsert_of(tables, catalog, name));
-            let (depth, node, repeated) = (operator.depth + 1, operator.node, operator.repeated);
+            let place = NodePlace { depth: operator.place.depth + 1, ..operator.place };
             all.push(operator);
-            all.extend(upsert.map(|upsert| Explained { depth, node, repeated, ..upsert }));
+            all.extend(upsert.map(|upsert| Explained { place, ..upsert }));
         }
         all
     }
@@ -48,20 +48,20 @@ impl Sources {
         let names = names.join(", ");
         let kept = match key.is_empty() {
             true => Explained {
-                state: "all rows".into(),
-                growth: Growth::With("the rows of the source".into()),
+                state: ExplainedState::of("all rows".into(), Growth::With("the rows of the source".into())),
                 ..Explained::above(0, "Table".to_string(), true)
             },
             false => Explained {
                 key: Some(format!("({names})")),
-                state: "the current row of each key".into(),
-                state_key: Some(format!("({names})")),
-                growth: Growth::of_values(&key),
+                state: ExplainedState {
+                    key: Some(format!("({names})")),
+                    ..ExplainedState::of("the current row of each key".into(), Growth::of_values(&key))
+                },
                 ..Explained::above(0, format!("Upsert [by {names}]"), false)
             },
         };
-        let (state_rows, state_bytes) = table.size();
+        let state = kept.state.with_size(table.size());
         let meter = Meter { spilled_bytes: table.spilled_bytes(), ..source.counts.upsert() };
-        Some(Explained { cost: Some(Cost::Delta), state_rows, state_bytes, meter, ..kept })
+        Some(Explained { cost: Some(Cost::Delta), state, meter, ..kept })
     }
 }

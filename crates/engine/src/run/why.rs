@@ -63,7 +63,7 @@ impl Search<'_> {
                 None => self.relation(input, found),
             }
         }
-        for operator in query.operators().iter().rev().filter(|operator| !operator.repeated) {
+        for operator in query.operators().iter().rev().filter(|operator| !operator.place.repeated) {
             why_operator(&name, operator, found);
         }
         why_late(&name, query, found);

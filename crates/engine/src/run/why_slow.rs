@@ -212,11 +212,12 @@ fn late_texts(recent: &Recent, queries: &Queries, clock: &Clock, settings: &Sett
 /// Returns the operator of a query that keeps most, and the growth of its state; `None` if none keeps anything.
 fn large_text(query: &RunningQuery) -> Option<String> {
     let operators = query.operators();
-    let kept = operators.iter().filter(|operator| !operator.repeated && operator.state_bytes > 0);
-    let most = kept.max_by_key(|operator| operator.state_bytes)?;
-    let bytes = bytes_text(most.state_bytes);
-    let mut text = format!("{} keeps {bytes}, {} ({})", most.title.trim(), most.state, most.growth.text());
-    if let Growth::With(_) = most.growth {
+    let kept = operators.iter().filter(|operator| !operator.place.repeated && operator.state.bytes > 0);
+    let most = kept.max_by_key(|operator| operator.state.bytes)?;
+    let bytes = bytes_text(most.state.bytes);
+    let mut text =
+        format!("{} keeps {bytes}, {} ({})", most.title.trim(), most.state.text, most.state.growth.text());
+    if let Growth::With(_) = most.state.growth {
         text.push_str(
             "; a window that closes, a temporal filter (WHERE ts > now() - INTERVAL …) or WITH (state_ttl = …) bounds it",
         );

@@ -261,14 +261,14 @@ fn plan(operators: &[Explained], found: &[(Arc<str>, String)]) -> Result<Respons
 }
 
 fn state(operators: &[Explained], kept: bool) -> Result<Response> {
-    let stateful = |operator: &Explained| !operator.state.is_empty();
+    let stateful = |operator: &Explained| !operator.state.is_none();
     let columns = vec![
         lines(operators, |operator| Some(operator.indented())),
-        lines(operators, |operator| stateful(operator).then(|| operator.state.clone())),
-        lines(operators, |operator| operator.state_key.clone()),
-        numbers(operators, |operator| (kept && stateful(operator)).then_some(operator.state_rows as u64)),
-        numbers(operators, |operator| (kept && stateful(operator)).then_some(operator.state_bytes as u64)),
-        lines(operators, |operator| Some(operator.growth.text()).filter(|text| !text.is_empty())),
+        lines(operators, |operator| stateful(operator).then(|| operator.state.text.clone())),
+        lines(operators, |operator| operator.state.key.clone()),
+        numbers(operators, |operator| (kept && stateful(operator)).then_some(operator.state.rows as u64)),
+        numbers(operators, |operator| (kept && stateful(operator)).then_some(operator.state.bytes as u64)),
+        lines(operators, |operator| Some(operator.state.growth.text()).filter(|text| !text.is_empty())),
     ];
     let names = [
         ("operator", false),
@@ -284,7 +284,7 @@ fn state(operators: &[Explained], kept: bool) -> Result<Response> {
 fn analysis(operators: &[Explained], notice: Option<&str>) -> Result<Response> {
     // An operator that is listed twice has run once.
     let meter = |value: fn(&Explained) -> u64| {
-        numbers(operators, move |operator| (!operator.repeated).then(|| value(operator)))
+        numbers(operators, move |operator| (!operator.place.repeated).then(|| value(operator)))
     };
     let columns = vec![
         lines(operators, |operator| Some(operator.indented())),
@@ -293,8 +293,8 @@ fn analysis(operators: &[Explained], notice: Option<&str>) -> Result<Response> {
         meter(|operator| operator.meter.rows_out),
         meter(|operator| operator.meter.errors.unsigned_abs()),
         meter(|operator| operator.meter.time.as_micros() as u64),
-        meter(|operator| operator.state_rows as u64),
-        meter(|operator| operator.state_bytes as u64),
+        meter(|operator| operator.state.rows as u64),
+        meter(|operator| operator.state.bytes as u64),
     ];
     let names = [
         ("operator", false),

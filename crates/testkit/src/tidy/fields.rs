@@ -14,13 +14,11 @@ const FIELDS_MAX: usize = 12;
 const FIELDS_ALLOWED: &[(&str, &str, usize)] = &[
     ("cli", "State", 14),
     ("connect", "Framer", 13),
-    ("connect", "Intake", 19),
     ("engine", "EngineBuilder", 16),
     ("engine", "Lag", 13),
     ("engine", "Parts", 15),
     ("engine", "Settings", 24),
     ("engine", "Shared", 15),
-    ("flow", "Explained", 19),
     ("flow", "Join", 14),
     ("flow", "PartitionRecompute", 13),
     ("flow", "Session", 15),

@@ -1,6 +1,6 @@
 //! The stores of a query's rows, and the rows that it keeps of its result beside its operators.
 
-use millstream_flow::{Explained, Growth, Meter};
+use millstream_flow::{Explained, ExplainedState, Growth, Meter};
 use millstream_state::{Rows, Spillable};
 
 use super::beside::Beside;
@@ -72,10 +72,7 @@ impl ResultRows {
             }
         };
         Some(Explained {
-            state,
-            growth,
-            state_rows,
-            state_bytes,
+            state: ExplainedState::of(state, growth).with_size((state_rows, state_bytes)),
             meter,
             ..Explained::above(0, "Result".into(), false)
         })

@@ -111,10 +111,12 @@ fn fates_of(
             (Some(_), _) if query.is_per_batch() => "from the next batch on".into(),
             (Some((place, _)), Some(succession)) if !succession.needs(place) => "continues from here".into(),
             (Some((_, feed)), _) => way_of_reading(queries, tables, sources, feed, from_now),
-            (_, Some(succession)) if succession.keeps(operator.node) => match operator.state.is_empty() {
-                true => "continues".into(),
-                false => format!("keeps {}", operator.state),
-            },
+            (_, Some(succession)) if succession.keeps(operator.place.node) => {
+                match operator.state.is_none() {
+                    true => "continues".into(),
+                    false => format!("keeps {}", operator.state.text),
+                }
+            }
             (_, Some(_)) if succession.is_some_and(Succession::is_same) => "continues".into(),
             _ => "rebuilt".to_string(),
         }

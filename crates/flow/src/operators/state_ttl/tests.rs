@@ -57,7 +57,7 @@ fn none() -> Delta {
 }
 
 fn forgotten(flow: &Flow) -> Vec<(u64, u64)> {
-    let counted = flow.operators().into_iter().filter_map(|operator| operator.counted);
+    let counted = flow.operators().into_iter().filter_map(|operator| operator.state.forgotten);
     counted.map(|counted| (counted.keys, counted.deletes)).collect()
 }
 

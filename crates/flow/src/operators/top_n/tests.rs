@@ -139,7 +139,7 @@ fn check(queries: &[&str], append_only: bool, seeds: std::ops::Range<u64>) {
                 assert!(difference.is_empty(), "seed {seed}, epoch {epoch}, {sql}: {difference:#?}");
                 *sum = consolidate(std::mem::take(sum), &schema).unwrap();
                 if append_only && sql.contains("LIMIT 5") {
-                    assert!(flow.operators()[0].state_rows <= 7, "rows that can't count are kept");
+                    assert!(flow.operators()[0].state.rows <= 7, "rows that can't count are kept");
                 }
             }
         }
