@@ -19,10 +19,6 @@ const FIELDS_ALLOWED: &[(&str, &str, usize)] = &[
     ("engine", "Parts", 15),
     ("engine", "Settings", 24),
     ("engine", "Shared", 15),
-    ("flow", "Join", 14),
-    ("flow", "PartitionRecompute", 13),
-    ("flow", "Session", 15),
-    ("flow", "UpdateState", 14),
     ("testkit", "Counts", 18),
 ];
 

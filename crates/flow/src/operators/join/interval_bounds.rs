@@ -402,12 +402,9 @@ impl Join {
         for some in gone.chunks(ROWS.get()) {
             self.sides[at].rows.as_mut().ok_or_else(no_rows)?.remove(some)?;
         }
-        if let Some(index) = &mut self.index {
-            let mut slots: Vec<u32> = gone.iter().map(|(slot, _)| *slot).collect();
-            slots.dedup();
-            let empty = |slot: &&u32| self.sides.iter().all(|side| side.is_empty(**slot));
-            slots.iter().filter(empty).for_each(|slot| index.free(*slot));
-        }
+        let mut slots: Vec<u32> = gone.iter().map(|(slot, _)| *slot).collect();
+        slots.dedup();
+        self.keys.free_empty(&slots, |slot| self.sides.iter().all(|side| side.is_empty(slot)));
         Ok(())
     }
 

@@ -20,21 +20,20 @@ impl Join {
     /// Applies the changes of the right side, then joins the left rows with the right side's rows.
     pub(crate) fn look_up(&mut self, inputs: &[&Delta]) -> Result<Output> {
         let [left, right] = inputs else { return Err(Error::Bug("a join has two inputs".into())) };
-        *self.paired.get_mut() = 0;
+        self.budget.begin();
         let kept = SideArrangements::of(&self.sides);
         let views = kept.read()?;
         let mut made = ProbeResult::default();
         let failures = &mut made.output.failures;
-        let from = (&mut self.index, &views);
-        let theirs = self.sides[1].place(1, from, self.nulls_match, (right, &self.threads), failures)?;
+        let from = (&mut self.keys, &views);
+        let theirs = self.sides[1].place(1, from, (right, &self.threads), failures)?;
         self.sides[1].count(&theirs.keyed);
         let changes = [Vec::new(), theirs.keyed];
         let mut touched = deleted(&changes);
         let [_, theirs] = changes;
         self.apply(1, theirs)?;
-        let from = (&mut self.index, &views);
-        let Change { keyed, apart } =
-            self.sides[0].place(0, from, self.nulls_match, (left, &self.threads), failures)?;
+        let from = (&mut self.keys, &views);
+        let Change { keyed, apart } = self.sides[0].place(0, from, (left, &self.threads), failures)?;
         touched.extend(keyed.iter().flat_map(|keyed| &keyed.placed.slots));
         let keeps_left = self.shape.alone[0] != Alone::Never;
         for chunk in apart.iter().filter(|_| keeps_left) {
@@ -65,9 +64,7 @@ impl Join {
         })?;
         touched.sort_unstable();
         touched.dedup();
-        if let Some(index) = &mut self.index {
-            touched.iter().filter(|slot| self.sides[1].is_empty(**slot)).for_each(|slot| index.free(*slot));
-        }
+        self.keys.free_empty(&touched, |slot| self.sides[1].is_empty(slot));
         Ok(made.output)
     }
 }

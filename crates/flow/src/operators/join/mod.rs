@@ -17,7 +17,9 @@
 //! changes meet the first's rows after the epoch.
 
 mod interval_bounds;
+mod keys;
 mod lookup;
+mod output_budget;
 mod pairs;
 mod persistence;
 mod probe;
@@ -29,17 +31,18 @@ mod tests;
 mod views;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{prep_null_mask_filter, take_record_batch};
 use arrow::datatypes::DataType;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Size, Spillable, Tables};
+use millstream_state::{Arranged, NO_SLOT, Placed, Size, Spillable, Tables};
 
 use interval_bounds::Arrived;
 pub use interval_bounds::{IntervalBounds, Own, Side as IntervalBoundsSide, Until};
+use keys::JoinKeys;
+use output_budget::OutputBudget;
 use pairs::Batch;
 use probe::ProbeResult;
 pub use shape::{Alone, Shape};
@@ -90,18 +93,13 @@ pub struct Join {
     shape: Shape,
     /// The shape of a pair, before its columns become those of the result.
     pairs: Shape,
-    keys: Vec<(String, DataType)>,
-    /// `None`: every row has the same key.
-    index: Option<KeyIndex>,
-    nulls_match: bool,
+    keys: JoinKeys,
     condition: Option<Arc<dyn PhysicalExpr>>,
     sides: [Side; 2],
     /// True after the first step.
     started: bool,
     detail: String,
-    limits: Limits,
-    /// The number of pairs that this step has emitted.
-    paired: AtomicUsize,
+    budget: OutputBudget,
     interval_bounds: Option<IntervalBounds>,
     /// The threads for large changes.
     threads: Threads,
@@ -126,18 +124,15 @@ impl Join {
         let side = |at: usize, exprs| Side::new(&shape, condition.is_some(), at, exprs);
         let sides = [side(0, left), side(1, right)];
         Ok(Join {
-            index: index(&keys)?,
+            keys: JoinKeys::new(keys, nulls_match)?,
             pairs: shape.clone().all_pairs(),
             started: false,
             properties,
             shape,
-            keys,
-            nulls_match,
             condition,
             sides,
             detail,
-            limits,
-            paired: AtomicUsize::new(0),
+            budget: OutputBudget::new(limits),
             interval_bounds,
             threads,
         })
@@ -146,17 +141,17 @@ impl Join {
     /// Processes the changes of both sides; records the new rows, if requested.
     fn advance(&mut self, inputs: &[&Delta], mut arrived: Option<&mut [Arrived; 2]>) -> Result<Output> {
         let first = !std::mem::replace(&mut self.started, true);
-        *self.paired.get_mut() = 0;
+        self.budget.begin();
         let kept = SideArrangements::of(&self.sides);
         let views = kept.read()?;
         let mut output = Output::default();
         let mut changes = [Vec::new(), Vec::new()];
         // A side in an arrangement looks its keys up among those of the side that the join keeps.
         for at in views.order() {
-            let from = (&mut self.index, &views);
+            let from = (&mut self.keys, &views);
             let side = &self.sides[at];
             let Change { keyed, apart } =
-                side.place(at, from, self.nulls_match, (inputs[at], &self.threads), &mut output.failures)?;
+                side.place(at, from, (inputs[at], &self.threads), &mut output.failures)?;
             for chunk in apart {
                 match self.shape.alone[at] {
                     Alone::Never => {}
@@ -175,11 +170,10 @@ impl Join {
             None => self.match_by_key(first, &views, changes, &mut output)?,
             Some(_) => self.match_by_condition(first, &views, changes, &mut output)?,
         }
-        if let Some(index) = &mut self.index {
+        if let Some(index) = self.keys.index_mut() {
             index.touch_all(counted);
-            let empty = |slot: &&u32| self.sides.iter().all(|side| side.is_empty(**slot));
-            touched.iter().filter(empty).for_each(|slot| index.free(*slot));
         }
+        self.keys.free_empty(&touched, |slot| self.sides.iter().all(|side| side.is_empty(slot)));
         Ok(output)
     }
 
@@ -301,7 +295,7 @@ impl Join {
 
     /// Returns the other side's slots for the keys of a side's slots, if they exist there.
     fn on_other_side(&self, at: usize, slots: Vec<u32>, views: &Views<'_>) -> Result<Vec<u32>> {
-        let (Some(own), true) = (&self.index, !slots.is_empty()) else { return Ok(slots) };
+        let (Some(own), true) = (self.keys.index(), !slots.is_empty()) else { return Ok(slots) };
         let (from, to) = match (views.of(at), views.of(1 - at)) {
             (None, None) => return Ok(slots),
             (from, to) => (from.map_or(own, |from| &from.index), to.map_or(own, |to| &to.index)),
@@ -373,7 +367,7 @@ impl Join {
             turned(some, &mut made).map(|()| made)
         }) {
             into.append(made?);
-            self.limits.check_output(into.num_rows())?;
+            self.budget.check(into.num_rows())?;
         }
         Ok(())
     }
@@ -406,13 +400,8 @@ impl Join {
             chunk = Chunk::insert(chunk.expand()?);
         }
         into.push(chunk);
-        self.limits.check_output(into.num_rows())
+        self.budget.check(into.num_rows())
     }
-}
-
-fn index(keys: &[(String, DataType)]) -> Result<Option<KeyIndex>> {
-    let types: Vec<DataType> = keys.iter().map(|(_, data_type)| data_type.clone()).collect();
-    Ok(if types.is_empty() { None } else { Some(KeyIndex::new(types)?.tracked()) })
 }
 
 /// Returns the slots of changes with deletes, each once.
@@ -451,19 +440,18 @@ impl Operator for Join {
     }
 
     fn describe(&self) -> Description {
-        let names: Vec<&str> = self.keys.iter().map(|(name, _)| name.as_str()).collect();
-        let names = format!("({})", names.join(", "));
+        let names = format!("({})", self.keys.names().join(", "));
         let state = self.state_text();
         Description {
             name: "Join",
             detail: self.detail.clone(),
             state,
-            state_key: (!self.keys.is_empty()).then_some(names),
+            state_key: (!self.keys.are_one()).then_some(names),
             growth: match &self.interval_bounds {
                 Some(interval_bounds) => interval_bounds.growth(),
                 None => Growth::With("its inputs".into()),
             },
-            why: if self.keys.is_empty() {
+            why: if self.keys.are_one() {
                 "no equality tells which rows may match".into()
             } else {
                 String::new()
@@ -490,7 +478,7 @@ impl Operator for Join {
     }
 
     fn as_keyed(&mut self) -> Option<&mut dyn KeyedState> {
-        self.index.is_some().then_some(self as _)
+        self.keys.index().is_some().then_some(self as _)
     }
 
     fn as_arranging(&mut self) -> Option<&mut dyn ArrangesSides> {
@@ -501,7 +489,7 @@ impl Operator for Join {
 impl State for Join {
     fn reset(&mut self) -> Result<()> {
         self.started = false;
-        self.index = index(&self.keys)?;
+        self.keys.reset()?;
         self.sides.iter_mut().for_each(Side::reset);
         self.interval_bounds.iter_mut().for_each(IntervalBounds::reset);
         Ok(())
@@ -526,11 +514,11 @@ impl State for Join {
     fn state_bytes(&self) -> usize {
         let sides: usize = self.sides.iter().map(Side::memory_bytes).sum();
         let interval_bounds = self.interval_bounds.as_ref().map_or(0, IntervalBounds::memory_bytes);
-        sides + interval_bounds + self.index.as_ref().map_or(0, KeyIndex::memory_bytes)
+        sides + interval_bounds + self.keys.memory_bytes()
     }
 
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
-        self.index.iter_mut().for_each(|index| show(index));
+        self.keys.index_mut().into_iter().for_each(|index| show(index));
         self.sides.iter_mut().for_each(|side| side.each_store(show));
     }
 }
@@ -538,16 +526,16 @@ impl State for Join {
 impl KeyedState for Join {
     fn keyed_by(&self) -> Result<KeyedBy> {
         Ok(KeyedBy {
-            types: self.keys.iter().map(|(_, data_type)| data_type.clone()).collect(),
+            types: self.keys.types(),
             keys: self.sides.iter().map(|side| side.keys.clone()).collect(),
-            nulls_apart: !self.nulls_match,
+            nulls_apart: !self.keys.nulls_match(),
             remembers: false,
             is_result: false,
         })
     }
 
     fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
-        let Some(index) = &mut self.index else { return Ok(Forgotten::default()) };
+        let Some(index) = self.keys.index_mut() else { return Ok(Forgotten::default()) };
         let mut slots = Vec::new();
         index.find(keys, &mut slots)?;
         slots.retain(|slot| *slot != NO_SLOT);

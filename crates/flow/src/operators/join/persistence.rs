@@ -1,7 +1,7 @@
 //! Saves a join as tables: its keys, the rows of the sides that it keeps itself, and the progress of their
 //! event times.
 
-use millstream_state::{KeyIndex, Paged, Tables};
+use millstream_state::{Paged, Tables};
 
 use super::Join;
 use super::interval_bounds::NAMES;
@@ -14,8 +14,8 @@ impl Join {
     pub(super) fn told(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_number("started", i64::from(self.started));
-        let names: Vec<&str> = self.keys.iter().map(|(name, _)| name.as_str()).collect();
-        let slots = match &self.index {
+        let names = self.keys.names();
+        let slots = match self.keys.index() {
             Some(index) => index.save("keys", &names, &mut kept)?,
             None => vec![0],
         };
@@ -34,7 +34,7 @@ impl Join {
     pub(super) fn changed(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_number("started", i64::from(self.started));
-        let names: Vec<&str> = self.keys.iter().map(|(name, _)| name.as_str()).collect();
+        let names = self.keys.names();
         let counted = |slots: &[u32], to: &mut Tables| {
             for (side, name) in self.sides.iter().zip(NAMES).filter(|(side, _)| side.counts_only()) {
                 let mut part = Tables::default();
@@ -43,7 +43,7 @@ impl Join {
             }
             Ok(())
         };
-        match &self.index {
+        match self.keys.index() {
             Some(index) if self.sides.iter().any(Side::counts_only) => {
                 index.save_changed_with("keys", &names, counted, &mut kept)?;
             }
@@ -66,7 +66,7 @@ impl Join {
     /// Loads saved state.
     pub(super) fn resume(&mut self, kept: &mut Tables) -> Result<()> {
         self.started = kept.take_number("started")? != 0;
-        let slots = match &mut self.index {
+        let slots = match self.keys.index_mut() {
             Some(index) => index.load("keys", kept)?,
             None => 1,
         };
@@ -83,7 +83,7 @@ impl Join {
 
     /// Returns the slots of all keys.
     pub(super) fn live(&self) -> Vec<u32> {
-        self.index.as_ref().map_or_else(|| vec![0], KeyIndex::live)
+        self.keys.live()
     }
 }
 

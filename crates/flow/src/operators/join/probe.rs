@@ -1,7 +1,6 @@
 //! Matches the changes of one side with the rows of the other, piece by piece.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 
 use arrow::array::AsArray;
 use foldhash::fast::FixedState;
@@ -99,7 +98,7 @@ impl Join {
         for done in done {
             let (some, applied) = done?;
             made.append(some);
-            self.limits.check_output(made.output.rows.num_rows())?;
+            self.budget.check(made.output.rows.num_rows())?;
             applied?;
         }
         if applies > 0 { Ok(()) } else { self.apply(at, changes) }
@@ -154,7 +153,7 @@ impl Join {
 
     pub(super) fn put_pairs(&self, pairs: Chunk, made: &mut ProbeResult) -> Result<()> {
         let count = pairs.rows.num_rows();
-        self.limits.check_output(self.paired.fetch_add(count, Ordering::Relaxed) + count)?;
+        self.budget.pair(count)?;
         self.put(pairs, &mut made.output.rows)
     }
 }

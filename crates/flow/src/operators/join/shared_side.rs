@@ -6,7 +6,7 @@ use millstream_delta::Delta;
 use millstream_state::{KeyIndex, Placed};
 
 use super::side::Side;
-use super::{Alone, Join, index};
+use super::{Alone, Join};
 use crate::Result;
 use crate::arrangement::{Arrangement, By};
 use crate::operator::ArrangesSides;
@@ -16,13 +16,13 @@ impl Join {
     /// own beside them.
     pub(crate) fn may_move_out(&self, at: usize) -> bool {
         let tallies = self.condition.is_some() && self.shape.alone[at] != Alone::Never;
-        !self.keys.is_empty() && self.sides[at].rows.is_some() && !tallies && self.interval_bounds.is_none()
+        !self.keys.are_one() && self.sides[at].rows.is_some() && !tallies && self.interval_bounds.is_none()
     }
 
     /// Describes the state and its place for EXPLAIN.
     pub(super) fn state_text(&self) -> String {
         let rows = |side: &Side| side.rows.is_some() || side.elsewhere.is_some();
-        let by_key = if self.keys.is_empty() { "" } else { " by key" };
+        let by_key = if self.keys.are_one() { "" } else { " by key" };
         let mut text = match self.sides.iter().filter(|side| rows(side)).count() {
             2 => format!("both sides{by_key}"),
             _ => format!("one side{by_key}, of the other the number of rows of each key"),
@@ -57,19 +57,19 @@ impl ArrangesSides for Join {
         }
         let other = &self.sides[1 - at];
         if other.elsewhere.is_some() {
-            self.index = index(&self.keys)?;
+            self.keys.reset()?;
             return Ok(());
         }
         let others = |index: &KeyIndex| {
             index.live().into_iter().filter(|slot| other.is_empty(*slot)).collect::<Vec<u32>>()
         };
-        let gone = self.index.as_ref().map_or_else(Vec::new, others);
+        let gone = self.keys.index().map_or_else(Vec::new, others);
         if self.may_move_out(1 - at) && other.num_rows() <= gone.len() {
             // Inserting the remaining side's keys anew costs less than removing the others.
             let rows = self.content_of(1 - at)?;
-            self.index = index(&self.keys)?;
+            self.keys.reset()?;
             self.move_in(1 - at, rows)?;
-        } else if let Some(index) = &mut self.index {
+        } else if let Some(index) = self.keys.index_mut() {
             gone.into_iter().for_each(|slot| index.free(slot));
         }
         Ok(())
@@ -81,7 +81,7 @@ impl ArrangesSides for Join {
         for chunk in rows.chunks {
             let keys = crate::driver::evaluate(&side.keys, &chunk.rows)?;
             let mut slots = Vec::with_capacity(chunk.rows.num_rows());
-            if let Some(index) = &mut self.index {
+            if let Some(index) = self.keys.index_mut() {
                 index.slots(&keys, &mut slots)?;
             }
             side.take(Placed { chunk, slots, tallies: None })?;
@@ -97,12 +97,12 @@ impl ArrangesSides for Join {
         columns: Vec<usize>,
         places: &[usize],
     ) -> Result<Option<Arrangement>> {
-        let (Some(index), Some(rows)) = (&self.index, &self.sides[at].rows) else { return Ok(None) };
+        let (Some(index), Some(rows)) = (self.keys.index(), &self.sides[at].rows) else { return Ok(None) };
         Arrangement::of_rows(by, columns, (index, rows.project(places)?))
     }
 
     fn content_of(&self, at: usize) -> Result<Delta> {
-        self.sides[at].content(self.index.as_ref())
+        self.sides[at].content(self.keys.index())
     }
 
     fn count_elsewhere(&mut self, at: usize, counted: bool) {

@@ -8,6 +8,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Delta};
 use millstream_state::{Arranged, KeyIndex, Paged, Placed, Spillable};
 
+use super::keys::JoinKeys;
 use super::shape::{Alone, Shape};
 use super::views::Views;
 use crate::arrangement::{Arrangement, Moved, whole};
@@ -147,12 +148,11 @@ impl Side {
     pub fn place(
         &self,
         at: usize,
-        (index, views): (&mut Option<KeyIndex>, &Views<'_>),
-        nulls_match: bool,
+        (all, views): (&mut JoinKeys, &Views<'_>),
         (delta, threads): (&Delta, &Threads),
         failures: &mut Vec<Failure>,
     ) -> Result<Change> {
-        let mut change = Change::default();
+        let (mut change, nulls_match) = (Change::default(), all.nulls_match());
         let rows = delta.num_rows();
         if !threads.cuts(rows) {
             for chunk in &delta.chunks {
@@ -161,16 +161,16 @@ impl Side {
                 })?;
                 for (chunk, keys) in pieces {
                     let finder =
-                        Finder { side: self, at, index: index.as_ref(), views, nulls_match, looks: false };
+                        Finder { side: self, at, index: all.index(), views, nulls_match, looks: false };
                     let found = finder.look_up(chunk, keys)?;
-                    self.settle(found, index, false, &mut change)?;
+                    self.settle(found, all.index_mut(), false, &mut change)?;
                 }
             }
             return Ok(change);
         }
         // Lookups change nothing, so threads share them. One thread then gives new keys slots, in row order.
         let looks = threads.share(rows);
-        let finder = Finder { side: self, at, index: index.as_ref(), views, nulls_match, looks };
+        let finder = Finder { side: self, at, index: all.index(), views, nulls_match, looks };
         let found = threads.spread(threads.pieces(&[delta]), |chunk| {
             let mut failures = Vec::new();
             let pieces =
@@ -181,7 +181,9 @@ impl Side {
         for found in found {
             let (found, mut failed) = found?;
             failures.append(&mut failed);
-            found.into_iter().try_for_each(|found| self.settle(found, index, looks, &mut change))?;
+            found
+                .into_iter()
+                .try_for_each(|found| self.settle(found, all.index_mut(), looks, &mut change))?;
         }
         Ok(change)
     }
@@ -191,7 +193,7 @@ impl Side {
     fn settle(
         &self,
         found: Found,
-        index: &mut Option<KeyIndex>,
+        index: Option<&mut KeyIndex>,
         looked: bool,
         change: &mut Change,
     ) -> Result<()> {

@@ -11,29 +11,32 @@
 //!
 //! Deliberately absent: finding the fragments that are independent per key; see `lower`.
 
+mod fragments;
 mod persistence;
 #[cfg(test)]
 mod tests;
+mod touched_keys;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Size, Spillable, Tables};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Size, Spillable, Tables};
 
 use crate::driver::evaluate;
 use crate::failure::{Failure, reason, row_text, surviving_exprs};
-use crate::leaf::{Slot, with_slots};
+use crate::leaf::Slot;
 use crate::operator::{
     Description, Forgotten, Growth, KeyedBy, KeyedState, Operator, Output, Properties, State,
 };
 use crate::operators::full_recompute::fragment_text;
-use crate::parallelism::lock;
 use crate::{Driver, Error, Result};
+use fragments::Fragments;
+use touched_keys::{StepMarks, TouchedKeys};
 
 /// The approximate number of input rows of one run of the fragment, unless a key has more.
 const RUN_ROWS: Size = Size::of(16_384);
@@ -65,13 +68,6 @@ pub struct PartitionInput {
     slots: Vec<Slot>,
 }
 
-/// The fragment with the slots that its leaves read, by input.
-#[derive(Debug)]
-struct Fragment {
-    plan: Arc<dyn ExecutionPlan>,
-    slots: Vec<Vec<Slot>>,
-}
-
 /// Maintains a fragment key by key.
 #[derive(Debug)]
 pub struct PartitionRecompute {
@@ -79,34 +75,14 @@ pub struct PartitionRecompute {
     index: KeyIndex,
     key_schema: SchemaRef,
     inputs: Vec<PartitionInput>,
-    fragment: Fragment,
-    /// Idle copies of the fragment: each reads the rows of some keys at a time.
-    idle: Mutex<Vec<Fragment>>,
+    fragments: Fragments,
     /// The keys without an answer, with the reason.
     failed: BTreeMap<u32, String>,
-    /// The marks by slot.
-    marks: Paged<Mark>,
-    steps: u64,
+    marks: StepMarks,
     driver: Driver,
     one_row: bool,
     why: String,
     bound: &'static str,
-}
-
-/// The last step that touched a key.
-#[derive(Clone, Copy, Debug, Default)]
-struct Mark {
-    step: u64,
-    /// The key's place among those that the step touches.
-    place: u32,
-}
-
-/// Keys that a step touches.
-#[derive(Debug, Default)]
-struct Touched {
-    slots: Vec<u32>,
-    /// The number of changed rows of each.
-    rows: Vec<u32>,
 }
 
 /// The outcome for keys that are run together.
@@ -119,21 +95,6 @@ impl PartitionInput {
     /// Returns an empty input with rows of `schema`; `keys` are expressions over them.
     pub fn new(schema: SchemaRef, keys: Vec<Arc<dyn PhysicalExpr>>, slots: Vec<Slot>) -> PartitionInput {
         PartitionInput { keys, rows: Arranged::new(schema), slots }
-    }
-}
-
-impl Fragment {
-    /// Returns a copy with slots of its own.
-    fn copy(&self) -> Result<Fragment> {
-        let fresh = |leaves: &Vec<Slot>| leaves.iter().map(|_| Slot::default()).collect::<Vec<_>>();
-        let slots: Vec<Vec<Slot>> = self.slots.iter().map(fresh).collect();
-        let pairs: Vec<_> = self.slots.iter().flatten().zip(slots.iter().flatten()).collect();
-        Ok(Fragment { plan: with_slots(&self.plan, &pairs)?, slots })
-    }
-
-    /// Fills the leaves with the rows of an input.
-    fn fill(&self, input: usize, batches: &[RecordBatch]) {
-        self.slots[input].iter().for_each(|slot| slot.fill(batches.to_vec()));
     }
 }
 
@@ -153,11 +114,9 @@ impl PartitionRecompute {
             index,
             key_schema: Arc::new(Schema::new(fields)),
             inputs,
-            fragment: Fragment { plan, slots },
-            idle: Mutex::default(),
+            fragments: Fragments::new(plan, slots),
             failed: BTreeMap::new(),
-            marks: Paged::default(),
-            steps: 0,
+            marks: StepMarks::default(),
             driver: driver.clone(),
             one_row,
             why,
@@ -170,7 +129,7 @@ impl PartitionRecompute {
         &mut self,
         input: usize,
         delta: &Delta,
-        touched: &mut Touched,
+        touched: &mut TouchedKeys,
         failures: &mut Vec<Failure>,
     ) -> Result<Vec<Placed>> {
         let mut all = Vec::with_capacity(delta.chunks.len());
@@ -198,10 +157,7 @@ impl PartitionRecompute {
                     true => self.index.settle(&keys, &mut slots)?,
                     false => _ = self.index.slots(&keys, &mut slots)?,
                 }
-                self.marks.resize(self.index.slots_end(), Mark::default());
-                slots
-                    .iter()
-                    .for_each(|slot| touched.touch(*slot, &mut self.marks[*slot as usize], self.steps));
+                self.marks.touch(&slots, self.index.slots_end(), touched);
                 all.push(Placed { chunk, slots, tallies: None });
             }
         }
@@ -230,22 +186,14 @@ impl PartitionRecompute {
     }
 
     fn run(&self, slots: &[u32]) -> Result<Vec<RecordBatch>> {
-        let idle = lock(&self.idle).pop();
-        let fragment = idle.map_or_else(|| self.fragment.copy(), Ok)?;
-        let filled = self.inputs.iter().enumerate().try_for_each(|(at, input)| {
-            fragment.fill(at, &input.rows.gather(slots)?);
-            Ok(())
-        });
-        let batches = filled.and_then(|()| self.driver.run(&fragment.plan));
-        // Drops the slots' references even after a failure, so that the rows are not held twice.
-        (0..self.inputs.len()).for_each(|at| fragment.fill(at, &[]));
-        lock(&self.idle).push(fragment);
-        let full = batches?.into_iter().filter(|batch| batch.num_rows() > 0);
+        let batches =
+            self.fragments.run(&self.driver, |input| Ok(self.inputs[input].rows.gather(slots)?))?;
+        let full = batches.into_iter().filter(|batch| batch.num_rows() > 0);
         full.map(|batch| Ok(under_schema(&batch, &self.properties.schema)?)).collect()
     }
 
     /// Returns the touched keys in pieces that are run together.
-    fn runs<'a>(&self, touched: &'a Touched) -> Vec<&'a [u32]> {
+    fn runs<'a>(&self, touched: &'a TouchedKeys) -> Vec<&'a [u32]> {
         let (mut runs, mut start, mut rows) = (Vec::new(), 0, 0);
         let enough = self.driver.threads().at_once(RUN_ROWS.get());
         for (place, slot) in touched.slots.iter().enumerate() {
@@ -332,19 +280,6 @@ impl PartitionRecompute {
     }
 }
 
-impl Touched {
-    /// Counts a row of a key.
-    fn touch(&mut self, slot: u32, mark: &mut Mark, step: u64) {
-        if mark.step == step {
-            self.rows[mark.place as usize] += 1;
-            return;
-        }
-        *mark = Mark { step, place: self.slots.len() as u32 };
-        self.slots.push(slot);
-        self.rows.push(1);
-    }
-}
-
 impl Operator for PartitionRecompute {
     fn properties(&self) -> &Properties {
         &self.properties
@@ -354,7 +289,7 @@ impl Operator for PartitionRecompute {
         let keys: Vec<&str> = self.key_schema.fields().iter().map(|field| field.name().as_str()).collect();
         Description {
             name: PartitionRecompute::NAME,
-            detail: format!("{} by {}", fragment_text(self.fragment.plan.as_ref()), keys.join(", ")),
+            detail: format!("{} by {}", fragment_text(self.fragments.plan()), keys.join(", ")),
             state: "its input by key".into(),
             state_key: Some(format!("({})", keys.join(", "))),
             growth: Growth::With(match self.bound {
@@ -366,9 +301,8 @@ impl Operator for PartitionRecompute {
     }
 
     fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
-        self.steps += 1;
         let mut output = Output::default();
-        let mut touched = Touched::default();
+        let mut touched = self.marks.begin();
         let mut changes = Vec::with_capacity(inputs.len());
         for (input, delta) in inputs.iter().enumerate() {
             changes.push(self.place(input, delta, &mut touched, &mut output.failures)?);
@@ -405,8 +339,7 @@ impl State for PartitionRecompute {
         self.index = KeyIndex::new(keys.collect())?.tracked();
         self.inputs.iter_mut().for_each(|input| input.rows = Arranged::new(input.rows.schema().clone()));
         self.failed.clear();
-        self.marks = Paged::default();
-        self.steps = 0;
+        self.marks = StepMarks::default();
         Ok(())
     }
 
@@ -433,7 +366,7 @@ impl State for PartitionRecompute {
 
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         show(&mut self.index);
-        show(&mut self.marks);
+        show(self.marks.store());
         self.inputs.iter_mut().for_each(|input| show(&mut input.rows));
     }
 }

@@ -1,9 +1,7 @@
 //! The output: rows with the bounds of their sessions.
 
-use std::sync::Arc;
-
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{cast, take_record_batch};
+use arrow::compute::take_record_batch;
 use millstream_delta::{Chunk, Delta};
 use millstream_state::Size;
 
@@ -116,9 +114,7 @@ impl Session {
                         Side::End => bounds.end,
                     })
                 };
-                let values: ArrayRef =
-                    Arc::new(list.bounds[some.clone()].iter().map(of).collect::<Int64Array>());
-                columns.push(cast(&values, &self.time_type)?);
+                columns.push(self.time.values(list.bounds[some.clone()].iter().map(of).collect())?);
             }
             let weights = &list.weights[some];
             let weights =

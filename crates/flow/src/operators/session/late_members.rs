@@ -6,10 +6,8 @@
 //! with it. So these late_members are late then.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array};
-use arrow::compute::cast;
+use arrow::array::Int64Array;
 use millstream_delta::Chunk;
 
 use super::open_sessions::Bounds;
@@ -24,14 +22,14 @@ pub(super) type LateMembers = BTreeSet<Box<[u8]>>;
 impl Session {
     /// Records changes before they are applied: new late_members, and late_members that are deleted.
     pub(super) fn note_late_members(&mut self, changes: &[Timed<'_>]) {
-        let Some(closed) = self.closed.as_ref().map(|closed| closed.up_to) else { return };
+        let Some(closed) = self.closing.up_to() else { return };
         for Timed { change, time } in changes {
             if change.weight < 0 {
                 let goes = || change.weight.unsigned_abs() >= self.rows.copies(change.key);
                 if !self.late_members.is_empty() && goes() {
                     self.late_members.remove(change.key);
                 }
-            } else if self.alone(*time).end <= closed && self.rows.copies(change.key) == 0 {
+            } else if self.time.alone(*time).end <= closed && self.rows.copies(change.key) == 0 {
                 self.late_members.insert(change.key.into());
             }
         }
@@ -45,12 +43,12 @@ impl Session {
         old: &[Bounds],
         new: &mut Vec<Bounds>,
     ) -> Result<Vec<Bounds>> {
-        let Some(closed) = self.closed.as_ref().filter(|_| !self.late_members.is_empty()) else {
+        let Some(closed) = self.closing.up_to().filter(|_| !self.late_members.is_empty()) else {
             return Ok(Vec::new());
         };
         let (mut left, mut stays) = (Vec::new(), Vec::with_capacity(new.len()));
         for bounds in new.drain(..) {
-            let mut only_guests = bounds.end <= closed.up_to && old.binary_search(&bounds).is_err();
+            let mut only_guests = bounds.end <= closed && old.binary_search(&bounds).is_err();
             if only_guests {
                 self.each(partition, bounds, &mut |key, _, _| {
                     only_guests &= self.late_members.contains(key)
@@ -64,19 +62,16 @@ impl Session {
 
     /// Drops the rows of such a session, as late.
     pub(super) fn turn_away(&mut self, partition: &[u8], bounds: Bounds, output: &mut Output) -> Result<()> {
-        let Some(watermark) = self.closed.as_ref().map(|closed| closed.watermark.clone()) else {
-            return Ok(());
-        };
+        let Some(watermark) = self.closing.watermark() else { return Ok(()) };
         let (mut ids, mut weights) = (Vec::new(), Vec::new());
         self.each(partition, bounds, &mut |_, id, copies| {
             ids.push(id);
             weights.push(copies as i64);
         })?;
-        let ends: ArrayRef = Arc::new(Int64Array::from_value(bounds.end, ids.len()));
-        let windows = cast(&ends, &self.time_type)?;
+        let windows = self.time.values(Int64Array::from_value(bounds.end, ids.len()))?;
         let rows = Chunk { rows: self.rows.gather(&ids)?, weights: Some(Int64Array::from(weights)) };
         let late = Late { input: 0, rows, windows, watermark };
-        self.late += late.count();
+        self.closing.count(&late);
         output.late.push(late);
         self.forget_rows(partition, bounds)
     }

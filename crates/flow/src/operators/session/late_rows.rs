@@ -1,10 +1,7 @@
 //! Late changes: those of closed sessions.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, Int64Array, UInt32Array};
-use arrow::compute::{cast, take_record_batch};
-use datafusion::common::ScalarValue;
+use arrow::array::{Int64Array, UInt32Array};
+use arrow::compute::take_record_batch;
 use millstream_delta::Chunk;
 
 use super::{Session, Timed};
@@ -21,15 +18,15 @@ impl Session {
     /// A row that would be in a closed session by itself is in time if it touches an open session, or another
     /// row in time: the rows of one epoch have no order.
     pub(super) fn in_time<'a>(&self, changes: Vec<Timed<'a>>, late: &mut Vec<TooLate<'a>>) -> Vec<Timed<'a>> {
-        let Some(closed) = self.closed.as_ref().map(|closed| closed.up_to) else { return changes };
-        if changes.iter().all(|change| self.alone(change.time).end > closed) {
+        let Some(closed) = self.closing.up_to() else { return changes };
+        if changes.iter().all(|change| self.time.alone(change.time).end > closed) {
             return changes;
         }
         let mut in_time = Vec::with_capacity(changes.len());
         // The end of the preceding rows in time.
         let mut reach = i64::MIN;
         for Timed { change, time } in &changes {
-            let alone = self.alone(*time);
+            let alone = self.time.alone(*time);
             let comes = change.weight > 0
                 && (alone.end > closed
                     || reach > *time
@@ -42,7 +39,7 @@ impl Session {
         // The start of the first following row in time.
         let mut next = i64::MAX;
         for (change, in_time) in changes.iter().zip(&mut in_time).rev() {
-            *in_time |= change.change.weight > 0 && self.alone(change.time).end > next;
+            *in_time |= change.change.weight > 0 && self.time.alone(change.time).end > next;
             if *in_time {
                 next = change.time;
             }
@@ -70,19 +67,17 @@ impl Session {
 
     /// Returns the late rows, each with the end of the session that it would form by itself.
     pub(super) fn too_late(&mut self, sorted: &Sorted, late: &[TooLate<'_>]) -> Result<Option<Late>> {
-        let Some(clock) = self.clock.as_ref().filter(|_| !late.is_empty()) else { return Ok(None) };
-        let watermark = match &self.closed {
-            Some(closed) => closed.watermark.clone(),
-            None => ScalarValue::try_from(&clock.watermark_type())?,
-        };
+        if late.is_empty() {
+            return Ok(None);
+        }
+        let Some(watermark) = self.closing.watermark_or_null()? else { return Ok(None) };
         let places = UInt32Array::from_iter_values(late.iter().map(|(change, _)| change.row));
         let weights = Int64Array::from_iter_values(late.iter().map(|(change, _)| change.weight));
-        let end = |(_, time): &TooLate<'_>| time.map(|time| self.alone(time).end);
-        let ends: ArrayRef = Arc::new(late.iter().map(end).collect::<Int64Array>());
+        let end = |(_, time): &TooLate<'_>| time.map(|time| self.time.alone(time).end);
+        let windows = self.time.values(late.iter().map(end).collect())?;
         let rows = Chunk { rows: take_record_batch(&sorted.rows, &places)?, weights: Some(weights) };
-        let windows = cast(&ends, &self.time_type)?;
         let late = Late { input: 0, rows, windows, watermark };
-        self.late += late.count();
+        self.closing.count(&late);
         Ok(Some(late))
     }
 }

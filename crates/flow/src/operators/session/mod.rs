@@ -12,6 +12,7 @@
 //!
 //! Deliberately absent: gaps without a fixed length, such as months; see `lower`.
 
+mod closing;
 mod emit;
 mod late_members;
 mod late_rows;
@@ -19,18 +20,16 @@ mod open_sessions;
 mod persistence;
 #[cfg(test)]
 mod tests;
+mod time;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::common::ScalarValue;
+use arrow::array::{Array, Int64Array};
+use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta};
 use millstream_state::{Moved, Ordered, Spillable, Tables};
 
-use crate::driver::evaluate;
 use crate::event_time::{EventTime, count};
 use crate::failure::{Failure, row_text};
 use crate::late_rows::Lateness;
@@ -40,9 +39,11 @@ use crate::operator::{
 use crate::parallelism::Threads;
 use crate::sorted::{Change, Ordering, Sorted, Sorter};
 use crate::{Error, Result};
+use closing::SessionClosing;
 use emit::Lines;
 use late_members::LateMembers;
 use open_sessions::{Bounds, OpenSessions};
+use time::SessionTime;
 
 /// The bound of a row's session that a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,28 +86,14 @@ pub struct SessionSpec {
 pub struct Session {
     properties: Properties,
     sorter: Sorter,
-    time: Arc<dyn PhysicalExpr>,
-    time_type: DataType,
-    gap: i64,
+    time: SessionTime,
     sides: Vec<Side>,
     rows: Ordered,
     open: OpenSessions,
-    clock: Option<EventTime>,
-    closed: Option<Closed>,
+    closing: SessionClosing,
     late_members: LateMembers,
-    late: u64,
-    on_close: bool,
     detail: String,
     partition: Vec<String>,
-}
-
-/// The progress of closing.
-#[derive(Debug)]
-struct Closed {
-    /// The time up to which ended sessions are closed.
-    up_to: i64,
-    /// The watermark behind the time.
-    watermark: ScalarValue,
 }
 
 /// A row that changes.
@@ -124,30 +111,20 @@ impl Session {
         Ok(Some(Session {
             properties,
             sorter,
-            time_type: time.data_type(&schema)?,
-            time,
-            gap,
+            time: SessionTime::new(time, gap, &schema)?,
             sides,
             rows: Ordered::new(schema),
             open: OpenSessions::new(clock.is_some()),
-            clock,
-            closed: None,
+            closing: SessionClosing::new(clock, on_close),
             late_members: LateMembers::new(),
-            late: 0,
-            on_close,
             detail: parts.detail,
             partition: parts.partition,
         }))
     }
 
-    /// Returns the session that a row would form by itself.
-    fn alone(&self, time: i64) -> Bounds {
-        Bounds { start: time, end: time.saturating_add(self.gap) }
-    }
-
     /// Processes the changes of an epoch.
     fn take(&mut self, sorted: &Sorted, output: &mut Output) -> Result<()> {
-        let times = count(&evaluate(std::slice::from_ref(&self.time), &sorted.rows)?[0])?;
+        let times = self.time.of(&sorted.rows)?;
         let changes = sorted.changes();
         let (mut lines, mut late) = (Lines::default(), Vec::new());
         let mut taken: Vec<Timed<'_>> = Vec::with_capacity(changes.len());
@@ -158,16 +135,16 @@ impl Session {
                 match times.is_valid(row) {
                     true => timed.push(Timed { change: *change, time: times.value(row) }),
                     // A row without a time is in no session, so it has no bounds and never closes.
-                    false if self.on_close => late.push((*change, None)),
+                    false if self.closing.is_on_close() => late.push((*change, None)),
                     false => lines.fresh(change, None),
                 }
             }
-            timed.retain(|change| match change.time.checked_add(self.gap) {
-                Some(_) => true,
-                None => {
+            timed.retain(|change| {
+                let has_end = self.time.has_end(change.time);
+                if !has_end {
                     output.failures.push(too_far(sorted, &change.change));
-                    false
                 }
+                has_end
             });
             taken.extend(self.in_time(timed, &mut late));
         }
@@ -195,7 +172,7 @@ impl Session {
         let mut old: Vec<Bounds> = Vec::new();
         let mut stretches: Vec<Bounds> = Vec::new();
         for Timed { change, time } in changes {
-            let alone = self.alone(*time);
+            let alone = self.time.alone(*time);
             // The changes are in the order of their times, and so are the sessions that they touch.
             for bounds in self.open.touched(partition, alone) {
                 if old.last().is_none_or(|last| *last < bounds) {
@@ -215,7 +192,7 @@ impl Session {
         }
         let mut new = united(stretches);
         let left = self.left_by_hosts(partition, &old, &mut new)?;
-        if !self.on_close {
+        if !self.closing.is_on_close() {
             self.difference(changes, &old, (&new, &left), lines)?;
         }
         for bounds in old.iter().filter(|bounds| new.binary_search(bounds).is_err()) {
@@ -232,7 +209,7 @@ impl Session {
         let mut times = Vec::new();
         self.each(partition, bounds, &mut |key, _, _| times.push(key[partition.len()..].to_vec()))?;
         let times = self.times(times.iter().map(Vec::as_slice))?;
-        Ok(united(times.iter().flatten().map(|time| self.alone(time)).collect()))
+        Ok(united(times.iter().flatten().map(|time| self.time.alone(time)).collect()))
     }
 
     /// Returns the times at the beginning of the keys' bytes, which follow the partition.
@@ -243,8 +220,7 @@ impl Session {
     }
 
     fn order_bytes(&self, time: i64) -> Result<Vec<u8>> {
-        let time: ArrayRef = Arc::new(Int64Array::from(vec![time]));
-        self.sorter.order_bytes(&[cast(&time, &self.time_type)?])
+        self.sorter.order_bytes(&[self.time.values(Int64Array::from(vec![time]))?])
     }
 
     /// Returns the number of copies of rows before a time in the order.
@@ -268,16 +244,10 @@ impl Session {
 
     /// Closes the sessions whose end the clock has reached.
     fn close(&mut self, cut: &Cut, output: &mut Delta) -> Result<()> {
-        let Some(clock) = &self.clock else { return Ok(()) };
-        let (Some(now), Some(watermark)) = (clock.at(cut)?, clock.watermark_at(cut)?) else { return Ok(()) };
-        // Needed even if the clock hasn't moved: a session that has lost rows may end earlier than before.
-        if self.closed.as_ref().is_some_and(|closed| now < closed.up_to) {
-            return Ok(());
-        }
-        self.closed = Some(Closed { up_to: now, watermark });
+        let Some(now) = self.closing.advance(cut)? else { return Ok(()) };
         let (mut closing, mut lines) = (Vec::new(), Lines::default());
         while let Some((partition, bounds)) = self.open.close_next(now) {
-            if self.on_close {
+            if self.closing.is_on_close() {
                 self.each(&partition, bounds, &mut |_, id, copies| lines.kept(id, copies as i64, bounds))?;
             }
             closing.push((partition, bounds));
@@ -319,15 +289,15 @@ impl Operator for Session {
 
     fn describe(&self) -> Description {
         let by = self.partition.join(", ");
-        let (state, growth) = match (&self.clock, self.on_close) {
-            (None, _) => {
+        let (state, growth) = match (self.closing.closes(), self.closing.is_on_close()) {
+            (false, _) => {
                 ("its input in order, and where sessions begin and end", Growth::With("its input".into()))
             }
-            (Some(_), false) => (
+            (true, false) => (
                 "rows in order, and where sessions begin and end; dropped when sessions close",
                 Growth::BoundedBy("the open sessions".into()),
             ),
-            (Some(_), true) => (
+            (true, true) => (
                 "rows in order, and where sessions begin and end; emitted when sessions close",
                 Growth::BoundedBy("the open sessions".into()),
             ),
@@ -353,9 +323,9 @@ impl Operator for Session {
     }
 
     fn abilities(&self) -> Abilities<'_> {
-        match self.clock {
-            Some(_) => Abilities { timers: Some(self), windows: Some(self), ..Abilities::default() },
-            None => Abilities::default(),
+        match self.closing.closes() {
+            true => Abilities { timers: Some(self), windows: Some(self), ..Abilities::default() },
+            false => Abilities::default(),
         }
     }
 }
@@ -363,8 +333,8 @@ impl Operator for Session {
 impl State for Session {
     fn reset(&mut self) -> Result<()> {
         self.rows = Ordered::new(self.rows.schema().clone());
-        self.open = OpenSessions::new(self.clock.is_some());
-        (self.closed, self.late) = (None, 0);
+        self.open = OpenSessions::new(self.closing.closes());
+        self.closing.reset();
         self.late_members.clear();
         Ok(())
     }
@@ -399,14 +369,13 @@ impl State for Session {
 
 impl Timers for Session {
     fn is_due(&self, cut: &Cut) -> bool {
-        let (Some(clock), Some(first)) = (&self.clock, self.open.first_end()) else { return false };
-        clock.at(cut).is_ok_and(|now| now.is_some_and(|now| first <= now))
+        self.open.first_end().is_some_and(|first| self.closing.is_due(cut, first))
     }
 }
 
 impl ClosesWindows for Session {
     fn late(&self) -> Lateness {
-        let watermark = self.clock.as_ref().map_or(DataType::Null, EventTime::watermark_type);
-        Lateness { rows: self.late, window: self.time_type.clone(), watermark }
+        let (rows, watermark) = (self.closing.late(), self.closing.watermark_type());
+        Lateness { rows, window: self.time.data_type().clone(), watermark }
     }
 }

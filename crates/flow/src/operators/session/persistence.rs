@@ -4,11 +4,9 @@ use arrow::array::Array;
 use millstream_delta::{Chunk, Delta, under_schema};
 use millstream_state::{Moved, Tables};
 
-use super::{Closed, Session, united};
+use super::{Session, united};
 use crate::Result;
-use crate::driver::evaluate;
-use crate::event_time::count;
-use crate::persistence::{incomplete, put_value, take_value};
+use crate::persistence::incomplete;
 use crate::sorted::Sorted;
 
 impl Session {
@@ -37,12 +35,7 @@ impl Session {
             });
         }
         kept.put("guests", vec![self.rows.gather(&late_members)?]);
-        if let Some(Closed { up_to, watermark }) = &self.closed {
-            kept.put_number("closed_up_to", *up_to);
-            put_value(kept, "watermark", watermark)?;
-        }
-        kept.put_number("late", self.late as i64);
-        Ok(())
+        self.closing.save(kept)
     }
 
     pub(super) fn load_saved(&mut self, kept: &mut Tables) -> Result<()> {
@@ -52,16 +45,7 @@ impl Session {
         if let Some(sorted) = self.sorted(Delta::from_iter(kept.take("guests")?))? {
             self.late_members = sorted.changes().iter().map(|change| change.key.into()).collect();
         }
-        self.closed = match (kept.take_number_if("closed_up_to"), &self.clock) {
-            (Some(up_to), Some(clock)) => {
-                let watermark = take_value(kept, "watermark", &clock.watermark_type())?;
-                Some(Closed { up_to, watermark })
-            }
-            (Some(_), None) => return Err(incomplete("sessions have closed, but there is no clock".into())),
-            (None, _) => None,
-        };
-        self.late = kept.take_number("late")? as u64;
-        Ok(())
+        self.closing.load(kept)
     }
 
     /// Sorts saved rows: no expression failed for them.
@@ -80,7 +64,7 @@ impl Session {
 
     /// Loads the rows of all sessions.
     fn load_rows(&mut self, sorted: &Sorted) -> Result<()> {
-        let times = count(&evaluate(std::slice::from_ref(&self.time), &sorted.rows)?[0])?;
+        let times = self.time.of(&sorted.rows)?;
         if times.null_count() > 0 {
             return Err(incomplete("a row of a session has no time".into()));
         }
@@ -92,7 +76,7 @@ impl Session {
         self.rows.apply(&sorted.rows, &moved)?;
         for changes in changes.chunk_by(|left, right| left.partition == right.partition) {
             let stretches =
-                changes.iter().map(|change| self.alone(times.value(change.row as usize))).collect();
+                changes.iter().map(|change| self.time.alone(times.value(change.row as usize))).collect();
             let partition = changes[0].partition;
             united(stretches).into_iter().for_each(|bounds| self.open.add(partition, bounds));
         }

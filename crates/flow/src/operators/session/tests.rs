@@ -7,7 +7,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array,
 };
 use arrow::compute::{SortOptions, take_record_batch};
-use arrow::datatypes::{Field, Schema, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
 use datafusion::physical_expr::expressions::Column;
 use millstream_delta::{Chunk, Epoch, Timestamp, consolidate};
 
@@ -60,7 +60,7 @@ fn session(clock: bool, on_close: bool) -> Session {
 /// Returns another operator that loads this one's saved state.
 fn again(from: &Session) -> Session {
     let mut kept = from.save().unwrap();
-    let mut new = session(from.clock.is_some(), from.on_close);
+    let mut new = session(from.closing.closes(), from.closing.is_on_close());
     new.load(&mut kept).unwrap();
     assert_eq!(kept.left(), None);
     assert_eq!((new.state_rows(), new.late()), (from.state_rows(), from.late()));
@@ -148,7 +148,7 @@ fn run(seed: u64, clock: bool, on_close: bool) -> (u64, usize) {
         assert_eq!(one, other, "seed {seed}, epoch {epoch}, clock: {clock}, when they close: {on_close}");
         assert_eq!((first.state_rows(), first.late()), (second.state_rows(), second.late()));
     }
-    (first.late, late_members)
+    (first.closing.late(), late_members)
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn a_session_that_guests_are_left_in_is_turned_away_afterwards() {
         .map(|session| told(session.step(&cut(4, Some(22)), &[&gone]).unwrap(), &schema));
     assert_eq!(told[0], told[1]);
     assert!(told[0].iter().any(|line| line.starts_with("late")), "{:?}", told[0]);
-    assert_eq!((second.state_rows(), second.late), (0, 1));
+    assert_eq!((second.state_rows(), second.closing.late()), (0, 1));
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! Lowers a logical aggregate that implements UPDATE_STATE to the operator.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate as AggregatePlan, Expr, LogicalPlan};
-use millstream_state::{KeyIndex, Paged, Slotted};
+use millstream_state::{KeyIndex, Slotted};
 
+use super::key_timeouts::KeyTimeouts;
 use super::{Last, UpdateState, state_schema};
 use crate::operator::{Cost, Properties};
 use crate::{Driver, Error, Result};
@@ -105,11 +106,9 @@ pub fn lower(plan: &LogicalPlan, node: &AggregatePlan, rows: Rows, driver: &Driv
         value: driver.expression(value, &node.input)?,
         item: item.clone(),
         all_keys,
-        timeout,
+        timeouts: KeyTimeouts::new(timeout),
         index: KeyIndex::new(types)?,
         states: Slotted::new(state_schema(state.data_type())),
-        last: Paged::default(),
-        calls: VecDeque::new(),
         failing: BTreeMap::new(),
         marks: Default::default(),
         batch: of_batch.then(Last::default),

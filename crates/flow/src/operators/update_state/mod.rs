@@ -13,12 +13,13 @@
 //!
 //! Deliberately absent: input with deletes; the state isn't a function of the remaining rows.
 
+mod key_timeouts;
 mod lower;
 mod persistence;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch, UInt32Array, new_null_array};
@@ -28,7 +29,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use millstream_delta::{Chunk, Closes, Cut, Delta, Timestamp};
-use millstream_state::{KeyIndex, Paged, SlotMarks, Slotted, Spillable, Tables};
+use millstream_state::{KeyIndex, SlotMarks, Slotted, Spillable, Tables};
 
 use crate::driver::evaluate;
 use crate::failure::{Failure, keep, reason, row_text, surviving};
@@ -37,6 +38,7 @@ use crate::operator::{
 };
 use crate::operators::aggregate::changed;
 use crate::{Error, Result};
+use key_timeouts::KeyTimeouts;
 pub use lower::{Rows, holds_update_state, is_update_state, lower};
 
 /// Keeps one state per key.
@@ -49,13 +51,9 @@ pub struct UpdateState {
     /// The element type of the arrays that the function takes.
     item: FieldRef,
     all_keys: bool,
-    timeout: Option<i64>,
+    timeouts: KeyTimeouts,
     index: KeyIndex,
     states: Slotted,
-    /// The time of the last rows of each slot's key.
-    last: Paged<i64>,
-    /// The keys with rows, by time, for the time-out.
-    calls: VecDeque<(i64, Vec<u32>)>,
     /// The keys whose last call failed; those that never had a state have a slot all the same.
     failing: BTreeMap<u32, Failure>,
     /// The slots that have changed.
@@ -262,7 +260,7 @@ impl UpdateState {
     /// Forgets a key and the time of its last rows, which serves the time-out of existing keys.
     fn give_up(&mut self, slot: u32) {
         self.index.free(slot);
-        self.last[slot as usize] = i64::MIN;
+        self.timeouts.forget(slot);
         self.marks.touch(slot);
     }
 
@@ -288,15 +286,6 @@ impl UpdateState {
         row_text(&RecordBatch::try_new(Arc::new(Schema::new(fields)), keys)?, 0)
     }
 
-    /// Drops the oldest calls if all their keys were called again.
-    fn calls_dropped(&mut self) {
-        while let Some((time, slots)) = self.calls.front()
-            && slots.iter().all(|slot| self.last[*slot as usize] != *time)
-        {
-            self.calls.pop_front();
-        }
-    }
-
     /// Returns the output of a step if it is of one batch alone: the last batch's rows and failures are
     /// retracted.
     fn instead(&mut self, mut output: Output) -> Output {
@@ -315,18 +304,10 @@ impl UpdateState {
 
     /// Drops the keys that had no rows for too long.
     fn time_out(&mut self, now: i64, output: &mut Output) -> Result<()> {
-        let Some(timeout) = self.timeout else { return Ok(()) };
-        let mut gone = Vec::new();
-        while let Some((time, _)) = self.calls.front()
-            && time.saturating_add(timeout) <= now
-        {
-            let Some((time, slots)) = self.calls.pop_front() else { break };
-            gone.extend(slots.into_iter().filter(|slot| self.last[*slot as usize] == time));
+        let gone = self.timeouts.take_due(now);
+        if gone.is_empty() {
+            return Ok(());
         }
-        // Two batches at the same time may have rows of the same key.
-        gone.sort_unstable();
-        gone.dedup();
-        self.calls_dropped();
         let failing: Vec<u32> = gone.iter().filter(|slot| self.failing.contains_key(slot)).copied().collect();
         for slot in failing {
             self.mend(slot, output);
@@ -383,7 +364,7 @@ impl Operator for UpdateState {
             detail.push_str(", the keys called in the batch");
         }
         let growth = Growth::of_values(&self.properties.schema.fields()[..self.keys.len()]);
-        let (growth, state) = match self.timeout {
+        let (growth, state) = match self.timeouts.timeout() {
             Some(microseconds) => {
                 let seconds = microseconds as f64 / 1e6;
                 let growth = Growth::BoundedBy(format!("the keys that had rows in the last {seconds} s"));
@@ -401,12 +382,8 @@ impl Operator for UpdateState {
         let called = self.place(inputs, &mut output.failures)?;
         let now = cut.now.0;
         let is_batch = cut.closes == Closes::All || !called.slots.is_empty();
-        self.last.resize(self.index.slots_end(), i64::MIN);
-        called.slots.iter().for_each(|slot| self.last[*slot as usize] = now);
+        self.timeouts.touch(&called.slots, self.index.slots_end(), now);
         self.marks.touch_all(called.slots.iter().copied());
-        if self.timeout.is_some() && !called.slots.is_empty() {
-            self.calls.push_back((now, called.slots.clone()));
-        }
         self.time_out(now, &mut output)?;
         if is_batch {
             let batch = self.batch(called)?;
@@ -416,7 +393,7 @@ impl Operator for UpdateState {
             if self.all_keys {
                 self.marks.touch_all(batch.slots.iter().copied());
             }
-            self.calls_dropped();
+            self.timeouts.trim();
         }
         output.rows.chunks.retain(|chunk| chunk.rows.num_rows() > 0);
         Ok(self.instead(output))
@@ -432,8 +409,7 @@ impl State for UpdateState {
         let keys = &self.properties.schema.fields()[..self.keys.len()];
         self.index = KeyIndex::new(keys.iter().map(|field| field.data_type().clone()).collect())?;
         self.states = Slotted::new(self.states.schema().clone());
-        self.last = Paged::default();
-        self.calls.clear();
+        self.timeouts.reset();
         self.failing.clear();
         self.marks = SlotMarks::default();
         self.batch = self.batch.take().map(|_| Last::default());
@@ -457,13 +433,12 @@ impl State for UpdateState {
     }
 
     fn state_bytes(&self) -> usize {
-        let calls: usize = self.calls.iter().map(|(_, slots)| slots.capacity() * size_of::<u32>()).sum();
-        self.index.memory_bytes() + self.states.memory_bytes() + self.last.memory_bytes() + calls
+        self.index.memory_bytes() + self.states.memory_bytes() + self.timeouts.memory_bytes()
     }
 
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         show(&mut self.index);
-        show(&mut self.last);
+        show(self.timeouts.store());
         show(&mut self.states);
     }
 }
@@ -472,13 +447,12 @@ impl Timers for UpdateState {
     /// Returns true for a due time-out, and for a tick of a fixed interval, which is a batch even without
     /// rows.
     fn is_due(&self, cut: &Cut) -> bool {
-        let tick = cut.closes == Closes::All && (self.all_keys || self.timeout.is_some());
+        let tick = cut.closes == Closes::All && (self.all_keys || self.timeouts.timeout().is_some());
         tick || self.wake_at().is_some_and(|time| time <= cut.now)
     }
 
     fn wake_at(&self) -> Option<Timestamp> {
-        let (time, _) = self.calls.front()?;
-        Some(Timestamp(time.saturating_add(self.timeout?)))
+        self.timeouts.wake_at()
     }
 }
 

@@ -1,6 +1,5 @@
 //! Saves the keys and their states as tables.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Int64Array, UInt32Array};
@@ -49,7 +48,7 @@ impl UpdateState {
         let names: Vec<&str> =
             self.properties.schema.fields().iter().map(|field| field.name().as_str()).collect();
         self.index.save_some(slots, "keys", &names, &mut kept)?;
-        let last = Int64Array::from_iter_values(slots.iter().map(|slot| self.last_of(*slot)));
+        let last = Int64Array::from_iter_values(slots.iter().map(|slot| self.timeouts.last_of(*slot)));
         kept.put_columns("calls", vec![(LAST, Arc::new(last))])?;
         self.states.save(slots, "states", &mut kept)?;
         Ok(kept)
@@ -74,16 +73,11 @@ impl UpdateState {
         Ok(())
     }
 
-    fn last_of(&self, slot: u32) -> i64 {
-        self.last.get(slot).copied().unwrap_or(i64::MIN)
-    }
-
     pub(super) fn go_on(&mut self, kept: &mut Tables) -> Result<()> {
         let count = self.index.load("keys", kept)?;
         let slots: Vec<u32> = (0..count as u32).collect();
-        self.last =
-            kept.take_rows("calls", count)?.numbers::<Int64Type>(LAST)?.values().iter().copied().collect();
-        self.calls_again(&slots);
+        let calls = kept.take_rows("calls", count)?;
+        self.timeouts.load(calls.numbers::<Int64Type>(LAST)?.values().iter().copied());
         self.states.load(&slots, "states", kept)?;
         let failing = slots_of(&kept.take_table("failing_keys")?, &slots)?;
         self.marks.bar();
@@ -93,18 +87,6 @@ impl UpdateState {
             last.failures = take_failures(kept, "batch_failures")?;
         }
         Ok(())
-    }
-
-    /// Rebuilds the calls of the existing keys, by the time of the last one.
-    fn calls_again(&mut self, slots: &[u32]) {
-        if self.timeout.is_none() {
-            return;
-        }
-        let mut calls: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
-        for slot in slots {
-            calls.entry(self.last_of(*slot)).or_default().push(*slot);
-        }
-        self.calls = calls.into_iter().collect();
     }
 }
 
