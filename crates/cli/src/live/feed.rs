@@ -166,8 +166,8 @@ async fn measure(mut session: Session, state: &Mutex<State>) {
         let delay = number(&mut session, DELAY).await;
         let waiting = number(&mut session, WAITING).await;
         let mut state = lock(state);
-        state.delay_us = delay;
-        state.waiting = waiting.unwrap_or(0);
+        state.load.delay_us = delay;
+        state.load.waiting = waiting.unwrap_or(0);
     }
 }
 

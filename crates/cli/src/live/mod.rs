@@ -5,6 +5,7 @@
 
 mod feed;
 mod refreshed;
+mod rows;
 mod screen;
 mod state;
 mod view;
@@ -164,7 +165,7 @@ async fn list(shell: &Interpreter) -> Result<(), Stop> {
         output.say("There are no live views in the background.").await?;
     }
     for live in &shell.lives {
-        let rows = counted(live.feed.state().total.max(0) as u64, "row");
+        let rows = counted(live.feed.state().rows.total().max(0) as u64, "row");
         output.say(&format!("{}  {} ({rows})", live.number, live.title)).await?;
     }
     Ok(())

@@ -101,7 +101,7 @@ mod tests {
         let mut before = None;
         for (number, now) in answers.iter().enumerate() {
             state.apply(&changes(before, now, number as i64).unwrap(), Instant::now()).unwrap();
-            let shown = state.rows.values().map(|row| {
+            let shown = state.rows.iter().map(|row| {
                 let values: Vec<String> =
                     row.values.iter().map(|value| value.clone().unwrap_or_default()).collect();
                 (values.join(" "), row.changed.is_some())

@@ -137,12 +137,12 @@ impl Rate {
 /// Shows a view until the user leaves it.
 pub fn show(feed: &Feed, engine: &Engine, title: &str, view: &mut View, color: bool) -> io::Result<Left> {
     let mut screen = Screen::open(color)?;
-    let mut rate = Rate { at: Instant::now(), changed: feed.state().changed, per_second: 0.0 };
+    let mut rate = Rate { at: Instant::now(), changed: feed.state().changes.count, per_second: 0.0 };
     loop {
         let now = Instant::now();
         let lines = {
             let state = feed.state();
-            let per_second = rate.measure(state.changed, now);
+            let per_second = rate.measure(state.changes.count, now);
             let status =
                 Status { title: title.to_owned(), per_second, engine_epoch: engine.progress().epochs };
             render(&state, view, &status, screen.size, now)

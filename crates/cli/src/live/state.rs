@@ -3,8 +3,8 @@
 //! The state is bounded, however large the relation is and however fast it changes: it keeps a maximum
 //! number of rows and of changes. Further rows are only counted.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,6 +17,7 @@ use console::{measure_text_width, truncate_str};
 
 use crate::cell::{self, Cells};
 use crate::form::visible;
+use crate::live::rows::{KeptRows, Moves};
 
 /// Maximum number of rows kept.
 pub const ROWS_MAX: usize = 10_000;
@@ -64,44 +65,43 @@ pub struct Change {
     pub values: Values,
 }
 
+/// The newest changes, at most [`CHANGES_MAX`]; earlier ones are only counted.
+#[derive(Debug, Default)]
+pub struct RecentChanges {
+    /// The newest changes, the last one last.
+    pub newest: VecDeque<Change>,
+    /// Number of all changes.
+    pub count: u64,
+}
+
+/// The load of the engine that the view follows.
+#[derive(Debug, Default)]
+pub struct EngineLoad {
+    /// Time that the newest epoch took and waited, in microseconds.
+    pub delay_us: Option<u64>,
+    /// Rows of sources that wait for an epoch.
+    pub waiting: u64,
+}
+
 /// The state of the query's result.
 #[derive(Debug)]
 pub struct State {
     /// The columns.
     pub columns: Vec<Column>,
-    /// The kept rows, in display order.
-    pub rows: BTreeMap<u64, Row>,
-    /// Number of all rows.
-    pub total: i64,
-    /// The newest changes, the last one last.
-    pub changes: VecDeque<Change>,
-    /// Number of all changes.
-    pub changed: u64,
+    /// The rows.
+    pub rows: KeptRows,
+    /// The changes.
+    pub changes: RecentChanges,
     /// The newest epoch received.
     pub epoch: u64,
-    /// Time that the newest epoch took and waited, in microseconds.
-    pub delay_us: Option<u64>,
-    /// Rows of sources that wait for an epoch.
-    pub waiting: u64,
+    /// The load of the engine.
+    pub load: EngineLoad,
     /// Number of restarts because changes arrived faster than the view could apply them.
     pub restarts: u64,
     /// The end of the query, if it has ended.
     pub end: Option<Result<(), String>>,
-    /// The places of the kept rows, by hash.
-    places: HashMap<u64, Vec<u64>>,
-    /// Number of kept rows.
-    kept: usize,
-    next: u64,
+    /// True after the rows of the snapshot.
     begun: bool,
-}
-
-/// The effect of a batch on the kept rows.
-#[derive(Default)]
-struct Moves {
-    /// The batch's inserted rows, by place.
-    coming: HashMap<u64, usize>,
-    /// The places of deleted rows.
-    left: Vec<u64>,
 }
 
 impl State {
@@ -113,18 +113,12 @@ impl State {
         };
         State {
             columns: schema.fields().iter().skip(OWN_COLUMNS).map(column).collect(),
-            rows: BTreeMap::new(),
-            total: 0,
-            changes: VecDeque::new(),
-            changed: 0,
+            rows: KeptRows::default(),
+            changes: RecentChanges::default(),
             epoch: 0,
-            delay_us: None,
-            waiting: 0,
+            load: EngineLoad::default(),
             restarts: 0,
             end: None,
-            places: HashMap::new(),
-            kept: 0,
-            next: 0,
             begun: false,
         }
     }
@@ -132,9 +126,6 @@ impl State {
     /// Drops the rows; a new subscription returns them again.
     pub fn begin_anew(&mut self) {
         self.rows.clear();
-        self.places.clear();
-        self.kept = 0;
-        self.total = 0;
         self.begun = false;
         self.restarts += 1;
     }
@@ -157,96 +148,53 @@ impl State {
                 freed.clear();
             }
             let op = ops.value(row);
-            let place = match op {
+            match op {
                 "progress" => {
                     self.begun = true;
                     continue;
                 }
-                "delete" => {
-                    freed.extend(self.remove(*hash, &mut moves));
-                    None
-                }
-                "update_delete" => {
-                    replaced = self.remove(*hash, &mut moves);
-                    None
-                }
-                "update_insert" => self.add(replaced.take()),
-                _ => self.add(freed.pop_front()),
-            };
-            self.changed += 1;
-            told.push((row, epoch, op));
-            if let Some(place) = place {
-                self.places.entry(*hash).or_default().push(place);
-                self.kept += 1;
-                moves.coming.insert(place, row);
+                "delete" => freed.extend(self.rows.remove(*hash, &mut moves)),
+                "update_delete" => replaced = self.rows.remove(*hash, &mut moves),
+                "update_insert" => self.rows.add(*hash, row, replaced.take(), &mut moves),
+                _ => self.rows.add(*hash, row, freed.pop_front(), &mut moves),
             }
+            self.changes.count += 1;
+            told.push((row, epoch, op));
         }
         let columns = values.iter().map(Cells::new).collect::<Result<Vec<_>, _>>()?;
-        self.settle(moves, &columns, fresh);
+        self.rows.settle(moves, fresh, |row| values_of(&mut self.columns, &columns, row));
         self.tell(&told, &columns);
         Ok(())
-    }
-
-    /// Removes a row. Returns its place if the row was kept.
-    fn remove(&mut self, hash: u64, moves: &mut Moves) -> Option<u64> {
-        self.total -= 1;
-        let places = self.places.get_mut(&hash)?;
-        let place = places.pop()?;
-        if places.is_empty() {
-            self.places.remove(&hash);
-        }
-        self.kept -= 1;
-        moves.coming.remove(&place);
-        moves.left.push(place);
-        Some(place)
-    }
-
-    /// Returns a place for an inserted row: the one just freed, or a new one while there is room.
-    fn add(&mut self, left: Option<u64>) -> Option<u64> {
-        self.total += 1;
-        if left.is_some() {
-            return left;
-        }
-        (self.kept < ROWS_MAX).then(|| {
-            self.next += 1;
-            self.next
-        })
-    }
-
-    /// Drops the deleted rows, and formats the inserted ones.
-    fn settle(&mut self, moves: Moves, columns: &[Cells<'_>], changed: Option<Instant>) {
-        let Moves { coming, left } = moves;
-        for place in left.iter().filter(|place| !coming.contains_key(place)) {
-            self.rows.remove(place);
-        }
-        for (place, row) in coming {
-            let values = self.values(columns, row);
-            let before = self.rows.remove(&place).map(|row| row.values);
-            self.rows.insert(place, Row { values, before, changed });
-        }
     }
 
     /// Records the newest changes. Rows of the snapshot are no changes.
     fn tell(&mut self, told: &[(usize, u64, &str)], columns: &[Cells<'_>]) {
         let skipped = told.len().saturating_sub(CHANGES_MAX);
         for (row, epoch, op) in &told[skipped..] {
-            let values = self.values(columns, *row);
-            if self.changes.len() == CHANGES_MAX {
-                self.changes.pop_front();
-            }
-            self.changes.push_back(Change { epoch: *epoch, came: op.ends_with("insert"), values });
+            let values = values_of(&mut self.columns, columns, *row);
+            self.changes.push(Change { epoch: *epoch, came: op.ends_with("insert"), values });
         }
     }
+}
 
-    fn values(&mut self, columns: &[Cells<'_>], row: usize) -> Values {
-        let text = |text: String| truncate_str(&visible(&text), WIDTH_MAX, "…").into_owned();
-        let values: Values = columns.iter().map(|column| column.get(row).map(text)).collect();
-        for (column, value) in self.columns.iter_mut().zip(values.iter()) {
-            let width = value.as_deref().map_or("NULL".len(), measure_text_width);
-            column.width = column.width.max(width);
+impl RecentChanges {
+    fn push(&mut self, change: Change) {
+        if self.newest.len() == CHANGES_MAX {
+            self.newest.pop_front();
         }
-        values
+        self.newest.push_back(change);
     }
+}
+
+/// Returns the displayed values of a row, and widens the columns for them.
+fn values_of(columns: &mut [Column], cells: &[Cells<'_>], row: usize) -> Values {
+    let text = |text: String| truncate_str(&visible(&text), WIDTH_MAX, "…").into_owned();
+    let values: Values = cells.iter().map(|cells| cells.get(row).map(text)).collect();
+    for (column, value) in columns.iter_mut().zip(values.iter()) {
+        let width = value.as_deref().map_or("NULL".len(), measure_text_width);
+        column.width = column.width.max(width);
+    }
+    values
 }
 
 /// Returns a hash of each row.
@@ -296,7 +244,7 @@ pub mod tests {
 
     fn shown(state: &State) -> Vec<String> {
         let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "NULL".to_owned());
-        state.rows.values().map(|row| row.values.iter().map(value).collect::<Vec<_>>().join(" ")).collect()
+        state.rows.iter().map(|row| row.values.iter().map(value).collect::<Vec<_>>().join(" ")).collect()
     }
 
     #[test]
@@ -310,10 +258,10 @@ pub mod tests {
         let mut state = State::new(&first.schema());
         state.apply(&first, now).unwrap();
         assert_eq!(
-            (shown(&state), state.total, state.epoch),
+            (shown(&state), state.rows.total(), state.epoch),
             (vec!["a 1".to_owned(), "b 2".to_owned()], 2, 1)
         );
-        assert!(state.rows.values().all(|row| row.changed.is_none()));
+        assert!(state.rows.iter().all(|row| row.changed.is_none()));
         state
             .apply(
                 &batch(&[
@@ -326,7 +274,7 @@ pub mod tests {
             )
             .unwrap();
         assert_eq!(shown(&state), ["a 7", "b 2", "c NULL"]);
-        assert_eq!((state.total, state.changed, state.epoch), (3, 5, 2));
+        assert_eq!((state.rows.total(), state.changes.count, state.epoch), (3, 5, 2));
         // Rows without a key: an insert takes the place of a delete in the same epoch.
         state
             .apply(&batch(&[(3, "delete", Some("b"), Some(2)), (3, "insert", Some("b"), Some(3))]), now)
@@ -343,7 +291,7 @@ pub mod tests {
         state.apply(&first, Instant::now()).unwrap();
         assert_eq!(shown(&state), ["a 1", "a 1"]);
         state.apply(&batch(&[(2, "delete", Some("a"), Some(1))]), Instant::now()).unwrap();
-        assert_eq!((shown(&state), state.total), (vec!["a 1".to_owned()], 1));
+        assert_eq!((shown(&state), state.rows.total()), (vec!["a 1".to_owned()], 1));
     }
 
     #[test]
@@ -354,11 +302,11 @@ pub mod tests {
         let mut state = State::new(&first.schema());
         state.apply(&first, Instant::now()).unwrap();
         assert_eq!(
-            (state.rows.len(), state.changes.len(), state.total),
+            (state.rows.len(), state.changes.newest.len(), state.rows.total()),
             (ROWS_MAX, CHANGES_MAX, 2 * ROWS_MAX as i64)
         );
         // Deleting a row that isn't kept only changes the count.
         state.apply(&batch(&[(2, "delete", None, Some(2 * ROWS_MAX as i64 - 1))]), Instant::now()).unwrap();
-        assert_eq!((state.rows.len(), state.total), (ROWS_MAX, 2 * ROWS_MAX as i64 - 1));
+        assert_eq!((state.rows.len(), state.rows.total()), (ROWS_MAX, 2 * ROWS_MAX as i64 - 1));
     }
 }

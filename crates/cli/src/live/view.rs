@@ -183,7 +183,7 @@ fn body(state: &State, view: &View, page: usize, now: Instant) -> (Styled, Vec<S
 
 fn rows(state: &State, view: &View, page: usize, now: Instant) -> Vec<Styled> {
     let offset = view.clamp(state.rows.len(), page);
-    let mut rows: Vec<_> = state.rows.values().collect();
+    let mut rows: Vec<_> = state.rows.iter().collect();
     if let Some((column, down)) = view.sort {
         let right = state.columns.get(column).is_some_and(|column| column.right);
         rows.sort_by(|a, b| {
@@ -223,7 +223,7 @@ fn compare(a: &Values, b: &Values, column: usize, right: bool) -> Ordering {
 
 fn changes(state: &State, view: &View, page: usize) -> Vec<Styled> {
     let wanted = |came: bool| view.shown == Shown::Changes || came;
-    let changes: Vec<_> = state.changes.iter().filter(|change| wanted(change.came)).collect();
+    let changes: Vec<_> = state.changes.newest.iter().filter(|change| wanted(change.came)).collect();
     let end = changes.len() - view.clamp(changes.len(), page);
     let shown = &changes[end.saturating_sub(page)..end];
     let line = |change: &&crate::live::state::Change| {
@@ -261,13 +261,13 @@ fn table_line(row: &Styled, columns: &[Column], left: usize, width: usize) -> Li
 }
 
 fn status_line(state: &State, view: &View, status: &Status, page: usize, width: usize) -> Line {
-    let mut parts = vec![counted(state.total.max(0) as u64, "row")];
+    let mut parts = vec![counted(state.rows.total().max(0) as u64, "row")];
     let count = match view.shown {
         Shown::Rows => state.rows.len(),
-        Shown::Changes => state.changes.len(),
-        Shown::Appended => state.changes.iter().filter(|change| change.came).count(),
+        Shown::Changes => state.changes.newest.len(),
+        Shown::Appended => state.changes.newest.iter().filter(|change| change.came).count(),
     };
-    if view.shown == Shown::Rows && (count > page || state.total > count as i64) {
+    if view.shown == Shown::Rows && (count > page || state.rows.total() > count as i64) {
         let first = view.clamp(count, page);
         parts.push(format!(
             "{}-{} shown",
@@ -298,7 +298,7 @@ fn status_line(state: &State, view: &View, status: &Status, page: usize, width: 
 fn lag(state: &State, status: &Status) -> Vec<String> {
     let mut parts = Vec::new();
     let behind = status.engine_epoch.saturating_sub(state.epoch);
-    if let Some(delay) = state.delay_us {
+    if let Some(delay) = state.load.delay_us {
         parts.push(match delay {
             delay if delay < 1_000_000 => format!("lag {:.1} ms", delay as f64 / 1e3),
             delay => format!("lag {:.1} s", delay as f64 / 1e6),
@@ -307,8 +307,8 @@ fn lag(state: &State, status: &Status) -> Vec<String> {
     if behind > 1 {
         parts.push(format!("{} behind", counted(behind, "epoch")));
     }
-    if state.waiting > 0 {
-        parts.push(format!("{} wait", counted(state.waiting, "row")));
+    if state.load.waiting > 0 {
+        parts.push(format!("{} wait", counted(state.load.waiting, "row")));
     }
     parts
 }
@@ -356,7 +356,7 @@ mod tests {
     fn check(view: &View, size: Size, expect: &str) {
         let now = Instant::now();
         let mut state = state(now);
-        state.delay_us = Some(2_300);
+        state.load.delay_us = Some(2_300);
         let lines = render(&state, view, &status(), size, now);
         assert!(lines.len() <= size.lines);
         for line in &lines {
