@@ -5,7 +5,8 @@ use std::collections::btree_map::Entry;
 use std::fmt;
 
 use super::ast::Query;
-use crate::oracle::run::Outcome;
+use crate::oracle::counts::Feeds;
+use crate::oracle::run::{Mode, Outcome, Tally};
 
 /// Maximum number of reasons shown.
 const SHOWN_MAX: usize = 25;
@@ -37,28 +38,14 @@ pub struct Counts {
     pub too_large: usize,
     /// Number of queries among them without rows over the final content.
     pub empty: usize,
-    /// Number of epochs run.
-    pub epochs: usize,
-    /// Number of times that a view equalled its query.
-    pub comparisons: usize,
-    /// Number of times that a query failed as a batch after an epoch.
-    pub failed_in_batch: usize,
-    /// Number of times that a view reported errors when its query failed as a batch.
-    pub failed_alike: usize,
-    /// Number of times that a view failed for rows that the batch never evaluated.
-    pub unreached: usize,
+    /// The epochs and comparisons of all runs.
+    pub tally: Tally,
     /// Number of queries repeated over rows in another order.
     pub reordered: usize,
     /// Number of queries asked in several ways.
     pub partitioned: usize,
-    /// Number of feeds through Whole operators.
-    pub whole_feeds: usize,
-    /// Number of feeds over append-only tables.
-    pub append_only_feeds: usize,
-    /// Number of feeds through engines that restart from checkpoints.
-    pub restarted_feeds: usize,
-    /// Number of feeds through such engines with spilled rows.
-    pub spilled_feeds: usize,
+    /// The feeds, by the mode of the engine.
+    pub feeds: Feeds,
     /// Queries that the planner rejects.
     pub refused: Reasons,
     /// Queries that fail at run time.
@@ -77,12 +64,9 @@ impl Counts {
     }
 
     /// Records a run.
-    pub fn ran(&mut self, outcome: &Outcome) {
-        self.epochs += outcome.tally.epochs;
-        self.comparisons += outcome.tally.comparisons;
-        self.failed_in_batch += outcome.tally.failed_in_batch;
-        self.failed_alike += outcome.tally.failed_alike;
-        self.unreached += outcome.tally.unreached;
+    pub fn ran(&mut self, mode: Mode, outcome: &Outcome) {
+        self.feeds.count(mode);
+        self.tally += &outcome.tally;
     }
 
     /// Adds other counts.
@@ -92,17 +76,10 @@ impl Counts {
         self.queries += other.queries;
         self.too_large += other.too_large;
         self.empty += other.empty;
-        self.epochs += other.epochs;
-        self.comparisons += other.comparisons;
-        self.failed_in_batch += other.failed_in_batch;
-        self.failed_alike += other.failed_alike;
-        self.unreached += other.unreached;
+        self.tally += &other.tally;
         self.reordered += other.reordered;
         self.partitioned += other.partitioned;
-        self.whole_feeds += other.whole_feeds;
-        self.append_only_feeds += other.append_only_feeds;
-        self.restarted_feeds += other.restarted_feeds;
-        self.spilled_feeds += other.spilled_feeds;
+        self.feeds += other.feeds;
         for (ours, others) in [(&mut self.refused, &other.refused), (&mut self.failing, &other.failing)] {
             for (class, reason) in others {
                 note(ours, class.clone(), reason.clone());
@@ -124,12 +101,12 @@ impl fmt::Display for Counts {
              over append-only tables, {} through engines that go on from checkpoints, {} through such engines whose rows are in files, {} asked again over shuffled rows, {} asked in several ways",
             self.queries,
             self.rounds,
-            self.epochs,
-            self.comparisons,
-            self.whole_feeds,
-            self.append_only_feeds,
-            self.restarted_feeds,
-            self.spilled_feeds,
+            self.tally.epochs,
+            self.tally.comparisons,
+            self.feeds.whole,
+            self.feeds.append_only,
+            self.feeds.restarted,
+            self.feeds.spilled,
             self.reordered,
             self.partitioned
         )?;
@@ -137,7 +114,7 @@ impl fmt::Display for Counts {
             f,
             "  nothing to compare: {} times failed in batch, where {} views said so too; {} times unreached: a view \
              fails for a row that the batch didn't come to look at",
-            self.failed_in_batch, self.failed_alike, self.unreached
+            self.tally.failed_in_batch, self.tally.failed_alike, self.tally.unreached
         )?;
         let refusals = self.refusals();
         writeln!(

@@ -84,7 +84,7 @@ pub async fn check(seed: u64, setup: &Setup) -> (Counts, Vec<String>) {
     };
     let mut messages = Vec::new();
     let outcome = run::run(&round.case, &round.texts(), &round.feed, Mode::Fast).await;
-    counts.ran(&outcome);
+    counts.ran(Mode::Fast, &outcome);
     messages.extend(explained(&round, &outcome.failures, Mode::Fast, setup).await);
     match round.reorder(&outcome.answers, &mut counts).await {
         Ok(found) => messages.extend(found),
@@ -96,28 +96,24 @@ pub async fn check(seed: u64, setup: &Setup) -> (Counts, Vec<String>) {
     }
     if seed.is_multiple_of(4) {
         let outcome = run::run(&round.case, &round.texts(), &round.feed, Mode::Whole).await;
-        counts.ran(&outcome);
-        counts.whole_feeds += 1;
+        counts.ran(Mode::Whole, &outcome);
         messages.extend(explained(&round, &outcome.failures, Mode::Whole, setup).await);
     }
     if seed % 4 == 3 {
         let outcome = run::run(&round.case, &round.texts(), &round.feed, Mode::Restarted).await;
-        counts.ran(&outcome);
-        counts.restarted_feeds += 1;
+        counts.ran(Mode::Restarted, &outcome);
         messages.extend(explained(&round, &outcome.failures, Mode::Restarted, setup).await);
     }
     if seed % 4 == 2 {
         let outcome = run::run(&round.case, &round.texts(), &round.feed, Mode::Spilled).await;
-        counts.ran(&outcome);
-        counts.spilled_feeds += 1;
+        counts.ran(Mode::Spilled, &outcome);
         messages.extend(explained(&round, &outcome.failures, Mode::Spilled, setup).await);
     }
     if seed % 4 == 1 {
         match round.over_append_only_tables(setup.epochs) {
             Ok(round) => {
                 let outcome = run::run(&round.case, &round.texts(), &round.feed, Mode::AppendOnly).await;
-                counts.ran(&outcome);
-                counts.append_only_feeds += 1;
+                counts.ran(Mode::AppendOnly, &outcome);
                 messages.extend(explained(&round, &outcome.failures, Mode::AppendOnly, setup).await);
             }
             Err(error) => messages.push(format!("seed {seed}: no feed can be made: {error}")),

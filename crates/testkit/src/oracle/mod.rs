@@ -22,6 +22,7 @@
 
 pub mod compare;
 pub mod convert;
+pub mod counts;
 pub mod feed;
 pub mod run;
 pub mod script;
@@ -29,12 +30,12 @@ pub mod shrink;
 pub mod statement;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use arrow::array::RecordBatch;
 use convert::{Case, Query};
+pub use counts::Counts;
 use feed::{Feed, Wishes};
 use run::{Failure, Mode, Outcome};
 
@@ -106,89 +107,9 @@ fn kept_seeds() -> Vec<u64> {
     KEPT_SEEDS[..count].to_vec()
 }
 
-/// Statistics over all files.
-#[derive(Clone, Debug, Default)]
-pub struct Counts {
-    pub(crate) files: usize,
-    pub(crate) queries: usize,
-    feeds: usize,
-    whole_feeds: usize,
-    append_only_feeds: usize,
-    apart_feeds: usize,
-    restarted_feeds: usize,
-    spilled_feeds: usize,
-    spilled_bytes: usize,
-    epochs: usize,
-    comparisons: usize,
-    failed_in_batch: usize,
-    failed_alike: usize,
-    unreached: usize,
-    left_out: BTreeMap<String, usize>,
-}
-
-impl Counts {
-    /// Adds the counts of another file.
-    pub fn add(&mut self, other: &Counts) {
-        self.files += other.files;
-        self.queries += other.queries;
-        self.feeds += other.feeds;
-        self.whole_feeds += other.whole_feeds;
-        self.append_only_feeds += other.append_only_feeds;
-        self.apart_feeds += other.apart_feeds;
-        self.restarted_feeds += other.restarted_feeds;
-        self.spilled_feeds += other.spilled_feeds;
-        self.spilled_bytes += other.spilled_bytes;
-        self.epochs += other.epochs;
-        self.comparisons += other.comparisons;
-        self.failed_in_batch += other.failed_in_batch;
-        self.failed_alike += other.failed_alike;
-        self.unreached += other.unreached;
-        for (reason, count) in &other.left_out {
-            *self.left_out.entry(reason.clone()).or_default() += count;
-        }
-    }
-
-    /// Returns true if nothing was done.
-    pub fn is_empty(&self) -> bool {
-        self.files == 0
-    }
-}
-
-impl fmt::Display for Counts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "oracle: {} files, {} queries, {} feeds ({} of them through Whole operators, {} over append-only tables, {} with queries that are \
-             behind, {} through engines that go on from checkpoints, {} through such engines with {} bytes of rows in files), {} epochs, \
-             {} comparisons",
-            self.files,
-            self.queries,
-            self.feeds,
-            self.whole_feeds,
-            self.append_only_feeds,
-            self.apart_feeds,
-            self.restarted_feeds,
-            self.spilled_feeds,
-            self.spilled_bytes,
-            self.epochs,
-            self.comparisons
-        )?;
-        writeln!(
-            f,
-            "  nothing to compare: {} times failed in batch, where {} views said so too; {} times unreached: a view \
-             fails for a row that the batch didn't come to look at",
-            self.failed_in_batch, self.failed_alike, self.unreached
-        )?;
-        for (reason, count) in &self.left_out {
-            writeln!(f, "  left out {count}: {reason}")?;
-        }
-        Ok(())
-    }
-}
-
 /// Compares all queries of one file; the error lists every failure, shrunk, with its seed.
 pub async fn check(path: &Path, name: &str, setup: &Setup) -> (Counts, drive::Result<()>) {
-    let mut counts = Counts { files: 1, ..Counts::default() };
+    let mut counts = Counts::of_file();
     let converted = match convert::cases(path, name).await {
         Ok(converted) => converted,
         Err(error) => return (counts, Err(format!("{name} can't be walked through: {error}"))),
@@ -308,18 +229,7 @@ impl Running<'_> {
             }
         };
         let outcome = run::run(self.case, queries, &feed, self.mode).await;
-        counts.feeds += 1;
-        counts.whole_feeds += usize::from(self.mode == Mode::Whole);
-        counts.append_only_feeds += usize::from(self.mode == Mode::AppendOnly);
-        counts.apart_feeds += usize::from(self.mode == Mode::Apart);
-        counts.restarted_feeds += usize::from(self.mode == Mode::Restarted);
-        counts.spilled_feeds += usize::from(self.mode == Mode::Spilled);
-        counts.spilled_bytes += outcome.tally.spilled_bytes;
-        counts.epochs += outcome.tally.epochs;
-        counts.comparisons += outcome.tally.comparisons;
-        counts.failed_in_batch += outcome.tally.failed_in_batch;
-        counts.failed_alike += outcome.tally.failed_alike;
-        counts.unreached += outcome.tally.unreached;
+        counts.ran(self.mode, &outcome);
         for (index, failure) in outcome.failures.iter().enumerate() {
             let shrunk = index < self.shrunk_max;
             let query = failure.query.and_then(|index| queries.get(index)).cloned();

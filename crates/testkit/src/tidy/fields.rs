@@ -18,7 +18,6 @@ const FIELDS_ALLOWED: &[(&str, &str, usize)] = &[
     ("engine", "Parts", 15),
     ("engine", "Settings", 24),
     ("engine", "Shared", 15),
-    ("testkit", "Counts", 18),
 ];
 
 pub(super) fn fields(root: &Path) -> Vec<String> {
