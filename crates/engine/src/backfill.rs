@@ -72,7 +72,7 @@ pub(crate) async fn prefill(
                 shared.ask(|reply| Event::Apart(Apart::Backfill { base, object: asked, reply })).await?;
             let Some(begun) = begun else { return Ok(None) };
             let (settings, _) = shared.ask(|reply| Event::Settings { reply }).await?;
-            let (_, memory) = statement_memory::of_new_query(&shared.memory, &settings);
+            let (_, memory) = statement_memory::of_new_query(&shared.statements.memory, &settings);
             let begun = BackfillWorker { shared, memory }.take_in(begun).await?;
             let reads = object.reads.iter().filter_map(|name| catalog.find(name).cloned()).collect();
             Prefilled { handover: Arc::new(Mutex::new(Some(begun))), object: object.clone(), reads }

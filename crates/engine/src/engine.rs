@@ -16,13 +16,13 @@ use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES, Timestamp, on_large_stack
 use millstream_durable::{DataDirectory, StorePrefix};
 use millstream_flow::Choice;
 use millstream_sql::{Error, Planner, Result};
-use millstream_state::Files;
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::catalog::Catalog;
 use crate::error;
 use crate::event::{Event, Reply};
+use crate::execution_options::ExecutionOptions;
 use crate::jobs::{self, Jobs};
 use crate::listener::{Listener, Listeners};
 use crate::metrics::{History, MetricValue, SAMPLE_SECONDS};
@@ -33,6 +33,7 @@ use crate::run::{self, TimeSource};
 use crate::session::Session;
 use crate::settings::{Settings, ShutdownSettings};
 use crate::statement_memory::AllStatements;
+use crate::storage::{DurablePlace, Storage};
 use crate::system::{self, Excerpt};
 
 /// The time after which the first sample of metrics is taken.
@@ -103,20 +104,45 @@ pub(crate) struct Shared {
     pub(crate) planner: Planner,
     pub(crate) connectors: BTreeMap<&'static str, Arc<dyn Connector>>,
     pub(crate) handle: Handle,
-    /// The running statements.
-    pub(crate) jobs: Arc<Jobs>,
-    /// The memory reserved by all statements.
-    pub(crate) memory: AllStatements,
-    /// The threads that run statements.
-    pub(crate) pool: QueryPool,
+    pub(crate) statements: RunningStatements,
     /// The history of epochs, which the loop writes.
     pub(crate) history: History,
     /// True if the loop has ended on request.
     pub(crate) stopped: AtomicBool,
+    pub(crate) recovery: RecoveryState,
+}
+
+/// The running statements: their jobs, their memory and their threads.
+pub(crate) struct RunningStatements {
+    pub(crate) jobs: Arc<Jobs>,
+    /// The memory reserved by all of them.
+    pub(crate) memory: AllStatements,
+    pub(crate) pool: QueryPool,
+}
+
+/// The recovery of an engine from its data directory, if it has one.
+#[derive(Default)]
+pub(crate) struct RecoveryState {
     /// True if sources pass over records that were lost.
-    pub(crate) skips_lost_records: bool,
-    /// The result of recovery, if the engine has a data directory.
-    pub(crate) recovered: OnceLock<Recovered>,
+    skips_lost_records: bool,
+    recovered: OnceLock<Recovered>,
+}
+
+impl RecoveryState {
+    /// Returns true if sources pass over records that were lost.
+    pub(crate) fn skips_lost_records(&self) -> bool {
+        self.skips_lost_records
+    }
+
+    /// Returns the result once the recovery has ended; `None` for an engine in memory.
+    pub(crate) fn recovered(&self) -> Option<&Recovered> {
+        self.recovered.get()
+    }
+
+    /// Ends the recovery.
+    fn end(&self, recovered: Recovered) {
+        let _ = self.recovered.set(recovered);
+    }
 }
 
 impl Shared {
@@ -169,7 +195,7 @@ impl Engine {
 
     /// Returns the result of recovery from the data directory, or `None` if the engine lives in memory.
     pub fn recovered(&self) -> Option<&Recovered> {
-        self.shared.recovered.get()
+        self.shared.recovery.recovered()
     }
 
     /// Returns the progress of the engine.
@@ -284,37 +310,11 @@ pub struct EngineBuilder {
     context: Option<SessionContext>,
     recorder: Option<Recorder>,
     listeners: Vec<Box<dyn Listener>>,
-    choice: Choice,
-    append_only_tables: bool,
-    spread_from: Option<usize>,
-    apart: Option<u64>,
-    read_bytes: Option<usize>,
-    statement_bytes: Option<usize>,
+    execution: ExecutionOptions,
     time: Option<TimeSource>,
-    data: Option<Data>,
-    spill: Option<PathBuf>,
-    must_exist: bool,
+    storage: Storage,
     skips_lost_records: bool,
     settings: Vec<(String, String)>,
-}
-
-/// The place of an engine's durable data.
-enum Data {
-    Path(PathBuf),
-    Store(StorePrefix),
-    Directory(DataDirectory),
-}
-
-impl Data {
-    fn open(self, must_exist: bool) -> millstream_durable::Result<DataDirectory> {
-        match (self, must_exist) {
-            (Data::Path(path), false) => DataDirectory::open(&path),
-            (Data::Path(path), true) => DataDirectory::open_existing(&path),
-            (Data::Store(prefix), false) => prefix.open(),
-            (Data::Store(prefix), true) => prefix.open_existing(),
-            (Data::Directory(directory), _) => Ok(directory),
-        }
-    }
 }
 
 impl EngineBuilder {
@@ -357,48 +357,48 @@ impl EngineBuilder {
 
     /// Runs every query with the operator Whole only, so that tests can compare results.
     pub fn whole_only(mut self) -> EngineBuilder {
-        self.choice = Choice::WholeOnly;
+        self.execution.choice = Choice::WholeOnly;
         self
     }
 
     /// Adds rows to each overlapping window separately instead of to panes, so that tests can compare
     /// results.
     pub fn each_window(mut self) -> EngineBuilder {
-        self.choice = Choice::EachWindow;
+        self.execution.choice = Choice::EachWindow;
         self
     }
 
     /// Treats every table as append-only and refuses to delete from it, so that tests can compare the
     /// operators that are cheaper for append-only inputs.
     pub fn append_only_tables(mut self) -> EngineBuilder {
-        self.append_only_tables = true;
+        self.execution.append_only_tables = true;
         self
     }
 
     /// Spreads changes of at least this many rows over several threads, so that tests can compare results.
     pub fn spread_from(mut self, rows: usize) -> EngineBuilder {
-        self.spread_from = Some(rows);
+        self.execution.spread_from = Some(rows);
         self
     }
 
     /// Steps every query that may lag on its own thread, once every `epochs` epochs and when a reader waits
     /// for it. This applies to fast queries and under any clock, so that tests can compare results.
     pub fn step_apart(mut self, epochs: u64) -> EngineBuilder {
-        self.apart = Some(epochs);
+        self.execution.apart = Some(epochs);
         self
     }
 
     /// Reads results that operators keep in more than this number of bytes on threads, so that tests can read small
     /// ones there.
     pub fn read_apart_above(mut self, bytes: usize) -> EngineBuilder {
-        self.read_bytes = Some(bytes);
+        self.execution.read_bytes = Some(bytes);
         self
     }
 
     /// Takes no more changes of statements that feed a lagging query for which more than this number of bytes wait, so
     /// that tests can do so with few rows.
     pub fn statements_wait_above(mut self, bytes: usize) -> EngineBuilder {
-        self.statement_bytes = Some(bytes);
+        self.execution.statement_bytes = Some(bytes);
         self
     }
 
@@ -412,20 +412,20 @@ impl EngineBuilder {
     /// the directory if needed, else recovers from it. Before the start, add the connectors and functions
     /// that its statements name.
     pub fn data(mut self, path: impl Into<PathBuf>) -> EngineBuilder {
-        self.data = Some(Data::Path(path.into()));
+        self.storage.data = Some(DurablePlace::Path(path.into()));
         self
     }
 
     /// Keeps the same below a prefix of an object store. Takes the prefix over: an engine that has it open
     /// stops and ends.
     pub fn data_store(mut self, prefix: StorePrefix) -> EngineBuilder {
-        self.data = Some(Data::Store(prefix));
+        self.storage.data = Some(DurablePlace::Store(prefix));
         self
     }
 
     /// Fails to start if the directory or prefix holds no engine yet.
     pub fn must_exist(mut self) -> EngineBuilder {
-        self.must_exist = true;
+        self.storage.must_exist = true;
         self
     }
 
@@ -438,14 +438,14 @@ impl EngineBuilder {
 
     /// Uses an open directory, which may be on a simulated disk.
     pub fn data_directory(mut self, directory: DataDirectory) -> EngineBuilder {
-        self.data = Some(Data::Directory(directory));
+        self.storage.data = Some(DurablePlace::Directory(directory));
         self
     }
 
     /// Writes spilled rows to files in this directory, which is created on the first spill. The default is
     /// `spill` in the data directory, or the system's directory for temporary files.
     pub fn spill_directory(mut self, path: impl Into<PathBuf>) -> EngineBuilder {
-        self.spill = Some(path.into());
+        self.storage.spill = Some(path.into());
         self
     }
 
@@ -458,12 +458,9 @@ impl EngineBuilder {
     }
 
     /// Starts the engine. With a data directory, returns after recovery.
-    pub fn start(mut self) -> Result<Engine> {
+    pub fn start(self) -> Result<Engine> {
         panics::keep_backtraces();
-        let directory = match self.data.take() {
-            None => None,
-            Some(data) => Some(data.open(self.must_exist).map_err(error::durable)?),
-        };
+        let (directory, spill) = self.storage.open()?;
         let runtime = threads("millstream-io", None)?;
         // Plans that operators run spawn their tasks here, separate from sources, sinks and timers.
         let steps = threads("millstream-plans", Some(2))?;
@@ -480,31 +477,28 @@ impl EngineBuilder {
             planner: self.context.map_or_else(Planner::new, |context| Planner::with_context(&context)),
             connectors,
             handle: runtime.handle().clone(),
-            jobs: Arc::default(),
-            memory: AllStatements::default(),
-            pool: QueryPool::new(runtime.handle().clone()),
+            statements: RunningStatements {
+                jobs: Arc::default(),
+                memory: AllStatements::default(),
+                pool: QueryPool::new(runtime.handle().clone()),
+            },
             history: history.clone(),
             stopped: AtomicBool::new(false),
-            skips_lost_records: self.skips_lost_records,
-            recovered: OnceLock::new(),
+            recovery: RecoveryState {
+                skips_lost_records: self.skips_lost_records,
+                ..RecoveryState::default()
+            },
         });
         let mut settings = Settings::default();
         for (name, value) in &self.settings {
             settings.set(name, value)?;
         }
-        let spill = self.spill.or_else(|| directory.as_ref().and_then(DataDirectory::spill));
-        let spill = Arc::new(Files::below(spill.unwrap_or_else(std::env::temp_dir)));
         let parts = run::Parts {
             spill,
-            memory_limit: settings.memory_limit,
+            memory_limit: settings.memory.limit,
             recorder: self.recorder,
             listeners: Listeners::start(self.listeners)?,
-            choice: self.choice,
-            append_only_tables: self.append_only_tables,
-            spread_from: self.spread_from,
-            apart: self.apart,
-            read_bytes: self.read_bytes,
-            statement_bytes: self.statement_bytes,
+            execution: self.execution,
             time: self.time.unwrap_or_else(|| Arc::new(run::system_time)),
             history,
             recovers: directory.is_some(),
@@ -514,7 +508,7 @@ impl EngineBuilder {
         run::spawn(&shared, inbox, parts)?;
         if let Some(directory) = directory {
             let recovered = recovery::run(&shared, directory)?;
-            let _ = shared.recovered.set(recovered);
+            shared.recovery.end(recovered);
         }
         configure(&shared, self.settings)?;
         shared.handle.spawn(sample(shared.events.clone()));

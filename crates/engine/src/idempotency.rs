@@ -155,7 +155,7 @@ impl Session {
     /// Objects that exist as the script defines them are left alone. Changes that were applied are not
     /// applied again. Has no effect in an engine without a data directory.
     pub fn begin_script(&mut self) {
-        let is_kept = self.shared.recovered.get().is_some();
+        let is_kept = self.shared.recovery.recovered().is_some();
         self.idempotency = IdempotencyKeys { counts: is_kept.then(HashMap::new), keys: Vec::new() };
     }
 

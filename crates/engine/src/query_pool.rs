@@ -234,18 +234,18 @@ impl Session {
         }
         self.come_back().await;
         let shared = self.shared.clone();
-        let turn = shared.pool.running.acquire().await;
+        let turn = shared.statements.pool.running.acquire().await;
         let _turn = turn.map_err(|_| Error::bug("nothing closes the query pool"))?;
-        let worker = shared.pool.idle_worker()?;
+        let worker = shared.statements.pool.idle_worker()?;
         let Some(runtime) = &worker.runtime else { return Err(Error::bug("a worker was shut down")) };
-        worker.lower_when_long(&shared.pool.timers);
+        worker.lower_when_long(&shared.statements.pool.timers);
         let (returning, returned) = oneshot::channel();
         let (sender, answer) = oneshot::channel();
         let job = {
             let variables = self.variables();
             let (backend, user) = (variables.backend, variables.user.clone());
             drop(variables);
-            self.shared.jobs.begin((backend, &user), text, system_time())
+            self.shared.statements.jobs.begin((backend, &user), text, system_time())
         };
         let stand_in = self.stand_in(returned);
         let mut session = Box::new(std::mem::replace(self, stand_in));
@@ -289,7 +289,7 @@ impl Session {
     pub(crate) async fn come_back(&mut self) {
         let Some(returned) = &mut self.returning else { return };
         let waited = {
-            let _timers = self.shared.pool.timers.enter();
+            let _timers = self.shared.statements.pool.timers.enter();
             tokio::time::timeout(RETURN_MAX, returned)
         };
         let waited = waited.await;

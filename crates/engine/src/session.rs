@@ -162,7 +162,7 @@ impl Session {
 
     /// Returns true if the session's changes outlast the process.
     pub(crate) fn is_durable(&self) -> bool {
-        self.is_recovering || self.shared.recovered.get().is_some()
+        self.is_recovering || self.shared.recovery.recovered().is_some()
     }
 
     /// Executes exactly one statement.

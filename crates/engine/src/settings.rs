@@ -5,6 +5,7 @@ mod keeping;
 mod missed;
 mod shutdown;
 mod sizes;
+mod topics;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -17,6 +18,9 @@ pub use missed::MissedBatches;
 pub use shutdown::ShutdownSettings;
 pub(crate) use sizes::size;
 use sizes::{memory_limit, query_memory_limit};
+pub(crate) use topics::{
+    AlertSettings, BatchSettings, DurabilitySettings, MemorySettings, ReaderSettings, SourceSettings,
+};
 
 /// The documentation of a setting, for the reference page and SHOW ALL.
 #[derive(Clone, Copy, Debug)]
@@ -257,50 +261,26 @@ impl OnError {
 pub struct Settings {
     /// `batch_interval`
     pub pace: Pace,
-    /// `checkpoint_interval`; `None`: off.
-    pub checkpoint_interval: Option<Duration>,
     /// `clock`
     pub clock: ClockKind,
-    /// `event_time_ahead_max`; `None`: no bound.
-    pub event_time_ahead_max: Option<Duration>,
-    /// `history_buffer_max`
-    pub history_buffer_max: usize,
-    /// `history_retention`; `None`: none.
-    pub history_retention: Option<Duration>,
-    /// `journal_interval`; `None`: auto.
-    pub journal_interval: Option<Duration>,
-    /// `log_slow_epochs`; `None`: none.
-    pub log_slow_epochs: Option<Duration>,
-    /// `warn_stalled_after`; `None`: none.
-    pub warn_stalled_after: Option<Duration>,
-    /// `max_batch_rows`; `None`: adaptive.
-    pub max_batch_rows: Option<usize>,
-    /// `max_batch_bytes`
-    pub max_batch_bytes: usize,
-    /// `max_queued_batches`
-    pub max_queued_batches: usize,
-    /// `max_record_bytes`
-    pub max_record_bytes: usize,
-    /// `memory_limit`: bytes
-    pub memory_limit: Option<usize>,
-    /// `missed_batches`
-    pub missed_batches: MissedBatches,
+    /// `max_batch_rows`, `max_batch_bytes`, `max_queued_batches`, `missed_batches`
+    pub batches: BatchSettings,
+    /// `checkpoint_interval`, `journal_interval`
+    pub durability: DurabilitySettings,
+    /// `event_time_ahead_max`, `source_idle_timeout`, `source_rate_limit`, `max_record_bytes`
+    pub sources: SourceSettings,
+    /// `history_buffer_max`, `history_retention`, `sink_buffer_max`, `subscription_buffer_max`
+    pub readers: ReaderSettings,
+    /// `memory_limit`, `query_memory_limit`
+    pub memory: MemorySettings,
+    /// `log_slow_epochs`, `warn_stalled_after`
+    pub alerts: AlertSettings,
     /// `on_error`
     pub on_error: OnError,
     /// `parallelism`
     pub parallelism: usize,
-    /// `source_idle_timeout`
-    pub source_idle_timeout: Duration,
-    /// `source_rate_limit`: rows a second.
-    pub source_rate_limit: Option<f64>,
-    /// `query_memory_limit`: bytes; `None`: half of `memory_limit`.
-    pub query_memory_limit: Option<usize>,
     /// `shutdown_timeout`, `stop_gracefully`
     pub shutdown: ShutdownSettings,
-    /// `sink_buffer_max`
-    pub sink_buffer_max: usize,
-    /// `subscription_buffer_max`
-    pub subscription_buffer_max: usize,
     /// `allowed_lateness`, `output_rows_max`, `recursion_max`, `state_ttl`, `whole_rows_max`
     pub limits: Limits,
 }
@@ -309,28 +289,16 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             pace: Pace::Auto,
-            checkpoint_interval: Some(Duration::from_secs(10)),
             clock: ClockKind::System,
-            event_time_ahead_max: Some(Duration::from_secs(86_400)),
-            history_buffer_max: 1 << 30,
-            history_retention: None,
-            journal_interval: None,
-            log_slow_epochs: Some(Duration::from_secs(10)),
-            warn_stalled_after: Some(Duration::from_secs(300)),
-            max_batch_rows: None,
-            max_batch_bytes: 64 << 20,
-            max_queued_batches: 10,
-            max_record_bytes: 16 << 20,
-            memory_limit: sizes::most_memory(),
-            query_memory_limit: None,
-            missed_batches: MissedBatches::Run,
+            batches: BatchSettings::default(),
+            durability: DurabilitySettings::default(),
+            sources: SourceSettings::default(),
+            readers: ReaderSettings::default(),
+            memory: MemorySettings::default(),
+            alerts: AlertSettings::default(),
             on_error: OnError::Fail,
             parallelism: std::thread::available_parallelism().map_or(1, usize::from),
-            source_idle_timeout: Duration::from_secs(30),
-            source_rate_limit: None,
             shutdown: ShutdownSettings::default(),
-            sink_buffer_max: 1 << 30,
-            subscription_buffer_max: 64 << 20,
             limits: Limits::default(),
         }
     }
@@ -361,42 +329,44 @@ impl Settings {
             "batch_interval" => self.pace = pace(value)?,
             "checkpoint_interval" => {
                 let off = value.eq_ignore_ascii_case("off");
-                self.checkpoint_interval = if off { None } else { Some(interval(name, value, "off or ")?) };
+                self.durability.checkpoint_interval =
+                    if off { None } else { Some(interval(name, value, "off or ")?) };
             }
             "clock" => self.clock = clock(value)?,
-            "event_time_ahead_max" => self.event_time_ahead_max = ahead_max(value)?,
-            "history_buffer_max" => self.history_buffer_max = size(name, value)?,
-            "history_retention" => self.history_retention = interval_or_none(name, value)?,
+            "event_time_ahead_max" => self.sources.event_time_ahead_max = ahead_max(value)?,
+            "history_buffer_max" => self.readers.history_buffer_max = size(name, value)?,
+            "history_retention" => self.readers.history_retention = interval_or_none(name, value)?,
             "journal_interval" => {
                 let auto = value.eq_ignore_ascii_case("auto");
-                self.journal_interval = if auto { None } else { Some(interval(name, value, "auto or ")?) };
+                self.durability.journal_interval =
+                    if auto { None } else { Some(interval(name, value, "auto or ")?) };
             }
-            "log_slow_epochs" => self.log_slow_epochs = interval_or_none(name, value)?,
-            "max_batch_bytes" => self.max_batch_bytes = size(name, value)?,
+            "log_slow_epochs" => self.alerts.slow_epochs = interval_or_none(name, value)?,
+            "max_batch_bytes" => self.batches.bytes_max = size(name, value)?,
             "max_batch_rows" => {
                 let adaptive = value.eq_ignore_ascii_case("adaptive");
-                self.max_batch_rows = if adaptive { None } else { Some(count(name, value)?) };
+                self.batches.rows_max = if adaptive { None } else { Some(count(name, value)?) };
             }
-            "max_queued_batches" => self.max_queued_batches = count(name, value)?,
-            "max_record_bytes" => self.max_record_bytes = size(name, value)?,
-            "memory_limit" => self.memory_limit = memory_limit(value)?,
-            "missed_batches" => self.missed_batches = MissedBatches::parse(value)?,
-            "query_memory_limit" => self.query_memory_limit = query_memory_limit(value)?,
+            "max_queued_batches" => self.batches.queued_max = count(name, value)?,
+            "max_record_bytes" => self.sources.record_bytes_max = size(name, value)?,
+            "memory_limit" => self.memory.limit = memory_limit(value)?,
+            "missed_batches" => self.batches.missed = MissedBatches::parse(value)?,
+            "query_memory_limit" => self.memory.query_limit = query_memory_limit(value)?,
             "on_error" => self.on_error = OnError::parse(value)?,
             "output_rows_max" => self.limits.output_rows_max = count(name, value)?,
             "parallelism" => self.parallelism = count(name, value)?,
             "recursion_max" => self.limits.recursion_max = count(name, value)?,
-            "source_idle_timeout" => self.source_idle_timeout = interval(name, value, "")?,
+            "source_idle_timeout" => self.sources.idle_timeout = interval(name, value, "")?,
             "source_rate_limit" => {
                 let none = value.eq_ignore_ascii_case("none");
-                self.source_rate_limit = if none { None } else { Some(rate(name, value)?) };
+                self.sources.rate_limit = if none { None } else { Some(rate(name, value)?) };
             }
             "shutdown_timeout" => self.shutdown.timeout = shutdown::timeout(value)?,
-            "sink_buffer_max" => self.sink_buffer_max = size(name, value)?,
+            "sink_buffer_max" => self.readers.sink_buffer_max = size(name, value)?,
             "state_ttl" => self.limits.state_ttl_us = StateTtl::parse(value)?.us(),
             "stop_gracefully" => self.shutdown.gracefully = shutdown::on_or_off(name, value)?,
-            "subscription_buffer_max" => self.subscription_buffer_max = size(name, value)?,
-            "warn_stalled_after" => self.warn_stalled_after = interval_or_none(name, value)?,
+            "subscription_buffer_max" => self.readers.subscription_buffer_max = size(name, value)?,
+            "warn_stalled_after" => self.alerts.stalled_after = interval_or_none(name, value)?,
             "whole_rows_max" => self.limits.whole_rows_max = count(name, value)?,
             _ => return Err(Settings::unknown(name)),
         }
@@ -414,35 +384,35 @@ impl Settings {
                 Pace::Auto => "auto".into(),
                 Pace::Fixed(interval) => interval_text(interval),
             },
-            "checkpoint_interval" => self.checkpoint_interval.map_or("off".into(), interval_text),
+            "checkpoint_interval" => self.durability.checkpoint_interval.map_or("off".into(), interval_text),
             "clock" => match self.clock {
                 ClockKind::System => "system".into(),
                 ClockKind::Manual => "manual".into(),
             },
-            "event_time_ahead_max" => self.event_time_ahead_max.map_or("null".into(), interval_text),
-            "history_buffer_max" => self.history_buffer_max.to_string(),
-            "history_retention" => self.history_retention.map_or("none".into(), interval_text),
-            "log_slow_epochs" => self.log_slow_epochs.map_or("none".into(), interval_text),
-            "warn_stalled_after" => self.warn_stalled_after.map_or("none".into(), interval_text),
-            "journal_interval" => self.journal_interval.map_or("auto".into(), interval_text),
-            "max_batch_bytes" => self.max_batch_bytes.to_string(),
-            "max_batch_rows" => self.max_batch_rows.map_or("adaptive".into(), |rows| rows.to_string()),
-            "max_queued_batches" => self.max_queued_batches.to_string(),
-            "max_record_bytes" => self.max_record_bytes.to_string(),
-            "memory_limit" => self.memory_limit.map_or("none".into(), |bytes| bytes.to_string()),
-            "missed_batches" => self.missed_batches.name().into(),
-            "query_memory_limit" => self.query_memory_limit.map_or("auto".into(), |bytes| bytes.to_string()),
+            "event_time_ahead_max" => self.sources.event_time_ahead_max.map_or("null".into(), interval_text),
+            "history_buffer_max" => self.readers.history_buffer_max.to_string(),
+            "history_retention" => self.readers.history_retention.map_or("none".into(), interval_text),
+            "log_slow_epochs" => self.alerts.slow_epochs.map_or("none".into(), interval_text),
+            "warn_stalled_after" => self.alerts.stalled_after.map_or("none".into(), interval_text),
+            "journal_interval" => self.durability.journal_interval.map_or("auto".into(), interval_text),
+            "max_batch_bytes" => self.batches.bytes_max.to_string(),
+            "max_batch_rows" => self.batches.rows_max.map_or("adaptive".into(), |rows| rows.to_string()),
+            "max_queued_batches" => self.batches.queued_max.to_string(),
+            "max_record_bytes" => self.sources.record_bytes_max.to_string(),
+            "memory_limit" => self.memory.limit.map_or("none".into(), |bytes| bytes.to_string()),
+            "missed_batches" => self.batches.missed.name().into(),
+            "query_memory_limit" => self.memory.query_limit.map_or("auto".into(), |bytes| bytes.to_string()),
             "on_error" => self.on_error.name().into(),
             "output_rows_max" => self.limits.output_rows_max.to_string(),
             "parallelism" => self.parallelism.to_string(),
             "recursion_max" => self.limits.recursion_max.to_string(),
-            "source_idle_timeout" => interval_text(self.source_idle_timeout),
-            "source_rate_limit" => self.source_rate_limit.map_or("none".into(), |rate| rate.to_string()),
+            "source_idle_timeout" => interval_text(self.sources.idle_timeout),
+            "source_rate_limit" => self.sources.rate_limit.map_or("none".into(), |rate| rate.to_string()),
             "shutdown_timeout" => shutdown::timeout_text(self.shutdown.timeout),
-            "sink_buffer_max" => self.sink_buffer_max.to_string(),
+            "sink_buffer_max" => self.readers.sink_buffer_max.to_string(),
             "state_ttl" => self.limits.state_ttl_us.map_or("off".into(), millstream_sql::length_text),
             "stop_gracefully" => shutdown::on_or_off_text(self.shutdown.gracefully).into(),
-            "subscription_buffer_max" => self.subscription_buffer_max.to_string(),
+            "subscription_buffer_max" => self.readers.subscription_buffer_max.to_string(),
             "whole_rows_max" => self.limits.whole_rows_max.to_string(),
             _ => return Err(Settings::unknown(name)),
         })

@@ -35,8 +35,8 @@ pub(crate) struct StatementMemory {
 impl StatementMemory {
     /// Creates the memory pool of a statement that begins under these settings.
     pub(crate) fn begin(all: &AllStatements, settings: &Settings) -> Arc<dyn MemoryPool> {
-        let all_limit = settings.memory_limit.unwrap_or(usize::MAX).max(ALL_BYTES_MIN);
-        let limit = settings.query_memory_limit.unwrap_or((all_limit / 2).max(ALL_BYTES_MIN));
+        let all_limit = settings.memory.limit.unwrap_or(usize::MAX).max(ALL_BYTES_MIN);
+        let limit = settings.memory.query_limit.unwrap_or((all_limit / 2).max(ALL_BYTES_MIN));
         let memory = StatementMemory { used: AtomicUsize::new(0), limit, all: all.clone(), all_limit };
         let memory: Arc<dyn MemoryPool> = Arc::new(memory);
         jobs::counts_memory(&memory);
@@ -145,6 +145,7 @@ mod tests {
     use arrow::array::{ArrayRef, Int64Array};
 
     use super::*;
+    use crate::settings::MemorySettings;
 
     fn memory(all: &AllStatements, limit: usize, all_limit: usize) -> Arc<dyn MemoryPool> {
         Arc::new(StatementMemory { used: AtomicUsize::new(0), limit, all: all.clone(), all_limit })
@@ -179,7 +180,8 @@ mod tests {
     fn state_that_may_take_nothing_leaves_statements_their_least() {
         let all = AllStatements::default();
         let of = |memory_limit, query_memory_limit| {
-            let settings = Settings { memory_limit, query_memory_limit, ..Settings::default() };
+            let memory = MemorySettings { limit: memory_limit, query_limit: query_memory_limit };
+            let settings = Settings { memory, ..Settings::default() };
             StatementMemory::begin(&all, &settings).memory_limit()
         };
         assert!(matches!(of(Some(1), None), MemoryLimit::Finite(ALL_BYTES_MIN)));

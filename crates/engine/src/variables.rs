@@ -214,7 +214,7 @@ impl Session {
     pub(crate) fn one_shot(&self, catalog: Arc<Catalog>, settings: Settings) -> OneShot {
         drop(self.variables());
         let variables = self.variables.values.clone();
-        OneShot::new(Facts::new(catalog, settings, variables, self.shared.jobs.clone()))
+        OneShot::new(Facts::new(catalog, settings, variables, self.shared.statements.jobs.clone()))
     }
 }
 

@@ -146,7 +146,7 @@ impl Alerts {
                 )
             })
             .collect();
-        found.extend(self.stalled(now, settings.warn_stalled_after, &open));
+        found.extend(self.stalled(now, settings.alerts.stalled_after, &open));
         self.raise(found);
     }
 

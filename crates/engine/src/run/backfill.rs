@@ -104,7 +104,7 @@ impl Pins<'_> {
             object.definition,
             Definition::MaterializedView { .. } | Definition::Sink { query: Some(_), .. }
         );
-        let forced = self.setup.execution.apart.is_some();
+        let forced = self.setup.execution.options.apart.is_some();
         let steady = self.durability.is_recovering() || self.clock.held || self.waiters.replay.is_some();
         if !plain || steady || base != self.setup.catalog.version {
             return Ok(None);

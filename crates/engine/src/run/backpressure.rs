@@ -133,7 +133,7 @@ impl Execution {
             None if query.status.since_bytes() > 0 => query.status.since_bytes() + logs.logged_for(query),
             None => 0,
         };
-        waiting <= self.statement_bytes.unwrap_or(STATEMENTS_BYTES_MAX)
+        waiting <= self.options.statement_bytes.unwrap_or(STATEMENTS_BYTES_MAX)
     }
 
     /// Returns the queries that have no room for the changes of a statement or transaction, which must wait for them. None
@@ -167,7 +167,7 @@ impl Execution {
 
 impl Settings {
     fn is_beyond_buffer(&self, waiting: Waiting) -> bool {
-        waiting.memory_bytes() > self.sink_buffer_max
+        waiting.memory_bytes() > self.readers.sink_buffer_max
     }
 }
 

@@ -207,7 +207,7 @@ impl FlowControl<'_> {
         let rows = changed
             + recomputed_rows(query, cut, inputs, |name| self.tables.content_rows(self.queries, name));
         let starts = self.durability.is_recovering();
-        let forced = self.setup.execution.apart.is_some();
+        let forced = self.setup.execution.options.apart.is_some();
         let may = (if forced { starts } else { self.setup.settings.clock == ClockKind::System })
             && (forced || query.may_take_long(rows, cut) || may_index_many(query, inputs));
         if !may {

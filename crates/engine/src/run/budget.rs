@@ -34,8 +34,8 @@ impl Default for Budget {
 impl Budget {
     /// Returns the limit of one pull.
     pub(super) fn limit(&self, settings: &Settings) -> Limit {
-        let rows = settings.max_batch_rows.unwrap_or(self.rows);
-        Limit { rows, bytes: settings.max_batch_bytes }
+        let rows = settings.batches.rows_max.unwrap_or(self.rows);
+        Limit { rows, bytes: settings.batches.bytes_max }
     }
 
     /// Adapts the budget to the room in an interval, at most twofold from one batch to the next.
@@ -69,6 +69,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::BatchSettings;
 
     #[test]
     fn the_budget_follows_the_duration_of_full_epochs() {
@@ -87,7 +88,10 @@ mod tests {
 
     #[test]
     fn a_number_of_rows_that_the_user_has_set_is_the_limit() {
-        let settings = Settings { max_batch_rows: Some(7), ..Settings::default() };
+        let settings = Settings {
+            batches: BatchSettings { rows_max: Some(7), ..BatchSettings::default() },
+            ..Settings::default()
+        };
         assert_eq!(Budget::default().limit(&settings).rows, 7);
         assert_eq!(Budget::default().limit(&Settings::default()).rows, BUDGET_ROWS_START);
     }

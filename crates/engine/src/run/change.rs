@@ -369,7 +369,7 @@ impl Sources {
 impl Execution {
     /// Returns the way in which a table takes rows in this engine.
     pub(super) fn intake(&self, declared: Intake) -> Intake {
-        if self.append_only_tables {
+        if self.options.append_only_tables {
             Intake { append_only: true, on_conflict: Conflict::Fail }
         } else {
             declared

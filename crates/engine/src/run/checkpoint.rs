@@ -341,7 +341,7 @@ fn checkpoint_is_due(durability: &Durability, settings: &Settings) -> bool {
 
 /// Returns when the next checkpoint is due, if something has changed since the last.
 fn checkpoint_is_due_at(durability: &Durability, settings: &Settings) -> Option<Instant> {
-    let interval = settings.checkpoint_interval?;
+    let interval = settings.durability.checkpoint_interval?;
     let news = durability.last().is_some_and(|last| last != durability.checkpoints.last);
     if news && !durability.checkpoints.writing { durability.checkpoints.due(interval) } else { None }
 }

@@ -245,8 +245,8 @@ impl Scope<'_> {
         resolve: &dyn Fn(&TableScan) -> Option<Relation>,
         limits: Limits,
     ) -> Result<Flow> {
-        let Execution { driver, choice, .. } = &self.execution;
-        let compile = AssertUnwindSafe(|| Flow::compile(plan, resolve, driver, *choice, limits));
+        let Execution { driver, options } = &self.execution;
+        let compile = AssertUnwindSafe(|| Flow::compile(plan, resolve, driver, options.choice, limits));
         std::panic::catch_unwind(compile)
             .map_err(|said| panicked("planning the query's operators", said.as_ref()))?
             .map_err(error::flow)
@@ -258,7 +258,7 @@ impl Scope<'_> {
         // A table stands for its content, even if it is append-only.
         let definition = self.catalog.find(name).map(|object| &object.definition);
         let is_table = definition.is_some_and(|definition| definition.kind() == "table");
-        let append_only = self.append_only(name) && (!is_table || self.execution.append_only_tables);
+        let append_only = self.append_only(name) && (!is_table || self.execution.options.append_only_tables);
         if batch && !append_only && self.stamped(name).is_some() {
             return Err(Error::invalid(format!(
                 "\"{name}\" stands for its current content, whose rows belong to no batch"

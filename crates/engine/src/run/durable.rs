@@ -301,7 +301,7 @@ impl Restoration<'_> {
         self.durability.ledger = Ledger::after(self.clock.epoch);
         self.durability.written = journal.last();
         self.durability.keeping = Keeping::Journal(journal);
-        self.durability.set_interval(self.setup.settings.journal_interval);
+        self.durability.set_interval(self.setup.settings.durability.journal_interval);
         for source in self.sources.values_mut() {
             source.go_on();
         }

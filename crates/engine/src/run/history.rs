@@ -173,7 +173,7 @@ impl ReadView<'_> {
         if is_kept && has_reached(self.queries, self.clock.epoch, name, moment) {
             return Ok(());
         }
-        let (kept, hint) = match self.setup.settings.history_retention {
+        let (kept, hint) = match self.setup.settings.readers.history_retention {
             None => (
                 "no history is kept".to_string(),
                 "SET history_retention = '1 hour' keeps it from then on.".to_string(),
@@ -183,7 +183,7 @@ impl ReadView<'_> {
                 format!(
                     "history_retention is '{}', history_buffer_max {} bytes.",
                     interval_text(retention),
-                    self.setup.settings.history_buffer_max
+                    self.setup.settings.readers.history_buffer_max
                 ),
             ),
         };
@@ -194,10 +194,10 @@ impl ReadView<'_> {
 impl Outputs {
     /// Drops the part of the histories beyond their retention, after an epoch.
     pub(super) fn trim_histories(&mut self, settings: &Settings, cut: &Cut) {
-        let Some(retention) = settings.history_retention else { return };
+        let Some(retention) = settings.readers.history_retention else { return };
         for (name, history) in &mut self.logs.histories {
             if let Some(log) = self.logs.all.get(name) {
-                history.trim(log, cut.now, retention, settings.history_buffer_max);
+                history.trim(log, cut.now, retention, settings.readers.history_buffer_max);
             }
         }
     }
@@ -246,7 +246,7 @@ impl Logs {
 impl Settings {
     /// Returns true if each epoch is part of a history.
     pub(super) fn keeps_history(&self) -> bool {
-        self.history_retention.is_some()
+        self.readers.history_retention.is_some()
     }
 }
 

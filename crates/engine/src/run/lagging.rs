@@ -18,6 +18,7 @@ mod rebuild;
 mod saving;
 mod starting;
 mod stepping;
+mod waiting_epochs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use crate::run::queries::Queries;
 pub(super) use reading::result_of;
 use rebuild::Rebuild;
 pub(super) use rebuild::rebuild_piece;
+use waiting_epochs::WaitingEpochs;
 
 /// Queries that can leave the loop do so before an epoch that changes more rows of tables, or that pairs more rows.
 pub(super) const LARGE_ROWS: usize = 32 * 1024;
@@ -53,9 +55,6 @@ pub(super) const LARGE_PAIRS: usize = 1 << 22;
 /// The approximate number of bytes that an operator keeps for a row.
 pub(super) const ROW_BYTES: usize = 64;
 
-/// Most epochs that wait separately; more are merged.
-const EPOCHS_MAX: usize = 1024;
-
 /// A lagging query: a thread of its own steps it over several epochs at once.
 #[derive(Debug)]
 pub(crate) struct Lag {
@@ -63,15 +62,8 @@ pub(crate) struct Lag {
     through: Epoch,
     /// The steps of its inputs over several epochs, from one to another. No content exists for an epoch in between.
     lumps: Vec<(Epoch, Epoch)>,
-    /// The changes of each input since `through`, by epoch.
-    waiting: BTreeMap<Epoch, (Cut, Vec<Delta>)>,
-    /// The size of the waiting changes.
-    bytes: usize,
-    /// The number of waiting epochs above which they are merged.
-    merged_at: usize,
-    /// The merged runs of epochs: the first epoch of each, by the last.
-    merged: BTreeMap<Epoch, Epoch>,
-    in_order: bool,
+    /// The changes of its inputs since `through`.
+    waiting: WaitingEpochs,
     /// The cuts of the batches that a resumed query FOR EACH BATCH still runs, by the epochs that its readers know.
     batches: BTreeMap<Epoch, Cut>,
     /// The times up to which batches are skipped, by the epoch after which they are.
@@ -150,15 +142,11 @@ impl Lag {
         Lag {
             through,
             lumps: Vec::new(),
-            merged: BTreeMap::new(),
-            in_order: false,
             batches: BTreeMap::new(),
             skipped: BTreeMap::new(),
             took: Duration::ZERO,
             for_read: false,
-            waiting: BTreeMap::new(),
-            bytes: 0,
-            merged_at: EPOCHS_MAX,
+            waiting: WaitingEpochs::new(),
             step: None,
             rebuild: None,
         }
@@ -186,37 +174,12 @@ impl Lag {
 
     /// Returns the approximate size in bytes of the changes that wait for it.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.waiting.bytes()
     }
 
     /// Keeps an epoch's changes of its inputs.
     pub(crate) fn wait(&mut self, cut: &Cut, inputs: &[&Delta]) {
-        if !self.waiting.contains_key(&cut.epoch) {
-            self.bytes += self.cut_bytes();
-            let kept = (self.kept_of(cut), vec![Delta::default(); inputs.len()]);
-            self.waiting.insert(cut.epoch, kept);
-        }
-        let waiting = self.waiting.get_mut(&cut.epoch).into_iter().flat_map(|(_, waiting)| waiting);
-        for (waiting, delta) in waiting.zip(inputs) {
-            self.bytes += delta.memory_bytes();
-            waiting.append((*delta).clone());
-        }
-    }
-
-    fn waits_up_to(&self, through: Epoch) -> bool {
-        self.waiting.first_key_value().is_some_and(|(epoch, _)| *epoch <= through)
-    }
-
-    /// Takes all waiting changes up to an epoch, with the cut of the last of them.
-    fn take(&mut self, through: Epoch) -> Option<(Cut, Vec<Delta>)> {
-        let later = self.waiting.split_off(&through.next());
-        let taken = std::mem::replace(&mut self.waiting, later);
-        self.merged = self.merged.split_off(&through.next());
-        let bytes: usize = taken.values().map(|(_, inputs)| bytes_of(inputs) + self.cut_bytes()).sum();
-        self.bytes = if self.waiting.is_empty() { 0 } else { self.bytes.saturating_sub(bytes) };
-        let (cut, inputs) = together(taken.into_values())?;
-        // The result is as of that epoch, even if nothing has changed in it.
-        Some((Cut { epoch: through, ..cut }, inputs))
+        self.waiting.add(cut, inputs);
     }
 
     /// Returns the result of its step, if the step is done.

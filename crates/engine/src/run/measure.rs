@@ -103,7 +103,7 @@ impl Measures {
         let work = self.activity.end_epoch(cut.epoch);
         self.history.add(&batch, work);
         let work_told = self.listeners.want_operators.then(|| batch_work(queries, &batch, work));
-        if settings.log_slow_epochs.is_some_and(|slow| batch.processing_time >= slow) {
+        if settings.alerts.slow_epochs.is_some_and(|slow| batch.processing_time >= slow) {
             log_slow(queries, &batch, work.first());
         }
         self.activity.clear();

@@ -108,7 +108,7 @@ impl Memory {
         let begun = Instant::now();
         let (of_tables, of_queries) = memory_bytes(queries, tables);
         let used = of_tables + of_queries;
-        let limit = settings.memory_limit.unwrap_or(usize::MAX);
+        let limit = settings.memory.limit.unwrap_or(usize::MAX);
         let mut worth_it = false;
         if used > limit {
             let wanted = used - limit + limit / SPARE_SHARE;
@@ -136,7 +136,7 @@ impl Memory {
         let of_tables: usize = tables.values().map(Spillable::spilled_bytes).sum();
         let of_queries: usize = queries.iter().map(RunningQuery::spilled_bytes).sum();
         vec![vec![
-            settings.memory_limit.map_or(NULL, Cell::from),
+            settings.memory.limit.map_or(NULL, Cell::from),
             (in_tables + in_queries).into(),
             (of_tables + of_queries).into(),
             self.trouble().map_or(NULL, Cell::from),

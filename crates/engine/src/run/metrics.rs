@@ -102,7 +102,7 @@ impl ReadView<'_> {
         {
             values.single(metric, memory.number(column, 0).map(|bytes| bytes as f64));
         }
-        let jobs = self.setup.shared.upgrade().map(|shared| shared.jobs.all().len() as f64);
+        let jobs = self.setup.shared.upgrade().map(|shared| shared.statements.jobs.all().len() as f64);
         values.single(&all::STATEMENTS, jobs);
         let checkpoints = self.rows_of("checkpoints")?;
         let count = checkpoints.batch.num_rows();

@@ -40,7 +40,7 @@ impl Clock {
             return;
         }
         let now = self.system.now();
-        match (settings.missed_batches, settings.pace) {
+        match (settings.batches.missed, settings.pace) {
             (MissedBatches::Run, Pace::Fixed(interval)) => self.run_missed(queries, interval, now),
             // Queries with an interval at auto pace run at each of their times by themselves.
             (MissedBatches::Run, Pace::Auto) => {}

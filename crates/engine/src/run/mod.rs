@@ -121,16 +121,17 @@ use std::time::{Duration, Instant};
 
 use millstream_connect::Arrival;
 use millstream_delta::{Delta, STACK_BYTES};
-use millstream_flow::{Choice, Driver};
+use millstream_flow::Driver;
 use millstream_sql::{Error, Planner, Result};
 use millstream_state::Place;
 use tokio::runtime::Runtime;
 
 use crate::engine::{Recorder, Shared};
 use crate::event::Event;
+use crate::execution_options::ExecutionOptions;
 use crate::listener::Listeners;
 use crate::metrics::History;
-use crate::settings::{ClockKind, Settings};
+use crate::settings::{ClockKind, MemorySettings, Settings};
 pub(crate) use backfill::{
     Backfill, EPOCHS_MAX as BACKFILL_EPOCHS_MAX, Handover, REST_ROWS_MAX, ROUNDS_MAX, Since,
 };
@@ -196,12 +197,7 @@ const EPOCHS_TIME: Duration = Duration::from_millis(2);
 pub(crate) struct Parts {
     pub(crate) recorder: Option<Recorder>,
     pub(crate) listeners: Listeners,
-    pub(crate) choice: Choice,
-    pub(crate) append_only_tables: bool,
-    pub(crate) spread_from: Option<usize>,
-    pub(crate) apart: Option<u64>,
-    pub(crate) read_bytes: Option<usize>,
-    pub(crate) statement_bytes: Option<usize>,
+    pub(crate) execution: ExecutionOptions,
     /// The place of spilled rows.
     pub(crate) spill: Arc<dyn Place>,
     /// `memory_limit` until it is set: a replay of the journal must not take more either.
@@ -257,20 +253,14 @@ fn begin(
     parts: Parts,
 ) -> (Loop, [Runtime; 2]) {
     let driver = Driver::new(planner.state(), parts.steps.handle().clone());
-    let driver = parts.spread_from.map_or(driver.clone(), |rows| driver.spread_from(rows));
-    let settings = Settings { memory_limit: parts.memory_limit, ..Settings::default() };
+    let driver = parts.execution.applied_to(driver);
+    let memory = MemorySettings { limit: parts.memory_limit, ..MemorySettings::default() };
+    let settings = Settings { memory, ..Settings::default() };
     driver.set_threads(settings.threads());
     let state = Loop {
         setup: Setup {
             shared,
-            execution: Execution {
-                driver,
-                choice: parts.choice,
-                append_only_tables: parts.append_only_tables,
-                apart: parts.apart,
-                read_bytes: parts.read_bytes,
-                statement_bytes: parts.statement_bytes,
-            },
+            execution: Execution { driver, options: parts.execution },
             catalog: Arc::default(),
             settings,
         },

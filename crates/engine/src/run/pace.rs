@@ -80,12 +80,12 @@ impl Loop {
             let settings = &self.setup.settings;
             self.clock.adopt(&before, settings);
             self.queries.keep_every_epoch = settings.keeps_history();
-            if settings.source_rate_limit != before.source_rate_limit {
+            if settings.sources.rate_limit != before.sources.rate_limit {
                 self.sources.limit_all_anew(settings, self.clock.now(settings));
             }
             self.setup.publish_settings();
-            self.durability.set_interval(settings.journal_interval);
-            if name == "missed_batches" && settings.missed_batches == MissedBatches::Skip {
+            self.durability.set_interval(settings.durability.journal_interval);
+            if name == "missed_batches" && settings.batches.missed == MissedBatches::Skip {
                 self.clock.miss_batches(&mut self.queries, &mut self.durability, settings);
             }
             self.watermarks.plan_moves(settings);
@@ -158,7 +158,7 @@ impl Clock {
             self.ticks.missed_until = None;
         }
         let missed = self.ticks.missed_until;
-        let more = (now.0 - next.0) / interval - settings.max_queued_batches as i64;
+        let more = (now.0 - next.0) / interval - settings.batches.queued_max as i64;
         if missed.is_none() && more > MERGED_SINGLY_MAX {
             next = Timestamp(next.0 + more * interval);
             self.ticks.merged += more as u64;
@@ -169,7 +169,7 @@ impl Clock {
             next = Timestamp(next.0 + interval);
         }
         self.ticks.next = Some(next);
-        while missed.is_none() && self.ticks.due.len() > settings.max_queued_batches {
+        while missed.is_none() && self.ticks.due.len() > settings.batches.queued_max {
             self.ticks.due.pop_front();
             self.ticks.merged += 1;
         }
@@ -394,6 +394,7 @@ mod tests {
     use super::*;
     use crate::listener::Listeners;
     use crate::metrics::History;
+    use crate::settings::BatchSettings;
 
     const SECOND: i64 = 1_000_000;
 
@@ -405,7 +406,11 @@ mod tests {
     }
 
     fn every_second(max_queued_batches: usize) -> Settings {
-        Settings { pace: Pace::Fixed(Duration::from_secs(1)), max_queued_batches, ..Settings::default() }
+        Settings {
+            pace: Pace::Fixed(Duration::from_secs(1)),
+            batches: BatchSettings { queued_max: max_queued_batches, ..BatchSettings::default() },
+            ..Settings::default()
+        }
     }
 
     fn manual() -> Settings {

@@ -183,7 +183,7 @@ impl FlowControl<'_> {
         let is_large =
             || stages && (query.reads_contents() || has_many_to_resume(self.queries, self.outputs, place));
         let can = !self.durability.is_recovering() && (query.into.is_none() || stages);
-        if !can || !(self.setup.execution.apart.is_some() || is_large()) {
+        if !can || !(self.setup.execution.options.apart.is_some() || is_large()) {
             return None;
         }
         let leaving = if stages { self.leaving_with(place) } else { self.leaving_within_epoch(place) }?;
@@ -223,7 +223,7 @@ impl Outputs {
             let Some((reason, waiting)) = sink.failure.reason().zip(self.waiting_for(name)) else {
                 continue;
             };
-            if waiting.bytes <= settings.sink_buffer_max || !queries.is_made_of(&sink.from, table) {
+            if waiting.bytes <= settings.readers.sink_buffer_max || !queries.is_made_of(&sink.from, table) {
                 continue;
             }
             return Err(Error::external(format!(

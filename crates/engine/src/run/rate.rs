@@ -50,7 +50,7 @@ impl RateLimit {
 
     /// Returns the rows a second that epochs may take of the source, if they are limited.
     pub(crate) fn per_second(&self, settings: &Settings) -> Option<f64> {
-        Some(self.declared.or(settings.source_rate_limit)? * self.receivers as f64)
+        Some(self.declared.or(settings.sources.rate_limit)? * self.receivers as f64)
     }
 
     /// Returns the bound that is in force.
@@ -132,6 +132,7 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::SourceSettings;
 
     fn settings(interval_ms: Option<u64>, clock: ClockKind) -> Settings {
         let pace = interval_ms.map_or(Pace::Auto, |ms| Pace::Fixed(Duration::from_millis(ms)));
@@ -140,7 +141,8 @@ mod tests {
 
     #[test]
     fn the_setting_limits_sources_without_a_limit_of_their_own() {
-        let settings = Settings { source_rate_limit: Some(5.0), ..Settings::default() };
+        let sources = SourceSettings { rate_limit: Some(5.0), ..SourceSettings::default() };
+        let settings = Settings { sources, ..Settings::default() };
         assert_eq!(RateLimit::new(Some(2.0), 3).per_second(&settings), Some(6.0));
         assert_eq!(RateLimit::new(None, 3).per_second(&settings), Some(15.0));
         assert!(RateLimit::new(None, 3).bound(&Settings::default()).is_none());

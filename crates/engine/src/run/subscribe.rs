@@ -402,7 +402,9 @@ impl Outputs {
     /// True if the backlog of the reader of a subscriber's query exceeds half of its bound.
     pub(super) fn own_reader_has_much(&self, settings: &Settings, name: &Arc<str>) -> bool {
         let own = self.subscriptions.values().find(|reader| reader.owned && reader.from == *name);
-        own.is_some_and(|own| self.logs.waits_for_reader(own).bytes > settings.subscription_buffer_max / 2)
+        own.is_some_and(|own| {
+            self.logs.waits_for_reader(own).bytes > settings.readers.subscription_buffer_max / 2
+        })
     }
 }
 
@@ -466,7 +468,7 @@ fn end_of(
         }
     }
     let waiting = outputs.logs.waits_for_reader(subscription);
-    let bytes_max = settings.subscription_buffer_max;
+    let bytes_max = settings.readers.subscription_buffer_max;
     if let (Some(name), Some(place)) = (&subscription.durable, subscription.place) {
         // Its backlog has a bound of its own.
         if let Err(error) = outputs.subscriptions.check_kept(name, place, subscription.begins_at().is_some())

@@ -203,7 +203,7 @@ impl Sources {
 }
 
 fn job_lines(shared: &Weak<Shared>) -> Lines {
-    let jobs = shared.upgrade().map_or_else(Vec::new, |shared| shared.jobs.all());
+    let jobs = shared.upgrade().map_or_else(Vec::new, |shared| shared.statements.jobs.all());
     let line = |job: Arc<Job>| {
         let total = job.rows_total.load(Ordering::Relaxed);
         vec![

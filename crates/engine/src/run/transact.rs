@@ -206,7 +206,7 @@ impl Transactions {
         if std::mem::replace(&mut self.expired, epoch) == epoch {
             return;
         }
-        let bytes_max = settings.subscription_buffer_max;
+        let bytes_max = settings.readers.subscription_buffer_max;
         let is_full = |places: &BTreeMap<Arc<str>, Place>| {
             let waiting = places.iter().filter_map(|(name, place)| Some(logs.get(name)?.waiting(*place)));
             let all = waiting.fold(Waiting { epochs: 0, bytes: 0 }, |all, one| Waiting {

@@ -107,7 +107,7 @@ impl Watermarks {
 
     /// Recomputes when watermarks move without rows.
     pub(super) fn plan_moves(&mut self, settings: &Settings) {
-        let setting = settings.source_idle_timeout;
+        let setting = settings.sources.idle_timeout;
         for watched in self.values_mut() {
             let timeout = watched.timeout(setting);
             watched.moves_at = watched.marks.moves_at(timeout, watched.column.delay());
@@ -119,7 +119,7 @@ impl Watermarks {
         if settings.clock == ClockKind::Manual || self.is_empty() {
             return None;
         }
-        let ahead = i64::try_from(settings.event_time_ahead_max?.as_micros()).unwrap_or(i64::MAX);
+        let ahead = i64::try_from(settings.sources.event_time_ahead_max?.as_micros()).unwrap_or(i64::MAX);
         Some(Timestamp(now.0.saturating_add(ahead)))
     }
 
@@ -146,7 +146,7 @@ impl Watermarks {
             let Some(ahead) = column.ahead(batch, latest)? else { continue };
             let Some(row) = (0..ahead.len()).find(|row| ahead.value(*row)) else { continue };
             let (name, text) = (column.name(), column.text(batch, row));
-            let bound = settings.event_time_ahead_max.map_or_else(String::new, interval_text);
+            let bound = settings.sources.event_time_ahead_max.map_or_else(String::new, interval_text);
             return Err(Error::invalid(format!(
                 "\"{relation}\" has a row whose event time {name} = {text} is ahead of the clock, {now}, by more than \
                  event_time_ahead_max, {bound}"
@@ -196,7 +196,7 @@ impl Watermarks {
         mut seen: BTreeMap<Arc<str>, Seen>,
         changes: &[(Arc<str>, Delta)],
     ) {
-        let (setting, now) = (settings.source_idle_timeout, cut.now);
+        let (setting, now) = (settings.sources.idle_timeout, cut.now);
         for (name, watched) in self.iter_mut() {
             let timeout = watched.timeout(setting);
             let brought = match sources.get(name) {

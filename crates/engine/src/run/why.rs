@@ -177,7 +177,7 @@ fn why_watermark(settings: &Settings, name: &str, watched: &Watched, found: &mut
     if partitions.keys().all(|partition| partition.is_empty()) {
         return;
     }
-    let timeout = watched.timeout(settings.source_idle_timeout);
+    let timeout = watched.timeout(settings.sources.idle_timeout);
     for (partition, holds) in watched.marks.holders().into_iter().take(HOLDERS_MAX) {
         found.say(name, held_by(partition, holds, timeout, &text));
     }

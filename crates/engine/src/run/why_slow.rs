@@ -94,7 +94,7 @@ impl ReadView<'_> {
         }
         reasons.extend(late_texts(&recent, self.queries, self.clock, settings));
         let (tables, bytes) = memory_bytes(self.queries, self.tables);
-        let limit = settings.memory_limit.map_or_else(
+        let limit = settings.memory.limit.map_or_else(
             || "memory_limit is none".to_string(),
             |limit| format!("memory_limit is {}", bytes_text(limit)),
         );

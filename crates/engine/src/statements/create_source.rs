@@ -101,7 +101,7 @@ async fn plan_as(
         columns: columns.map(|columns| columns.schema),
         key,
         options,
-        max_record_bytes: settings.max_record_bytes,
+        max_record_bytes: settings.sources.record_bytes_max,
         health: Health::default(),
     };
     if is_new {
@@ -146,7 +146,7 @@ async fn plan_as(
 /// Sets the option for lost records, if this engine passes over them.
 fn choose_on_data_loss(session: &Session, connector: &dyn Connector, options: &mut Options) {
     let name = "on_data_loss";
-    if session.shared.skips_lost_records
+    if session.shared.recovery.skips_lost_records()
         && connector.source_options().iter().any(|option| option.name == name)
     {
         options.0.insert(name.into(), "skip".into());

@@ -83,7 +83,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         Definition::Source { retention, table, .. } => is_feed || retention.is_some() || table.is_some(),
         _ => false,
     };
-    match keeps && session.shared.recovered.get().is_none() {
+    match keeps && session.shared.recovery.recovered().is_none() {
         true => rows_with_notice(
             columns?,
             format!("\"{name}\" is kept in memory alone: --data DIR keeps it for good"),

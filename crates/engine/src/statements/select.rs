@@ -108,7 +108,7 @@ pub(crate) async fn collect(
     contents: Contents,
     settings: &Settings,
 ) -> Result<Vec<RecordBatch>> {
-    let memory = StatementMemory::begin(&shared.memory, settings);
+    let memory = StatementMemory::begin(&shared.statements.memory, settings);
     let kept = statement_memory::reservation(&memory, "rows");
     let mut buffers = Buffers::default();
     let mut rows = start_within(shared, planner, plan, contents, settings, memory).await?;
@@ -128,7 +128,7 @@ pub(crate) async fn start(
     contents: Contents,
     settings: &Settings,
 ) -> Result<SendableRecordBatchStream> {
-    let memory = StatementMemory::begin(&shared.memory, settings);
+    let memory = StatementMemory::begin(&shared.statements.memory, settings);
     start_within(shared, planner, plan, contents, settings, memory).await
 }
 

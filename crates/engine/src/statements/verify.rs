@@ -149,7 +149,7 @@ async fn answer(
         (None, None) => Err(Error::bug(format!("the view doesn't read \"{name}\""))),
     })?;
     let physical = select::physical(planner, plan, settings).await?;
-    let memory = StatementMemory::begin(&session.shared.memory, settings);
+    let memory = StatementMemory::begin(&session.shared.statements.memory, settings);
     let task = statement_memory::task(planner.state(), memory);
     let mut running = JoinSet::new();
     running.spawn_on(collect(physical, task), &query_pool::handle(&session.shared.handle));

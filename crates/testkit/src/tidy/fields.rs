@@ -13,11 +13,6 @@ const FIELDS_MAX: usize = 12;
 /// (settings, counters, what EXPLAIN shows of an operator); the others want to be split.
 const FIELDS_ALLOWED: &[(&str, &str, usize)] = &[
     ("connect", "Framer", 13),
-    ("engine", "EngineBuilder", 16),
-    ("engine", "Lag", 13),
-    ("engine", "Parts", 15),
-    ("engine", "Settings", 24),
-    ("engine", "Shared", 15),
 ];
 
 pub(super) fn fields(root: &Path) -> Vec<String> {

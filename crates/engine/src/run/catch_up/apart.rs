@@ -435,7 +435,7 @@ pub(in crate::run) fn begins_apart(
 ) -> bool {
     let rows: usize = content.iter().map(Delta::num_rows).sum();
     let query = &queries[place];
-    match execution.apart.is_some() {
+    match execution.options.apart.is_some() {
         true => rows > 0,
         false => settings.clock == ClockKind::System && rows > rows_at_once(&query.flow, LOOP_ROWS_MAX),
     }

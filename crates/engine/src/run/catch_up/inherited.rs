@@ -61,8 +61,8 @@ impl QueryStarts<'_> {
         let contents = contents.collect::<Result<_>>()?;
         let places = query.reads().map(|name| self.outputs.logs.end(name)).collect();
         let memory = self.setup.shared.upgrade();
-        let memory =
-            memory.map(|shared| Arc::new(BeginningMemory::begin(&shared.memory, &self.setup.settings)));
+        let memory = memory
+            .map(|shared| Arc::new(BeginningMemory::begin(&shared.statements.memory, &self.setup.settings)));
         let given_up = GivenUp::default();
         let cancelled = given_up.interrupt();
         let job = statement_creating(self.queries, self.waiters, &self.outputs.successors, place);

@@ -145,8 +145,8 @@ impl QueryStarts<'_> {
         // Its content waits until the journal says that it became current, or until the engine is live.
         let at_once = starts && !(reading.is_empty() && self.flow_control().may_lag_at_start(&[place]));
         let memory = if starts { None } else { self.setup.shared.upgrade() };
-        let memory =
-            memory.map(|shared| Arc::new(BeginningMemory::begin(&shared.memory, &self.setup.settings)));
+        let memory = memory
+            .map(|shared| Arc::new(BeginningMemory::begin(&shared.statements.memory, &self.setup.settings)));
         let (pieces, first) = match at_once {
             true => (Pieces::default(), Some(first)),
             false => (Pieces::beginning_with(first, pinned.now), None),

@@ -190,7 +190,7 @@ pub(in crate::run) fn next_through(
     match next.min(inputs_through) {
         all if all == next => next.max(lag.through),
         // In order, a query follows slow inputs as far as they have come.
-        some if lag.in_order && !is_inside(&lumps, some) => some.max(lag.through),
+        some if lag.is_in_order() && !is_inside(&lumps, some) => some.max(lag.through),
         _ => lag.through,
     }
 }

@@ -21,7 +21,7 @@ use millstream_delta::{Closes, Cut, Delta, Epoch, Timestamp};
 use millstream_flow::{Change, Flow};
 use millstream_sql::{Error, Result};
 
-use super::{Done, Lag, all_changes, compacted, step_for};
+use super::{Done, Lag, compacted, step_for};
 use crate::content::Content;
 use crate::run::batches::step::Lent;
 use crate::run::dead_letters::{late_relations, takes_from};
@@ -34,50 +34,38 @@ use crate::run::query::RunningQuery;
 /// The time for which the loop may step a query that must become current.
 const LEFT_TIME: Duration = Duration::from_millis(200);
 
-/// The approximate size in bytes of a waiting epoch without changes.
-const CUT_BYTES: usize = 512;
-
 impl Lag {
     /// Sets if it is stepped one epoch after the other.
     pub(in crate::run) fn in_order(self, in_order: bool) -> Lag {
-        Lag { in_order, ..self }
+        let mut lag = self;
+        lag.waiting.set_in_order(in_order);
+        lag
     }
 
     /// True if epochs are stepped one by one, and those without changes wait as well.
     pub(in crate::run) fn is_in_order(&self) -> bool {
-        self.in_order
+        self.waiting.are_in_order()
     }
 
     /// True if the loop can take in the waiting epochs: in sum, or in order if they are so few that nobody waits long.
     pub(super) fn is_little_left(&self) -> bool {
-        let left = u32::try_from(self.epochs_left()).unwrap_or(u32::MAX);
-        !self.in_order || self.took.saturating_mul(left) < LEFT_TIME
-    }
-
-    /// Returns the number of waiting epochs that change something.
-    pub(super) fn epochs_left(&self) -> usize {
-        let has_rows = |(_, inputs): &&(Cut, Vec<Delta>)| inputs.iter().any(|delta| !delta.is_empty());
-        self.waiting.values().filter(has_rows).count()
-    }
-
-    /// Returns the approximate size in bytes of a waiting epoch besides its rows.
-    pub(super) fn cut_bytes(&self) -> usize {
-        if self.in_order { CUT_BYTES } else { 0 }
+        let left = u32::try_from(self.waiting.changing()).unwrap_or(u32::MAX);
+        !self.is_in_order() || self.took.saturating_mul(left) < LEFT_TIME
     }
 
     /// Returns all waiting changes by input, of which there are `inputs`.
     pub(in crate::run) fn waiting_changes(&self, inputs: usize) -> Vec<Delta> {
-        all_changes(inputs, self.waiting.values().map(|(_, waiting)| waiting))
+        self.waiting.changes(inputs)
     }
 
     /// Returns the batch time of the first epoch that waits.
     pub(in crate::run) fn next_time(&self) -> Option<Timestamp> {
-        self.waiting.first_key_value().map(|(_, (cut, _))| cut.now)
+        self.waiting.first_time()
     }
 
     /// Moves it to a later epoch, up to which no waiting epoch changes anything.
     pub(super) fn pass(&mut self, through: Epoch) {
-        drop(self.take(through));
+        drop(self.waiting.take(through));
         self.through = self.through.max(through);
     }
 
@@ -105,17 +93,6 @@ impl Lag {
     pub(in crate::run) fn has_paused_batches(&self) -> bool {
         !self.batches.is_empty()
     }
-
-    /// Returns the part of an epoch's cut that it keeps.
-    pub(super) fn kept_of(&self, cut: &Cut) -> Cut {
-        match self.in_order {
-            // Operators don't read positions and marks.
-            true => {
-                Cut { positions: Vec::new(), marks: Vec::new(), watermarks: cut.watermarks.clone(), ..*cut }
-            }
-            false => cut.clone(),
-        }
-    }
 }
 
 impl RunningQuery {
@@ -123,8 +100,8 @@ impl RunningQuery {
     /// or in order the first that changes something. None: no epoch up to `through` changes anything.
     pub(super) fn step_end(&self, through: Epoch) -> Option<Epoch> {
         let lag = self.status.lag()?;
-        if !lag.in_order {
-            return lag.waits_up_to(through).then_some(through);
+        if !lag.is_in_order() {
+            return lag.waiting.have_up_to(through).then_some(through);
         }
         let has_work = |(epoch, (cut, inputs)): &(&Epoch, &(Cut, Vec<Delta>))| {
             let ends_batch = self.is_per_batch() && cut.closes != Closes::None;
@@ -133,7 +110,7 @@ impl RunningQuery {
                 || lag.batches.contains_key(epoch)
                 || self.flow.is_due(cut)
         };
-        lag.waiting.range(..=through).find(has_work).map(|(epoch, _)| *epoch)
+        lag.waiting.up_to(through).find(has_work).map(|(epoch, _)| *epoch)
     }
 
     /// Skips the batches that were missed between the steps so far and the step that ends with an epoch.

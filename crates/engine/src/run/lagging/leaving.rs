@@ -23,7 +23,7 @@ use crate::settings::{ClockKind, Settings};
 impl Departures<'_> {
     /// Makes slow queries leave the loop if others wait for them.
     pub(in crate::run) fn let_leave(&mut self) {
-        let forced = self.setup.execution.apart.is_some();
+        let forced = self.setup.execution.options.apart.is_some();
         let slow =
             |query: &RunningQuery| query.status.is_running() && (forced || query.last_step.speed().is_slow());
         let may = forced || self.setup.settings.clock == ClockKind::System;
@@ -51,7 +51,7 @@ impl Departures<'_> {
         changes: &[(Arc<str>, Delta)],
         deltas: &Deltas,
     ) {
-        if self.setup.settings.clock != ClockKind::System || self.setup.execution.apart.is_some() {
+        if self.setup.settings.clock != ClockKind::System || self.setup.execution.options.apart.is_some() {
             return;
         }
         self.let_sinks_leave_before(cut, deltas);

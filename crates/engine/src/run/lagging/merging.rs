@@ -1,10 +1,9 @@
 //! Merging of the epochs that wait for a lagging query, if they are many.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use millstream_delta::{Chunk, Delta, Epoch};
 
-use super::{EPOCHS_MAX, Lag, bytes_of, together};
 use crate::run::deltas::in_sum;
 use crate::run::queries::Queries;
 use crate::run::transactions::Transactions;
@@ -12,31 +11,6 @@ use crate::run::waiters::Waiters;
 
 /// The number of rows up to which small chunks are merged.
 const CHUNK_ROWS: usize = 8192;
-
-impl Lag {
-    /// Merges epochs, except those at which a reader may stop.
-    fn merge(&mut self, stops: &BTreeSet<Epoch>) {
-        let mut rest = std::mem::take(&mut self.waiting);
-        while let Some((first, _)) = rest.first_key_value() {
-            let stop = stops.range(*first..).next();
-            let later = stop.map_or_else(BTreeMap::new, |stop| rest.split_off(&stop.next()));
-            let run = std::mem::replace(&mut rest, later);
-            if let (Some(first), Some(last), true) =
-                (run.first_key_value(), run.last_key_value(), run.len() > 1)
-            {
-                let first = self.merged.get(first.0).copied().unwrap_or(*first.0);
-                self.merged.retain(|merged, _| !run.contains_key(merged));
-                self.merged.insert(*last.0, first);
-            }
-            if let Some((cut, inputs)) = together(run.into_values()) {
-                let inputs = inputs.into_iter().map(compacted).collect();
-                self.waiting.insert(cut.epoch, (cut, inputs));
-            }
-        }
-        self.bytes = self.waiting.values().map(|(_, inputs)| bytes_of(inputs)).sum();
-        self.merged_at = EPOCHS_MAX.max(2 * self.waiting.len());
-    }
-}
 
 /// Returns the sum of a change, with small chunks merged.
 pub(super) fn compacted(delta: Delta) -> Delta {
@@ -63,8 +37,7 @@ fn as_one(chunks: Vec<Chunk>) -> Vec<Chunk> {
 
 /// Merges epochs where many wait. No reader will stop at a past epoch that nobody holds now.
 pub(super) fn merge_waiting(queries: &mut Queries, transactions: &Transactions, waiters: &Waiters) {
-    let many = |lag: &Lag| !lag.in_order && lag.waiting.len() > lag.merged_at;
-    if !queries.iter().filter_map(|query| query.status.lag()).any(many) {
+    if !queries.iter().filter_map(|query| query.status.lag()).any(|lag| lag.waiting.are_many()) {
         return;
     }
     let lags = queries.iter().filter_map(|query| query.status.lag());
@@ -77,5 +50,5 @@ pub(super) fn merge_waiting(queries: &mut Queries, transactions: &Transactions, 
     stops.extend(transactions.values().map(|open| open.epoch));
     stops.extend(waiters.reads.iter().filter_map(|read| read.epoch()));
     let lags = queries.iter_mut().filter_map(|query| query.status.lag_mut());
-    lags.filter(|lag| many(lag)).for_each(|lag| lag.merge(&stops));
+    lags.filter(|lag| lag.waiting.are_many()).for_each(|lag| lag.waiting.merge(&stops));
 }

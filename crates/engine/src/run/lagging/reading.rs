@@ -55,7 +55,9 @@ impl Lag {
 
     /// True if it lags for a read alone, and little waits for it.
     pub(super) fn returns_after_read(&self) -> bool {
-        self.for_read && self.bytes < RETURN_BYTES && (!self.in_order || self.epochs_left() <= RETURN_EPOCHS)
+        self.for_read
+            && self.bytes() < RETURN_BYTES
+            && (!self.is_in_order() || self.waiting.changing() <= RETURN_EPOCHS)
     }
 }
 
@@ -147,12 +149,12 @@ impl FlowControl<'_> {
     fn large_result(&self, name: &str) -> Option<Large> {
         let place = self.queries.iter().position(|query| query.name.as_ref() == name)?;
         let query = &self.queries[place];
-        let forced = self.setup.execution.apart.is_some();
+        let forced = self.setup.execution.options.apart.is_some();
         let may = forced || self.setup.settings.clock == ClockKind::System;
         // A start repeats every epoch on the loop.
         let may = may && !self.durability.is_recovering() && self.waiters.replay.is_none();
         let by_operators = matches!(query.result.rows, ResultRows::Operators) && !query.is_per_batch();
-        let bytes_max = self.setup.execution.read_bytes.unwrap_or(READ_BYTES);
+        let bytes_max = self.setup.execution.options.read_bytes.unwrap_or(READ_BYTES);
         let is_large = |flow: &Flow| forced || flow.result().bytes() > bytes_max;
         if !may || !by_operators || !query.flow.here().is_some_and(is_large) {
             return None;

@@ -10,7 +10,7 @@ use millstream_delta::{Chunk, Cut, Delta, Epoch};
 use millstream_sql::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Done, GivenUp, Lag, Step, Work, bytes_of, step};
+use super::{Done, GivenUp, Lag, Step, Work, step};
 use crate::run::QuerySteps;
 use crate::run::catch_up::PIECES_MAX;
 use crate::run::contents::Bases;
@@ -46,11 +46,7 @@ impl Drop for Rebuild {
 impl Lag {
     /// Puts back the input of a failed step, and begins a rebuild.
     pub(super) fn put_back(&mut self, through: Epoch, cut: Cut, inputs: Vec<Delta>) {
-        if through.0 > self.through.0 + 1 {
-            self.merged.insert(through, self.through.next());
-        }
-        self.bytes += bytes_of(&inputs);
-        self.waiting.insert(through, (cut, inputs));
+        self.waiting.put_back([self.through.next(), through], cut, inputs);
         self.rebuild = Some(Rebuild::default());
     }
 }
@@ -138,7 +134,7 @@ impl QuerySteps<'_> {
         let Some(lag) = query.status.lag() else { return Ok(()) };
         let relations: Vec<Arc<str>> = query.reads().cloned().collect();
         let mut waiting = vec![Delta::default(); relations.len()];
-        for (_, inputs) in lag.waiting.values() {
+        for (_, (_, inputs)) in lag.waiting.iter() {
             waiting.iter_mut().zip(inputs).for_each(|(all, delta)| all.append(delta.clone()));
         }
         let contents = Bases::new(self.tables, self.sources)

@@ -29,16 +29,16 @@ impl Lag {
     /// Saves it, and adds the waiting epochs to `entries`.
     pub(crate) fn save(&self, to: &mut Tables, entries: &mut Vec<Entry>) {
         to.put_number("through", self.through.0 as i64);
-        to.put_number_if("in_order", self.in_order.then_some(1));
+        to.put_number_if("in_order", self.is_in_order().then_some(1));
         put_ranges(to, "lump", self.lumps.iter().copied());
-        put_ranges(to, "merged", self.merged.iter().map(|(last, first)| (*first, *last)));
+        put_ranges(to, "merged", self.waiting.merged());
         to.put_number_if("skipped", (!self.skipped.is_empty()).then_some(self.skipped.len() as i64));
         for (place, (after, time)) in self.skipped.iter().enumerate() {
             to.put_number(&format!("skipped{place}.after"), after.0 as i64);
             to.put_number(&format!("skipped{place}.to"), time.0);
         }
         to.put_number("waiting", entries.len() as i64);
-        for (cut, inputs) in self.waiting.values() {
+        for (_, (cut, inputs)) in self.waiting.iter() {
             let changes = inputs.iter().enumerate().filter(|(_, delta)| !delta.is_empty());
             let changes = changes.map(|(input, delta)| (Arc::from(input.to_string()), delta.clone()));
             entries.push(entry_of(cut, changes.collect()));
@@ -52,7 +52,7 @@ impl Lag {
         let in_order = from.take_number_if("in_order").is_some();
         let mut lag = Lag::new(Epoch(through as u64)).in_order(in_order);
         lag.lumps = take_ranges(from, "lump")?;
-        lag.merged = take_ranges(from, "merged")?.into_iter().map(|(first, last)| (last, first)).collect();
+        lag.waiting.load_merged(take_ranges(from, "merged")?);
         for place in 0..from.take_number_if("skipped").unwrap_or(0) {
             let after = Epoch(number(from, &format!("skipped{place}.after"))? as u64);
             lag.skipped.insert(after, Timestamp(number(from, &format!("skipped{place}.to"))?));
@@ -151,12 +151,11 @@ impl QuerySteps<'_> {
         if group.iter().any(is_told) {
             let lag = || group.iter().filter_map(|place| self.queries[*place].status.lag());
             let lumps = self.queries.lumps_of(group);
-            epochs.extend(lag().flat_map(|lag| lag.waiting.keys().copied()));
+            epochs.extend(lag().flat_map(|lag| lag.waiting.iter().map(|(epoch, _)| *epoch)));
             epochs.extend(lumps.iter().map(|(_, to)| *to));
-            let within = |lag: &Lag, epoch: Epoch| {
-                lag.merged.iter().any(|(last, first)| *first <= epoch && epoch < *last)
-            };
-            epochs.retain(|epoch| !is_inside(&lumps, *epoch) && !lag().any(|lag| within(lag, *epoch)));
+            epochs.retain(|epoch| {
+                !is_inside(&lumps, *epoch) && !lag().any(|lag| lag.waiting.have_merged(*epoch))
+            });
         }
         for epoch in epochs {
             for place in group {
@@ -186,9 +185,9 @@ impl QuerySteps<'_> {
         let is_unread = self.outputs.is_unread(self.queries, self.waiters, place);
         self.queries[place].result.set_unread(is_unread);
         let Some(lag) = self.queries[place].status.lag_mut() else { return };
-        let (from, in_order) = (std::mem::replace(&mut lag.through, through), lag.in_order);
+        let (from, in_order) = (std::mem::replace(&mut lag.through, through), lag.is_in_order());
         let own = lag.batches.remove(&through);
-        let Some((cut, inputs)) = lag.take(through) else { return };
+        let Some((cut, inputs)) = lag.waiting.take(through) else { return };
         self.queries[place].skip_missed(through);
         let later = later_changes(&self.queries[place]);
         if !may_step(self.queries, self.durability, place, through) {

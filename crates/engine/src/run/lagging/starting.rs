@@ -39,7 +39,7 @@ impl Lag {
 
     /// True if so much waits for it that a start must step it.
     pub(super) fn is_full_at_start(&self) -> bool {
-        self.bytes > WAITING_BYTES_MAX
+        self.bytes() > WAITING_BYTES_MAX
     }
 }
 
@@ -70,7 +70,7 @@ impl FlowControl<'_> {
     /// True if these queries, one with all that read it, may lag while a start replays the journal.
     pub(in crate::run) fn may_lag_at_start(&self, leaving: &[usize]) -> bool {
         let comes_later =
-            self.setup.settings.clock == ClockKind::System || self.setup.execution.apart.is_some();
+            self.setup.settings.clock == ClockKind::System || self.setup.execution.options.apart.is_some();
         let may = comes_later
             && !self.setup.settings.keeps_history()
             && !self.durability.crash_notes.suspect_queries();

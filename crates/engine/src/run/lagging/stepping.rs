@@ -98,7 +98,8 @@ impl QuerySteps<'_> {
                 continue;
             }
             let idle = || !lag.is_away() && query.step_end(self.clock.epoch).is_none();
-            let quick = query.last_step.speed().is_quick() && self.setup.execution.apart.is_none() && idle();
+            let quick =
+                query.last_step.speed().is_quick() && self.setup.execution.options.apart.is_none() && idle();
             let reads_present = lagging_of(self.queries, query.reads().cloned()).is_empty();
             let wanted = !self.setup.settings.may_leave(query) || wanted.contains(&query.name);
             // A read that has begun needs the whole group as of its epoch.
@@ -154,7 +155,7 @@ impl QuerySteps<'_> {
         );
         self.queries.forget_lumps();
         let held = self.flow_control().held_by_checkpoint();
-        let wanted = if self.setup.execution.apart.is_some() {
+        let wanted = if self.setup.execution.options.apart.is_some() {
             self.flow_control().wanted_at_present()
         } else {
             BTreeSet::new()
@@ -201,7 +202,7 @@ impl QuerySteps<'_> {
             let hurried = || {
                 wanted.contains(&self.queries[place].name) || self.waiters.hurry(&self.queries[place].name)
             };
-            if self.clock.epoch.0 - from.0 >= self.setup.execution.apart.unwrap_or(1) || hurried() {
+            if self.clock.epoch.0 - from.0 >= self.setup.execution.options.apart.unwrap_or(1) || hurried() {
                 ready.push((from, place, end));
             }
         }
@@ -220,8 +221,8 @@ impl QuerySteps<'_> {
         self.queries[place].result.set_unread(is_unread);
         let query = &mut self.queries[place];
         let Some(lag) = query.status.lag_mut() else { return };
-        let (from, in_order) = (lag.through, lag.in_order);
-        let Some((cut, taken)) = lag.take(through) else { return };
+        let (from, in_order) = (lag.through, lag.is_in_order());
+        let Some((cut, taken)) = lag.waiting.take(through) else { return };
         let own = lag.batches.remove(&through);
         query.skip_missed(through);
         let later = later_changes(query);

@@ -146,7 +146,8 @@ impl Successors<'_> {
                 query.result.rows.num_rows(&query.flow).unwrap_or(LARGE_ROWS as u64 + 1)
             };
             let is_large = rows(old) + rows(new) > LARGE_ROWS as u64;
-            if self.durability.is_recovering() || !(is_large || self.setup.execution.apart.is_some()) {
+            if self.durability.is_recovering() || !(is_large || self.setup.execution.options.apart.is_some())
+            {
                 return Ok(true);
             }
             self.begin_comparison(successor)?;
@@ -159,7 +160,7 @@ impl Successors<'_> {
         }
         let (old, new) = self.outputs.logs.since_compared(successor);
         let Some(comparison) = &mut successor.comparison else { return Ok(true) };
-        let little = if self.setup.execution.apart.is_some() { 0 } else { LARGE_ROWS };
+        let little = if self.setup.execution.options.apart.is_some() { 0 } else { LARGE_ROWS };
         if old.num_rows() + new.num_rows() <= little || comparison.rounds >= ROUNDS_MAX {
             return Ok(true);
         }
@@ -175,8 +176,10 @@ impl Successors<'_> {
 
     fn begin_comparison(&mut self, successor: &mut Successor) -> Result<()> {
         let shared = self.setup.shared.upgrade();
-        let memory = successor
-            .memory_of_comparison(shared.as_ref().map(|shared| &shared.memory), &self.setup.settings);
+        let memory = successor.memory_of_comparison(
+            shared.as_ref().map(|shared| &shared.statements.memory),
+            &self.setup.settings,
+        );
         let (old, new) = (successor.object.name.clone(), successor.name.clone());
         let answers = (self.answer_apart(&old)?, self.answer_apart(&new)?);
         let (old, new) = (self.outputs.logs.end(&old), self.outputs.logs.end(&new));
@@ -195,7 +198,8 @@ impl Successors<'_> {
     fn answer_apart(&mut self, name: &Arc<str>) -> Result<Answer> {
         let gone = || Error::bug(format!("the query of \"{name}\" is gone or elsewhere"));
         let place = self.queries.iter().position(|query| query.name == *name).ok_or_else(gone)?;
-        let may = self.setup.execution.apart.is_some() || self.setup.settings.clock == ClockKind::System;
+        let may =
+            self.setup.execution.options.apart.is_some() || self.setup.settings.clock == ClockKind::System;
         let is_read = may && matches!(self.queries[place].result.rows, ResultRows::Operators);
         let Some(leaving) = self.flow_control().leaving_with(place).filter(|_| is_read) else {
             return Ok(Answer::Content(self.queries[place].content(None)?));

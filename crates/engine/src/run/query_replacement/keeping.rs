@@ -145,12 +145,12 @@ impl Execution {
     /// Returns true if a successor may take its time: its answer doesn't depend on it, and nobody sees it before.
     fn may_succeed_apart(&self, clock: ClockKind, old: &RunningQuery, new: &RunningQuery) -> bool {
         let same_answer = |query: &RunningQuery| query.may_lag() && query.result.shows_at_once();
-        (self.apart.is_some() || clock == ClockKind::System) && same_answer(old) && same_answer(new)
+        (self.options.apart.is_some() || clock == ClockKind::System) && same_answer(old) && same_answer(new)
     }
 
     /// Returns true if others would wait long for the state of an old query and so many rows.
     fn is_much(&self, old: &RunningQuery, rows: impl FnOnce() -> usize) -> bool {
-        self.apart.is_some() || rows() + old.state_bytes() / ROW_BYTES > LARGE_ROWS
+        self.options.apart.is_some() || rows() + old.state_bytes() / ROW_BYTES > LARGE_ROWS
     }
 }
 
