@@ -5,11 +5,8 @@ use std::io::{self, Read};
 use arrow::buffer::Buffer;
 use memchr::{memchr, memchr2};
 
-use super::read_ahead::{Next, ReadAhead};
+use super::block_reader::{BLOCK_BYTES, BlockReader};
 use crate::BadRow;
-
-/// Bytes of one read.
-const BLOCK_BYTES: usize = 1 << 20;
 
 /// The end of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,31 +65,15 @@ pub(crate) struct Run {
 /// The result is a function of the bytes alone, not of the cuts into blocks or runs. So any part of a
 /// stream that ends with a record can be read again with the same result.
 pub(crate) struct Framer {
-    input: Input,
     framing: Framing,
     record_bytes_max: usize,
     /// Returns true for records to skip.
     passes_over: fn(&[u8]) -> bool,
     /// True if the bytes after the last line end are a record when the stream ends.
     end_completes: bool,
-    block: Buffer,
-    /// Offset in the block of the first byte not consumed yet.
-    at: usize,
-    /// Offset of the block in the stream.
-    offset: u64,
-    /// Number of bytes to expect, if known.
-    expected: usize,
-    ended: bool,
-    failure: Option<io::Error>,
-    /// True if bytes are pushed: an empty block then doesn't mean the end.
-    live: bool,
+    stream: BlockReader,
     /// The offset and the first bytes of a pushed record that is too long, until its end arrives.
     overlong: Option<(u64, Vec<u8>)>,
-}
-
-enum Input {
-    Here(Box<dyn Read + Send>),
-    Ahead(ReadAhead),
 }
 
 enum Found {
@@ -126,37 +107,30 @@ impl Framer {
         // Offsets in a block have 32 bits, and a block may hold two records of maximum length.
         let record_bytes_max = record_bytes_max.min(1 << 30);
         Framer {
-            input: Input::Here(input),
             framing,
             record_bytes_max,
             passes_over: |_| false,
             end_completes: true,
-            block: Buffer::from_vec(Vec::<u8>::new()),
-            at: 0,
-            offset,
-            expected: BLOCK_BYTES,
-            ended: false,
-            failure: None,
-            live: false,
+            stream: BlockReader::new(input, offset),
             overlong: None,
         }
     }
 
     /// Creates a framer of bytes that the caller pushes.
     pub fn pushed(framing: Framing, record_bytes_max: usize) -> Framer {
-        Framer { live: true, ..Framer::new(Box::new(io::empty()), 0, framing, record_bytes_max) }
+        let mut framer = Framer::new(Box::new(io::empty()), 0, framing, record_bytes_max);
+        framer.stream.is_pushed = true;
+        framer
     }
 
     /// Appends bytes of a pushed stream.
     pub fn push(&mut self, bytes: Vec<u8>) {
-        let rest = &self.block[self.at..];
-        let block = if rest.is_empty() { bytes } else { [rest, &bytes].concat() };
-        self.set_block(Buffer::from_vec(block));
+        self.stream.push(bytes);
     }
 
     /// Ends a pushed stream: the remaining bytes are the last record.
     pub fn end(&mut self) {
-        self.ended = true;
+        self.stream.ended = true;
     }
 
     /// Skips the records for which `passes_over` returns true.
@@ -173,7 +147,7 @@ impl Framer {
 
     /// Sets the approximate length of the stream, so that small streams use little memory.
     pub fn expect_bytes(mut self, bytes: u64) -> Framer {
-        self.expected = usize::try_from(bytes).unwrap_or(BLOCK_BYTES).saturating_add(1).min(BLOCK_BYTES);
+        self.stream.expect_bytes(bytes);
         self
     }
 
@@ -183,25 +157,23 @@ impl Framer {
     }
 
     fn reading_blocks_ahead(mut self, block_bytes: usize) -> io::Result<Framer> {
-        if let Input::Here(input) = self.input {
-            self.input = Input::Ahead(ReadAhead::start(input, block_bytes)?);
-        }
+        self.stream = self.stream.reading_ahead(block_bytes)?;
         Ok(self)
     }
 
     /// Returns the stream offset of the first byte not consumed yet.
     pub fn position(&self) -> u64 {
-        self.offset + self.at as u64
+        self.stream.position()
     }
 
     /// Returns true if everything was consumed, as far as is known without reading.
     pub fn is_exhausted(&self) -> bool {
-        self.ended && self.failure.is_none() && self.at == self.block.len()
+        self.stream.is_exhausted()
     }
 
     /// Returns the bytes in memory from [`Framer::position`] on.
     pub fn unread(&self) -> &[u8] {
-        &self.block[self.at..]
+        self.stream.unread()
     }
 
     /// Returns the next records: at most `rows`, ending with the one that reaches `bytes`. If there are
@@ -210,24 +182,28 @@ impl Framer {
     pub fn next_run(&mut self, rows: usize, bytes: usize) -> io::Result<Run> {
         let (rows, bytes) = (rows.max(1), bytes.max(1));
         loop {
-            let mut run =
-                Run { block: self.block.clone(), offset: self.offset, records: Vec::new(), bad: Vec::new() };
-            let begin = self.at;
+            let mut run = Run {
+                block: self.stream.block.clone(),
+                offset: self.stream.offset,
+                records: Vec::new(),
+                bad: Vec::new(),
+            };
+            let begin = self.stream.at;
             self.skip_byte_order_mark();
             if self.overlong.is_some() {
                 run.bad.extend(self.take_overlong());
             }
-            while run.records.len() + run.bad.len() < rows && self.at - begin < bytes {
+            while run.records.len() + run.bad.len() < rows && self.stream.at - begin < bytes {
                 match self.find() {
                     Found::Record { end, next } => {
-                        if !(self.passes_over)(&self.block[self.at..end]) {
+                        if !(self.passes_over)(&self.stream.block[self.stream.at..end]) {
                             run.records.push(Record {
-                                start: self.at as u32,
+                                start: self.stream.at as u32,
                                 end: end as u32,
                                 next: next as u32,
                             });
                         }
-                        self.at = next;
+                        self.stream.at = next;
                     }
                     Found::TooLong { quoted: true } | Found::Unclosed => run.bad.push(self.take_unclosed()),
                     Found::TooLong { quoted: false } => {
@@ -242,30 +218,29 @@ impl Framer {
             if !run.records.is_empty() || !run.bad.is_empty() {
                 return Ok(run);
             }
-            if self.at > begin {
+            if self.stream.at > begin {
                 continue;
             }
-            if let Some(failure) = self.failure.take() {
-                self.ended = true;
+            if let Some(failure) = self.stream.take_failure() {
                 return Err(failure);
             }
-            if self.ended || self.live {
+            if self.stream.ended || self.stream.is_pushed {
                 return Ok(run);
             }
-            self.fill();
+            self.stream.fill();
         }
     }
 
     fn skip_byte_order_mark(&mut self) {
-        if self.position() == 0 && self.block[self.at..].starts_with(b"\xEF\xBB\xBF") {
-            self.at += 3;
+        if self.position() == 0 && self.stream.unread().starts_with(b"\xEF\xBB\xBF") {
+            self.stream.at += 3;
         }
     }
 
-    /// Finds the end of the record at `self.at`. Searches no further than the maximum length of a record,
+    /// Finds the end of the next record. Searches no further than the maximum length of a record,
     /// so that the result doesn't depend on the block.
     fn find(&self) -> Found {
-        let data = &self.block[self.at..];
+        let data = self.stream.unread();
         let window = &data[..data.len().min(self.record_bytes_max + 2)];
         let quoted = match self.scan(window) {
             Scan::End(newline) => {
@@ -273,23 +248,23 @@ impl Framer {
                 if end > self.record_bytes_max {
                     return Found::TooLong { quoted: false };
                 }
-                return Found::Record { end: self.at + end, next: self.at + newline + 1 };
+                return Found::Record { end: self.stream.at + end, next: self.stream.at + newline + 1 };
             }
             Scan::Open { quoted } => quoted,
         };
         if window.len() == self.record_bytes_max + 2 {
             return Found::TooLong { quoted: quoted && memchr(b'\n', window).is_some() };
         }
-        if !self.ended {
+        if !self.stream.ended {
             return Found::NeedsMore;
         }
-        if data.is_empty() || !self.end_completes || self.failure.is_some() {
+        if data.is_empty() || !self.end_completes || self.stream.failure.is_some() {
             return Found::Nothing;
         }
         match quoted {
             true => Found::Unclosed,
             false if data.len() > self.record_bytes_max => Found::TooLong { quoted: false },
-            false => Found::Record { end: self.block.len(), next: self.block.len() },
+            false => Found::Record { end: self.stream.block.len(), next: self.stream.block.len() },
         }
     }
 
@@ -307,7 +282,7 @@ impl Framer {
     /// Consumes the current line as bad, because the quote that opens in it is never closed. The record
     /// would swallow everything that follows, so the next line starts a new record.
     fn take_unclosed(&mut self) -> BadRecord {
-        let data = &self.block[self.at..];
+        let data = self.stream.unread();
         let newline = memchr(b'\n', data).unwrap_or(data.len());
         let line = data[..newline].strip_suffix(b"\r").unwrap_or(&data[..newline]);
         let reason = format!(
@@ -315,7 +290,7 @@ impl Framer {
             self.record_bytes_max
         );
         let bad = BadRecord::new(self.position(), reason, line);
-        self.at += (newline + 1).min(data.len());
+        self.stream.at += (newline + 1).min(data.len());
         bad
     }
 
@@ -324,31 +299,30 @@ impl Framer {
     fn take_overlong(&mut self) -> Option<BadRecord> {
         let (offset, mut head) = self.overlong.take().unwrap_or_else(|| (self.position(), Vec::new()));
         loop {
-            let data = &self.block[self.at..];
+            let data = self.stream.unread();
             let newline = memchr(b'\n', data);
             let line = &data[..newline.unwrap_or(data.len())];
             head.extend_from_slice(
                 &line[..line.len().min((BadRow::BYTES_MAX + 1).saturating_sub(head.len()))],
             );
-            self.at += newline.map_or(data.len(), |newline| newline + 1);
+            self.stream.at += newline.map_or(data.len(), |newline| newline + 1);
             if newline.is_some() {
                 break;
             }
-            if self.ended {
-                let failed = self.failure.as_ref().is_some_and(|failure| failure.raw_os_error().is_some());
-                if self.end_completes && !failed {
+            if self.stream.ended {
+                if self.end_completes && !self.stream.was_cut_off() {
                     break;
                 }
                 // The record's bytes are gone from memory. To continue, the caller opens the stream there
                 // again.
-                (self.block, self.at, self.offset) = (Buffer::from_vec(Vec::<u8>::new()), 0, offset);
+                self.stream.rewind(offset);
                 return None;
             }
-            if self.live {
+            if self.stream.is_pushed {
                 self.overlong = Some((offset, head));
                 return None;
             }
-            self.fill();
+            self.stream.fill();
         }
         if head.len() <= BadRow::BYTES_MAX && head.last() == Some(&b'\r') {
             head.pop();
@@ -357,35 +331,6 @@ impl Framer {
             format!("the record is longer than max_record_bytes, which is {}", self.record_bytes_max);
         Some(BadRecord::new(offset, reason, &head))
     }
-
-    /// Reads more of the stream.
-    fn fill(&mut self) {
-        let rest = &self.block[self.at..];
-        // A record that spans blocks doubles its block, so that it is searched a bounded number of times.
-        let Next { block, ended, failure } = match &mut self.input {
-            Input::Here(input) => read_behind(input, rest, self.expected.max(rest.len())),
-            Input::Ahead(ahead) => ahead.next(rest),
-        };
-        (self.ended, self.failure) = (ended, failure);
-        self.expected = BLOCK_BYTES;
-        self.set_block(block);
-    }
-
-    /// Continues in a block that begins with the unconsumed bytes.
-    fn set_block(&mut self, block: Buffer) {
-        self.offset += self.at as u64;
-        self.at = 0;
-        self.block = block;
-    }
-}
-
-/// Returns `rest`, followed by up to `want` bytes of the stream.
-fn read_behind(input: &mut dyn Read, rest: &[u8], want: usize) -> Next {
-    let mut block = Vec::with_capacity(rest.len() + want + 64);
-    block.extend_from_slice(rest);
-    let failure = input.take(want as u64).read_to_end(&mut block).err();
-    let ended = failure.is_some() || block.len() - rest.len() < want;
-    Next { block: Buffer::from_vec(block), ended, failure }
 }
 
 /// Finds the first newline outside of quotes. `data` begins with a record.

@@ -7,6 +7,7 @@
 
 mod absent;
 pub(crate) mod avro;
+mod block_reader;
 pub(crate) mod changes;
 pub(crate) mod csv;
 pub(crate) mod debezium;

@@ -9,11 +9,8 @@ use super::{crate_folders, name_of, texts};
 /// The maximum number of fields of a type.
 const FIELDS_MAX: usize = 12;
 
-/// Types with more fields, by crate. A number may only become smaller. Some are lists of values without a life of their own
-/// (settings, counters, what EXPLAIN shows of an operator); the others want to be split.
-const FIELDS_ALLOWED: &[(&str, &str, usize)] = &[
-    ("connect", "Framer", 13),
-];
+/// Types with more fields, by crate. A number may only become smaller.
+const FIELDS_ALLOWED: &[(&str, &str, usize)] = &[];
 
 pub(super) fn fields(root: &Path) -> Vec<String> {
     let mut types = BTreeMap::new();
