@@ -14,7 +14,8 @@ use millstream_connect::{Connector, SinkSpec, SourceSpec};
 use millstream_flow::Called;
 use millstream_sql::routines::{Routine, UserAggregate, UserFunction, routine_name};
 use millstream_sql::{
-    AS_OF, BatchQuery, Error, Relation, Relations, Result, SYSTEM_SCHEMA, Watermark, suggestion,
+    AS_OF, BatchQuery, Error, Relation, Relations, Result, RoutineCatalog, SYSTEM_SCHEMA, Watermark,
+    suggestion,
 };
 use millstream_state::{Conflict, Tables};
 
@@ -562,6 +563,12 @@ impl Relations for Catalog {
         }
     }
 
+    fn routine_catalog(&self) -> &dyn RoutineCatalog {
+        self
+    }
+}
+
+impl RoutineCatalog for Catalog {
     fn routine(&self, name: &str) -> Option<Routine> {
         match &self.find(&routine_name(name))?.definition {
             Definition::Function(function) => Some(Routine::Function(function.clone())),

@@ -148,7 +148,7 @@ impl<'a> Context<'a> {
         if self.state.window_functions().contains_key(name) {
             return None;
         }
-        let found = self.relations.routine(name)?;
+        let found = self.relations.routine_catalog().routine(name)?;
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).insert(routine_name(name));
         Some(found)
     }
@@ -158,7 +158,7 @@ impl<'a> Context<'a> {
         let made = match self.routine(name) {
             Some(Routine::Function(function)) => UpdateState::new(function),
             _ => {
-                let names = self.relations.routine_names();
+                let names = self.relations.routine_catalog().routine_names();
                 Err(Error::invalid(format!(
                     "UPDATE_STATE: there is no function \"{name}\" created by CREATE FUNCTION"
                 ))

@@ -66,8 +66,8 @@ pub use parameters::Parameters;
 pub use planner::{Planner, Query, function_names, replaying};
 pub use reader::TokenReader;
 pub use relation::{
-    INFORMATION_SCHEMA, PG_CATALOG, Provide, Relation, RelationTable, Relations, SYSTEM_SCHEMA,
-    SYSTEM_SCHEMAS, bind, relation_of,
+    INFORMATION_SCHEMA, PG_CATALOG, Provide, Relation, RelationTable, Relations, RoutineCatalog,
+    SYSTEM_SCHEMA, SYSTEM_SCHEMAS, bind, relation_of,
 };
 pub use relation_rename::rename_relations;
 pub use routines::{Routine, routine_name};

@@ -201,7 +201,7 @@ impl Planner {
         let known = |name: &str| {
             is_function(&self.state, name)
                 || relations.scalar(name).is_some()
-                || relations.routine(name).is_some()
+                || relations.routine_catalog().routine(name).is_some()
         };
         complexity::refuse_copies(&statement, &self.state, relations)?;
         ast_rewrite::rewrite_statement(&mut statement, &known)?;

@@ -82,13 +82,46 @@ pub trait Relations: Send + Sync {
         Ok(None)
     }
 
-    /// Returns the user-defined function or aggregate of this name.
+    /// Returns the user-defined functions and aggregates.
+    fn routine_catalog(&self) -> &dyn RoutineCatalog {
+        &NoRoutines
+    }
+}
+
+/// The user-defined functions and aggregates that a query may call.
+pub trait RoutineCatalog: Send + Sync {
+    /// Returns the one of this name.
+    fn routine(&self, name: &str) -> Option<Routine>;
+
+    /// Returns all names, for hints.
+    fn routine_names(&self) -> Vec<String>;
+}
+
+/// A catalog without user-defined functions.
+struct NoRoutines;
+
+impl RoutineCatalog for NoRoutines {
     fn routine(&self, _name: &str) -> Option<Routine> {
         None
     }
 
-    /// Returns the names of user-defined functions and aggregates, for hints.
     fn routine_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A catalog of one relation without a key, over whose columns an expression is planned.
+pub(crate) struct OneRelation {
+    pub(crate) name: &'static str,
+    pub(crate) schema: SchemaRef,
+}
+
+impl Relations for OneRelation {
+    fn get(&self, name: &str) -> Option<Relation> {
+        (name == self.name).then(|| Relation::Rows { schema: Arc::clone(&self.schema), key: None })
+    }
+
+    fn names(&self) -> Vec<String> {
         Vec::new()
     }
 }

@@ -7,9 +7,9 @@ use arrow::datatypes::{Field, Schema};
 use datafusion::logical_expr::ScalarUDF;
 use millstream_delta::{default_of, generated_of};
 use millstream_sql::functions::quote_ident;
-use millstream_sql::routines::Routine;
 use millstream_sql::{
-    INFORMATION_SCHEMA, PG_CATALOG, Relation, Relations, Result, SYSTEM_SCHEMA, TokenReader, is_hidden,
+    INFORMATION_SCHEMA, PG_CATALOG, Relation, Relations, Result, RoutineCatalog, SYSTEM_SCHEMA, TokenReader,
+    is_hidden,
 };
 
 use super::layout::{self, Layout};
@@ -357,12 +357,8 @@ impl Relations for OneShot {
         self.facts.catalog.function(name, arguments)
     }
 
-    fn routine(&self, name: &str) -> Option<Routine> {
-        self.facts.catalog.routine(name)
-    }
-
-    fn routine_names(&self) -> Vec<String> {
-        self.facts.catalog.routine_names()
+    fn routine_catalog(&self) -> &dyn RoutineCatalog {
+        self.facts.catalog.as_ref()
     }
 }
 

@@ -16,8 +16,7 @@ use crate::error::{Error, Result};
 use crate::hidden_columns::{fold, is_hidden};
 use crate::literals::interval;
 use crate::planner::Planner;
-use crate::relation::{Relation, Relations};
-use crate::routines::Routine;
+use crate::relation::{Relation, Relations, RoutineCatalog};
 
 /// The column of `CHANGES(…)` that names the change of a row.
 pub const OPERATION: &str = "_op";
@@ -68,12 +67,8 @@ impl Relations for WithWindows<'_> {
         self.relations.function(name, arguments)
     }
 
-    fn routine(&self, name: &str) -> Option<Routine> {
-        self.relations.routine(name)
-    }
-
-    fn routine_names(&self) -> Vec<String> {
-        self.relations.routine_names()
+    fn routine_catalog(&self) -> &dyn RoutineCatalog {
+        self.relations.routine_catalog()
     }
 }
 

@@ -96,7 +96,9 @@ impl Copies<'_> {
     /// function that is called by another name twice.
     fn repeats(&self, name: &str) -> bool {
         let is_alias = || self.state.scalar_functions().get(name).is_some_and(|known| known.name() != name);
-        matches!(name, "coalesce" | "nvl" | "ifnull") || is_alias() || self.relations.routine(name).is_some()
+        matches!(name, "coalesce" | "nvl" | "ifnull")
+            || is_alias()
+            || self.relations.routine_catalog().routine(name).is_some()
     }
 
     /// Returns how often the operands of an expression are written in its plan, at most.

@@ -6,8 +6,7 @@ use arrow::datatypes::Schema;
 use datafusion::logical_expr::Expr;
 
 use crate::error::Result;
-use crate::relation::{Relation, Relations};
-use crate::routines::Routine;
+use crate::relation::{Relation, Relations, RoutineCatalog};
 
 /// Relations for an INSERT. All columns of its target are nullable, so that [`super::Dml::check`] can name
 /// the column. Hidden columns are left out: an INSERT can't set them.
@@ -44,11 +43,7 @@ impl Relations for InsertTarget<'_> {
         self.all.function(name, arguments)
     }
 
-    fn routine(&self, name: &str) -> Option<Routine> {
-        self.all.routine(name)
-    }
-
-    fn routine_names(&self) -> Vec<String> {
-        self.all.routine_names()
+    fn routine_catalog(&self) -> &dyn RoutineCatalog {
+        self.all.routine_catalog()
     }
 }

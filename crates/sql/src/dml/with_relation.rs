@@ -6,8 +6,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use crate::error::Result;
-use crate::relation::{Relation, Relations};
-use crate::routines::Routine;
+use crate::relation::{Relation, Relations, RoutineCatalog};
 
 /// Relations, and one more, which may hide another of its name. Code that runs the statement binds its rows.
 pub(super) struct WithRelation<'a> {
@@ -57,11 +56,7 @@ impl Relations for WithRelation<'_> {
         self.all.function(name, arguments)
     }
 
-    fn routine(&self, name: &str) -> Option<Routine> {
-        self.all.routine(name)
-    }
-
-    fn routine_names(&self) -> Vec<String> {
-        self.all.routine_names()
+    fn routine_catalog(&self) -> &dyn RoutineCatalog {
+        self.all.routine_catalog()
     }
 }

@@ -178,7 +178,7 @@ impl PlanDecoder<'_> {
             return named(SessionStateDefaults::default_scalar_functions(), name, ScalarUDF::name);
         }
         if let Some(name) = name_of(written, "routine") {
-            return match self.relations.routine(name) {
+            return match self.relations.routine_catalog().routine(name) {
                 Some(Routine::Function(function)) => Ok(Arc::new(ScalarUDF::new_from_shared_impl(function))),
                 _ => Err(unknown(name)),
             };
@@ -208,7 +208,7 @@ impl PlanDecoder<'_> {
             return named(SessionStateDefaults::default_aggregate_functions(), name, AggregateUDF::name);
         }
         if let Some(name) = name_of(written, "routine") {
-            return match self.relations.routine(name) {
+            return match self.relations.routine_catalog().routine(name) {
                 Some(Routine::Aggregate(aggregate)) => {
                     Ok(Arc::new(AggregateUDF::new_from_shared_impl(aggregate)))
                 }
@@ -216,7 +216,7 @@ impl PlanDecoder<'_> {
             };
         }
         if let Some(name) = name_of(written, "update_state") {
-            let Some(Routine::Function(function)) = self.relations.routine(name) else {
+            let Some(Routine::Function(function)) = self.relations.routine_catalog().routine(name) else {
                 return Err(unknown(name));
             };
             let fold = UpdateState::new(function).map_err(|error| error.message)?;

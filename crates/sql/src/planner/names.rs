@@ -39,7 +39,7 @@ pub(super) fn suggest_functions(state: &SessionState, error: Error, relations: &
         return Error { message: Error::unsupported(message).message, ..error }
             .hint("It reads the catalog or the session. Use a SELECT, which runs once.");
     }
-    let users = relations.routine_names();
+    let users = relations.routine_catalog().routine_names();
     match suggestion::did_you_mean(&name, function_names(state).chain(users.iter().map(String::as_str))) {
         Some(hint) => error.hint(hint),
         None => error,

@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::physical::checked_arithmetic::checked;
 use crate::planner::{Planner, Raw};
 use crate::reader::TokenReader;
-use crate::relation::{Relation, Relations};
+use crate::relation::{Relation, Relations, RoutineCatalog};
 use crate::rules::constants::computed;
 
 /// The relation of the parameters. Users can't write this name.
@@ -260,15 +260,21 @@ impl Relations for Within<'_> {
         self.scope.relations.names()
     }
 
+    fn routine_catalog(&self) -> &dyn RoutineCatalog {
+        self
+    }
+}
+
+impl RoutineCatalog for Within<'_> {
     fn routine(&self, name: &str) -> Option<Routine> {
         if name == self.scope.routine {
             *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
             return None;
         }
-        self.scope.relations.routine(name)
+        self.scope.relations.routine_catalog().routine(name)
     }
 
     fn routine_names(&self) -> Vec<String> {
-        self.scope.relations.routine_names()
+        self.scope.relations.routine_catalog().routine_names()
     }
 }

@@ -146,7 +146,7 @@ impl AggregateBuilder<'_> {
         takes: &[DataType],
         returns: Option<&DataType>,
     ) -> Result<(Body, bool)> {
-        let strict = match self.relations.routine(function) {
+        let strict = match self.relations.routine_catalog().routine(function) {
             Some(Routine::Function(function)) => function.strict,
             _ => false,
         };
