@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast;
@@ -18,24 +18,11 @@ use millstream_delta::{default_of, sql_type_of, with_default};
 use crate::error::{Error, Result};
 use crate::planner::Planner;
 use crate::reader::{TokenReader, is_word};
-use crate::relation::{Relation, Relations};
+use crate::relation::OneRelation;
 use crate::tokens::DIALECT;
 
 /// The name of the table that a default is planned for.
 const TABLE: &str = "the_table";
-
-/// A catalog of one table with one column.
-struct OneColumn(SchemaRef);
-
-impl Relations for OneColumn {
-    fn get(&self, name: &str) -> Option<Relation> {
-        (name == TABLE).then(|| Relation::Rows { schema: self.0.clone(), key: None })
-    }
-
-    fn names(&self) -> Vec<String> {
-        Vec::new()
-    }
-}
 
 impl Planner {
     /// Returns a column's default; none if it is NULL.
@@ -64,15 +51,12 @@ impl Planner {
     fn constant(&self, field: &Field, text: &str, place: Range<usize>) -> Result<ScalarValue> {
         let name = field.name();
         let alone = with_default(field.clone(), None).with_nullable(true);
-        let relations = OneColumn(Arc::new(Schema::new(vec![alone])));
+        let relations = OneRelation { name: TABLE, schema: Arc::new(Schema::new(vec![alone])) };
         let prefix = format!("INSERT INTO {TABLE} (\"{}\") SELECT (", name.replace('"', "\"\""));
         let planned = self.dml(&format!("{prefix}{text})"), &relations).map_err(|error| {
-            let span = error.span.clone().filter(|span| span.start >= prefix.len());
-            let span = span.map(|span| span.start - prefix.len()..span.end - prefix.len());
-            let span = span.filter(|span| span.end <= text.len());
-            let error =
-                Error { message: format!("the default of column \"{name}\": {}", error.message), ..error };
-            error.at(span.map_or(place.clone(), |span| place.start + span.start..place.start + span.end))
+            let span = error.span_behind(prefix.len(), text.len()).unwrap_or(0..place.len());
+            let message = format!("the default of column \"{name}\": {}", error.message);
+            Error { message, ..error }.at(span).shift(place.start)
         })?;
         let value = folded(&planned.query.plan).filter(|value| value.data_type() == *field.data_type());
         value.ok_or_else(|| {

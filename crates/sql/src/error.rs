@@ -109,6 +109,14 @@ impl Error {
         self
     }
 
+    /// Returns the position within the part of the text that follows a prefix, if all of it lies there. `prefix` and
+    /// `length` are the bytes of both.
+    pub(crate) fn span_behind(&self, prefix: usize, length: usize) -> Option<Range<usize>> {
+        let span = self.span.as_ref()?;
+        let (start, end) = (span.start.checked_sub(prefix)?, span.end.checked_sub(prefix)?);
+        (end <= length).then_some(start..end)
+    }
+
     /// Moves the position for a text in which the original text starts at byte `offset`.
     pub fn shift(mut self, offset: usize) -> Error {
         self.span = self.span.map(|span| span.start + offset..span.end + offset);

@@ -28,15 +28,23 @@ use crate::error::{Error, Result};
 use crate::functions::read_text::ReadText;
 use crate::planner::{Planner, Raw};
 use crate::reader::{TokenReader, is_word};
-use crate::relation::{Relation, Relations};
+use crate::relation::OneRelation;
 use crate::routines::{has_queries, single_expression, volatility};
 
 /// The relation of the columns that an expression may name. Users can't write this name.
 const ROW: &str = "columns of the row";
 
-/// The generated columns of a table or source.
+/// The generated columns of a table or source, ready to be computed.
 #[derive(Debug)]
 pub struct GeneratedColumns {
+    exprs: GeneratedExprs,
+    /// One for each of the expressions.
+    physical: Vec<Arc<dyn PhysicalExpr>>,
+}
+
+/// The expressions of the generated columns of a table or source, to be planned as parts of statements.
+#[derive(Debug)]
+pub(crate) struct GeneratedExprs {
     columns: Vec<GeneratedColumn>,
     /// All columns.
     schema: SchemaRef,
@@ -57,8 +65,15 @@ struct GeneratedColumn {
 struct Planned {
     /// Not analysed.
     logical: Expr,
-    physical: Arc<dyn PhysicalExpr>,
+    /// The other columns.
+    input: LogicalPlan,
     data_type: DataType,
+}
+
+impl Planned {
+    fn physical(&self, planner: &Planner) -> Result<Arc<dyn PhysicalExpr>> {
+        planner.physical_expression(&self.logical, &self.input)
+    }
 }
 
 /// A generated column as it was written, before all columns are known.
@@ -68,18 +83,6 @@ pub(crate) struct WrittenColumn {
     pub(crate) has_type: bool,
     /// The expression's position in the statement.
     pub(crate) place: Range<usize>,
-}
-
-struct Row(SchemaRef);
-
-impl Relations for Row {
-    fn get(&self, name: &str) -> Option<Relation> {
-        (name == ROW).then(|| Relation::Rows { schema: Arc::clone(&self.0), key: None })
-    }
-
-    fn names(&self) -> Vec<String> {
-        Vec::new()
-    }
 }
 
 impl WrittenColumn {
@@ -94,7 +97,12 @@ impl WrittenColumn {
     ) -> Result<Field> {
         let (name, text) = (self.field.name(), &statement[self.place.clone()]);
         let declared = self.has_type.then_some(&self.field);
-        let planned = planned(planner, name, declared, text, inputs).map_err(|error| {
+        let planned = planned(planner, name, declared, text, inputs).and_then(|planned| {
+            // An expression that can't be computed is refused here, not when rows are written.
+            planned.physical(planner)?;
+            Ok(planned)
+        });
+        let planned = planned.map_err(|error| {
             let missing = |other: &&String| error.message.ends_with(&format!("column \"{other}\" not found"));
             let error = match generated.iter().find(missing) {
                 Some(other) => {
@@ -105,9 +113,10 @@ impl WrittenColumn {
                 }
                 None => error,
             };
-            let span =
-                error.span.clone().map(|span| self.place.start + span.start..self.place.start + span.end);
-            error.at(span.unwrap_or(self.place.clone()))
+            match error.span {
+                Some(_) => error.shift(self.place.start),
+                None => error.at(self.place.clone()),
+            }
         })?;
         let field = self.field.clone().with_data_type(planned.data_type);
         Ok(with_generated(field, text))
@@ -123,17 +132,15 @@ fn planned(
     inputs: &Schema,
 ) -> Result<Planned> {
     let nullable = inputs.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
-    let row = Row(Arc::new(Schema::new(nullable.collect::<Vec<_>>())));
+    let schema = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
+    let row = OneRelation { name: ROW, schema };
     if TokenReader::new(text)?.rest().iter().any(|lexeme| is_word(&lexeme.token.token, "SELECT")) {
         return Err(not_of_the_row(name));
     }
     let prefix = "SELECT (";
     let query = format!("{prefix}{text}) FROM \"{ROW}\" AS \"row\"");
     let planned = row_plan(planner, &query, &row).map_err(|error| {
-        let span = error.span.clone().and_then(|span| {
-            let (start, end) = (span.start.checked_sub(prefix.len())?, span.end.checked_sub(prefix.len())?);
-            (end <= text.len()).then_some(start..end)
-        });
+        let span = error.span_behind(prefix.len(), text.len());
         let message = format!("generated column \"{name}\": {}", error.message);
         Error { message, span, ..error }
     })?;
@@ -160,11 +167,10 @@ fn planned(
         return Err(Error::invalid(format!("generated column \"{name}\" has no type"))
             .hint("Declare it, as in: name BIGINT GENERATED ALWAYS AS (…)."));
     }
-    let physical = planner.physical_expression(&logical, &input)?;
-    Ok(Planned { logical, physical, data_type })
+    Ok(Planned { logical, input, data_type })
 }
 
-fn row_plan(planner: &Planner, query: &str, row: &Row) -> Result<LogicalPlan> {
+fn row_plan(planner: &Planner, query: &str, row: &OneRelation) -> Result<LogicalPlan> {
     let reader = TokenReader::new(query)?;
     let tree = planner.parser.parse_query(&reader)?;
     let Raw { plan, .. } = planner.translate(Statement::Query(tree), &[], row, query)?;
@@ -202,6 +208,84 @@ fn typed(name: &str, expr: Expr, found: &DataType, field: &Field) -> Result<Expr
 impl GeneratedColumns {
     /// Returns the generated columns of a schema; `None` if it has none.
     pub fn of(planner: &Planner, schema: &SchemaRef) -> Result<Option<GeneratedColumns>> {
+        let Some(exprs) = GeneratedExprs::of(planner, schema)? else { return Ok(None) };
+        let physical = exprs.columns.iter().map(|column| column.planned.physical(planner));
+        let physical = physical.collect::<Result<_>>()?;
+        Ok(Some(GeneratedColumns { exprs, physical }))
+    }
+
+    /// Returns the columns that the generated ones are computed from, and all others that aren't generated.
+    pub fn inputs(&self) -> &SchemaRef {
+        &self.exprs.inputs
+    }
+
+    /// Returns the numbers of [`GeneratedColumns::inputs`] among all columns.
+    pub fn places(&self) -> &[usize] {
+        &self.exprs.places
+    }
+
+    /// Returns for each input whether a generated column is computed from it.
+    pub fn used(&self) -> Vec<bool> {
+        let mut used = vec![false; self.exprs.inputs.fields().len()];
+        for column in &self.exprs.columns {
+            for part in column.planned.logical.column_refs() {
+                if let Ok(place) = self.exprs.inputs.index_of(part.name()) {
+                    used[place] = true;
+                }
+            }
+        }
+        used
+    }
+
+    /// Adds the generated columns to rows of the inputs.
+    pub fn add(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let mut columns: Vec<Option<ArrayRef>> = vec![None; self.exprs.schema.fields().len()];
+        for (column, place) in rows.columns().iter().zip(&self.exprs.places) {
+            columns[*place] = Some(Arc::clone(column));
+        }
+        let inputs =
+            rows.clone().with_schema(self.inputs_of(rows)).map_err(|error| Error::bug(error.to_string()))?;
+        for (column, physical) in self.exprs.columns.iter().zip(&self.physical) {
+            let field = self.exprs.schema.field(column.place);
+            let computed = physical.evaluate(&inputs).and_then(|value| value.into_array(rows.num_rows()));
+            let computed = computed.map_err(|error| {
+                let error = Error::from(error);
+                Error {
+                    message: format!("column \"{}\": {}", field.name(), error.message),
+                    span: None,
+                    ..error
+                }
+            })?;
+            columns[column.place] = Some(computed);
+        }
+        let columns = columns.into_iter().collect::<Option<Vec<_>>>();
+        let columns = columns.ok_or_else(|| Error::bug("rows have too few columns for generated ones"))?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let fields =
+            self.exprs.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        RecordBatch::try_new_with_options(schema, columns, &options)
+            .map_err(|error| Error::bug(error.to_string()))
+    }
+
+    /// Computes the generated columns of rows that have all columns, whatever they hold.
+    pub fn recompute(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        self.add(&rows.project(&self.exprs.places).map_err(|error| Error::bug(error.to_string()))?)
+    }
+
+    /// Returns the schema of rows under which expressions are evaluated.
+    fn inputs_of(&self, rows: &RecordBatch) -> SchemaRef {
+        let fields = self.exprs.inputs.fields().iter().zip(rows.columns());
+        let field = |(field, column): (&FieldRef, &ArrayRef)| {
+            Field::new(field.name(), column.data_type().clone(), true).with_metadata(field.metadata().clone())
+        };
+        Arc::new(Schema::new(fields.map(field).collect::<Vec<_>>()))
+    }
+}
+
+impl GeneratedExprs {
+    /// Returns the expressions of a schema's generated columns; `None` if it has none.
+    pub(crate) fn of(planner: &Planner, schema: &SchemaRef) -> Result<Option<GeneratedExprs>> {
         let is_generated = |place: &usize| generated_of(schema.field(*place)).is_some();
         let (generated, places): (Vec<_>, Vec<_>) = (0..schema.fields().len()).partition(is_generated);
         if generated.is_empty() {
@@ -216,75 +300,7 @@ impl GeneratedColumns {
             Ok(GeneratedColumn { place, planned })
         };
         let columns = generated.into_iter().map(column).collect::<Result<Vec<_>>>()?;
-        Ok(Some(GeneratedColumns { columns, schema: Arc::clone(schema), inputs, places }))
-    }
-
-    /// Returns the columns that the generated ones are computed from, and all others that aren't generated.
-    pub fn inputs(&self) -> &SchemaRef {
-        &self.inputs
-    }
-
-    /// Returns the numbers of [`GeneratedColumns::inputs`] among all columns.
-    pub fn places(&self) -> &[usize] {
-        &self.places
-    }
-
-    /// Returns for each input whether a generated column is computed from it.
-    pub fn used(&self) -> Vec<bool> {
-        let mut used = vec![false; self.inputs.fields().len()];
-        for column in &self.columns {
-            for part in column.planned.logical.column_refs() {
-                if let Ok(place) = self.inputs.index_of(part.name()) {
-                    used[place] = true;
-                }
-            }
-        }
-        used
-    }
-
-    /// Adds the generated columns to rows of the inputs.
-    pub fn add(&self, rows: &RecordBatch) -> Result<RecordBatch> {
-        let mut columns: Vec<Option<ArrayRef>> = vec![None; self.schema.fields().len()];
-        for (column, place) in rows.columns().iter().zip(&self.places) {
-            columns[*place] = Some(Arc::clone(column));
-        }
-        let inputs =
-            rows.clone().with_schema(self.inputs_of(rows)).map_err(|error| Error::bug(error.to_string()))?;
-        for column in &self.columns {
-            let field = self.schema.field(column.place);
-            let computed =
-                column.planned.physical.evaluate(&inputs).and_then(|value| value.into_array(rows.num_rows()));
-            let computed = computed.map_err(|error| {
-                let error = Error::from(error);
-                Error {
-                    message: format!("column \"{}\": {}", field.name(), error.message),
-                    span: None,
-                    ..error
-                }
-            })?;
-            columns[column.place] = Some(computed);
-        }
-        let columns = columns.into_iter().collect::<Option<Vec<_>>>();
-        let columns = columns.ok_or_else(|| Error::bug("rows have too few columns for generated ones"))?;
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        let fields = self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        RecordBatch::try_new_with_options(schema, columns, &options)
-            .map_err(|error| Error::bug(error.to_string()))
-    }
-
-    /// Computes the generated columns of rows that have all columns, whatever they hold.
-    pub fn recompute(&self, rows: &RecordBatch) -> Result<RecordBatch> {
-        self.add(&rows.project(&self.places).map_err(|error| Error::bug(error.to_string()))?)
-    }
-
-    /// Returns the schema of rows under which expressions are evaluated.
-    fn inputs_of(&self, rows: &RecordBatch) -> SchemaRef {
-        let fields = self.inputs.fields().iter().zip(rows.columns());
-        let field = |(field, column): (&FieldRef, &ArrayRef)| {
-            Field::new(field.name(), column.data_type().clone(), true).with_metadata(field.metadata().clone())
-        };
-        Arc::new(Schema::new(fields.map(field).collect::<Vec<_>>()))
+        Ok(Some(GeneratedExprs { columns, schema: Arc::clone(schema), inputs, places }))
     }
 
     /// Computes the generated columns among `count` columns of a plan, from `first` on, whose names are those of the

@@ -7,7 +7,7 @@ use millstream_delta::generated_of;
 use super::tree::quoted;
 use super::{Scope, is_default};
 use crate::error::{Error, Result};
-use crate::generated_columns::GeneratedColumns;
+use crate::generated_columns::GeneratedExprs;
 use crate::hidden_columns::last_name;
 use crate::planner::Raw;
 use crate::relation::Relation;
@@ -22,7 +22,7 @@ impl Scope<'_> {
         columns: &Schema,
     ) -> Result<Raw> {
         let Some(Relation::Rows { schema, .. }) = self.relations.get(table) else { return Ok(raw) };
-        let Some(generated) = GeneratedColumns::of(self.planner, &schema)? else { return Ok(raw) };
+        let Some(generated) = GeneratedExprs::of(self.planner, &schema)? else { return Ok(raw) };
         let plan = generated.compute(raw.plan, first, columns);
         Ok(Raw { plan: plan.map_err(|error| Error::from_datafusion(&error, self.reader.text()))?, ..raw })
     }
