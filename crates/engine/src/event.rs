@@ -23,7 +23,7 @@ use crate::content::Content;
 use crate::jobs::{self, Job};
 use crate::metrics::MetricValue;
 use crate::run::{
-    Backfill, Correction, Handover, LogPlace, Parted, Published, Reservation, Since, TableWrite, Written,
+    Backfill, Correction, Handover, LogPlace, Parted, Reservation, Since, SinkReport, TableWrite, Written,
 };
 use crate::settings::{Keeping, Settings};
 use crate::source_history::SourceHistory;
@@ -454,12 +454,8 @@ pub(crate) enum Event {
         piece: Option<Result<Vec<RecordBatch>>>,
         permit: Option<OwnedSemaphorePermit>,
     },
-    /// A sink has reported the epoch that it held when it was opened.
-    SinkRecovered { sink: Arc<str>, held: Epoch },
-    /// A sink has published changes.
-    Delivered { sink: Arc<str>, published: Published },
-    /// A sink failed. If `lasting`, it failed for good, else it retries.
-    SinkFailed { sink: Arc<str>, reason: String, attempts: u32, lasting: bool },
+    /// A report of a sink's task.
+    Sink { sink: Arc<str>, report: SinkReport },
     /// Pauses or resumes an object, or all that can be. Replies with the objects left out and the reasons. `replayed`: at
     /// a start, true if what sinks brought into tables was part of a later epoch.
     Pause { name: Option<String>, pause: bool, replayed: Option<bool>, reply: Reply<Vec<String>> },

@@ -17,10 +17,10 @@ use super::checkpoint::Taken;
 use super::deltas::Deltas;
 use super::problem::FirstSeen;
 use super::query_names::{displayed_name, operator_of};
+use super::sink::SinkReport;
 use super::sources::Sources;
 use super::watermarks::Watermarks;
 use crate::engine::{Progress, Recorder};
-use crate::event::Event;
 use crate::listener::{
     Batch, BatchWork, CheckpointWritten, Happening, Listeners, OperatorStep, SinkDelivery,
 };
@@ -219,27 +219,28 @@ impl Measures {
     }
 
     /// Notifies listeners of a report of a sink.
-    pub(super) fn hear_sink(&mut self, outputs: &mut Outputs, report: &Event) {
+    pub(super) fn hear_sink(&mut self, outputs: &mut Outputs, sink: &Arc<str>, report: &SinkReport) {
         self.hear_deliveries(outputs);
         if self.listeners.is_empty() {
             return;
         }
+        let sink = sink.clone();
         match report {
-            Event::Delivered { sink, published } if published.epochs > 0 => {
-                let (sink, through) = (sink.clone(), published.through);
+            SinkReport::Delivered(published) if published.epochs > 0 => {
+                let through = published.through;
                 let from = published.digests.first().map_or(through, |(epoch, _)| *epoch);
                 let rows = published.rows;
                 let delivery = SinkDelivery { sink, from, through, rows, failure: None, is_lasting: false };
                 self.listeners.tell(&Happening::SinkCompleted(delivery));
             }
-            Event::SinkFailed { sink, reason, lasting, .. } => {
-                let Some(running) = outputs.sinks.get(sink) else { return };
+            SinkReport::Failed { reason, lasting, .. } => {
+                let Some(running) = outputs.sinks.get(&sink) else { return };
                 let (from, through) = running.undelivered(&outputs.logs);
-                let (sink, failure) = (sink.clone(), Some(reason.clone()));
+                let failure = Some(reason.clone());
                 let delivery = SinkDelivery { sink, from, through, rows: 0, failure, is_lasting: *lasting };
                 self.listeners.tell(&Happening::SinkCompleted(delivery));
             }
-            _ => {}
+            SinkReport::Delivered(_) | SinkReport::Recovered { .. } => {}
         }
     }
 

@@ -171,7 +171,7 @@ use query_steps::{QuerySteps, borrow_query_steps};
 pub(crate) use reserve::Reservation;
 use restoration::Restoration;
 use setup::Setup;
-pub(crate) use sink::Published;
+pub(crate) use sink::SinkReport;
 use source::RunningSource;
 use sources::Sources;
 use successors::Successors;
@@ -385,9 +385,9 @@ impl Loop {
             Event::CaughtUp { query, source, piece, permit } => {
                 self.starts().caught_up(&query, &source, piece, permit)
             }
-            report @ (Event::SinkRecovered { .. } | Event::Delivered { .. } | Event::SinkFailed { .. }) => {
-                self.measures.hear_sink(&mut self.outputs, &report);
-                self.outputs.hear(&mut self.durability, report);
+            Event::Sink { sink, report } => {
+                self.measures.hear_sink(&mut self.outputs, &sink, &report);
+                self.outputs.hear(&mut self.durability, &sink, report);
             }
             Event::Pause { name, pause, replayed, reply } => {
                 self.changes().pause_durably(name, pause, replayed, reply)

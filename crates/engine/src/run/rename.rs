@@ -100,9 +100,7 @@ impl Tasks {
             Event::Arrived { source: name, .. }
             | Event::Jumped { source: name, .. }
             | Event::Replayed { source: name, .. }
-            | Event::SinkRecovered { sink: name, .. }
-            | Event::Delivered { sink: name, .. }
-            | Event::SinkFailed { sink: name, .. } => self.renamed.by_now(name),
+            | Event::Sink { sink: name, .. } => self.renamed.by_now(name),
             Event::CaughtUp { query, source, .. } => {
                 self.renamed.by_now(query);
                 self.renamed.by_now(source);

@@ -14,7 +14,7 @@ use millstream_durable::protocol::Outside;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use backlog::Backlog;
-pub(crate) use digests::Published;
+use digests::Published;
 pub(crate) use saving::{entry, entry_of, of_entry};
 use task::{Task, Work};
 
@@ -51,6 +51,17 @@ pub(crate) struct RunningSink {
     outside: Option<Outside>,
 }
 
+/// A report of a sink's task.
+#[derive(Debug)]
+pub(crate) enum SinkReport {
+    /// The epoch that the sink held when it was opened.
+    Recovered { held: Epoch },
+    /// The sink has published changes.
+    Delivered(Published),
+    /// The sink failed. If `lasting`, it failed for good, else it retries.
+    Failed { reason: String, attempts: u32, lasting: bool },
+}
+
 impl RunningSink {
     /// Starts the task of a sink that follows the log of `from` from `place` on, and delivers its first `columns`.
     pub(crate) fn start(
@@ -74,11 +85,9 @@ impl RunningSink {
             recovers: outside.is_some(),
             taken: VecDeque::new(),
         };
-        tasks.spawn(task.serve(), move |error| Event::SinkFailed {
+        tasks.spawn(task.serve(), move |error| Event::Sink {
             sink: name,
-            reason: error.message,
-            attempts: 1,
-            lasting: true,
+            report: SinkReport::Failed { reason: error.message, attempts: 1, lasting: true },
         });
         RunningSink {
             from,
@@ -222,14 +231,13 @@ impl RunningSink {
 
 impl Outputs {
     /// Handles a report of a sink's task.
-    pub(super) fn hear(&mut self, durability: &mut Durability, report: Event) {
+    pub(super) fn hear(&mut self, durability: &mut Durability, sink: &Arc<str>, report: SinkReport) {
         match report {
-            Event::SinkRecovered { sink, held } => self.sink_recovered(durability, &sink, held),
-            Event::Delivered { sink, published } => self.delivered(durability, &sink, published),
-            Event::SinkFailed { sink, reason, attempts, lasting } => {
-                self.sink_failed(&sink, reason, attempts, lasting);
+            SinkReport::Recovered { held } => self.sink_recovered(durability, sink, held),
+            SinkReport::Delivered(published) => self.delivered(durability, sink, published),
+            SinkReport::Failed { reason, attempts, lasting } => {
+                self.sink_failed(sink, reason, attempts, lasting);
             }
-            _ => {}
         }
     }
 

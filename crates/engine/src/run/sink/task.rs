@@ -9,6 +9,7 @@ use millstream_connect::{Error as ConnectError, Sink};
 use millstream_delta::{Cut, Delta, Digest, Epoch};
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::SinkReport;
 use super::digests::Published;
 use crate::event::Event;
 use crate::run::deltas::in_sum;
@@ -71,7 +72,7 @@ impl Task {
         let mut attempts = 0;
         loop {
             match self.sink.recover().await {
-                Ok(held) => return self.say(Event::SinkRecovered { sink: self.name.clone(), held }),
+                Ok(held) => return self.say(SinkReport::Recovered { held }),
                 Err(error) => self.failed(&error, &mut attempts).await?,
             }
         }
@@ -103,7 +104,7 @@ impl Task {
             published.through = taken.epoch;
             published.digests.push((taken.epoch, taken.digest));
         }
-        self.say(Event::Delivered { sink: self.name.clone(), published })
+        self.say(SinkReport::Delivered(published))
     }
 
     async fn try_to_publish(
@@ -137,8 +138,7 @@ impl Task {
         *attempts += 1;
         let lasting = !matches!(error, ConnectError::External(_));
         let reason = error.to_string();
-        let sink = self.name.clone();
-        self.say(Event::SinkFailed { sink, reason, attempts: *attempts, lasting })?;
+        self.say(SinkReport::Failed { reason, attempts: *attempts, lasting })?;
         if lasting || self.inbox.is_closed() {
             return Err(Ended);
         }
@@ -146,8 +146,8 @@ impl Task {
         Ok(())
     }
 
-    fn say(&self, event: Event) -> Result<(), Ended> {
-        self.events.send(event).map_err(|_| Ended)
+    fn say(&self, report: SinkReport) -> Result<(), Ended> {
+        self.events.send(Event::Sink { sink: self.name.clone(), report }).map_err(|_| Ended)
     }
 }
 
