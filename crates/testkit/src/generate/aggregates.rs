@@ -100,11 +100,11 @@ impl Draw<'_> {
             gives && placed
         };
         let found: Vec<&Function> = FUNCTIONS.iter().filter(fits).collect();
-        let function = *self.choose(&found)?;
+        let function = *self.dice.choose(&found)?;
         let inner = Scope { outer: Vec::new(), subqueries: false, ..scope.clone() };
         let mut arguments = Vec::new();
         for argument in function.arguments {
-            let depth = if self.chance(70) { 0 } else { 1 };
+            let depth = if self.dice.chance(70) { 0 } else { 1 };
             arguments.push(self.expr(&inner, argument.unwrap_or(family), depth));
         }
         let mut call = Aggregate {
@@ -120,7 +120,7 @@ impl Draw<'_> {
             "nth_value" => call.arguments.push(Expr::literal(Family::Integer, "2")),
             "percentile_cont" => {
                 let expr = std::mem::replace(&mut call.arguments[0], Expr::literal(Family::Float, "0.3"));
-                call.within.push(Order { expr, suffix: self.pick(&["", " DESC"]) });
+                call.within.push(Order { expr, suffix: self.dice.pick(&["", " DESC"]) });
             }
             _ => {}
         }
@@ -129,7 +129,7 @@ impl Draw<'_> {
         }
         // Over a window these are functions of another kind.
         let filtered = in_group || !["first_value", "last_value", "nth_value"].contains(&function.name);
-        if filtered && self.chance(20) {
+        if filtered && self.dice.chance(20) {
             call.filter = Some(self.condition(&inner, 1));
         }
         Some(call)
@@ -138,14 +138,14 @@ impl Draw<'_> {
     /// Adds DISTINCT and ORDER BY.
     fn decorate(&mut self, call: &mut Aggregate, scope: &Scope, function: Function) {
         let takes = function.distinct && call.arguments.len() == 1 && call.within.is_empty();
-        call.distinct = takes && self.chance(25);
-        if function.ordered && !call.distinct && self.chance(70) {
-            for _ in 0..1 + self.below(2) {
+        call.distinct = takes && self.dice.chance(25);
+        if function.ordered && !call.distinct && self.dice.chance(70) {
+            for _ in 0..1 + self.dice.below(2) {
                 // A number would refer to a column of the SELECT.
-                if let Some(expr) = self.choose(&scope.leaves)
+                if let Some(expr) = self.dice.choose(&scope.leaves)
                     && !matches!(expr.node, Node::Literal(_))
                 {
-                    call.order.push(Order { expr, suffix: self.pick(DIRECTIONS) });
+                    call.order.push(Order { expr, suffix: self.dice.pick(DIRECTIONS) });
                 }
             }
         }

@@ -35,17 +35,23 @@ pub struct Scope {
     pub subqueries: bool,
 }
 
+/// Makes every choice of a draw, and names what it draws.
+#[derive(Debug)]
+pub(super) struct Dice {
+    rng: SmallRng,
+    aliases: usize,
+}
+
 /// The state of a draw.
 #[derive(Debug)]
 pub struct Draw<'a> {
-    rng: SmallRng,
+    pub(super) dice: Dice,
     /// The tables.
     pub(super) tables: &'a [Readable],
     /// Common table expressions that are readable at this point.
     pub(super) commons: Vec<Readable>,
     /// The number of enclosing queries.
     pub(super) nesting: usize,
-    aliases: usize,
 }
 
 /// The maximum nesting of queries.
@@ -55,13 +61,7 @@ pub(super) const NESTING_MAX: usize = 2;
 pub(super) const DIRECTIONS: &[&str] =
     &["", "", " DESC", " ASC NULLS FIRST", " DESC NULLS LAST", " NULLS LAST", " DESC NULLS FIRST"];
 
-impl<'a> Draw<'a> {
-    /// Draws from `tables`; the seed determines all choices.
-    pub fn new(seed: u64, tables: &'a [Readable]) -> Draw<'a> {
-        let rng = SmallRng::seed_from_u64(seed);
-        Draw { rng, tables, commons: Vec::new(), nesting: 0, aliases: 0 }
-    }
-
+impl Dice {
     /// Returns true in `percent` of 100 cases.
     pub(super) fn chance(&mut self, percent: u32) -> bool {
         self.rng.random_range(0..100) < percent
@@ -87,6 +87,14 @@ impl<'a> Draw<'a> {
         self.aliases += 1;
         format!("{letter}{}", self.aliases)
     }
+}
+
+impl<'a> Draw<'a> {
+    /// Draws from `tables`; the seed determines all choices.
+    pub fn new(seed: u64, tables: &'a [Readable]) -> Draw<'a> {
+        let dice = Dice { rng: SmallRng::seed_from_u64(seed), aliases: 0 };
+        Draw { dice, tables, commons: Vec::new(), nesting: 0 }
+    }
 
     /// Draws a whole query.
     pub fn statement(&mut self) -> Query {
@@ -99,17 +107,17 @@ impl<'a> Draw<'a> {
         let known = self.commons.len();
         self.nesting += 1;
         let mut with = Vec::new();
-        if self.nesting <= 2 && self.chance(if self.nesting == 1 { 15 } else { 4 }) {
-            for _ in 0..1 + self.below(2) {
-                let common = if self.chance(25) { self.recursion() } else { self.common() };
+        if self.nesting <= 2 && self.dice.chance(if self.nesting == 1 { 15 } else { 4 }) {
+            for _ in 0..1 + self.dice.below(2) {
+                let common = if self.dice.chance(25) { self.recursion() } else { self.common() };
                 with.push(common);
             }
         }
         let families: Vec<Family> = match wanted {
             Some(wanted) => wanted.to_vec(),
-            None => (0..1 + self.below(4)).map(|_| self.family()).collect(),
+            None => (0..1 + self.dice.below(4)).map(|_| self.family()).collect(),
         };
-        let mut query = match self.below(100) {
+        let mut query = match self.dice.below(100) {
             0..15 if self.nesting <= NESTING_MAX => Query::of(self.set_operation(&families)),
             15..18 => Query::of(Body::Values(self.values(&families))),
             _ => self.select(&families, outer),
@@ -123,17 +131,17 @@ impl<'a> Draw<'a> {
 
     /// Draws a family; more versatile families are more frequent.
     pub(super) fn family(&mut self) -> Family {
-        if self.chance(60) {
-            let at = self.below(self.tables.len());
+        if self.dice.chance(60) {
+            let at = self.dice.below(self.tables.len());
             let families: Vec<Family> = self.tables[at].columns.iter().map(|column| column.family).collect();
-            return self.pick(&families);
+            return self.dice.pick(&families);
         }
-        match self.below(10) {
+        match self.dice.below(10) {
             0..3 => Family::Integer,
             3 => Family::Text,
             4 => Family::Float,
             5 => Family::Decimal,
-            _ => self.pick(family::ALL),
+            _ => self.dice.pick(family::ALL),
         }
     }
 
@@ -149,7 +157,7 @@ impl<'a> Draw<'a> {
             "EXCEPT",
             "EXCEPT ALL",
         ];
-        let word = self.pick(WORDS);
+        let word = self.dice.pick(WORDS);
         let left = self.query(Some(families), &[]);
         let right = self.query(Some(families), &[]);
         Body::Set(word, Box::new(left), Box::new(right))
@@ -157,7 +165,7 @@ impl<'a> Draw<'a> {
 
     fn values(&mut self, families: &[Family]) -> Vec<Vec<Expr>> {
         let scope = Scope::default();
-        let rows = 1 + self.below(4);
+        let rows = 1 + self.dice.below(4);
         (0..rows).map(|_| families.iter().map(|family| self.leaf(&scope, *family)).collect()).collect()
     }
 
@@ -165,23 +173,23 @@ impl<'a> Draw<'a> {
     fn limit(&mut self, query: &mut Query, families: &[Family]) {
         let columns = families.len();
         let ordered = !query.order.is_empty();
-        if !ordered && self.chance(15) {
-            for _ in 0..1 + self.below(columns) {
-                let number = Expr::literal(Family::Integer, (1 + self.below(columns)).to_string());
-                query.order.push(Order { expr: number, suffix: self.pick(DIRECTIONS) });
+        if !ordered && self.dice.chance(15) {
+            for _ in 0..1 + self.dice.below(columns) {
+                let number = Expr::literal(Family::Integer, (1 + self.dice.below(columns)).to_string());
+                query.order.push(Order { expr: number, suffix: self.dice.pick(DIRECTIONS) });
             }
         }
         let percent = if query.order.is_empty() { 4 } else { 70 };
-        if self.chance(percent) {
-            query.limit = (!self.chance(10)).then(|| self.below(9) as u32);
-            query.offset = self.chance(20).then(|| self.below(4) as u32);
+        if self.dice.chance(percent) {
+            query.limit = (!self.dice.chance(10)).then(|| self.dice.below(9) as u32);
+            query.offset = self.dice.chance(20).then(|| self.dice.below(4) as u32);
         }
     }
 
     fn common(&mut self) -> Common {
-        let families: Vec<Family> = (0..1 + self.below(3)).map(|_| self.family()).collect();
+        let families: Vec<Family> = (0..1 + self.dice.below(3)).map(|_| self.family()).collect();
         let query = self.query(Some(&families), &[]);
-        let name = self.alias("w");
+        let name = self.dice.alias("w");
         let columns = columns(&families);
         let names = columns.iter().map(|column| column.name.clone()).collect();
         self.commons.push(Readable { name: name.clone(), columns });
@@ -190,9 +198,9 @@ impl<'a> Draw<'a> {
 
     /// Draws a recursive common table expression, which ends since it counts its rounds.
     fn recursion(&mut self) -> Common {
-        let carried = if self.chance(50) { Family::Integer } else { Family::Text };
+        let carried = if self.dice.chance(50) { Family::Integer } else { Family::Text };
         let families = [Family::Integer, carried];
-        let name = self.alias("w");
+        let name = self.dice.alias("w");
         let columns = columns(&families);
         let mut start = self.select(&families, &[]);
         start.order.clear();
@@ -205,7 +213,7 @@ impl<'a> Draw<'a> {
             *first = Expr::literal(Family::Integer, "1");
         }
         let step = self.step(&name, &columns);
-        let word = self.pick(&["UNION ALL", "UNION ALL", "UNION"]);
+        let word = self.dice.pick(&["UNION ALL", "UNION ALL", "UNION"]);
         let names = columns.iter().map(|column| column.name.clone()).collect();
         self.commons.push(Readable { name: name.clone(), columns });
         let query = Query::of(Body::Set(word, Box::new(start), Box::new(step)));

@@ -20,15 +20,20 @@ const JOINS: &[&str] = &[
     "LEFT ANTI JOIN",
 ];
 
-impl Draw<'_> {
+/// Draws the relations of one FROM clause.
+pub(super) struct FromClause<'d, 'a> {
+    pub(super) draw: &'d mut Draw<'a>,
+}
+
+impl FromClause<'_, '_> {
     /// Draws the input of a SELECT: one relation, or a join.
     pub(super) fn from(&mut self, outer: &[Expr]) -> Drawn {
-        let joins = match self.below(100) {
+        let joins = match self.draw.dice.below(100) {
             0..50 => 0,
             50..85 => 1,
             _ => 2,
         };
-        let joins = if self.nesting > 1 { joins.min(1) } else { joins };
+        let joins = if self.draw.nesting > 1 { joins.min(1) } else { joins };
         let mut drawn = self.source();
         for at in 0..joins {
             drawn = self.join(drawn, at == 0 && joins == 1, at + 1 == joins, outer);
@@ -38,43 +43,43 @@ impl Draw<'_> {
 
     /// Draws one relation.
     pub(super) fn source(&mut self) -> Drawn {
-        if !self.commons.is_empty() && self.chance(60) {
+        if !self.draw.commons.is_empty() && self.draw.dice.chance(60) {
             let common = self.pick_common();
             return self.read(&common);
         }
-        if self.nesting <= NESTING_MAX && self.chance(15) {
+        if self.draw.nesting <= NESTING_MAX && self.draw.dice.chance(15) {
             return self.derived();
         }
-        let table = self.pick(self.tables);
+        let table = self.draw.dice.pick(self.draw.tables);
         self.read(&table)
     }
 
     /// Draws a table alone.
     pub(super) fn table(&mut self) -> Drawn {
-        let table = self.pick(self.tables);
+        let table = self.draw.dice.pick(self.draw.tables);
         self.read(&table)
     }
 
     fn pick_common(&mut self) -> Readable {
-        let at = self.below(self.commons.len());
-        self.commons[at].clone()
+        let at = self.draw.dice.below(self.draw.commons.len());
+        self.draw.commons[at].clone()
     }
 
     /// Returns `readable` under an alias of its own.
     pub(super) fn read(&mut self, readable: &Readable) -> Drawn {
-        let alias = self.alias("a");
+        let alias = self.draw.dice.alias("a");
         let leaves = leaves(&alias, &readable.columns);
         (From::Table(readable.name.clone(), alias), leaves)
     }
 
     fn derived(&mut self) -> Drawn {
-        let families: Vec<Family> = (0..1 + self.below(3)).map(|_| self.family()).collect();
-        let query = self.query(Some(&families), &[]);
+        let families: Vec<Family> = (0..1 + self.draw.dice.below(3)).map(|_| self.draw.family()).collect();
+        let query = self.draw.query(Some(&families), &[]);
         self.named(query, &families, false)
     }
 
     fn named(&mut self, query: Query, families: &[Family], lateral: bool) -> Drawn {
-        let alias = self.alias("d");
+        let alias = self.draw.dice.alias("d");
         let columns = columns(families);
         let leaves = leaves(&alias, &columns);
         let columns = columns.into_iter().map(|column| column.name).collect();
@@ -85,32 +90,32 @@ impl Draw<'_> {
     /// binds looser than JOIN, so only the last join can be one.
     fn join(&mut self, left: Drawn, alone: bool, last: bool, outer: &[Expr]) -> Drawn {
         let crosses: &[&str] = if last { &["CROSS JOIN", ","] } else { &["CROSS JOIN"] };
-        let cross = self.pick(crosses);
+        let cross = self.draw.dice.pick(crosses);
         let lists: Vec<Expr> = left
             .1
             .iter()
             .filter(|leaf| matches!(leaf.family, Family::Integers | Family::Texts))
             .cloned()
             .collect();
-        if let Some(list) = self.choose(&lists)
-            && self.chance(30)
+        if let Some(list) = self.draw.dice.choose(&lists)
+            && self.draw.dice.chance(30)
         {
             return self.unnested(left, list, cross);
         }
-        if self.chance(4) {
+        if self.draw.dice.chance(4) {
             return self.lateral(left, cross);
         }
         let right = self.source();
-        if self.chance(10) {
+        if self.draw.dice.chance(10) {
             return glued(cross, left, right, None, Vec::new());
         }
         if alone
-            && self.chance(12)
+            && self.draw.dice.chance(12)
             && let Some(joined) = self.using(&left, &right)
         {
             return joined;
         }
-        let word = self.pick(JOINS);
+        let word = self.draw.dice.pick(JOINS);
         let on = self.on(&left.1, &right.1, outer);
         let (from, mut leaves) = glued(word, (left.0, left.1.clone()), right, Some(on), Vec::new());
         if word.contains("SEMI") || word.contains("ANTI") {
@@ -120,7 +125,7 @@ impl Draw<'_> {
     }
 
     fn unnested(&mut self, left: Drawn, list: Expr, cross: &'static str) -> Drawn {
-        let alias = self.alias("u");
+        let alias = self.draw.dice.alias("u");
         let family = if list.family == Family::Integers { Family::Integer } else { Family::Text };
         let leaf = Expr::column(family, &alias, "w");
         let right = (From::Unnest(list, alias, "w".to_string()), vec![leaf]);
@@ -129,10 +134,10 @@ impl Draw<'_> {
 
     /// Returns `left, LATERAL (SELECT … WHERE inner = left)`.
     fn lateral(&mut self, left: Drawn, cross: &'static str) -> Drawn {
-        let family = self.family();
+        let family = self.draw.family();
         let (from, inner) = self.table();
         let scope = Scope { leaves: inner.clone(), outer: Vec::new(), subqueries: false };
-        let item = self.expr(&scope, family, 1);
+        let item = self.draw.expr(&scope, family, 1);
         let filter = self.equality(&inner, &left.1);
         let select = Select {
             distinct: false,
@@ -155,9 +160,9 @@ impl Draw<'_> {
             right.1.contains(&Expr::column(leaf.family, second, name))
         };
         let common: Vec<Expr> = left.1.iter().filter(shared).cloned().collect();
-        let picked = self.choose(&common)?;
+        let picked = self.draw.dice.choose(&common)?;
         let name = picked.to_string().split('.').nth(1)?.to_string();
-        let word = self.pick(&["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]);
+        let word = self.draw.dice.pick(&["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]);
         let merged = Expr::column(picked.family, "", &name);
         let sided = |leaf: &Expr| {
             [first, second].iter().any(|alias| *leaf == Expr::column(picked.family, alias, &name))
@@ -171,17 +176,17 @@ impl Draw<'_> {
     /// Draws the condition of a join.
     fn on(&mut self, left: &[Expr], right: &[Expr], outer: &[Expr]) -> Expr {
         let both: Vec<Expr> = left.iter().chain(right).cloned().collect();
-        let subqueries = self.nesting <= NESTING_MAX && self.chance(20);
+        let subqueries = self.draw.nesting <= NESTING_MAX && self.draw.dice.chance(20);
         let scope = Scope { leaves: both, outer: outer.to_vec(), subqueries };
         let mut parts = Vec::new();
-        if !self.chance(12) {
+        if !self.draw.dice.chance(12) {
             parts.extend(self.equality(left, right));
-            if self.chance(25) {
+            if self.draw.dice.chance(25) {
                 parts.extend(self.equality(left, right));
             }
         }
-        if parts.is_empty() || self.chance(30) {
-            parts.push(self.condition(&scope, 2));
+        if parts.is_empty() || self.draw.dice.chance(30) {
+            parts.push(self.draw.condition(&scope, 2));
         }
         conjunction(parts)
     }
@@ -197,11 +202,11 @@ impl Draw<'_> {
         // Keys of joins have the fewest values, so that they match.
         let keys: Vec<(&Expr, &Expr)> =
             pairs.iter().filter(|(one, other)| is_named_k(one) && is_named_k(other)).copied().collect();
-        let (one, other) = match self.chance(45) {
-            true => self.choose(&keys).or(self.choose(&pairs))?,
-            false => self.choose(&pairs)?,
+        let (one, other) = match self.draw.dice.chance(45) {
+            true => self.draw.dice.choose(&keys).or(self.draw.dice.choose(&pairs))?,
+            false => self.draw.dice.choose(&pairs)?,
         };
-        let word = if self.chance(8) { " IS NOT DISTINCT FROM " } else { " = " };
+        let word = if self.draw.dice.chance(8) { " IS NOT DISTINCT FROM " } else { " = " };
         Some(Expr::form(Family::Boolean, &["(", word, ")"], vec![one.clone(), other.clone()]))
     }
 }

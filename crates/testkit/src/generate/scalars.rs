@@ -8,21 +8,21 @@ use super::forms::{FORMS, GENERAL, PARTS, PATTERNS};
 impl Draw<'_> {
     /// Draws an expression of a family, at most `depth` operators deep.
     pub(super) fn expr(&mut self, scope: &Scope, family: Family, depth: usize) -> Expr {
-        if depth == 0 || self.chance(30) {
+        if depth == 0 || self.dice.chance(30) {
             return self.leaf(scope, family);
         }
-        if scope.subqueries && self.chance(4) {
+        if scope.subqueries && self.dice.chance(4) {
             return self.scalar_subquery(scope, family);
         }
-        if scope.subqueries && family == Family::Boolean && self.chance(6) {
+        if scope.subqueries && family == Family::Boolean && self.dice.chance(6) {
             return self.predicate(scope);
         }
-        let form = match self.below(10) {
-            0 | 1 => self.pick(GENERAL),
+        let form = match self.dice.below(10) {
+            0 | 1 => self.dice.pick(GENERAL),
             _ => {
                 let found = FORMS.iter().find(|(result, _)| *result == family);
                 let forms = found.map_or(GENERAL, |(_, forms)| forms);
-                self.pick(forms)
+                self.dice.pick(forms)
             }
         };
         self.fill(form, scope, family, depth - 1)
@@ -36,16 +36,16 @@ impl Draw<'_> {
     /// Draws a column or a value.
     pub(super) fn leaf(&mut self, scope: &Scope, family: Family) -> Expr {
         let found: Vec<&Expr> = scope.leaves.iter().filter(|leaf| leaf.family == family).collect();
-        if !found.is_empty() && !self.chance(12) {
-            return self.pick(&found).clone();
+        if !found.is_empty() && !self.dice.chance(12) {
+            return self.dice.pick(&found).clone();
         }
-        if !scope.outer.is_empty() && self.chance(40) {
+        if !scope.outer.is_empty() && self.dice.chance(40) {
             let outer: Vec<&Expr> = scope.outer.iter().filter(|leaf| leaf.family == family).collect();
             if !outer.is_empty() {
-                return self.pick(&outer).clone();
+                return self.dice.pick(&outer).clone();
             }
         }
-        if !scope.leaves.is_empty() && found.is_empty() && self.chance(75) {
+        if !scope.leaves.is_empty() && found.is_empty() && self.dice.chance(75) {
             return self.converted(scope, family);
         }
         self.value(family)
@@ -53,16 +53,16 @@ impl Draw<'_> {
 
     /// Draws a value with its type.
     pub(super) fn value(&mut self, family: Family) -> Expr {
-        let value = if self.chance(4) { "NULL" } else { self.pick(family.values()) };
+        let value = if self.dice.chance(4) { "NULL" } else { self.dice.pick(family.values()) };
         Expr::literal(family, family.typed(value))
     }
 
     /// Draws an expression of a family that no column has, from a column of another family.
     fn converted(&mut self, scope: &Scope, family: Family) -> Expr {
-        let leaf = self.pick(&scope.leaves);
+        let leaf = self.dice.pick(&scope.leaves);
         let other = leaf.family;
-        if other.is_ordered() && (family == Family::Boolean || self.chance(60)) {
-            let word = self.pick(&[" = ", " < ", " >= "]);
+        if other.is_ordered() && (family == Family::Boolean || self.dice.chance(60)) {
+            let word = self.dice.pick(&[" = ", " < ", " >= "]);
             let compared = Expr::form(Family::Boolean, &["(", word, ")"], vec![leaf, self.value(other)]);
             if family == Family::Boolean {
                 return compared;
@@ -86,10 +86,10 @@ impl Draw<'_> {
             let close = rest[open..].find('}').map_or(rest.len(), |at| open + at);
             text.push_str(&rest[..open]);
             match &rest[open + 1..close] {
-                "n" => text.push_str(&self.below(4).to_string()),
-                "divisor" => text.push_str(&(1 + self.below(4)).to_string()),
-                "pattern" => text.push_str(self.pick(PATTERNS)),
-                "part" => text.push_str(self.pick(PARTS)),
+                "n" => text.push_str(&self.dice.below(4).to_string()),
+                "divisor" => text.push_str(&(1 + self.dice.below(4)).to_string()),
+                "pattern" => text.push_str(self.dice.pick(PATTERNS)),
+                "part" => text.push_str(self.dice.pick(PARTS)),
                 hole => {
                     let wanted = match hole {
                         "same" => family,
@@ -110,9 +110,9 @@ impl Draw<'_> {
     pub(super) fn ordered_family(&mut self, scope: &Scope) -> Family {
         let found: Vec<Family> =
             scope.leaves.iter().map(|leaf| leaf.family).filter(|family| family.is_ordered()).collect();
-        match self.choose(&found) {
+        match self.dice.choose(&found) {
             Some(family) => family,
-            None => self.pick(&[Family::Integer, Family::Text]),
+            None => self.dice.pick(&[Family::Integer, Family::Text]),
         }
     }
 }

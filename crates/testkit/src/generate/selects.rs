@@ -3,7 +3,7 @@
 use super::ast::{Aggregate, Body, Expr, From, Group, Node, Order, Query, Select, Shape};
 use super::draw::{Column, DIRECTIONS, Draw, NESTING_MAX, Scope, is_column};
 use super::family::Family;
-use super::relations::conjunction;
+use super::relations::{FromClause, conjunction};
 
 impl Draw<'_> {
     /// Draws a SELECT of columns c0, c1, … of `families`.
@@ -18,26 +18,26 @@ impl Draw<'_> {
             having: None,
         };
         let mut scope = Scope { leaves: Vec::new(), outer: outer.to_vec(), subqueries: false };
-        if !self.chance(2) {
-            let (from, leaves) = self.from(outer);
+        if !self.dice.chance(2) {
+            let (from, leaves) = FromClause { draw: self }.from(outer);
             select.from = Some(from);
             scope.leaves = leaves;
             scope.subqueries = self.nesting <= NESTING_MAX;
-            if self.chance(40) {
+            if self.dice.chance(40) {
                 select.filter = Some(self.filter(&scope));
             }
         }
         let mut order = Vec::new();
-        match self.below(100) {
+        match self.dice.below(100) {
             0..35 if select.from.is_some() => self.grouped(&mut select, &scope, families),
             35..55 if select.from.is_some() => {
                 select.items = self.windowed(&scope, families);
-                select.distinct = self.chance(8);
+                select.distinct = self.dice.chance(8);
             }
             55..61 if select.from.is_some() => order = self.distinct_on(&mut select, &scope, families),
             _ => {
                 select.items = self.items(&scope, families, 3);
-                select.distinct = self.chance(15);
+                select.distinct = self.dice.chance(15);
             }
         }
         let mut query = Query::of(Body::Select(Box::new(select)));
@@ -48,9 +48,9 @@ impl Draw<'_> {
     /// Draws a SELECT whose rows are those of FROM that pass its WHERE.
     pub(super) fn filtered(&mut self) -> Query {
         self.nesting += 1;
-        let (from, leaves) = self.from(&[]);
+        let (from, leaves) = FromClause { draw: self }.from(&[]);
         let scope = Scope { leaves, outer: Vec::new(), subqueries: false };
-        let families: Vec<Family> = (0..1 + self.below(3)).map(|_| self.family()).collect();
+        let families: Vec<Family> = (0..1 + self.dice.below(3)).map(|_| self.family()).collect();
         let select = Select {
             distinct: false,
             on: Vec::new(),
@@ -67,7 +67,7 @@ impl Draw<'_> {
     /// Draws expressions with their names.
     fn items(&mut self, scope: &Scope, families: &[Family], depth: usize) -> Vec<(Expr, String)> {
         let named = |(at, family): (usize, &Family)| {
-            let depth = if self.chance(40) { 0 } else { depth };
+            let depth = if self.dice.chance(40) { 0 } else { depth };
             (self.expr(scope, *family, depth), format!("c{at}"))
         };
         families.iter().enumerate().map(named).collect()
@@ -76,13 +76,13 @@ impl Draw<'_> {
     /// Draws WHERE.
     fn filter(&mut self, scope: &Scope) -> Expr {
         let mut parts = Vec::new();
-        if scope.subqueries && self.chance(25) {
+        if scope.subqueries && self.dice.chance(25) {
             let predicate = self.predicate(scope);
             parts.push(predicate);
         }
-        if parts.is_empty() || self.chance(50) {
+        if parts.is_empty() || self.dice.chance(50) {
             let condition = self.condition(scope, 3);
-            let either = scope.subqueries && self.chance(10);
+            let either = scope.subqueries && self.dice.chance(10);
             parts.push(match either {
                 true => {
                     let predicate = self.predicate(scope);
@@ -98,9 +98,9 @@ impl Draw<'_> {
     fn grouped(&mut self, select: &mut Select, scope: &Scope, families: &[Family]) {
         let plain = Scope { subqueries: false, outer: Vec::new(), ..scope.clone() };
         let mut keys: Vec<Expr> = Vec::new();
-        for _ in 0..self.below(4) {
-            let key = match self.chance(80) {
-                true => self.choose(&plain.leaves),
+        for _ in 0..self.dice.below(4) {
+            let key = match self.dice.chance(80) {
+                true => self.dice.choose(&plain.leaves),
                 false => {
                     let family = self.family();
                     Some(self.expr(&plain, family, 2))
@@ -111,28 +111,28 @@ impl Draw<'_> {
         let shape = self.shape(&mut keys);
         let mut leaves = keys.clone();
         for family in families {
-            if self.chance(75) {
+            if self.dice.chance(75) {
                 leaves.extend(self.aggregate(&plain, *family, true));
             }
         }
         if shape != Shape::Plain
-            && self.chance(40)
-            && let Some(key) = self.choose(&keys)
+            && self.dice.chance(40)
+            && let Some(key) = self.dice.choose(&keys)
         {
             leaves.push(Expr::form(Family::Integer, &["grouping(", ")"], vec![key.clone()]));
         }
-        if leaves.is_empty() || self.chance(20) {
+        if leaves.is_empty() || self.dice.chance(20) {
             leaves.push(count_all());
         }
         let inner = Scope { leaves, outer: Vec::new(), subqueries: scope.subqueries };
-        select.items = match self.chance(15) {
+        select.items = match self.dice.chance(15) {
             true => self.windowed(&Scope { subqueries: false, ..inner.clone() }, families),
             false => self.items(&inner, families, 1),
         };
-        if self.chance(20) {
+        if self.dice.chance(20) {
             select.having = Some(self.having(&inner));
         }
-        select.distinct = self.chance(6);
+        select.distinct = self.dice.chance(6);
         let aggregates =
             select.items.iter().any(|(item, _)| inner.leaves.iter().any(|leaf| is_in(leaf, item)));
         if keys.is_empty() && !aggregates {
@@ -145,7 +145,7 @@ impl Draw<'_> {
     fn having(&mut self, scope: &Scope) -> Expr {
         let plain = Scope { subqueries: false, ..scope.clone() };
         let condition = self.condition(&plain, 2);
-        if self.nesting <= NESTING_MAX && self.chance(15) {
+        if self.nesting <= NESTING_MAX && self.dice.chance(15) {
             let predicate = self.predicate(&plain);
             return conjunction(vec![condition, predicate]);
         }
@@ -153,15 +153,15 @@ impl Draw<'_> {
     }
 
     fn shape(&mut self, keys: &mut [Expr]) -> Shape {
-        if keys.is_empty() || !self.chance(25) {
+        if keys.is_empty() || !self.dice.chance(25) {
             return Shape::Plain;
         }
-        match self.below(3) {
+        match self.dice.below(3) {
             0 => Shape::Word("ROLLUP"),
             1 => Shape::Word("CUBE"),
             _ => {
-                let mut sets: Vec<Vec<usize>> = (0..1 + self.below(3))
-                    .map(|_| (0..keys.len()).filter(|_| self.chance(50)).collect())
+                let mut sets: Vec<Vec<usize>> = (0..1 + self.dice.below(3))
+                    .map(|_| (0..keys.len()).filter(|_| self.dice.chance(50)).collect())
                     .collect();
                 // A key must be in some set.
                 let mut rest: Vec<usize> = (0..keys.len()).collect();
@@ -177,34 +177,35 @@ impl Draw<'_> {
         let plain = Scope { subqueries: false, ..scope.clone() };
         select.items = self.items(&plain, families, 1);
         let columns: Vec<Expr> = plain.leaves.iter().filter(|leaf| is_column(leaf)).cloned().collect();
-        let Some(first) = self.choose(&columns) else { return Vec::new() };
+        let Some(first) = self.dice.choose(&columns) else { return Vec::new() };
         select.on.push(first);
-        if self.chance(30)
-            && let Some(second) = self.choose(&columns)
+        if self.dice.chance(30)
+            && let Some(second) = self.dice.choose(&columns)
         {
             select.on.push(second);
         }
         let mut order: Vec<Order> = Vec::new();
         for expr in select.on.clone() {
-            order.push(Order { expr, suffix: self.pick(DIRECTIONS) });
+            order.push(Order { expr, suffix: self.dice.pick(DIRECTIONS) });
         }
-        if let Some(expr) = self.choose(&columns) {
-            order.push(Order { expr, suffix: self.pick(DIRECTIONS) });
+        if let Some(expr) = self.dice.choose(&columns) {
+            order.push(Order { expr, suffix: self.dice.pick(DIRECTIONS) });
         }
         order
     }
 
     /// Draws the part of a recursive query that reads itself, and ends after three rounds.
     pub(super) fn step(&mut self, name: &str, columns: &[Column]) -> Query {
-        let alias = self.alias("r");
+        let alias = self.dice.alias("r");
         let round = Expr::column(Family::Integer, &alias, &columns[0].name);
         let carried = Expr::column(columns[1].family, &alias, &columns[1].name);
         let mut from = From::Table(name.to_string(), alias);
         let mut leaves = vec![round.clone(), carried.clone()];
-        if self.chance(50) {
-            let (table, right) = self.table();
-            if let Some(on) = self.equality(&[carried], &right) {
-                let word = self.pick(&["JOIN", "JOIN", "LEFT JOIN"]);
+        if self.dice.chance(50) {
+            let (table, right) = FromClause { draw: self }.table();
+            let on = FromClause { draw: self }.equality(&[carried], &right);
+            if let Some(on) = on {
+                let word = self.dice.pick(&["JOIN", "JOIN", "LEFT JOIN"]);
                 let (left, right_side) = (Box::new(from), Box::new(table));
                 from = From::Join { word, left, right: right_side, on: Some(on), using: Vec::new() };
                 leaves.extend(right);
@@ -214,7 +215,7 @@ impl Draw<'_> {
         let next = Expr::form(Family::Integer, &["", " + 1"], vec![round.clone()]);
         let item = self.expr(&scope, columns[1].family, 2);
         let mut filter = Expr::form(Family::Boolean, &["(", " < 3)"], vec![round]);
-        if self.chance(30) {
+        if self.dice.chance(30) {
             filter = conjunction(vec![filter, self.condition(&scope, 1)]);
         }
         let select = Select {
