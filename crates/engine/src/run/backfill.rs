@@ -234,7 +234,7 @@ impl Durability {
     /// Returns a new query. In recovery it begins as the journal records.
     pub(super) fn as_it_began(&self, mut query: RunningQuery) -> RunningQuery {
         if self.is_recovering() && self.begins_at_once {
-            query.begin_by(Beginning::AtOnce);
+            query.status.begin_by(Beginning::AtOnce);
         }
         query
     }
@@ -252,7 +252,7 @@ impl Backfill {
     pub(super) fn into_query(self, on_error: OnError) -> RunningQuery {
         let Backfill { mut query, pin, output, .. } = self;
         query.result.set_on_error(on_error);
-        query.begin_by(Beginning::Backfilled(Box::new(Backfilled { pin, output })));
+        query.status.begin_by(Beginning::Backfilled(Box::new(Backfilled { pin, output })));
         query
     }
 

@@ -126,13 +126,6 @@ impl RunningQuery {
         })
     }
 
-    /// Sets the way in which it begins, if it hasn't begun.
-    pub(super) fn begin_by(&mut self, beginning: Beginning) {
-        if let Status::Waiting(way) = &mut self.status {
-            *way = beginning;
-        }
-    }
-
     /// Returns true if it is a query FOR EACH BATCH.
     pub(crate) fn is_per_batch(&self) -> bool {
         self.batches.is_some()

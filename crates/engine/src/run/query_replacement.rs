@@ -175,7 +175,7 @@ impl CatalogChanges<'_> {
             query.role.make_successor();
             // During recovery the journal fixes the time at which it takes over.
             if self.durability.is_recovering() {
-                query.begin_by(Beginning::AtOnce);
+                query.status.begin_by(Beginning::AtOnce);
             }
             self.queries.push(query);
         }

@@ -4,7 +4,7 @@ use millstream_delta::Epoch;
 use millstream_sql::Result;
 use millstream_state::Tables;
 
-use crate::run::saving::number;
+use crate::error;
 
 /// How far a query has come: the epoch after which it started, the last one that it took in, and the number of steps.
 #[derive(Debug, Default)]
@@ -53,9 +53,10 @@ impl QueryProgress {
     }
 
     pub(super) fn load(&mut self, all: &mut Tables) -> Result<()> {
-        self.since = Epoch(number(all, "since")? as u64);
-        self.epoch = Epoch(number(all, "epoch")? as u64);
-        self.steps = number(all, "steps")? as u64;
+        let mut number = |name: &str| all.take_number(name).map_err(error::state).map(|number| number as u64);
+        self.since = Epoch(number("since")?);
+        self.epoch = Epoch(number("epoch")?);
+        self.steps = number("steps")?;
         Ok(())
     }
 }

@@ -13,6 +13,13 @@ impl Status {
         }
     }
 
+    /// Sets the way in which the query begins, if it hasn't begun.
+    pub(in crate::run) fn begin_by(&mut self, beginning: Beginning) {
+        if let Status::Waiting(way) = self {
+            *way = beginning;
+        }
+    }
+
     /// Takes the way in which a waiting query begins.
     pub(in crate::run) fn take_beginning(&mut self) -> Beginning {
         if let Status::Waiting(beginning) = self { std::mem::take(beginning) } else { Beginning::default() }
