@@ -15,7 +15,7 @@ use millstream_sql::Result;
 use crate::catalog::{Catalog, Definition, Object, Runs};
 use crate::content::Content;
 use crate::engine::Shared;
-use crate::event::{Apart, Change, Event};
+use crate::event::{Apart, Change, Event, Question};
 use crate::jobs;
 use crate::query_pool;
 use crate::run::{
@@ -71,7 +71,7 @@ pub(crate) async fn prefill(
             let begun =
                 shared.ask(|reply| Event::Apart(Apart::Backfill { base, object: asked, reply })).await?;
             let Some(begun) = begun else { return Ok(None) };
-            let (settings, _) = shared.ask(|reply| Event::Settings { reply }).await?;
+            let (settings, _) = shared.ask(|reply| Event::Ask(Question::Settings { reply })).await?;
             let (_, memory) = statement_memory::of_new_query(&shared.statements.memory, &settings);
             let begun = BackfillWorker { shared, memory }.take_in(begun).await?;
             let reads = object.reads.iter().filter_map(|name| catalog.find(name).cloned()).collect();

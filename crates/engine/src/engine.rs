@@ -21,7 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::catalog::Catalog;
 use crate::error;
-use crate::event::{Event, Reply};
+use crate::event::{Event, Question, Reply};
 use crate::execution_options::ExecutionOptions;
 use crate::jobs::{self, Jobs};
 use crate::listener::{Listener, Listeners};
@@ -210,7 +210,7 @@ impl Engine {
 
     /// Returns the values of all metrics, in the order of [`metrics`](crate::metrics).
     pub async fn metrics(&self) -> Result<Vec<MetricValue>> {
-        self.shared.ask(|reply| Event::Metrics { reply }).await
+        self.shared.ask(|reply| Event::Ask(Question::Metrics { reply })).await
     }
 
     /// Returns the rows of tables of the schema `millstream` as of one moment, in the order of `names`. Fails if there
@@ -238,7 +238,7 @@ impl Engine {
             })
         };
         let tables = names.iter().map(find).collect::<Result<Vec<_>>>()?;
-        self.shared.ask(|reply| Event::SystemTables { tables, excerpt, reply }).await
+        self.shared.ask(|reply| Event::Ask(Question::SystemTables { tables, excerpt, reply })).await
     }
 
     /// Returns true if a source in use is unbounded.
@@ -534,7 +534,7 @@ async fn sample(events: Sender<Event>) {
     loop {
         ticks.tick().await;
         let (reply, answer) = Reply::new();
-        if events.send(Event::Sample { reply }).is_err() || answer.await.is_err() {
+        if events.send(Event::Ask(Question::Sample { reply })).is_err() || answer.await.is_err() {
             return;
         }
     }
@@ -548,7 +548,7 @@ fn configure(shared: &Arc<Shared>, settings: Vec<(String, String)>) -> Result<()
     let (shared, handle) = (shared.clone(), shared.handle.clone());
     let set = async move {
         for (name, value) in settings {
-            let (now, _) = shared.ask(|reply| Event::Settings { reply }).await?;
+            let (now, _) = shared.ask(|reply| Event::Ask(Question::Settings { reply })).await?;
             let mut then = now.clone();
             then.set(&name, &value)?;
             // An unchanged value needs no journal entry. `memory_limit` is always set, since the loop began

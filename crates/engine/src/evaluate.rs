@@ -17,7 +17,7 @@ use millstream_state::Conflict;
 
 use crate::catalog::{Catalog, Definition};
 use crate::engine::Shared;
-use crate::event::{Apart, Asked, Evaluated, Event, Modification};
+use crate::event::{Apart, Asked, Evaluated, Event, Modification, Question};
 use crate::point;
 use crate::returning::{Affected, DmlResult, changed_rows, needs_updated, skips_rows};
 use crate::run::{check_distinct_keys, part};
@@ -169,7 +169,7 @@ async fn run_over_staged(
     if let Some(given) = given {
         contents.insert(given.name.to_string(), vec![given.rows.clone()]);
     }
-    let (mut settings, now) = shared.ask(|reply| Event::Settings { reply }).await?;
+    let (mut settings, now) = shared.ask(|reply| Event::Ask(Question::Settings { reply })).await?;
     // Of two rows with the same key the last may win, so the order must be deterministic.
     settings.parallelism = 1;
     let planner = shared.planner.at(now.0).in_order();

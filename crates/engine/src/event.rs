@@ -348,15 +348,47 @@ pub(crate) enum Apart {
     Unreserve { number: u64 },
 }
 
+/// A question that the loop answers from its present state.
+pub(crate) enum Question {
+    /// Explains the effect of replacing a relation's query, on the relation and on its operators.
+    ExplainReplace { object: Arc<Object>, from_now: bool, reply: Reply<Vec<(String, String)>> },
+    /// Asks if a statement was executed under this name.
+    WasDone { name: String, reply: Reply<bool> },
+    /// Looks up the current rows of a table by key, for each batch of keys.
+    LookUp { table: Arc<str>, keys: Vec<ArrayRef>, reply: Reply<Found> },
+    /// Reads rows of a table if it still has this version. Replies with `None` if it hasn't, or if the rows
+    /// are not found by key.
+    ReadTable { table: Arc<str>, wanted: Wanted, version: u64, reply: Reply<Option<Vec<RecordBatch>>> },
+    /// Returns the relations whose wanted rows are found by key, with the key columns: `(a, b)`.
+    FoundByKey { relations: Vec<Asked>, reply: Reply<Vec<(Arc<str>, String)>> },
+    /// Explains how a query runs, or would run.
+    Explain { what: Explaining, reply: Reply<Vec<Explained>> },
+    /// Explains what holds back the output of a query; without a name, what makes the engine slow, late and large.
+    /// Replies with pairs of a subject and an explanation.
+    ExplainWhy { name: Option<String>, reply: Reply<Vec<(String, String)>> },
+    /// Returns the present rows of system tables.
+    SystemTables { tables: Vec<&'static SystemTableDoc>, excerpt: Excerpt, reply: Reply<Vec<RecordBatch>> },
+    /// Returns the values of all metrics.
+    Metrics { reply: Reply<Vec<MetricValue>> },
+    /// Adds a sample of all metrics to the history.
+    Sample { reply: Reply<()> },
+    /// Returns the status of all objects.
+    Status { reply: Reply<Vec<ObjectStatus>> },
+    /// Returns the settings and the time.
+    Settings { reply: Reply<(Settings, Timestamp)> },
+    /// Replies with the paused queries in their order, if one has so many rows to take in that it would lag.
+    Paused { reply: Reply<Vec<Arc<str>>> },
+}
+
 /// All events of the loop.
 pub(crate) enum Event {
+    /// Asks for the present state of the engine.
+    Ask(Question),
     /// Changes the catalog, all or nothing, if it still has version `base`. Replies with `None` if it hasn't:
     /// plan again. `entry` goes to the journal.
     Change { base: u64, changes: Vec<Change>, entry: Box<Entry>, reply: Reply<Option<Vec<String>>> },
     /// Replaces the query of a relation. Replies when the successor has taken over.
     Replace(Box<Replacing>),
-    /// Explains the effect of replacing a relation's query, on the relation and on its operators.
-    ExplainReplace { object: Arc<Object>, from_now: bool, reply: Reply<Vec<(String, String)>> },
     /// Changes rows. Replies with the number of rows when their epoch is done. Remembers the `idempotency_key`.
     Modify { modification: Modification, idempotency_key: Option<String>, reply: Reply<u64> },
     /// Takes a checkpoint. Replies when it is on disk.
@@ -364,21 +396,14 @@ pub(crate) enum Event {
     /// A checkpoint as of entry `through` was written or failed. `stopped` is how long it blocked the loop,
     /// `took` its total duration.
     Checkpointed { through: Sequence, stopped: Duration, took: Duration, written: Result<Written> },
-    /// Asks if a statement was executed under this name.
-    WasDone { name: String, reply: Reply<bool> },
     /// Runs a step of recovery.
     Recover { step: Recovery, reply: Reply<()> },
     /// A report of the journal.
     Journal(Report),
     /// Begins a transaction and returns its snapshot.
     Begin { reply: Reply<Begun> },
-    /// Looks up the current rows of a table by key, for each batch of keys.
-    LookUp { table: Arc<str>, keys: Vec<ArrayRef>, reply: Reply<Found> },
     /// Reads relations as of a transaction's snapshot.
     ReadAt { transaction: u64, relations: Vec<Asked>, stamped: bool, reply: Reply<Snapshot> },
-    /// Reads rows of a table if it still has this version. Replies with `None` if it hasn't, or if the rows
-    /// are not found by key.
-    ReadTable { table: Arc<str>, wanted: Wanted, version: u64, reply: Reply<Option<Vec<RecordBatch>>> },
     /// Commits all changes of a transaction, or none. Replies when the epoch is done.
     Commit { writes: Vec<TableWrite>, idempotency_key: Option<String>, reply: Reply<u64> },
     /// Ends a transaction.
@@ -397,13 +422,6 @@ pub(crate) enum Event {
     Apart(Apart),
     /// Reads relations. If `stamped`, rows that belong to a batch include its columns.
     Read { relations: Vec<Asked>, stamped: bool, reply: Reply<Snapshot> },
-    /// Returns the relations whose wanted rows are found by key, with the key columns: `(a, b)`.
-    FoundByKey { relations: Vec<Asked>, reply: Reply<Vec<(Arc<str>, String)>> },
-    /// Explains how a query runs, or would run.
-    Explain { what: Explaining, reply: Reply<Vec<Explained>> },
-    /// Explains what holds back the output of a query; without a name, what makes the engine slow, late and large.
-    /// Replies with pairs of a subject and an explanation.
-    ExplainWhy { name: Option<String>, reply: Reply<Vec<(String, String)>> },
     /// Compiles a query to run once, outside the loop.
     Compile { plan: Box<LogicalPlan>, reply: Reply<Compiled> },
     /// Observes a query over its next epochs.
@@ -414,18 +432,8 @@ pub(crate) enum Event {
     PinLate { view: Arc<str>, rows: Vec<RecordBatch>, reply: Reply<PinnedLate> },
     /// Applies a correction. Replies with the number of late rows when the epoch is done.
     Correct { correction: Box<Correction>, reply: Reply<u64> },
-    /// Returns the present rows of system tables.
-    SystemTables { tables: Vec<&'static SystemTableDoc>, excerpt: Excerpt, reply: Reply<Vec<RecordBatch>> },
-    /// Returns the values of all metrics.
-    Metrics { reply: Reply<Vec<MetricValue>> },
-    /// Adds a sample of all metrics to the history.
-    Sample { reply: Reply<()> },
-    /// Returns the status of all objects.
-    Status { reply: Reply<Vec<ObjectStatus>> },
     /// Changes a setting.
     Set { name: String, value: String, reply: Reply<()> },
-    /// Returns the settings and the time.
-    Settings { reply: Reply<(Settings, Timestamp)> },
     /// Moves a manual clock.
     Advance { advance: Advance, reply: Reply<()> },
     /// Replies when all earlier writes have been taken in.
@@ -459,8 +467,6 @@ pub(crate) enum Event {
     /// Pauses or resumes an object, or all that can be. Replies with the objects left out and the reasons. `replayed`: at
     /// a start, true if what sinks brought into tables was part of a later epoch.
     Pause { name: Option<String>, pause: bool, replayed: Option<bool>, reply: Reply<Vec<String>> },
-    /// Replies with the paused queries in their order, if one has so many rows to take in that it would lag.
-    Paused { reply: Reply<Vec<Arc<str>>> },
     /// Finishes the epoch, lets the sinks finish and ends the engine. If `gracefully`, first takes in what
     /// sources have received.
     Stop { reply: Option<Reply<()>>, gracefully: bool },

@@ -7,7 +7,7 @@ use millstream_sql::{Error, Operation, Result, TokenReader};
 
 use crate::catalog::{Definition, Object, with_name};
 use crate::engine::Shared;
-use crate::event::Event;
+use crate::event::{Event, Question};
 use crate::secrets::without_secrets;
 use crate::session::{Response, Session, Tag};
 use crate::statement::InTransaction;
@@ -167,7 +167,7 @@ impl Session {
 
 async fn is_done(shared: &Shared, name: &str) -> Result<bool> {
     let name = name.to_string();
-    shared.ask(|reply| Event::WasDone { name, reply }).await
+    shared.ask(|reply| Event::Ask(Question::WasDone { name, reply })).await
 }
 
 /// Computes FNV-1a with 128 bits (Fowler, Noll, Vo; RFC 9923). The result is the same in every version of

@@ -31,7 +31,7 @@ use super::tables::BaseTables;
 use super::tasks::Tasks;
 use crate::catalog::Definition;
 use crate::evaluate::asked_by;
-use crate::event::{self, Apart, Event, Modification, Reply};
+use crate::event::{self, Apart, Event, Modification, Question, Reply};
 use crate::query_pool;
 use crate::run::TableIntake;
 use crate::run::queries::Queries;
@@ -133,7 +133,7 @@ impl Applied {
         }
         match event {
             Event::Change { changes, .. } => changes.iter().any(|change| self.stops(change)),
-            Event::LookUp { table, .. } => self.has(table),
+            Event::Ask(Question::LookUp { table, .. }) => self.has(table),
             Event::Modify { modification, .. } => {
                 self.has(modification.table()) || self.has_read(modification)
             }

@@ -17,7 +17,6 @@ use super::system::{Cell, Lines, NULL};
 use super::tables::BaseTables;
 use crate::error;
 use crate::event::{Event, Reply};
-use crate::run::MonotonicClock;
 use crate::run::flow_control::FlowControl;
 use crate::settings::{ClockKind, Settings};
 
@@ -204,21 +203,11 @@ impl FlowControl<'_> {
 }
 
 impl Durability {
-    /// Handles a report of the journal or of a checkpoint, or a request of one.
-    pub(super) fn hear(&mut self, system: &MonotonicClock, report: Event) {
-        match report {
-            Event::Journal(report) => self.journal_reports(report),
-            // CHECKPOINT: the reply waits until a checkpoint holds everything up to now.
-            Event::Checkpoint { reply } => {
-                match self.checkpoints.can_be_taken().and_then(|()| self.check_journal()) {
-                    Ok(()) => self.checkpoints.wanted.push(reply),
-                    Err(error) => reply.send(Err(error)),
-                }
-            }
-            Event::Checkpointed { through, stopped, took, written } => {
-                self.checkpointed(system.now(), through, stopped, took, written);
-            }
-            _ => {}
+    /// Requests a checkpoint that holds everything up to now; the reply waits for it.
+    pub(super) fn request_checkpoint(&mut self, reply: Reply<()>) {
+        match self.checkpoints.can_be_taken().and_then(|()| self.check_journal()) {
+            Ok(()) => self.checkpoints.wanted.push(reply),
+            Err(error) => reply.send(Err(error)),
         }
     }
 

@@ -325,19 +325,7 @@ impl Loop {
         let event = self.tasks.under_its_name(event);
         let Some(event) = self.admission().admit(event) else { return };
         match event {
-            reading @ (Event::ExplainReplace { .. }
-            | Event::WasDone { .. }
-            | Event::LookUp { .. }
-            | Event::ReadTable { .. }
-            | Event::FoundByKey { .. }
-            | Event::Explain { .. }
-            | Event::ExplainWhy { .. }
-            | Event::SystemTables { .. }
-            | Event::Metrics { .. }
-            | Event::Sample { .. }
-            | Event::Status { .. }
-            | Event::Settings { .. }
-            | Event::Paused { .. }) => self.read_view().answer(reading),
+            Event::Ask(question) => self.read_view().answer(question),
             Event::Change { base, changes, entry, reply } => {
                 self.changes().change(base, changes, *entry, reply)
             }
@@ -353,12 +341,11 @@ impl Loop {
                 self.modify(modification, key, reply)
             }
             Event::Recover { step, reply } => self.recover(step, reply),
-            report @ (Event::Journal(_) | Event::Checkpoint { .. } | Event::Checkpointed { .. }) => {
-                let is_checkpoint = matches!(report, Event::Checkpointed { .. });
-                self.durability.hear(&self.clock.system, report);
-                if is_checkpoint {
-                    self.measures.hear_checkpoint(self.durability.checkpoints.told.back());
-                }
+            Event::Journal(report) => self.durability.journal_reports(report),
+            Event::Checkpoint { reply } => self.durability.request_checkpoint(reply),
+            Event::Checkpointed { through, stopped, took, written } => {
+                self.durability.checkpointed(self.clock.system.now(), through, stopped, took, written);
+                self.measures.hear_checkpoint(self.durability.checkpoints.told.back());
             }
             Event::ReadAt { transaction, relations, stamped, reply } => {
                 self.read_soon(relations, stamped, Some(transaction), reply);
@@ -367,9 +354,9 @@ impl Loop {
             Event::Release { transaction } => self.outputs.transactions.release(transaction),
             Event::Read { relations, stamped, reply } => self.read_soon(relations, stamped, None, reply),
             Event::Compile { plan, reply } => reply.send(self.compile_with_content(&plan)),
-            pinned @ (Event::Begin { .. } | Event::Pin { .. } | Event::PinLate { .. }) => {
-                self.pins().answer(pinned);
-            }
+            Event::Begin { reply } => reply.send(Ok(self.pins().begin())),
+            Event::Pin { view, reply } => reply.send(self.pins().pin(&view)),
+            Event::PinLate { view, rows, reply } => reply.send(self.pins().pin_late(&view, &rows)),
             Event::Correct { correction, reply } => {
                 correct(&mut self.queries, &self.durability, &self.setup.settings, *correction, reply)
             }
@@ -392,10 +379,12 @@ impl Loop {
             Event::Pause { name, pause, replayed, reply } => {
                 self.changes().pause_durably(name, pause, replayed, reply)
             }
-            waiting @ (Event::Observe { .. }
-            | Event::Exists { .. }
-            | Event::Finished { .. }
-            | Event::Stop { .. }) => self.waiters.hear(&self.queries, &self.setup.catalog, waiting),
+            Event::Observe { name, epochs, time, reply } => {
+                self.waiters.observe(&self.queries, &self.setup.catalog, &name, epochs, time, reply);
+            }
+            Event::Exists { names, reply } => self.waiters.existing.push((names, reply)),
+            Event::Finished { reply } => self.waiters.finished.push(reply),
+            Event::Stop { reply, gracefully } => self.waiters.ending.ask(reply, gracefully),
         }
     }
 

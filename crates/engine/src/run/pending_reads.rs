@@ -20,7 +20,7 @@ use super::rename::Names;
 use super::settling::{Settling, is_settled, settling_of};
 use crate::catalog::{Catalog, Definition, Object};
 use crate::content::Content;
-use crate::event::{Apart, Asked, Change, Event, Followed, Modification, Reply, Snapshot};
+use crate::event::{Apart, Asked, Change, Event, Followed, Modification, Question, Reply, Snapshot};
 use crate::run::Admission;
 use crate::run::queries::Queries;
 
@@ -357,12 +357,11 @@ fn needs_of_event(queries: &Queries, catalog: &Catalog, event: &Event) -> Vec<Ar
             catalog.read_through_views(object).into_iter().collect()
         }
         Event::Replace(replacing) => relations_of_successor(queries, catalog, &replacing.object),
-        Event::ExplainReplace { object, .. } => relations_of_successor(queries, catalog, object),
+        Event::Ask(question) => needs_of_question(queries, catalog, question),
         Event::Subscribe { request, .. } => match &request.followed {
             Followed::Relation(name) => vec![name.clone()],
             Followed::Durable(_) | Followed::Query(..) | Followed::Batches(_) => Vec::new(),
         },
-        Event::FoundByKey { relations, .. } => relations.iter().map(|asked| asked.name.clone()).collect(),
         Event::Compile { plan, .. } => scanned(plan),
         Event::Pin { view, .. } | Event::PinLate { view, .. } => vec![view.clone()],
         Event::Correct { correction, .. } => vec![correction.view.clone()],
@@ -377,6 +376,15 @@ fn needs_of_event(queries: &Queries, catalog: &Catalog, event: &Event) -> Vec<Ar
             let named = queries.iter().filter(named).map(|query| query.name.clone());
             named.chain(queries.sinks_into_tables()).collect()
         }
+        _ => Vec::new(),
+    }
+}
+
+/// Returns the relations that must be current for a question.
+fn needs_of_question(queries: &Queries, catalog: &Catalog, question: &Question) -> Vec<Arc<str>> {
+    match question {
+        Question::ExplainReplace { object, .. } => relations_of_successor(queries, catalog, object),
+        Question::FoundByKey { relations, .. } => relations.iter().map(|asked| asked.name.clone()).collect(),
         _ => Vec::new(),
     }
 }

@@ -8,20 +8,10 @@ use super::late_insert::shown_window;
 use super::late_rows::LateRows;
 use super::query::{RunningQuery, Status};
 use crate::catalog::Definition;
-use crate::event::{Event, Pinned, PinnedInput, Windows};
+use crate::event::{Pinned, PinnedInput, Windows};
 use crate::run::Pins;
 
 impl Pins<'_> {
-    /// Answers an event that pins relations.
-    pub(super) fn answer(&mut self, event: Event) {
-        match event {
-            Event::Begin { reply } => reply.send(Ok(self.begin())),
-            Event::Pin { view, reply } => reply.send(self.pin(&view)),
-            Event::PinLate { view, rows, reply } => reply.send(self.pin_late(&view, &rows)),
-            _ => {}
-        }
-    }
-
     /// Returns a materialized view with its inputs, between two epochs. Rows are shared, or a thread reads them.
     pub(super) fn pin(&mut self, name: &str) -> Result<Pinned> {
         let object = self.setup.catalog.get(name)?;

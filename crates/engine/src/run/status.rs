@@ -27,7 +27,7 @@ use super::transact::look_up;
 use crate::catalog::{Catalog, as_of, is_of_engine, watermark_of};
 use crate::content::Content;
 use crate::engine::Progress;
-use crate::event::{Asked, Event, ObjectStatus};
+use crate::event::{Asked, ObjectStatus, Question};
 use crate::run::queries::Queries;
 use crate::run::read_view::ReadView;
 use crate::settings::{OnError, Settings};
@@ -182,21 +182,21 @@ impl ReadView<'_> {
     }
 
     /// Answers an event that only reads.
-    pub(super) fn answer(&self, event: Event) {
-        match event {
-            Event::ExplainReplace { object, from_now, reply } => {
+    pub(super) fn answer(&self, question: Question) {
+        match question {
+            Question::ExplainReplace { object, from_now, reply } => {
                 reply.send(self.explain_replace(&object, from_now));
             }
             // Who asked while the engine was busy may have given up.
-            Event::SystemTables { reply, .. } if reply.is_closed() => {}
-            Event::Metrics { reply } if reply.is_closed() => {}
-            Event::SystemTables { tables, excerpt, reply } => {
+            Question::SystemTables { reply, .. } if reply.is_closed() => {}
+            Question::Metrics { reply } if reply.is_closed() => {}
+            Question::SystemTables { tables, excerpt, reply } => {
                 reply.send(tables.into_iter().map(|table| self.system_rows(table, excerpt)).collect());
             }
-            Event::Metrics { reply } => reply.send(self.metrics()),
-            Event::Sample { reply } => reply.send(self.sample()),
-            Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
-            Event::LookUp { table, keys, reply } => {
+            Question::Metrics { reply } => reply.send(self.metrics()),
+            Question::Sample { reply } => reply.send(self.sample()),
+            Question::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
+            Question::LookUp { table, keys, reply } => {
                 reply.send(look_up(
                     self.queries,
                     self.tables,
@@ -206,15 +206,15 @@ impl ReadView<'_> {
                     &keys,
                 ));
             }
-            Event::ReadTable { table, wanted, version, reply } => {
+            Question::ReadTable { table, wanted, version, reply } => {
                 reply.send(self.tables.read_table(&table, &wanted, version));
             }
-            Event::FoundByKey { relations, reply } => {
+            Question::FoundByKey { relations, reply } => {
                 let found =
                     found_by_key(self.queries, self.tables, &self.setup.catalog, self.scope(), &relations);
                 reply.send(Ok(found));
             }
-            Event::Explain { what, reply } => {
+            Question::Explain { what, reply } => {
                 let (tables, sources) = (self.tables, self.sources);
                 reply.send(explain_what(
                     self.queries,
@@ -225,18 +225,17 @@ impl ReadView<'_> {
                     what,
                 ));
             }
-            Event::ExplainWhy { name, reply } => reply.send(match name {
+            Question::ExplainWhy { name, reply } => reply.send(match name {
                 Some(name) => self.explain_why(&name),
                 None => Ok(self.explain_engine()),
             }),
-            Event::Status { reply } => {
+            Question::Status { reply } => {
                 reply.send(Ok(self.statuses().0.into_iter().map(|(_, status)| status).collect()));
             }
-            Event::Settings { reply } => {
+            Question::Settings { reply } => {
                 reply.send(Ok((self.setup.settings.clone(), self.clock.now(&self.setup.settings))))
             }
-            Event::Paused { reply } => reply.send(Ok(self.flow_control.paused_with_much())),
-            _ => {}
+            Question::Paused { reply } => reply.send(Ok(self.flow_control.paused_with_much())),
         }
     }
 }

@@ -24,9 +24,9 @@ use super::settling::{Settling, is_settled, settling_all};
 use super::source::RunningSource;
 use super::sources::Sources;
 use super::tables::BaseTables;
-use crate::catalog::{Catalog, Definition, Object};
+use crate::catalog::{Definition, Object};
 use crate::engine::Shared;
-use crate::event::{Advance, Change, Event, Reply};
+use crate::event::{Advance, Change, Reply};
 use crate::jobs::Job;
 use crate::run::queries::Queries;
 use crate::run::{Answers, CatalogChanges};
@@ -72,25 +72,20 @@ pub(crate) struct Ending {
     pub(super) is_over: bool,
 }
 
-impl Waiters {
-    /// Keeps the reply of a statement that waits for a state of the engine.
-    pub(super) fn hear(&mut self, queries: &Queries, catalog: &Catalog, waiting: Event) {
-        match waiting {
-            Event::Observe { name, epochs, time, reply } => {
-                self.observe(queries, catalog, &name, epochs, time, reply);
-            }
-            Event::Exists { names, reply } => self.existing.push((names, reply)),
-            Event::Finished { reply } => self.finished.push(reply),
-            Event::Stop { reply: Some(reply), gracefully } => {
-                self.ending.replies.push(reply);
-                self.ending.is_asked = true;
-                self.ending.gracefully |= gracefully;
-            }
-            Event::Stop { reply: None, .. } => self.ending.is_over = true,
-            _ => {}
-        }
+impl Ending {
+    /// Asks for the end, at once without a reply.
+    pub(super) fn ask(&mut self, reply: Option<Reply<()>>, gracefully: bool) {
+        let Some(reply) = reply else {
+            self.is_over = true;
+            return;
+        };
+        self.replies.push(reply);
+        self.is_asked = true;
+        self.gracefully |= gracefully;
     }
+}
 
+impl Waiters {
     /// Ends the loop after what it does now.
     fn end_soon(&mut self, shared: &Weak<Shared>) {
         self.ending.is_over = true;

@@ -19,7 +19,7 @@ use super::create_table::intake;
 use super::{existed, format_encode, new_name};
 use crate::catalog::{Definition, Intake, Object};
 use crate::error;
-use crate::event::Event;
+use crate::event::{Event, Question};
 use crate::generated_source::GeneratingConnector;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
@@ -94,7 +94,7 @@ async fn plan_as(
     let at = reader.position();
     let WithClause { own, connector, options, first_option } =
         with_clause(session, &mut reader, columns.as_ref())?;
-    let (settings, _) = session.shared.ask(|reply| Event::Settings { reply }).await?;
+    let (settings, _) = session.shared.ask(|reply| Event::Ask(Question::Settings { reply })).await?;
     let watermark = columns.as_ref().and_then(|columns| columns.watermark);
     let mut spec = SourceSpec {
         name: name.to_string(),

@@ -11,7 +11,7 @@ use millstream_sql::{Error, Result, TokenReader, is_hidden, routine_name, sugges
 use super::show::{rows, rows_with_notice};
 use crate::catalog::{Definition, Runs};
 use crate::error;
-use crate::event::{Event, Explaining};
+use crate::event::{Event, Explaining, Question};
 use crate::session::{Response, Session};
 use crate::statement::{Rules, Run, Statement};
 use crate::system;
@@ -96,7 +96,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
 async fn is_updating(session: &Session, name: &str, definition: &Definition) -> bool {
     let Definition::Stream { query: Runs::Maintained { .. }, .. } = definition else { return false };
     let what = Explaining::Object(name.into());
-    let operators = session.shared.ask(|reply| Event::Explain { what, reply }).await;
+    let operators = session.shared.ask(|reply| Event::Ask(Question::Explain { what, reply })).await;
     operators.is_ok_and(|operators| operators.first().is_some_and(|root| !root.append_only))
 }
 

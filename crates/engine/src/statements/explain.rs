@@ -20,7 +20,7 @@ use super::{create_materialized_view, explain_why, replace, select, within};
 use crate::catalog::{Definition, Runs};
 use crate::content::Content;
 use crate::error;
-use crate::event::{Compiled, Event, Explaining};
+use crate::event::{Compiled, Event, Explaining, Question};
 use crate::point;
 use crate::query_pool;
 use crate::session::{Response, Session};
@@ -108,7 +108,10 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
                 Target::Query(plan, keeping, on_close) => {
                     if once {
                         let relations = point::asked(&plan)?;
-                        found = session.shared.ask(|reply| Event::FoundByKey { relations, reply }).await?;
+                        found = session
+                            .shared
+                            .ask(|reply| Event::Ask(Question::FoundByKey { relations, reply }))
+                            .await?;
                     }
                     Explaining::Plan(Box::new(plan), keeping, on_close)
                 }
@@ -116,7 +119,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
                 Target::Object(name) => Explaining::Object(name),
             };
             let kept = matches!(what, Explaining::Object(_));
-            let operators = session.shared.ask(|reply| Event::Explain { what, reply }).await?;
+            let operators = session.shared.ask(|reply| Event::Ask(Question::Explain { what, reply })).await?;
             if form == Form::State { state(&operators, kept) } else { plan(&operators, &found) }
         }
     }

@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Result, TokenReader};
 
 use super::show::rows;
-use crate::event::Event;
+use crate::event::{Event, Question};
 use crate::session::{Response, Session};
 
 /// Returns true if this is WHY.
@@ -21,7 +21,7 @@ pub(super) fn begins(reader: &TokenReader<'_>) -> bool {
 pub(super) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     reader.expect_keyword(&["WHY"])?;
     if *reader.peek_at(0) == Token::EOF {
-        let asked = session.shared.ask(|reply| Event::ExplainWhy { name: None, reply }).await;
+        let asked = session.shared.ask(|reply| Event::Ask(Question::ExplainWhy { name: None, reply })).await;
         return two_columns(["about", "why"], asked?);
     }
     if *reader.peek_at(1) != Token::EOF {
@@ -30,7 +30,8 @@ pub(super) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     let name = reader.relation_name()?;
     let at = reader.last_position();
     reader.expect_end()?;
-    let asked = session.shared.ask(|reply| Event::ExplainWhy { name: Some(name), reply }).await;
+    let asked =
+        session.shared.ask(|reply| Event::Ask(Question::ExplainWhy { name: Some(name), reply })).await;
     two_columns(["about", "why"], asked.map_err(|error| error.at(at))?)
 }
 

@@ -2,7 +2,7 @@
 
 use millstream_sql::{Result, TokenReader};
 
-use crate::event::Event;
+use crate::event::{Event, Question};
 use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
 
@@ -51,7 +51,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>, pause: 
 
 /// Resumes paused queries one by one if some have many rows to take in: each waits until those that it reads have.
 async fn resume_apart(session: &Session) {
-    let paused = session.shared.ask(|reply| Event::Paused { reply }).await.unwrap_or_default();
+    let paused = session.shared.ask(|reply| Event::Ask(Question::Paused { reply })).await.unwrap_or_default();
     for name in paused {
         let name = Some(name.to_string());
         // Whatever fails here fails again when all others are resumed, and is said there.

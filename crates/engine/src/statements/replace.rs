@@ -14,7 +14,7 @@ use super::sink_into::stems_from;
 use super::{create_materialized_view, create_stream, create_view};
 use crate::catalog::{Catalog, Object};
 use crate::ddl::{self, PLANS_MAX, busy};
-use crate::event::{Change, Event, Replacing};
+use crate::event::{Change, Event, Question, Replacing};
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
@@ -123,7 +123,8 @@ pub(super) async fn explain(session: &Session, reader: &mut TokenReader<'_>) -> 
             .hint("EXPLAIN CREATE … without OR REPLACE shows how it would run."));
     };
     let Replacement { object, from_now, .. } = statement.plan(session)?;
-    let lines = session.shared.ask(|reply| Event::ExplainReplace { object, from_now, reply }).await?;
+    let lines =
+        session.shared.ask(|reply| Event::Ask(Question::ExplainReplace { object, from_now, reply })).await?;
     two_columns(["operator", "change"], lines)
 }
 

@@ -18,7 +18,7 @@ use millstream_sql::{Error, Result, SYSTEM_SCHEMAS, TokenReader, routine_name};
 
 use crate::catalog::{Definition, Object};
 use crate::error;
-use crate::event::{Event, ObjectStatus};
+use crate::event::{Event, ObjectStatus, Question};
 use crate::secrets::without_secrets;
 use crate::session::{NOTICE, Response, Session};
 use crate::settings::{SETTINGS, Settings};
@@ -72,7 +72,7 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
     if let Some(listing) = listings::run(session, reader).await? {
         return Ok(listing);
     }
-    let (settings, _) = session.shared.ask(|reply| Event::Settings { reply }).await?;
+    let (settings, _) = session.shared.ask(|reply| Event::Ask(Question::Settings { reply })).await?;
     if reader.keyword(&["ALL"]) {
         reader.expect_end()?;
         return show_settings(session, &settings);
@@ -170,7 +170,7 @@ fn show_create(session: &Session, reader: &mut TokenReader<'_>) -> Result<Respon
 
 async fn show_objects(session: &Session, kind: &str, wanted: Wanted) -> Result<Response> {
     let catalog = session.shared.catalog();
-    let mut statuses = session.shared.ask(|reply| Event::Status { reply }).await?;
+    let mut statuses = session.shared.ask(|reply| Event::Ask(Question::Status { reply })).await?;
     // A table that a connector fills is listed as a table, and as a source.
     let is_wanted = |object: &Arc<Object>| {
         object.definition.kind() == kind || (kind == "source" && object.definition.is_source())

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::select;
 use super::show::rows_with_notice;
 use crate::error;
-use crate::event::{Event, Pinned, PinnedInput, Windows};
+use crate::event::{Event, Pinned, PinnedInput, Question, Windows};
 use crate::query_pool;
 use crate::session::{Response, Session};
 use crate::settings::Settings;
@@ -39,7 +39,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     let at = reader.last_position();
     reader.expect_end()?;
     session.shared.catalog().get(&name).map_err(|error| error.at(at.clone()))?;
-    let (settings, _) = session.shared.ask(|reply| Event::Settings { reply }).await?;
+    let (settings, _) = session.shared.ask(|reply| Event::Ask(Question::Settings { reply })).await?;
     let view: Arc<str> = name.as_str().into();
     let pinned =
         session.shared.ask(|reply| Event::Pin { view, reply }).await.map_err(|error| error.at(at))?;

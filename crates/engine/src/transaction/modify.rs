@@ -14,7 +14,7 @@ use super::read::Rows;
 use super::{PinnedTable, Transaction, View};
 use crate::catalog::first_columns;
 use crate::engine::Shared;
-use crate::event::{Event, Modification};
+use crate::event::{Event, Modification, Question};
 use crate::point;
 use crate::returning::{Affected, DmlResult, changed_rows, skips_rows};
 use crate::run::{check_distinct_keys, extended, part};
@@ -263,7 +263,7 @@ async fn look_up(shared: &Shared, name: &Arc<str>, table: &PinnedTable, edit: &E
             let piece = batch.slice(from, left.min(LOOKED_UP_MAX.get()));
             let keys = table.key.iter().map(|place| piece.column(*place).clone()).collect();
             let table = name.clone();
-            found.extend(shared.ask(|reply| Event::LookUp { table, keys, reply }).await?);
+            found.extend(shared.ask(|reply| Event::Ask(Question::LookUp { table, keys, reply })).await?);
         }
         all.push(found);
     }

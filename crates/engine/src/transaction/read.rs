@@ -18,7 +18,7 @@ use super::{Transaction, View};
 use crate::catalog::first_columns;
 use crate::content::Content;
 use crate::engine::Shared;
-use crate::event::{Asked, Event};
+use crate::event::{Asked, Event, Question};
 use crate::jobs;
 use crate::run::extended;
 use crate::session::Session;
@@ -45,7 +45,7 @@ impl Session {
     pub(crate) async fn settings(&mut self) -> Result<(Settings, Timestamp)> {
         match &mut self.transaction {
             Some(transaction) => transaction.settings(&self.shared).await,
-            None => self.shared.ask(|reply| Event::Settings { reply }).await,
+            None => self.shared.ask(|reply| Event::Ask(Question::Settings { reply })).await,
         }
     }
 
@@ -82,7 +82,7 @@ impl Transaction {
     /// Returns the settings, and the time of the snapshot.
     pub(super) async fn settings(&mut self, shared: &Shared) -> Result<(Settings, Timestamp)> {
         let now = self.view(shared).await?.begun.now;
-        let (settings, _) = shared.ask(|reply| Event::Settings { reply }).await?;
+        let (settings, _) = shared.ask(|reply| Event::Ask(Question::Settings { reply })).await?;
         Ok((settings, now))
     }
 
@@ -145,7 +145,9 @@ impl View {
         if settled && !wanted.is_empty() && table.published.num_rows() > SCANNED_ROWS_MAX {
             let schema = table.schema.clone();
             let (of, wanted, version) = (name.clone(), wanted.clone(), table.version);
-            let found = shared.ask(|reply| Event::ReadTable { table: of, wanted, version, reply }).await?;
+            let found = shared
+                .ask(|reply| Event::Ask(Question::ReadTable { table: of, wanted, version, reply }))
+                .await?;
             if let Some(found) = found {
                 return over(own, found, &schema)
                     .and_then(|rows| with_new_columns(shared, name, &schema, rows))
