@@ -65,7 +65,7 @@ fn batches_sinks_and_checkpoints_are_traces() {
     let text = format!(
         "CREATE TABLE t (k INT, v INT); CREATE TABLE u (k INT, w INT);
          CREATE MATERIALIZED VIEW m AS SELECT t.k, sum(v + w) AS s FROM t JOIN u ON t.k = u.k GROUP BY t.k;
-         CREATE SINK out FROM m WITH (connector = 'file', path = '{}', format = 'json');
+         CREATE SINK out FROM m WITH (connector = 'file', path = '{}', format = 'json', changelog = 'true');
          INSERT INTO t VALUES (1, 2), (2, 3); INSERT INTO u VALUES (1, 10); CHECKPOINT; FLUSH;",
         out.display()
     );

@@ -133,6 +133,16 @@ impl VisitorMut for RewriteStatement<'_> {
                     *expression = expanded;
                 }
             }
+            Expr::AnyOp { left, compare_op, right, .. } => {
+                if let Some(compared) = compare_elements(left, compare_op, right, false) {
+                    *expression = compared;
+                }
+            }
+            Expr::AllOp { left, compare_op, right } => {
+                if let Some(compared) = compare_elements(left, compare_op, right, true) {
+                    *expression = compared;
+                }
+            }
             Expr::SimilarTo { .. } => return done(similar::rewrite_expression(expression)),
             Expr::Substring { .. } => match_pattern(expression),
             Expr::BinaryOp { left, op: BinaryOperator::PGExp, right } => {
@@ -193,6 +203,18 @@ fn any_row(query: &mut Query) {
         }
         _ => {}
     }
+}
+
+/// Builds the comparison of a value with all elements of an array; none for a subquery.
+fn compare_elements(value: &Expr, operator: &BinaryOperator, array: &Expr, all: bool) -> Option<Expr> {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    let compares = matches!(operator, Eq | NotEq | Lt | LtEq | Gt | GtEq);
+    if !compares || matches!(array, Expr::Subquery(_)) {
+        return None;
+    }
+    // The function is `functions::postgres::quantified`.
+    let name = format!("{operator} {}", if all { "all" } else { "any" });
+    Some(call(&name, vec![value.clone(), array.clone()]))
 }
 
 fn make_array(elements: Vec<Expr>) -> Expr {

@@ -523,7 +523,7 @@ mod tests {
         );
         fails(
             "DELETE FROM t RETURNING nam",
-            "column \"nam\" not found in \"t\"\nLINE 1: DELETE FROM t RETURNING nam\n                                ^^^\nHINT: Did you mean \"name\"?",
+            "column \"nam\" not found\nLINE 1: DELETE FROM t RETURNING nam\n                                ^^^\nHINT: Did you mean \"name\"?",
         );
         fails(
             "SELECT 1",

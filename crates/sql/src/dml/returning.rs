@@ -73,17 +73,25 @@ impl Scope<'_> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringViewArray};
+
     use super::*;
     use crate::fixture::{Tables, lines};
+    use crate::planner::Planner;
+    use crate::reader::TokenReader;
 
     /// Plans a statement over tables of which one stands in for the changed rows, and runs its clause.
     fn returns(sql: &str, expected: &[&str]) -> Returning {
         let columns = "(id INT PRIMARY KEY, name TEXT)";
+        let schema = Planner::new().columns(&mut TokenReader::new(columns).unwrap()).unwrap().schema;
+        let changed: [ArrayRef; 2] =
+            [Arc::new(Int32Array::from(vec![3])), Arc::new(StringViewArray::from(vec!["c"]))];
+        let changed = RecordBatch::try_new(schema, changed.to_vec()).unwrap();
         let tables = Tables::new()
             .table("t", columns, "VALUES (1, 'a'), (2, 'b')")
             .table("u", "(id INT)", "VALUES (7)")
             .table("excluded", columns, "VALUES (2, 'x'), (3, 'y')")
-            .table(RETURNED, columns, "VALUES (3, 'c')");
+            .rows(RETURNED, changed);
         let dml = tables.planner.dml(sql, &tables).unwrap_or_else(|error| panic!("{}", error.render(sql)));
         let returning = *dml.returning.unwrap();
         let rows = tables.execute(&returning.query.plan, &|batch| vec![batch]).unwrap();

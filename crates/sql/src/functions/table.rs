@@ -26,6 +26,7 @@ pub(super) static FUNCTIONS: &[Register] = &[
     postgres::text::register,
     postgres::time::register,
     postgres::patterns::register,
+    postgres::quantified::register,
     round::register,
     flink::register,
     spark::register,

@@ -5,6 +5,7 @@ pub(super) mod bytes;
 pub(super) mod degrees;
 pub(super) mod interval;
 pub(super) mod patterns;
+pub(crate) mod quantified;
 pub(super) mod text;
 pub(super) mod time;
 
@@ -14,9 +15,8 @@ use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, StringVie
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
-use datafusion::functions_nested::expr_fn::array_has_any;
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF, cast};
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawFieldAccessExpr};
+use datafusion::logical_expr::{Expr, ExprSchemable, GetFieldAccess, ScalarUDF, cast, lit, when};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use millstream_delta::sql_type;
 pub use text::{quote_ident, quoted_ident};
@@ -73,10 +73,31 @@ impl ExprPlanner for Arrays {
                 Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
             }
             BinaryOperator::PGOverlap => {
-                Ok(PlannerResult::Planned(array_has_any(written.left, written.right)))
+                Ok(PlannerResult::Planned(quantified::overlaps(written.left, written.right)))
             }
             _ => Ok(PlannerResult::Original(written)),
         }
+    }
+
+    /// Plans `a[i]` of an array: there is no element below 1.
+    fn plan_field_access(
+        &self,
+        access: RawFieldAccessExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawFieldAccessExpr>> {
+        let RawFieldAccessExpr { expr, field_access } = access;
+        let is_list = expr.get_type(schema).is_ok_and(|found| matches!(found, DataType::List(_)));
+        let field_access = match field_access {
+            GetFieldAccess::ListIndex { key } if is_list && !matches!(expr, Expr::AggregateFunction(_)) => {
+                let key = match &*key {
+                    Expr::Literal(ScalarValue::Int64(Some(1..)), _) => key,
+                    _ => Box::new(when(key.as_ref().clone().gt_eq(lit(1_i64)), *key).end()?),
+                };
+                GetFieldAccess::ListIndex { key }
+            }
+            other => other,
+        };
+        Ok(PlannerResult::Original(RawFieldAccessExpr { expr, field_access }))
     }
 }
 
