@@ -131,14 +131,6 @@ impl Flow {
         self.dag.report(each);
     }
 
-    /// Returns the name of the operator at a node; none for an input.
-    pub fn operator_name(&self, node: usize) -> Option<&'static str> {
-        match self.dag.nodes.get(node)? {
-            Node::Operator { operator, .. } => Some(operator.describe().name),
-            Node::Input { .. } => None,
-        }
-    }
-
     /// Returns the number of rows that arrived for closed windows, by weight; `None` if no windows close.
     pub fn late(&self) -> Option<u64> {
         let late = self.dag.operators().filter_map(|operator| operator.abilities().windows);
@@ -268,6 +260,14 @@ impl FailingStage {
         let Node::Operator { operator, .. } = flow.dag.nodes.get(node)? else { return None };
         let stage = operator.abilities().row_by_row?.stages().get(number)?.clone();
         Some(FailingStage { node, number, operator: operator.describe().name, stage })
+    }
+}
+
+/// Returns the name of the operator at a node of a flow; none for an input.
+pub fn operator_name(flow: &Flow, node: usize) -> Option<&'static str> {
+    match flow.dag.nodes.get(node)? {
+        Node::Operator { operator, .. } => Some(operator.describe().name),
+        Node::Input { .. } => None,
     }
 }
 

@@ -55,7 +55,7 @@ pub use event_time::{BatchTime, Called, Edge, EventTime};
 pub use explain::{Explained, ExplainedState, NodePlace};
 pub use failing_rows::{FailingRows, FailingStage, StageOver};
 pub use failure::{ERRORS, Failure};
-pub use flow::{Flow, Inputs};
+pub use flow::{Flow, Inputs, operator_name};
 pub use guard::guarded;
 pub use interrupt::Interrupt;
 pub use late_rows::{Late, Lateness};

@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use millstream_delta::{Cut, Delta, Timestamp};
 use millstream_flow::{
     Arrangement, Change, Cost, EventTime, Explained, Flow, Meter, Shareable, StateCopy, Succession, Wanted,
+    operator_name,
 };
 use millstream_sql::{Error, Kind, Result};
 
@@ -250,7 +251,7 @@ impl OwnFlow {
 
     /// Returns the name of the operator at a node; none for an input, or while it is lent.
     pub(crate) fn operator_name(&self, node: usize) -> Option<&'static str> {
-        self.here()?.operator_name(node)
+        operator_name(self.here()?, node)
     }
 
     /// Returns the bytes of spilled state.
