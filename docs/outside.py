@@ -1,19 +1,21 @@
-"""A preprocessor of mdBook: links that leave the documentation, which lead to files of the repository, become text."""
+"""A preprocessor of mdBook. Links that leave the documentation, which lead to files of the repository, become text. Links to
+README.md lead to index.md, as mdBook calls such a page."""
 
 import json
 import posixpath
 import re
 import sys
 
-LINK = re.compile(r"\[([^\]]*)\]\(((?:\.\./)+[^)\s]*)\)")
+OUT = re.compile(r"\[([^\]]*)\]\(((?:\.\./)+[^)\s]*)\)")
+README = re.compile(r"(\]\((?:[^)\s:]*/)?)README\.md(?=[)#])")
 
 
-def without_outside(text, folder):
+def adapted(text, folder):
     def replaced(link):
         target = posixpath.normpath(posixpath.join(folder, link[2]))
         return link[1] if target.startswith("..") else link[0]
 
-    return LINK.sub(replaced, text)
+    return README.sub(r"\1index.md", OUT.sub(replaced, text))
 
 
 def walk(sections):
@@ -21,7 +23,7 @@ def walk(sections):
         chapter = section.get("Chapter") if isinstance(section, dict) else None
         if chapter:
             folder = posixpath.dirname(chapter.get("path") or "")
-            chapter["content"] = without_outside(chapter["content"], folder)
+            chapter["content"] = adapted(chapter["content"], folder)
             walk(chapter["sub_items"])
 
 
