@@ -119,7 +119,20 @@ def asyncpg():
         async with connection.transaction():
             await connection.execute("DELETE FROM ap WHERE id = 0")
             expect([row["id"] async for row in connection.cursor("SELECT id FROM ap ORDER BY id")][:2], [1, 2])
-        await connection.copy_records_to_table("ap", records=[(1000, "x", None, AT, None)])
+        # A statement that changes rows and returns them; arrays whose type the server finds out.
+        rows = await connection.fetch("INSERT INTO ap (id, t) VALUES ($1, $2), (7, 'x') ON CONFLICT DO NOTHING RETURNING id, t", 600, "new")
+        expect([tuple(row) for row in rows], [(600, "new")])
+        expect(await connection.fetchval("UPDATE ap SET t = t || '!' WHERE id = ANY($1) RETURNING t", [600]), "new!")
+        deleted = await connection.prepare("DELETE FROM ap WHERE id = $1 RETURNING *")
+        await connection.execute("ALTER TABLE ap ADD COLUMN more INT")
+        try:
+            await deleted.fetch(600)
+            raise AssertionError("the result has a column more")
+        except asyncpg.exceptions.FeatureNotSupportedError:
+            pass
+        expect(await connection.fetchval("SELECT count(*) FROM ap WHERE id = ANY($1)", [600, 601]), 1)
+        expect(await connection.execute("DELETE FROM ap WHERE id = 600"), "DELETE 1")
+        await connection.copy_records_to_table("ap", records=[(1000, "x", None, AT, None)], columns=["id", "t", "n", "at", "l"])
         expect(await connection.fetchval("SELECT count(*) FROM ap"), 50)
         await connection.close()
 

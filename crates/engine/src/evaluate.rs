@@ -39,31 +39,33 @@ const CHEAP: &[&str] =
     &["abs", "coalesce", "nullif", "greatest", "least", "lower", "upper", "round", "floor", "ceil", "length"];
 
 /// Runs a statement that changes rows.
+///
+/// `catalog` is the one that the statement was planned with.
 pub(crate) async fn change_rows(
     shared: &Shared,
+    catalog: &Catalog,
     dml: Dml,
     idempotency_key: Option<String>,
 ) -> Result<DmlResult> {
-    let catalog = shared.catalog();
     let mut reservation = None;
-    let by_loop = dml.returning.is_none() && is_found_by_key(&dml, &catalog)?;
-    let attempts = match takes_rows(&dml, &catalog) && !by_loop {
+    let by_loop = dml.returning.is_none() && is_found_by_key(&dml, catalog)?;
+    let attempts = match takes_rows(&dml, catalog) && !by_loop {
         true => EVALUATIONS_MAX,
         false => 0,
     };
     for attempt in 0..attempts {
         if attempt == SNAPSHOTS_MAX {
-            let tables = tables_of(&dml, &catalog)?;
+            let tables = tables_of(&dml, catalog)?;
             reservation = Some(shared.ask(|reply| Event::Apart(Apart::Reserve { tables, reply })).await?);
         }
         let number = reservation.as_ref().map(|reservation| reservation.number);
-        let mut evaluated = evaluate(shared, &dml, &catalog, number).await?;
-        let returned = returned(shared, &dml, &catalog, &mut evaluated).await?;
+        let mut evaluated = evaluate(shared, &dml, catalog, number).await?;
+        let returned = returned(shared, &dml, catalog, &mut evaluated).await?;
         let has_read = !evaluated.read.is_empty();
         let (modification, idempotency_key) =
             (Modification::Evaluated(Box::new(evaluated)), idempotency_key.clone());
         match shared.ask(|reply| Event::Modify { modification, idempotency_key, reply }).await {
-            Err(error) if has_read && is_conflict(&error) && has_catalog(shared, &catalog) => {}
+            Err(error) if has_read && is_conflict(&error) && has_catalog(shared, catalog) => {}
             done => return Ok(DmlResult { count: done?, returned }),
         }
     }
@@ -120,6 +122,11 @@ async fn returned(
     let Some(returning) = &dml.returning else { return Ok(None) };
     let (key, of_table) = match catalog.find(&dml.table).map(|object| &object.definition) {
         Some(Definition::Table { key, intake, .. }) => (key.as_slice(), intake.on_conflict),
+        Some(Definition::Source { spec, table: Some(_), .. }) if !spec.key.is_empty() => {
+            let what = "RETURNING of an INSERT into a table with a connector and a primary key";
+            return Err(Error::unsupported(what)
+                .hint("The rows that it replaces or skips are known only later: leave RETURNING out."));
+        }
         _ => (&[] as &[usize], Conflict::Fail),
     };
     let named = |error: Error| Error { message: format!("table \"{}\": {error}", dml.table), ..error };

@@ -69,7 +69,7 @@ pub struct OperatorStep {
     pub node: usize,
     /// The operator's name.
     pub operator: Arc<str>,
-    /// The time at which its step began; with several steps of a lagging query, the last one.
+    /// The time at which its step began; if a lagging query took several, as if they had been one that ended with the last.
     pub started: SystemTime,
     /// The duration of its steps.
     pub time: Duration,

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::physical_plan::memory::MemoryStream;
 use millstream_sql::{Dml, OnConflict, Operation, Result};
 use millstream_state::{Conflict, Keyed};
 
 use crate::error;
 use crate::run::part;
-use crate::session::Response;
+use crate::session::{Response, TAG, TAGS};
 
 /// The effect of a statement that changes rows.
 #[derive(Debug, Default)]
@@ -68,7 +68,16 @@ pub(crate) fn needs_updated(dml: &Dml) -> bool {
 }
 
 /// Returns the rows of a clause as a statement's result.
-pub(crate) fn response(columns: SchemaRef, rows: Vec<RecordBatch>) -> Result<Response> {
+pub(crate) fn response(operation: Operation, columns: SchemaRef, rows: Vec<RecordBatch>) -> Result<Response> {
+    let [insert, update, delete] = TAGS;
+    let word = match operation {
+        Operation::Insert => insert,
+        Operation::Update => update,
+        Operation::Delete => delete,
+    };
+    let mut metadata = columns.metadata().clone();
+    metadata.insert(TAG.into(), word.into());
+    let columns = Arc::new(Schema::new_with_metadata(columns.fields().clone(), metadata));
     let rows = rows.into_iter().map(|rows| rows.with_schema(Arc::clone(&columns)));
     let rows = rows.collect::<std::result::Result<Vec<_>, _>>().map_err(error::arrow)?;
     Ok(Response::Rows(Box::pin(MemoryStream::try_new(rows, columns, None)?)))

@@ -24,6 +24,7 @@ use crate::event::{Event, Modification};
 use crate::idempotency::IdempotencyKeys;
 use crate::plan::Working;
 use crate::prepare::Prepared;
+use crate::statement::RowsTag;
 use crate::statements::{self, create_table};
 use crate::transaction::{Transaction, ends_transaction};
 use crate::variables::SessionVariables;
@@ -72,10 +73,25 @@ pub(crate) const NOTICE: &str = "millstream.notice";
 /// The schema metadata key of a result that ends only when its reader goes away.
 pub(crate) const ENDLESS: &str = "millstream.endless";
 
+/// The schema metadata key of the command tag of a result, without its number of rows.
+pub(crate) const TAG: &str = "millstream.tag";
+
+/// The command tags of RETURNING.
+pub(crate) const TAGS: [&str; 3] = ["INSERT 0", "UPDATE", "DELETE"];
+
 /// The schema metadata key of a result whose values are requested in binary.
 pub(crate) const BINARY: &str = "millstream.binary";
 
 impl Response {
+    /// Returns the command tag of the rows of RETURNING.
+    pub fn tag(&self) -> Option<RowsTag> {
+        let Response::Rows(rows) = self else { return None };
+        let schema = rows.schema();
+        let word = schema.metadata().get(TAG)?;
+        let word = TAGS.into_iter().find(|known| known == word)?;
+        Some(RowsTag { word, has_count: true })
+    }
+
     /// Returns the notices for the user.
     pub fn notices(&self) -> Vec<String> {
         match self {

@@ -68,13 +68,10 @@ impl Rules {
     pub(crate) const CATALOG: Rules = Rules { transaction: InTransaction::AtOnce, ..Rules::DEFAULT };
     /// The rules for ALTER.
     pub(crate) const ALTER: Rules = Rules { runs_once: true, ..Rules::CATALOG };
+    /// The rules for INSERT, UPDATE and DELETE. The rows of RETURNING bring their tag.
+    pub(crate) const MODIFY: Rules = Rules { can_be_prepared: true, runs_once: true, ..Rules::DEFAULT };
     /// The rules for statements that return rows.
     pub(crate) const ROWS: Rules = Rules { rows: Some(RowsTag::SELECT), ..Rules::DEFAULT };
-
-    /// Returns the rules for INSERT, UPDATE and DELETE; the tag is for those with RETURNING.
-    pub(crate) const fn modify(returning: RowsTag) -> Rules {
-        Rules { rows: Some(returning), can_be_prepared: true, runs_once: true, ..Rules::DEFAULT }
-    }
 
     /// Returns the rules for statements that a transaction refuses, with a hint.
     pub(crate) const fn refused(hint: &'static str) -> Rules {

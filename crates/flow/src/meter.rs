@@ -19,12 +19,12 @@ pub struct Meter {
     pub time: Duration,
     /// The bytes of spilled state, as of the last measurement.
     pub spilled_bytes: usize,
-    /// The time at which the last step began.
-    pub begun: Option<Instant>,
+    /// The time at which the last step ended.
+    pub ended: Option<Instant>,
 }
 
 impl Meter {
-    /// Returns the difference to an earlier state of the counters; `errors`, `spilled_bytes` and `begun` stay
+    /// Returns the difference to an earlier state of the counters; `errors`, `spilled_bytes` and `ended` stay
     /// as they are.
     pub fn since(&self, before: &Meter) -> Meter {
         Meter {
@@ -34,7 +34,7 @@ impl Meter {
             errors: self.errors,
             time: self.time.saturating_sub(before.time),
             spilled_bytes: self.spilled_bytes,
-            begun: self.begun,
+            ended: self.ended,
         }
     }
 
@@ -51,7 +51,8 @@ impl Meter {
         self.rows_out += output.rows.num_rows() as u64 + output.left_out;
         self.errors += output.failures.iter().map(|failure| failure.weight).sum::<i64>();
         self.errors += output.failing.iter().map(|failing| failing.rows.weight()).sum::<i64>();
-        self.time += begun.elapsed();
-        self.begun = Some(begun);
+        let time = begun.elapsed();
+        self.time += time;
+        self.ended = Some(begun + time);
     }
 }

@@ -159,11 +159,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
 /// Creates a cursor over the rows of a response.
 pub(crate) fn cursor(response: Response, formats: &[Format], sql: &str) -> Result<Cursor, Stop> {
-    let endless = response.is_endless();
+    let (endless, tag) = (response.is_endless(), response.tag());
     let Response::Rows(rows) = response else {
         return Err(Error::bug("rows were expected of a statement that gives none").into());
     };
     let columns = columns(&rows.schema(), formats);
     let batches = rows.map(|batch| batch.map_err(Error::from)).boxed();
-    Ok(Cursor { columns, batches, current: None, endless, tag: rows_tag(sql) })
+    let tag = tag.unwrap_or_else(|| rows_tag(sql));
+    Ok(Cursor { columns, batches, current: None, endless, tag })
 }

@@ -10,10 +10,12 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{ParamValues, Result, ScalarValue};
+use datafusion::common::{DFSchema, ParamValues, Result, ScalarValue};
 use datafusion::logical_expr::expr::Placeholder;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::sql::planner::PlannerContext;
+
+use crate::functions::postgres::quantified;
 
 /// The known types and values of a statement's parameters.
 #[derive(Debug, Default)]
@@ -21,6 +23,8 @@ pub struct Parameters {
     types: Vec<Option<DataType>>,
     values: Option<Vec<ScalarValue>>,
     found: Mutex<Vec<Option<DataType>>>,
+    /// The number of columns of the result when the statement was prepared.
+    columns: Option<usize>,
 }
 
 impl Parameters {
@@ -34,6 +38,16 @@ impl Parameters {
         let values = values.iter().map(|value| ScalarValue::try_from_array(value, 0));
         let values = values.collect::<Result<_>>()?;
         Ok(Parameters { types, values: Some(values), ..Parameters::default() })
+    }
+
+    /// Adds the number of columns of the result when the statement was prepared.
+    pub fn of_result(self, columns: Option<usize>) -> Parameters {
+        Parameters { columns, ..self }
+    }
+
+    /// Returns the number of columns of the result when the statement was prepared, if it had any.
+    pub fn columns(&self) -> Option<usize> {
+        self.columns
     }
 
     /// Returns the type of each parameter seen while planning; none if it could not be inferred.
@@ -94,9 +108,30 @@ fn seen(plan: &LogicalPlan) -> Result<Vec<Option<DataType>>> {
                 }
             }
         }
+        let schema = || {
+            let mut schema = DFSchema::empty();
+            node.inputs().iter().for_each(|input| schema.merge(input.schema()));
+            schema
+        };
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 match expr {
+                    Expr::ScalarFunction(call) => match quantified::operands(call) {
+                        Some((value, Expr::Placeholder(placeholder))) => {
+                            let array =
+                                value.get_type(&schema()).ok().map(|item| DataType::new_list(item, true));
+                            note(&mut all, placeholder, array);
+                        }
+                        Some((Expr::Placeholder(placeholder), array)) => {
+                            let array = array.get_type(&schema()).ok();
+                            note(
+                                &mut all,
+                                placeholder,
+                                array.as_ref().and_then(quantified::element).cloned(),
+                            );
+                        }
+                        _ => {}
+                    },
                     Expr::Placeholder(placeholder) => {
                         let data_type = placeholder.field.as_ref().map(|field| field.data_type().clone());
                         note(&mut all, placeholder, data_type);

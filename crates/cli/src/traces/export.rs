@@ -45,7 +45,7 @@ pub(super) struct Traces {
     /// The times at which epochs were handed to sinks, by sink and last epoch.
     handed: BTreeMap<Arc<str>, VecDeque<(u64, SystemTime)>>,
     /// The runtime of the requests.
-    _runtime: Option<Runtime>,
+    runtime: Option<Runtime>,
     /// Dropped last.
     _sent: Sender<()>,
 }
@@ -92,7 +92,7 @@ impl Traces {
     fn new(provider: SdkTracerProvider, runtime: Option<Runtime>, sent: Sender<()>) -> Traces {
         let tracer = provider.tracer("millstream");
         let (batches, handed) = (VecDeque::new(), BTreeMap::new());
-        Traces { tracer, provider, batches, handed, _runtime: runtime, _sent: sent }
+        Traces { tracer, provider, batches, handed, runtime, _sent: sent }
     }
 
     /// Makes a span between two times, below another one if there is one.
@@ -128,6 +128,10 @@ impl Drop for Traces {
         if let Err(error) = self.provider.shutdown() {
             tracing::warn!(%error, "the last traces are not sent");
         }
+        // An engine that can't start drops its listeners where nothing may block.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -147,8 +151,7 @@ impl Listener for Traces {
 
     fn batch_operators(&mut self, batch: &Batch, work: &BatchWork) {
         let BatchWork { started: began, steps } = work;
-        let ended = steps.iter().map(|step| step.started + step.time).max();
-        let ended = ended.unwrap_or(*began).max(*began + batch.processing_time);
+        let ended = *began + batch.processing_time;
         let mut attributes = vec![
             number("millstream.epoch", batch.epoch.0),
             KeyValue::new("millstream.batch_time", batch.time.to_string()),
@@ -201,6 +204,9 @@ impl Listener for Traces {
         let first = handed.iter().find(|(through, _)| *through >= delivery.from.0).map_or(now, |(_, at)| *at);
         if delivery.failure.is_none() {
             handed.retain(|(through, _)| *through > delivery.through.0);
+        }
+        if handed.is_empty() || delivery.is_lasting {
+            self.handed.remove(&delivery.sink);
         }
         let attributes = vec![
             KeyValue::new("millstream.sink", delivery.sink.to_string()),

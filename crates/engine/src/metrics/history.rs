@@ -134,8 +134,8 @@ pub(crate) struct OperatorWork {
     pub(crate) time_us: u64,
     pub(crate) rows_in: u64,
     pub(crate) rows_out: u64,
-    /// The time at which its last step began.
-    pub(crate) begun: Option<Instant>,
+    /// The time at which its last step ended.
+    pub(crate) ended: Option<Instant>,
 }
 
 /// Times by query and node; without a node, those of a whole query.
@@ -405,7 +405,7 @@ mod tests {
     }
 
     fn work(query: &str, node: usize, time_us: u64) -> OperatorWork {
-        OperatorWork { query: query.into(), node, time_us, rows_in: 1, rows_out: 1, begun: None }
+        OperatorWork { query: query.into(), node, time_us, rows_in: 1, rows_out: 1, ended: None }
     }
 
     #[test]

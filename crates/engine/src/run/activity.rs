@@ -43,7 +43,7 @@ impl Activity {
             time_us: meter.time.as_micros() as u64,
             rows_in: meter.rows_in,
             rows_out: meter.rows_out,
-            begun: meter.begun,
+            ended: meter.ended,
         });
     }
 

@@ -271,13 +271,14 @@ fn batch_work(queries: &Queries, batch: &Batch, work: &[OperatorWork]) -> BatchW
         let running = queries.query(&work.query);
         let name = running.map_or(&*work.query, |running| displayed_name(queries, running));
         let operator = running.and_then(|running| running.flow.operator_name(work.node)).unwrap_or("Input");
-        let since = work.begun.map_or(Duration::ZERO, |begun| moment.saturating_duration_since(begun));
+        let time = Duration::from_micros(work.time_us);
+        let since = work.ended.map_or(Duration::ZERO, |ended| moment.saturating_duration_since(ended));
         OperatorStep {
             query: name.into(),
             node: work.node,
             operator: operator.into(),
-            started: now - since,
-            time: Duration::from_micros(work.time_us),
+            started: now - since - time,
+            time,
             rows_in: work.rows_in,
             rows_out: work.rows_out,
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use millstream_sql::{Operation, Result, TokenReader};
+use millstream_sql::{Error, Operation, Result, TokenReader, sqlstate};
 
 use super::late_insert;
 use crate::ddl::{PLANS_MAX, busy};
@@ -11,7 +11,7 @@ use crate::evaluate::{change_rows, has_catalog, is_conflict};
 use crate::event::Modification;
 use crate::returning::{self, DmlResult};
 use crate::session::{Response, Session, Tag};
-use crate::statement::{RowsTag, Rules, Run, Statement};
+use crate::statement::{Rules, Run, Statement};
 
 pub(super) static INSERT: Statement = Statement {
     words: &[&["INSERT"]],
@@ -26,7 +26,7 @@ pub(super) static INSERT: Statement = Statement {
     pages: &["insert", "insert-into-view"],
     begins: Some(|reader| Operation::of(reader) == Some(Operation::Insert)),
     run: Run::Alone(|session, reader| Box::pin(async move { run(session, reader).await })),
-    rules: Rules::modify(RowsTag { word: "INSERT 0", has_count: true }),
+    rules: Rules::MODIFY,
 };
 
 pub(super) static UPDATE: Statement = Statement {
@@ -36,7 +36,7 @@ pub(super) static UPDATE: Statement = Statement {
     pages: &["update"],
     begins: Some(|reader| Operation::of(reader) == Some(Operation::Update)),
     run: Run::Alone(|session, reader| Box::pin(async move { run(session, reader).await })),
-    rules: Rules::modify(RowsTag { word: "UPDATE", has_count: true }),
+    rules: Rules::MODIFY,
 };
 
 pub(super) static DELETE: Statement = Statement {
@@ -46,7 +46,7 @@ pub(super) static DELETE: Statement = Statement {
     pages: &["delete"],
     begins: Some(|reader| Operation::of(reader) == Some(Operation::Delete)),
     run: Run::Alone(|session, reader| Box::pin(async move { run(session, reader).await })),
-    rules: Rules::modify(RowsTag { word: "DELETE", has_count: true }),
+    rules: Rules::MODIFY,
 };
 
 /// Changes rows. Returns the operation, and the columns of its RETURNING clause.
@@ -59,11 +59,17 @@ pub(super) async fn change(session: &mut Session, text: &str) -> Result<(Operati
         let operation = dml.operation;
         let columns = dml.returning.as_ref().map(|returning| returning.columns());
         let columns = columns.unwrap_or_else(|| Arc::new(Schema::empty()));
+        let told = session.parameters.as_ref().and_then(|parameters| parameters.columns());
+        if told.is_some_and(|told| told != columns.fields().len()) {
+            return Err(Error::invalid("cached plan must not change result type")
+                .hint("The table was altered: prepare the statement again.")
+                .code(sqlstate::FEATURE_NOT_SUPPORTED));
+        }
         if let Some(transaction) = &mut session.transaction {
             let changed = transaction.modify(&session.shared, Modification::Statement(Box::new(dml))).await?;
             return Ok((operation, columns, changed));
         }
-        match change_rows(&session.shared, dml, idempotency_key.clone()).await {
+        match change_rows(&session.shared, &catalog, dml, idempotency_key.clone()).await {
             Err(error) if is_conflict(&error) && !has_catalog(&session.shared, &catalog) => {}
             done => return Ok((operation, columns, done?)),
         }
@@ -78,7 +84,7 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
     }
     let (operation, columns, DmlResult { count, returned }) = change(session, reader.text()).await?;
     if let Some(rows) = returned {
-        return returning::response(columns, rows);
+        return returning::response(operation, columns, rows);
     }
     Ok(Response::Done(Tag::new(match operation {
         Operation::Insert => format!("INSERT 0 {count}"),

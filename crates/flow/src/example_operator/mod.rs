@@ -24,11 +24,8 @@ fn the_example_equals_the_batch_answer() {
     let (mut random, mut fixture, mut operator) = (Random(7), Fixture::new(), RowCount::new());
     let mut answer = Rows::new(operator.properties().schema.clone());
     for epoch in 1..40 {
-        let changes = fixture.change(&mut random);
-        let change = if epoch == 1 { Delta::default() } else { changes[0].clone() };
-        if epoch > 1 {
-            fixture.apply(&changes);
-        }
+        // The first step of a query may have no rows.
+        let change = if epoch == 1 { Delta::default() } else { fixture.change(&mut random)[0].clone() };
         let output = operator.step(&cut(epoch), &[&change]).unwrap();
         answer.apply(&output.rows).unwrap();
         let rows = answer.snapshot().batches().unwrap();

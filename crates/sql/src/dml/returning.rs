@@ -6,13 +6,16 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{Ident, SelectItem};
 
 use super::tree::{named_factor, plain_from, quoted, select_of};
 use super::with_relation::WithRelation;
 use super::{Scope, Target};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::planner::Query;
+use crate::sqlstate;
 
 /// The relation of the rows that a statement changes. No statement can name it.
 pub const RETURNED: &str = "\0returned";
@@ -67,7 +70,24 @@ impl Scope<'_> {
         let select = select_of(&mut tree)?;
         select.projection = items;
         select.from = vec![plain_from(named_factor(vec![quoted(RETURNED)].into(), alias.clone()))];
-        self.planner.plan_tree(tree, self.reader, &relations)
+        tree.with = self.with.clone();
+        let query = self.planner.plan_tree(tree, self.reader, &relations)?;
+        // Aggregates and window functions would give rows of their own.
+        let mut wrong = None;
+        query.raw.apply(|node| {
+            match node {
+                LogicalPlan::Aggregate(_) => wrong = Some("aggregate functions"),
+                LogicalPlan::Window(_) => wrong = Some("window functions"),
+                _ => return Ok(TreeNodeRecursion::Continue),
+            }
+            Ok(TreeNodeRecursion::Stop)
+        })?;
+        match wrong {
+            Some(what) => Err(Error::invalid(format!("{what} are not allowed in RETURNING"))
+                .hint("Use them in a subquery, or read the table afterwards.")
+                .code(sqlstate::GROUPING_ERROR)),
+            None => Ok(query),
+        }
     }
 }
 

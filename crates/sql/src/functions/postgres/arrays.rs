@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, Int64Builder, ListArray, ListBuilder, StructArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, Field, Fields};
+use arrow::datatypes::{DataType, Field, Fields, Int64Type};
 use datafusion::error::Result;
 use datafusion::functions_nested::remove::array_remove_all_udf;
 use datafusion::functions_nested::replace::array_replace_all_udf;
@@ -32,6 +32,19 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
         |function| function.name() == "array_replace",
         |_| under_name(array_replace_all_udf(), "array_replace"),
     );
+}
+
+/// Returns the function that a subscript goes through: NULL for one below 1, since there is no such element.
+pub(super) fn subscript() -> ScalarUDF {
+    Scalar::exact(
+        "subscript",
+        vec![DataType::Int64],
+        |_| Ok(DataType::Int64),
+        |columns| {
+            let places = columns[0].as_primitive::<Int64Type>().iter();
+            Ok(Arc::new(places.map(|place| place.filter(|place| *place >= 1)).collect::<Int64Array>()))
+        },
+    )
 }
 
 /// Adds a name to a function.

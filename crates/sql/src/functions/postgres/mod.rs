@@ -16,7 +16,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawFieldAccessExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable, GetFieldAccess, ScalarUDF, cast, lit, when};
+use datafusion::logical_expr::{Expr, ExprSchemable, GetFieldAccess, ScalarUDF, cast};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use millstream_delta::sql_type;
 pub use text::{quote_ident, quoted_ident};
@@ -37,8 +37,8 @@ pub(super) fn register(registry: &mut Registry<'_>) {
 }
 
 /// Returns functions that replace other syntax in plans, and that statements can't name.
-pub(crate) fn unnamed() -> [ScalarUDF; 2] {
-    [bytes::length(), interval::multiply()]
+pub(crate) fn unnamed() -> [ScalarUDF; 3] {
+    [bytes::length(), interval::multiply(), arrays::subscript()]
 }
 
 /// Plans `a && b`, true if two arrays share an element, and `a = '{1,2}'`, where the text is an array.
@@ -91,7 +91,7 @@ impl ExprPlanner for Arrays {
             GetFieldAccess::ListIndex { key } if is_list && !matches!(expr, Expr::AggregateFunction(_)) => {
                 let key = match &*key {
                     Expr::Literal(ScalarValue::Int64(Some(1..)), _) => key,
-                    _ => Box::new(when(key.as_ref().clone().gt_eq(lit(1_i64)), *key).end()?),
+                    _ => Box::new(arrays::subscript().call(vec![*key])),
                 };
                 GetFieldAccess::ListIndex { key }
             }

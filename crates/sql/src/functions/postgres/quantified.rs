@@ -6,20 +6,23 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, make_comparator};
+use arrow::buffer::NullBuffer;
 use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, in_list, lit,
 };
-use millstream_delta::{one_form, sql_type};
+use millstream_delta::{has_equal_forms, one_form, sql_type};
 
 use crate::error::Error;
 use crate::functions::Registry;
@@ -111,8 +114,17 @@ impl Comparison {
     }
 }
 
+/// Returns the value and the array of a comparison with `ANY` or `ALL`, if a call is one.
+pub(crate) fn operands(call: &ScalarFunction) -> Option<(&Expr, &Expr)> {
+    let is_one = QUANTIFIED.iter().any(|(name, ..)| *name == call.name());
+    match &call.args[..] {
+        [value, array] if is_one => Some((value, array)),
+        _ => None,
+    }
+}
+
 /// Returns the type of an array's elements; of NULL, which is an array without a type, NULL.
-fn element(array: &DataType) -> Option<&DataType> {
+pub(crate) fn element(array: &DataType) -> Option<&DataType> {
     match array {
         DataType::List(field)
         | DataType::LargeList(field)
@@ -168,11 +180,13 @@ impl ScalarUDFImpl for Comparison {
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let is_scalar = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let rows = if is_scalar { 1 } else { arguments.number_rows };
-        let columns = arguments.args.into_iter().map(|argument| argument.into_array(rows));
-        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let sides = arguments.args.into_iter().map(Side::of).collect::<Result<Vec<_>>>()?;
+        let [left, right] = &sides[..] else {
+            return Err(Error::bug(format!("{} compares two values", self.written())).into());
+        };
         let result: ArrayRef = Arc::new(match self.kind {
-            Kind::Quantified { compared, all } => quantified(&columns, compared, all)?,
-            Kind::Overlap => overlap(&columns)?,
+            Kind::Quantified { compared, all } => quantified(left, right, rows, compared, all)?,
+            Kind::Overlap => overlap(left, right, rows)?,
         });
         Ok(match is_scalar {
             true => ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?),
@@ -181,14 +195,25 @@ impl ScalarUDFImpl for Comparison {
     }
 
     /// Writes `= ANY` and `<> ALL` of a constant array as IN, by which rows are found.
-    fn simplify(&self, mut arguments: Vec<Expr>, _: &SimplifyContext) -> Result<ExprSimplifyResult> {
+    fn simplify(&self, mut arguments: Vec<Expr>, context: &SimplifyContext) -> Result<ExprSimplifyResult> {
         let all = match self.kind {
             Kind::Quantified { compared: Compared::Eq, all: false } => false,
             Kind::Quantified { compared: Compared::NotEq, all: true } => true,
             _ => return Ok(ExprSimplifyResult::Original(arguments)),
         };
-        let [_, Expr::Literal(ScalarValue::List(list), _)] = &arguments[..] else {
-            return Ok(ExprSimplifyResult::Original(arguments));
+        // IN compares values as they are.
+        let list = match &arguments[..] {
+            [_, Expr::Literal(ScalarValue::List(list), _)] if !has_equal_forms(&list.value_type()) => list,
+            [value, Expr::ScalarFunction(call)] if call.name() == "make_array" && !call.args.is_empty() => {
+                let of = context.get_data_type(value)?;
+                let is_same = |element| context.get_data_type(element).is_ok_and(|found| found == of);
+                if has_equal_forms(&of) || !call.args.iter().all(is_same) {
+                    return Ok(ExprSimplifyResult::Original(arguments));
+                }
+                let elements = call.args.clone();
+                return Ok(ExprSimplifyResult::Simplified(in_list(arguments.swap_remove(0), elements, all)));
+            }
+            _ => return Ok(ExprSimplifyResult::Original(arguments)),
         };
         if list.is_null(0) {
             return Ok(ExprSimplifyResult::Simplified(lit(ScalarValue::Boolean(None))));
@@ -203,63 +228,80 @@ impl ScalarUDFImpl for Comparison {
     }
 }
 
-fn lists(column: &ArrayRef) -> Result<&ListArray> {
-    column.as_list_opt::<i32>().ok_or_else(|| Error::bug("an array was expected").into())
+/// One side of a comparison. A constant is there once, for all rows.
+struct Side {
+    values: ArrayRef,
+    is_constant: bool,
 }
 
-fn quantified(columns: &[ArrayRef], compared: Compared, all: bool) -> Result<BooleanArray> {
-    let (values, arrays) = (one_form(&columns[0])?, lists(&columns[1])?);
-    let elements = one_form(arrays.values())?;
+impl Side {
+    fn of(argument: ColumnarValue) -> Result<Side> {
+        let is_constant = matches!(argument, ColumnarValue::Scalar(_));
+        Ok(Side { values: argument.into_array(1)?, is_constant })
+    }
+
+    fn place(&self, row: usize) -> usize {
+        if self.is_constant { 0 } else { row }
+    }
+
+    fn lists(&self) -> Result<&ListArray> {
+        self.values.as_list_opt::<i32>().ok_or_else(|| Error::bug("an array was expected").into())
+    }
+}
+
+/// Returns the places of a list's elements.
+fn elements_of(lists: &ListArray, row: usize) -> Range<usize> {
+    lists.value_offsets()[row] as usize..lists.value_offsets()[row + 1] as usize
+}
+
+fn quantified(left: &Side, right: &Side, rows: usize, compared: Compared, all: bool) -> Result<BooleanArray> {
+    let (values, lists) = (one_form(&left.values)?, right.lists()?);
+    let elements = one_form(lists.values())?;
     let order = make_comparator(&values, &elements, SortOptions::default())?;
     let (no_value, no_element) = (values.logical_nulls(), elements.logical_nulls());
-    let offsets = arrays.value_offsets();
     let result = |row: usize| {
-        if arrays.is_null(row) {
+        let (value, list) = (left.place(row), right.place(row));
+        if lists.is_null(list) {
             return None;
         }
-        let range = offsets[row] as usize..offsets[row + 1] as usize;
-        if no_value.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+        let range = elements_of(lists, list);
+        if no_value.as_ref().is_some_and(|nulls| nulls.is_null(value)) {
             return range.is_empty().then_some(all);
         }
         let mut is_open = false;
         for at in range {
             match no_element.as_ref().is_some_and(|nulls| nulls.is_null(at)) {
                 true => is_open = true,
-                false if compared.holds(order(row, at)) != all => return Some(!all),
+                false if compared.holds(order(value, at)) != all => return Some(!all),
                 false => {}
             }
         }
         (!is_open).then_some(all)
     };
-    Ok((0..arrays.len()).map(result).collect())
+    Ok((0..rows).map(result).collect())
 }
 
 /// Returns true where two arrays have an element in common. NULL equals nothing.
-fn overlap(columns: &[ArrayRef]) -> Result<BooleanArray> {
-    let (left, right) = (lists(&columns[0])?, lists(&columns[1])?);
-    let converter = RowConverter::new(vec![SortField::new(left.value_type())])?;
-    let rows = |arrays: &ListArray| converter.convert_columns(&[one_form(arrays.values())?]);
-    let (left_rows, right_rows) = (rows(left)?, rows(right)?);
-    let (left_nulls, right_nulls) = (left.values().logical_nulls(), right.values().logical_nulls());
-    let range = |arrays: &ListArray, row: usize| {
-        arrays.value_offsets()[row] as usize..arrays.value_offsets()[row + 1] as usize
-    };
+fn overlap(left: &Side, right: &Side, rows: usize) -> Result<BooleanArray> {
+    let (left_lists, right_lists) = (left.lists()?, right.lists()?);
+    let converter = RowConverter::new(vec![SortField::new(left_lists.value_type())])?;
+    let left_rows = converter.convert_columns(&[one_form(left_lists.values())?])?;
+    let right_rows = converter.convert_columns(&[one_form(right_lists.values())?])?;
+    let (left_nulls, right_nulls) =
+        (left_lists.values().logical_nulls(), right_lists.values().logical_nulls());
+    let is_there =
+        |nulls: &Option<NullBuffer>, at: usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(at));
     let result = |row: usize| {
-        if left.is_null(row) || right.is_null(row) {
+        let (one, other) = (left.place(row), right.place(row));
+        if left_lists.is_null(one) || right_lists.is_null(other) {
             return None;
         }
-        let has = |nulls: &Option<arrow::buffer::NullBuffer>, at: &usize| {
-            nulls.as_ref().is_none_or(|nulls| nulls.is_valid(*at))
-        };
-        let known: HashSet<_> =
-            range(left, row).filter(|at| has(&left_nulls, at)).map(|at| left_rows.row(at)).collect();
-        Some(
-            range(right, row)
-                .filter(|at| has(&right_nulls, at))
-                .any(|at| known.contains(&right_rows.row(at))),
-        )
+        let known = elements_of(left_lists, one).filter(|at| is_there(&left_nulls, *at));
+        let known: HashSet<_> = known.map(|at| left_rows.row(at)).collect();
+        let mut others = elements_of(right_lists, other).filter(|at| is_there(&right_nulls, *at));
+        Some(others.any(|at| known.contains(&right_rows.row(at))))
     };
-    Ok((0..left.len()).map(result).collect())
+    Ok((0..rows).map(result).collect())
 }
 
 #[cfg(test)]
@@ -303,6 +345,9 @@ mod tests {
         check("x = ANY ('{1,NULL}'::INT[])", "t n n n t n");
         check("x <> ALL (ARRAY[1, 2])", "f f n n f t");
         check("x = ANY (ARRAY[]::INT[])", "f f f f f f");
+        check("3 = ANY (a)", "n n f f n f");
+        check("a && ARRAY[2, NULL]", "f f f f n t");
+        check("x = ANY (ARRAY[k, 1])", "t t n n t f");
         tables.check(
             "SELECT 0.0 = ANY (ARRAY[-0.0]), INTERVAL '1 day' = ANY (ARRAY[INTERVAL '24 hours'])",
             &["true|true"],
