@@ -2,46 +2,28 @@
 // Prints each minute, for each page, the JavaScript heap in KiB after a collection and the number of DOM nodes, and the resident
 // memory of the server in MiB.
 
-import { spawn } from "node:child_process";
 import fs from "node:fs";
-import { createRequire } from "node:module";
-import os from "node:os";
-import path from "node:path";
-import { pathToFileURL } from "node:url";
+
+import { withPage } from "./launch.mjs";
 
 const [, , program, modules, minutes = "60"] = process.argv;
-const require = createRequire(path.resolve(modules, "index.js"));
-const { chromium } = require("playwright-core");
-const packaged = path.resolve(modules, "@sparticuz/chromium/build/esm/index.js");
-const binary = (await import(pathToFileURL(packaged))).default;
 
 const PAGES = ["overview", "batches", "graph", "sources", "state"];
 
-const work = fs.mkdtempSync(path.join(os.tmpdir(), "millstream-memory-"));
-fs.writeFileSync(path.join(work, "app.sql"), `
+const SCRIPT = `
 SET batch_interval = '200 ms';
 CREATE SOURCE orders (id BIGINT, customer BIGINT, cents BIGINT) WITH (connector = 'datagen', rows_per_second = 2000,
   fields.id.kind = 'sequence', fields.customer.min = 0, fields.customer.max = 499, fields.cents.min = 100, fields.cents.max = 9999);
 CREATE MATERIALIZED VIEW by_customer AS SELECT customer, count(*) AS orders, sum(cents) AS cents FROM orders GROUP BY customer;
 CREATE MATERIALIZED VIEW top_customers AS SELECT customer, cents FROM by_customer ORDER BY cents DESC LIMIT 10;
 CREATE SINK report FROM by_customer WITH (connector = 'blackhole');
-`);
+`;
 
-const server = spawn(program, ["--data", path.join(work, "state"), "server", "--listen", "127.0.0.1:0", "--ui", "127.0.0.1:0",
-  path.join(work, "app.sql")], { stdio: ["ignore", "pipe", "pipe"] });
-let log = "";
-for (const stream of [server.stdout, server.stderr]) stream.on("data", (text) => { log += text; });
-const browser = await chromium.launch({ executablePath: await binary.executablePath(), args: binary.args, headless: true });
-try {
-  while (!/listening on/.test(log)) {
-    if (server.exitCode !== null) throw new Error(`the server ended: ${log}`);
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-  const address = /the web page is at (\S+)/.exec(log)[1].replace(/\/?$/, "/");
+await withPage(program, modules, SCRIPT, async (browser, address, server) => {
   const open = [];
   for (const name of PAGES) {
     const page = await browser.newPage();
-    await page.goto(`${address}#${name}`);
+    await page.goto(new URL(`#${name}`, address).href);
     const tools = await page.context().newCDPSession(page);
     await tools.send("HeapProfiler.enable");
     await tools.send("Performance.enable");
@@ -61,9 +43,5 @@ try {
     const resident = /VmRSS:\s+(\d+)/.exec(fs.readFileSync(`/proc/${server.pid}/status`, "utf8"))[1];
     console.log([...row, Math.round(resident / 1024)].join("\t"));
   }
-} finally {
-  await browser.close();
-  server.kill("SIGKILL");
-  fs.rmSync(work, { recursive: true, force: true });
-}
+});
 process.exit(0);

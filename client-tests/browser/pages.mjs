@@ -4,17 +4,12 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import fs from "node:fs";
-import { createRequire } from "node:module";
 import os from "node:os";
 import path from "node:path";
-import { pathToFileURL } from "node:url";
+
+import { chromium } from "./launch.mjs";
 
 const [, , program, modules, screenshots] = process.argv;
-const require = createRequire(path.resolve(modules, "index.js"));
-const { chromium } = require("playwright-core");
-// The package has no entry for require().
-const packaged = path.resolve(modules, "@sparticuz/chromium/build/esm/index.js");
-const binary = (await import(pathToFileURL(packaged))).default;
 
 const WAIT = 30_000;
 const work = fs.mkdtempSync(path.join(os.tmpdir(), "millstream-page-"));
@@ -343,7 +338,7 @@ const trials = {
   },
 };
 
-const browser = await chromium.launch({ executablePath: await binary.executablePath(), args: binary.args, headless: true });
+const browser = await chromium(modules);
 let failed = null;
 try {
   const address = await start();
