@@ -6,7 +6,7 @@ use millstream_flow::Cost;
 
 use crate::run::speed::Speed;
 
-/// What the last step of a query did, and how long its steps take.
+/// The effect of the last step of a query, and the duration of its steps.
 #[derive(Debug, Default)]
 pub(crate) struct LastStep {
     changed: u64,
