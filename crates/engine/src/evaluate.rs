@@ -19,7 +19,7 @@ use crate::catalog::{Catalog, Definition};
 use crate::engine::Shared;
 use crate::event::{Apart, Asked, Evaluated, Event, Modification, Question};
 use crate::point;
-use crate::returning::{Affected, DmlResult, changed_rows, needs_updated, skips_rows};
+use crate::returning::{Affected, DmlResult, changed_rows, skips_rows};
 use crate::run::{check_distinct_keys, part};
 use crate::statements::select;
 use crate::transaction::Contents;
@@ -101,7 +101,7 @@ async fn evaluate(
     let rows = part(&evaluated.rows, 0, schema).map_err(named)?;
     let wanted = keys_of(&rows, key);
     let by_loop = rows.num_rows() <= LOOP_ROWS_MAX && !wanted.is_empty() && is_cheap(&query.plan)?;
-    if by_loop && !needs_updated(dml) {
+    if by_loop && dml.returning.is_none() {
         return Ok(evaluated);
     }
     check_distinct_keys(&rows, key).map_err(named)?;

@@ -97,7 +97,9 @@ impl Session {
             )));
         }
         let types = prepared.parameters.iter().cloned().map(Some).collect();
-        let told = prepared.schema().map(|schema| schema.fields().len());
+        // A query may return other columns than it was prepared for: its reader finds out. A change must not be made then.
+        let is_query = prepared.plan_cache.is_some();
+        let told = prepared.schema().filter(|_| !is_query).map(|schema| schema.fields().len());
         self.parameters = match (values, told) {
             ([], None) => None,
             (values, told) => Some(Arc::new(Parameters::bound(types, values)?.of_result(told))),
@@ -163,9 +165,7 @@ async fn prepare_piece(session: &mut Session, text: &str, types: &[Option<DataTy
     let puts_late = late_insert::target(&reader, &session.shared.catalog()).is_some();
     let is_dml = operation.is_some() && !puts_late;
     if !is_query && !is_dml {
-        // Of the statements that change rows, only those with RETURNING give any.
-        let gives_rows = operation.is_none()
-            && STATEMENTS.find(&reader).is_ok_and(|found| found.statement.rules.rows.is_some());
+        let gives_rows = STATEMENTS.find(&reader).is_ok_and(|found| found.statement.rules.rows.is_some());
         let count = types.len().max(highest(&reader));
         let declared = |place: usize| types.get(place).cloned().flatten().unwrap_or(DataType::Utf8);
         let parameters = (0..count).map(declared).collect();

@@ -7,12 +7,13 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::physical_plan::memory::MemoryStream;
-use millstream_sql::{Dml, OnConflict, Operation, Result};
+use millstream_sql::{Dml, Operation, Result};
 use millstream_state::{Conflict, Keyed};
 
 use crate::error;
 use crate::run::part;
-use crate::session::{Response, TAG, TAGS};
+use crate::session::{Response, TAG};
+use crate::statement::RowsTag;
 
 /// The effect of a statement that changes rows.
 #[derive(Debug, Default)]
@@ -62,21 +63,10 @@ pub(crate) fn changed_rows(dml: &Dml, key: &[usize], affected: &Affected<'_>) ->
     concat_batches(schema, &all).map_err(error::arrow)
 }
 
-/// Returns true if `ON CONFLICT DO UPDATE` has to be evaluated for the clause, even where the loop could do so.
-pub(crate) fn needs_updated(dml: &Dml) -> bool {
-    dml.returning.is_some() && matches!(dml.on_conflict, Some(OnConflict::DoUpdate(_)))
-}
-
 /// Returns the rows of a clause as a statement's result.
 pub(crate) fn response(operation: Operation, columns: SchemaRef, rows: Vec<RecordBatch>) -> Result<Response> {
-    let [insert, update, delete] = TAGS;
-    let word = match operation {
-        Operation::Insert => insert,
-        Operation::Update => update,
-        Operation::Delete => delete,
-    };
     let mut metadata = columns.metadata().clone();
-    metadata.insert(TAG.into(), word.into());
+    metadata.insert(TAG.into(), RowsTag::of(operation).word.into());
     let columns = Arc::new(Schema::new_with_metadata(columns.fields().clone(), metadata));
     let rows = rows.into_iter().map(|rows| rows.with_schema(Arc::clone(&columns)));
     let rows = rows.collect::<std::result::Result<Vec<_>, _>>().map_err(error::arrow)?;

@@ -10,7 +10,7 @@ use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use millstream_durable::{Entry, Plan, Standing};
-use millstream_sql::{Error, GeneratedColumns, Parameters, Result, TokenReader, checked_rows};
+use millstream_sql::{Error, GeneratedColumns, Operation, Parameters, Result, TokenReader, checked_rows};
 use tokio::sync::oneshot;
 
 use crate::catalog::{Definition, first_columns};
@@ -76,9 +76,6 @@ pub(crate) const ENDLESS: &str = "millstream.endless";
 /// The schema metadata key of the command tag of a result, without its number of rows.
 pub(crate) const TAG: &str = "millstream.tag";
 
-/// The command tags of RETURNING.
-pub(crate) const TAGS: [&str; 3] = ["INSERT 0", "UPDATE", "DELETE"];
-
 /// The schema metadata key of a result whose values are requested in binary.
 pub(crate) const BINARY: &str = "millstream.binary";
 
@@ -88,8 +85,8 @@ impl Response {
         let Response::Rows(rows) = self else { return None };
         let schema = rows.schema();
         let word = schema.metadata().get(TAG)?;
-        let word = TAGS.into_iter().find(|known| known == word)?;
-        Some(RowsTag { word, has_count: true })
+        let tags = [Operation::Insert, Operation::Update, Operation::Delete].map(RowsTag::of);
+        tags.into_iter().find(|tag| tag.word == word)
     }
 
     /// Returns the notices for the user.

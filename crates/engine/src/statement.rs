@@ -1,7 +1,7 @@
 //! A statement's entry: its first words, its description, the function that runs it, and its rules.
 
 use futures::future::BoxFuture;
-use millstream_sql::{Result, TokenReader};
+use millstream_sql::{Operation, Result, TokenReader};
 
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
@@ -104,6 +104,16 @@ pub struct RowsTag {
 
 impl RowsTag {
     pub(crate) const SELECT: RowsTag = RowsTag { word: "SELECT", has_count: true };
+
+    /// Returns the tag of a change of rows.
+    pub(crate) fn of(operation: Operation) -> RowsTag {
+        let word = match operation {
+            Operation::Insert => "INSERT 0",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+        };
+        RowsTag { word, has_count: true }
+    }
 
     /// Returns the tag after this number of rows.
     pub fn text(self, rows: usize) -> String {

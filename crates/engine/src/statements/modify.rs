@@ -11,7 +11,7 @@ use crate::evaluate::{change_rows, has_catalog, is_conflict};
 use crate::event::Modification;
 use crate::returning::{self, DmlResult};
 use crate::session::{Response, Session, Tag};
-use crate::statement::{Rules, Run, Statement};
+use crate::statement::{RowsTag, Rules, Run, Statement};
 
 pub(super) static INSERT: Statement = Statement {
     words: &[&["INSERT"]],
@@ -86,9 +86,5 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
     if let Some(rows) = returned {
         return returning::response(operation, columns, rows);
     }
-    Ok(Response::Done(Tag::new(match operation {
-        Operation::Insert => format!("INSERT 0 {count}"),
-        Operation::Update => format!("UPDATE {count}"),
-        Operation::Delete => format!("DELETE {count}"),
-    })))
+    Ok(Response::Done(Tag::new(RowsTag::of(operation).text(count as usize))))
 }
