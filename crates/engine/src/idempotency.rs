@@ -35,6 +35,11 @@ impl IdempotencyKeys {
         self.keys.pop()
     }
 
+    /// Gives the next statement the key of the statement that it is a part of.
+    pub(crate) fn give_back(&mut self, key: Option<String>) {
+        self.keys.extend(key);
+    }
+
     /// Returns the keys of the next statements.
     pub(crate) fn keys(&self) -> Vec<String> {
         self.keys.clone()

@@ -254,6 +254,8 @@ impl Session {
         runtime.handle().spawn(async move {
             let done = job.run(contained(work(&mut session))).await;
             session.is_apart = false;
+            // Whoever has the answer no longer finds the statement among those that run.
+            drop(job);
             drop(returning.send(session));
             drop(sender.send(done.and_then(|done| done)));
         });

@@ -16,6 +16,7 @@ use crate::error;
 use crate::event::{Event, Live, Recovery};
 use crate::secrets::without_secrets;
 use crate::session::Session;
+use crate::statements::create_table_as::drop_unfinished;
 use crate::statements::{STATEMENTS, replace};
 use crate::variables::Lasts;
 
@@ -61,7 +62,14 @@ pub(crate) fn run(shared: &Arc<Shared>, directory: DataDirectory) -> Result<Reco
     let handle = shared.handle.clone();
     // The caller may be inside a runtime, where blocking is not allowed, so this uses its own thread.
     let thread = std::thread::Builder::new().name("millstream-recovery".into()).stack_size(STACK_BYTES);
-    let thread = thread.spawn(move || handle.block_on(recover(session, directory)));
+    let shared = shared.clone();
+    let thread = thread.spawn(move || {
+        handle.block_on(async {
+            let recovered = recover(session, directory).await?;
+            drop_unfinished(&shared).await;
+            Ok(recovered)
+        })
+    });
     let thread =
         thread.map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;
     thread.join().unwrap_or_else(|_| Err(Error::bug("replaying the journal panicked")))

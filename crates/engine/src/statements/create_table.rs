@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_delta::sql_type_of;
+use millstream_sql::functions::quoted_ident;
 use millstream_sql::{Columns, Error, Result, TokenReader};
 use millstream_state::Conflict;
 
@@ -66,11 +68,6 @@ fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<
     let (name, exists) = new_name(working, &mut reader)?;
     if exists {
         return Ok(existed("TABLE", &name));
-    }
-    if reader.is_keyword(&["AS"]) {
-        return Err(Error::unsupported("CREATE TABLE … AS")
-            .hint("Use CREATE MATERIALIZED VIEW … AS, or CREATE TABLE and INSERT … SELECT.")
-            .at(reader.position()));
     }
     let at = reader.position();
     let columns = session.shared.planner.columns(&mut reader)?;
@@ -167,9 +164,17 @@ pub(crate) fn check(name: &str, schema: &SchemaRef, primary_key: &[usize]) -> Re
 
 /// Returns a table that was not created by a statement.
 pub(crate) fn object(name: &str, schema: SchemaRef, primary_key: &[usize]) -> Object {
-    let column = |field: &FieldRef| format!("\"{}\" {}", field.name(), field.data_type());
-    let columns: Vec<String> = schema.fields().iter().map(column).collect();
-    let ddl = format!("CREATE TABLE \"{name}\" ({})", columns.join(", "));
+    let column = |field: &FieldRef| {
+        let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
+        format!("{} {}{not_null}", quoted_ident(field.name()), sql_type_of(field))
+    };
+    let mut columns: Vec<String> = schema.fields().iter().map(column).collect();
+    if !primary_key.is_empty() {
+        let names = primary_key.iter().filter_map(|place| schema.fields().get(*place));
+        let names: Vec<String> = names.map(|field| quoted_ident(field.name())).collect();
+        columns.push(format!("PRIMARY KEY ({})", names.join(", ")));
+    }
+    let ddl = format!("CREATE TABLE {} ({})", quoted_ident(name), columns.join(", "));
     let definition =
         Definition::Table { schema, key: primary_key.to_vec(), intake: Intake::default(), watermark: None };
     Object { name: name.into(), ddl, reads: Vec::new(), definition }

@@ -176,7 +176,7 @@ fn check_relations(query: &Query) -> Result<()> {
 }
 
 /// Reads `(a, b)` and quotes each name.
-fn column_names(reader: &mut TokenReader<'_>) -> Result<Vec<String>> {
+pub(super) fn column_names(reader: &mut TokenReader<'_>) -> Result<Vec<String>> {
     reader.expect_symbol(Token::LParen)?;
     let mut names = Vec::new();
     loop {

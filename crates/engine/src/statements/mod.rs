@@ -14,6 +14,7 @@ mod create_source;
 mod create_stream;
 mod create_subscription;
 pub(crate) mod create_table;
+pub(crate) mod create_table_as;
 mod create_view;
 mod cursor;
 mod describe;
@@ -94,6 +95,9 @@ fn alters(reader: &TokenReader<'_>, word: &str) -> bool {
 
 /// Fails if a name is in one of the engine's own schemas.
 fn refuse_system_name(name: &str, cant: &str) -> Result<()> {
+    if create_table_as::is_unfinished(name) {
+        return Err(Error::invalid(format!("\"{name}\" can't {cant}: a table that is not finished has such a name")));
+    }
     if !system::is_name(name) && !pg::is_name(name) {
         return Ok(());
     }

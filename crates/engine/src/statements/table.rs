@@ -12,7 +12,7 @@ use super::not_yet::{NOT_YET, NotYet};
 use super::{
     add_column, advance, alter_source, alter_watermark, checkpoint, copy, create_aggregate, create_function,
     create_materialized_view, create_sink, create_source, create_stream, create_subscription, create_table,
-    create_view, cursor, describe, discard, drop, explain, flush, modify, pause, prepared, rename, replace,
+    create_table_as, create_view, cursor, describe, discard, drop, explain, flush, modify, pause, prepared, rename, replace,
     reset, select, set, show, stop, subscribe, transaction, truncate, verify,
 };
 use crate::plan::Working;
@@ -30,6 +30,7 @@ pub(crate) static STATEMENTS: Statements = Statements {
     all: &[
         &create_source::CREATE_SOURCE,
         &create_table::CREATE_TABLE,
+        &create_table_as::CREATE_TABLE_AS,
         &create_view::CREATE_VIEW,
         &create_materialized_view::CREATE_MATERIALIZED_VIEW,
         &create_stream::CREATE_STREAM,

@@ -384,6 +384,8 @@ fn is_literal(word: &str) -> bool {
 }
 
 fn object(name: &str, ddl: &str, content: Option<&RecordBatch>) -> Object {
+    // The columns of the rows make the table.
+    let ddl = if statement::has_rows_of_query(ddl) { "" } else { ddl };
     let table = content.map(|rows| {
         let columns = rows.schema();
         let key = statement::primary_key(ddl);

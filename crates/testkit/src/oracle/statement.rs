@@ -130,8 +130,43 @@ pub fn effect(sql: &str) -> Effect {
         Some("CREATE") => create(&tokens, &words),
         Some("DROP") => Effect::Drop,
         Some("ALTER") => Effect::Alter,
+        Some("SELECT" | "WITH") => select_into(&tokens).unwrap_or(Effect::None),
         Some("SET" | "RESET") => Effect::Set(words.get(1).cloned().unwrap_or_default().to_lowercase()),
         _ => Effect::None,
+    }
+}
+
+/// Returns the effect of `SELECT … INTO name FROM …`.
+fn select_into(tokens: &[Token]) -> Option<Effect> {
+    let words = at_top(tokens).take_while(|(_, token)| keyword(token) != "FROM");
+    let (at, _) = words.filter(|(_, token)| keyword(token) == "INTO").last()?;
+    let at = if keyword(tokens.get(at + 1)?) == "TABLE" { at + 2 } else { at + 1 };
+    let name = tokens.get(at).and_then(name_of)?;
+    Some(Effect::Create { kind: Kind::Table, name, if_not_exists: false })
+}
+
+/// Returns the tokens outside parentheses, with their places.
+fn at_top(tokens: &[Token]) -> impl Iterator<Item = (usize, &Token)> {
+    let mut depth = 0;
+    tokens.iter().enumerate().filter(move |(_, token)| {
+        match token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            _ => {}
+        }
+        depth == 0
+    })
+}
+
+/// Returns true if a query gives a new table its columns and rows.
+pub fn has_rows_of_query(ddl: &str) -> bool {
+    let tokens = tokens(ddl);
+    match effect(ddl) {
+        Effect::Create { kind: Kind::Table, .. } => {
+            let mut words = at_top(&tokens).map(|(_, token)| keyword(token));
+            words.any(|word| word == "AS" || word == "INTO")
+        }
+        _ => false,
     }
 }
 
@@ -244,6 +279,10 @@ mod tests {
             if_not_exists,
         };
         assert_eq!(effect("CREATE TABLE T (a INT)"), table("t", false));
+        assert_eq!(effect("SELECT (SELECT 1 FROM u) AS a INTO T FROM u"), table("t", false));
+        assert_eq!(effect("SELECT a FROM u"), Effect::None);
+        assert!(["CREATE TABLE t AS SELECT 1", "SELECT 1 INTO t"].into_iter().all(has_rows_of_query));
+        assert!(!has_rows_of_query("CREATE TABLE t (a INT, b AS (a + 1))"));
         assert_eq!(effect("create table if not exists \"T\" (a int)"), table("T", true));
         let view = Effect::Create { kind: Kind::View, name: "v".into(), if_not_exists: false };
         assert_eq!(effect("CREATE OR REPLACE VIEW v AS SELECT 1"), view);

@@ -21,6 +21,7 @@ mod errors;
 mod failing;
 mod feeds;
 mod files;
+mod filled_tables;
 mod followed;
 mod forgotten;
 mod freed;
@@ -101,6 +102,7 @@ const MODULES: &[&[Scenario]] = &[
     failing::ALL,
     feeds::ALL,
     files::ALL,
+    filled_tables::ALL,
     followed::ALL,
     closing::ALL,
     complexity::ALL,

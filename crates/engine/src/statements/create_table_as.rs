@@ -1,0 +1,278 @@
+//! `CREATE TABLE name [(columns)] AS query`, `SELECT … INTO name FROM …`: creates a table with the rows of a query.
+//!
+//! The table is filled under a name that no statement can create, and gets its own name last. So nobody sees a table with
+//! a part of the rows, whatever fails or crashes meanwhile. A start drops tables that were left unfinished.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_delta::{declared_type, sql_type_of};
+use millstream_sql::functions::quoted_ident;
+use millstream_sql::{Error, Operation, Result, TokenReader};
+
+use super::{create_view, existed, modify, new_name, rename, select};
+use crate::ddl;
+use crate::engine::Shared;
+use crate::plan::Working;
+use crate::session::{Response, Session, Tag};
+use crate::statement::{Rules, Run, Statement};
+use crate::transaction::say_at_once;
+
+pub(super) static CREATE_TABLE_AS: Statement = Statement {
+    words: &[&["CREATE", "TABLE"], &["SELECT"], &["WITH"]],
+    synopsis: concat!(
+        "CREATE TABLE [IF NOT EXISTS] name [(column, …)] AS query [WITH [NO] DATA];\n",
+        "SELECT … INTO [TABLE] name FROM …;",
+    ),
+    purpose: "create a table with the rows of a query",
+    pages: &["create-table-as"],
+    begins: Some(|reader| begins_with_create(reader) || into_clause(reader).is_some()),
+    run: Run::Alone(|session, reader| Box::pin(async move { run(session, reader).await })),
+    rules: Rules { runs_once: true, ..Rules::CATALOG },
+};
+
+/// The end of the name of a table while it is filled.
+const UNFINISHED: &str = " (being filled)";
+
+/// Returns true if a table of this name is being filled. No statement may give an object such a name.
+pub(super) fn is_unfinished(name: &str) -> bool {
+    name.ends_with(UNFINISHED)
+}
+
+/// Returns true if `CREATE TABLE name [(column, …)] AS` begins here.
+fn begins_with_create(reader: &TokenReader<'_>) -> bool {
+    let mut ahead = reader.clone();
+    if !ahead.keyword(&["CREATE", "TABLE"]) {
+        return false;
+    }
+    ahead.keyword(&["IF", "NOT", "EXISTS"]);
+    if ahead.relation_name().is_err() {
+        return false;
+    }
+    if *ahead.peek() == Token::LParen && create_view::column_names(&mut ahead).is_err() {
+        return false;
+    }
+    ahead.is_keyword(&["AS"])
+}
+
+/// Returns the range of `INTO [TABLE] name` in a query, and the name's position, if it has this clause.
+fn into_clause(reader: &TokenReader<'_>) -> Option<(Range<usize>, Range<usize>)> {
+    if !(reader.is_keyword(&["SELECT"]) || reader.is_keyword(&["WITH"])) || Operation::of(reader).is_some() {
+        return None;
+    }
+    let mut ahead = reader.clone();
+    let mut depth = 0;
+    while !ahead.is_end() {
+        if depth == 0 && ahead.is_keyword(&["FROM"]) {
+            return None;
+        }
+        let start = ahead.position().start;
+        if depth == 0 && ahead.keyword(&["INTO"]) {
+            // A table may be called `table`.
+            if matches!(ahead.peek_at(1), Token::Word(_)) && !ahead.is_keyword(&["TABLE", "FROM"]) {
+                ahead.keyword(&["TABLE"]);
+            }
+            let named_from = ahead.position().start;
+            ahead.relation_name().ok()?;
+            let end = ahead.last_position().end;
+            return Some((start..end, named_from..end));
+        }
+        match ahead.next() {
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// A table to create, and the query that fills it.
+struct Wanted {
+    name: Arc<str>,
+    /// True if the table is there already, which IF NOT EXISTS allows.
+    exists: bool,
+    /// The names of its first columns, in quotes.
+    columns: Vec<String>,
+    query: String,
+    /// The offset of the query in the statement.
+    offset: usize,
+    has_rows: bool,
+}
+
+fn wanted(session: &Session, mut reader: TokenReader<'_>) -> Result<Wanted> {
+    let mut working = Working::new(session.shared.catalog());
+    if let Some((clause, named)) = into_clause(&reader) {
+        let text = reader.text();
+        let (name, _) = new_name(&mut working, &mut TokenReader::new(&text[named.clone()])?)
+            .map_err(|error| Error { hint: None, ..error }.at(named))?;
+        // Blanks in place of the clause leave the positions as they are.
+        let query = format!("{}{}{}", &text[..clause.start], " ".repeat(clause.len()), &text[clause.end..]);
+        return Ok(Wanted { name, exists: false, columns: Vec::new(), query, offset: 0, has_rows: true });
+    }
+    reader.expect_keyword(&["CREATE", "TABLE"])?;
+    let (name, exists) = new_name(&mut working, &mut reader)?;
+    let columns = match reader.peek() {
+        Token::LParen => create_view::column_names(&mut reader)?,
+        _ => Vec::new(),
+    };
+    reader.expect_keyword(&["AS"])?;
+    if !select::begins(&reader) {
+        return Err(reader.expected("a query"));
+    }
+    let mut has_rows = true;
+    let mut ahead = reader.clone();
+    while !ahead.is_end() {
+        let from = ahead.position().start;
+        let is_empty = ahead.keyword(&["WITH", "NO", "DATA"]);
+        if (is_empty || ahead.keyword(&["WITH", "DATA"])) && ahead.is_end() {
+            reader.cut(from);
+            has_rows = !is_empty;
+            break;
+        }
+        ahead.next();
+    }
+    let (query, offset) = super::within(&reader);
+    Ok(Wanted { name, exists, columns, query: query.to_string(), offset, has_rows })
+}
+
+async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response> {
+    let wanted = wanted(session, reader)?;
+    if wanted.exists {
+        return Ok(existed("TABLE AS", &wanted.name).into());
+    }
+    let schema = columns(session, &wanted).await?;
+    // The statement takes effect at once, also in a transaction.
+    let transaction = session.transaction.take();
+    let idempotency_key = session.idempotency.take();
+    let filled = fill(session, &wanted, schema, idempotency_key).await;
+    session.transaction = transaction;
+    let mut tags = [Tag::new(match wanted.has_rows {
+        true => format!("SELECT {}", filled?),
+        false => filled.map(|_| "CREATE TABLE AS".to_string())?,
+    })];
+    say_at_once(session.transaction.as_ref(), &mut tags);
+    let [tag] = tags;
+    Ok(tag.into())
+}
+
+/// Returns the columns of the table: those of the query, with their types in the form that CREATE TABLE gives them.
+async fn columns(session: &mut Session, wanted: &Wanted) -> Result<SchemaRef> {
+    let catalog = session.shared.catalog();
+    let (settings, now) = session.settings().await?;
+    let relations = session.one_shot(catalog, settings);
+    let query = session.planner(now).query(&wanted.query, &relations);
+    let query = query.map_err(|error| error.shift(wanted.offset))?;
+    let found = query.schema.fields();
+    if wanted.columns.len() > found.len() {
+        let (names, columns) = (wanted.columns.len(), found.len());
+        let error = format!("{names} column names are given, but the query has {columns}");
+        return Err(Error::invalid(error));
+    }
+    let named = |(place, field): (usize, &FieldRef)| {
+        wanted.columns.get(place).cloned().unwrap_or_else(|| quoted_ident(field.name()))
+    };
+    let names: Vec<String> = found.iter().enumerate().map(named).collect();
+    let is_nameless = |(place, name): &(usize, &String)| names[..*place].contains(name);
+    if let Some((_, name)) = names.iter().enumerate().find(is_nameless) {
+        return Err(Error::invalid(format!("column {name} of table \"{}\" would be there twice", wanted.name))
+            .hint("Name one of them with AS."));
+    }
+    let column = |name: &str, field: &FieldRef| -> Result<FieldRef> {
+        let kind = match field.data_type() {
+            // A column of NULLs is text, as in PostgreSQL.
+            DataType::Null => "TEXT".to_string(),
+            _ => sql_type_of(field),
+        };
+        let text = format!("({name} {kind})");
+        let declared = TokenReader::new(&text)
+            .and_then(|mut reader| session.shared.planner.columns(&mut reader))
+            .map(|columns| columns.schema.field(0).clone());
+        match declared {
+            Ok(declared) => Ok(declared.into()),
+            // SQL has no name for the type: the column keeps it.
+            Err(_) if declared_type(field).is_none() => {
+                let name = TokenReader::new(name)?.identifier()?;
+                Ok(Field::new(name, field.data_type().clone(), true).into())
+            }
+            Err(error) => Err(error),
+        }
+    };
+    let fields = names.iter().zip(found).map(|(name, field)| column(name, field));
+    Ok(Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?)))
+}
+
+/// Creates the table and fills it. Returns the number of rows.
+async fn fill(
+    session: &mut Session,
+    wanted: &Wanted,
+    schema: SchemaRef,
+    idempotency_key: Option<String>,
+) -> Result<u64> {
+    let name = format!("{}{UNFINISHED}", wanted.name);
+    if session.shared.catalog().find(&name).is_some() {
+        let error = format!("another statement is creating table \"{}\"", wanted.name);
+        return Err(Error::external(error).hint("Wait until it has ended, or cancel it: see millstream.jobs."));
+    }
+    session.create_table(&name, schema, &[]).await?;
+    let mut unfinished = Unfinished { shared: session.shared.clone(), name: Some(name.clone()) };
+    let filled = filled(session, wanted, &name, idempotency_key).await;
+    unfinished.name = None;
+    if filled.is_err() {
+        drop_table(&session.shared, &name).await;
+    }
+    filled
+}
+
+async fn filled(
+    session: &mut Session,
+    wanted: &Wanted,
+    name: &str,
+    idempotency_key: Option<String>,
+) -> Result<u64> {
+    let quoted = quoted_ident(name);
+    let mut count = 0;
+    if wanted.has_rows {
+        let insert = format!("INSERT INTO {quoted} {}", wanted.query);
+        let changed = modify::change(session, &insert).await;
+        // Positions are those of the INSERT.
+        count = changed.map_err(|error| Error { span: None, ..error })?.2.count;
+    }
+    session.idempotency.give_back(idempotency_key);
+    let named = format!("ALTER TABLE {quoted} RENAME TO {}", quoted_ident(&wanted.name));
+    let renamed = rename::run(session, &mut TokenReader::new(&named)?).await;
+    renamed.map_err(|error| Error { span: None, ..error })?;
+    Ok(count)
+}
+
+/// Drops a table that isn't finished when its statement is cancelled.
+struct Unfinished {
+    shared: Arc<Shared>,
+    name: Option<String>,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(name) = self.name.take() {
+            let shared = self.shared.clone();
+            self.shared.handle.spawn(async move { drop_table(&shared, &name).await });
+        }
+    }
+}
+
+async fn drop_table(shared: &Arc<Shared>, name: &str) {
+    let drops = format!("DROP TABLE {}", quoted_ident(name));
+    if let Err((_, reason)) = ddl::change(&Session::new(shared.clone()), &[&drops]).await {
+        tracing::warn!(table = name, %reason, "a table that was not finished can't be dropped");
+    }
+}
+
+/// Drops the tables that a crash left unfinished.
+pub(crate) async fn drop_unfinished(shared: &Arc<Shared>) {
+    let unfinished: Vec<Arc<str>> =
+        shared.catalog().objects().map(|object| object.name.clone()).filter(|name| is_unfinished(name)).collect();
+    for name in unfinished {
+        drop_table(shared, &name).await;
+    }
+}
