@@ -32,7 +32,7 @@ pub use fitted::fitted;
 pub use moments::{Moments, Statistic};
 pub use pool::Pool;
 pub use sql_type::{
-    declared, declared_type, default_of, generated_of, sql_type, sql_type_of, undeclared, with_default,
+    checks_of, declared, declared_type, default_of, generated_of, identity_of, sql_type, sql_type_of, type_alone, undeclared, with_check, with_default, with_identity,
     with_generated,
 };
 pub use stack::{STACK_BYTES, on_large_stack};

@@ -19,6 +19,13 @@ const DEFAULT: &str = "millstream.default";
 /// The key in a field's metadata that holds the expression of a generated column, as SQL: `a + b`.
 const GENERATED: &str = "millstream.generated";
 
+/// The key in a field's metadata that holds the sequence of an identity column.
+const IDENTITY: &str = "millstream.identity";
+
+/// The beginning of the keys in a field's metadata that hold CHECK constraints, as SQL: `a > 0`. The rest is the
+/// constraint's name.
+const CHECK: &str = "millstream.check.";
+
 /// Declares a field as a type that Arrow lacks.
 pub fn declared(field: Field, spelling: &str) -> Field {
     let mut metadata = field.metadata().clone();
@@ -58,13 +65,52 @@ pub fn generated_of(field: &Field) -> Option<&str> {
     field.metadata().get(GENERATED).map(String::as_str)
 }
 
-/// Returns the field with Arrow's type alone.
-pub fn undeclared(field: &Field) -> Field {
+/// Makes a field an identity column, whose sequence a text describes.
+pub fn with_identity(field: Field, text: &str) -> Field {
     let mut metadata = field.metadata().clone();
-    metadata.remove(DECLARED);
+    metadata.insert(IDENTITY.into(), text.into());
+    field.with_metadata(metadata)
+}
+
+/// Returns the description of an identity column's sequence.
+pub fn identity_of(field: &Field) -> Option<&str> {
+    field.metadata().get(IDENTITY).map(String::as_str)
+}
+
+/// Adds a CHECK constraint of the table to a field. If `name` begins with a dot, the constraint's name is that of the table
+/// and the rest.
+pub fn with_check(field: Field, name: &str, text: &str) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.insert(format!("{CHECK}{name}"), text.into());
+    field.with_metadata(metadata)
+}
+
+/// Returns the names and conditions of the CHECK constraints at a field, by name.
+pub fn checks_of(field: &Field) -> Vec<(&str, &str)> {
+    let mut checks: Vec<(&str, &str)> = Vec::new();
+    for (key, text) in field.metadata() {
+        checks.extend(key.strip_prefix(CHECK).map(|name| (name, text.as_str())));
+    }
+    checks.sort_unstable();
+    checks
+}
+
+/// Returns the field with its type alone: without default, expression, identity and constraints.
+pub fn type_alone(field: &Field) -> Field {
+    let mut metadata = field.metadata().clone();
     metadata.remove(DEFAULT);
     metadata.remove(GENERATED);
+    metadata.remove(IDENTITY);
+    metadata.retain(|key, _| !key.starts_with(CHECK));
     field.clone().with_metadata(metadata)
+}
+
+/// Returns the field with Arrow's type alone.
+pub fn undeclared(field: &Field) -> Field {
+    let field = type_alone(field);
+    let mut metadata = field.metadata().clone();
+    metadata.remove(DECLARED);
+    field.with_metadata(metadata)
 }
 
 /// Returns a field's type as CREATE TABLE takes it.

@@ -4,12 +4,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::ScalarValue;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use millstream_delta::under_schema;
-use millstream_sql::{Error, GeneratedColumns, Result, checked_rows, sqlstate};
+use millstream_sql::{Checks, ColumnDefault, Error, GeneratedColumns, Result, checked_rows, sqlstate};
 
 use crate::deadline::Deadline;
 use crate::event::Modification;
@@ -74,9 +73,10 @@ pub struct CopyIn {
     /// For each column of the table, its position among the incoming columns.
     pub(crate) places: Vec<Option<usize>>,
     /// The default of each column of the table, for columns that the COPY omits.
-    pub(crate) defaults: Vec<ScalarValue>,
+    pub(crate) defaults: Vec<ColumnDefault>,
     /// The generated columns, which the COPY omits.
     pub(crate) generated: Option<GeneratedColumns>,
+    pub(crate) checks: Option<Checks>,
     pub(crate) options: CopyOptions,
     pub(crate) batches: Vec<RecordBatch>,
     pub(crate) bytes: usize,
@@ -123,6 +123,9 @@ impl CopyIn {
             rows = generated.recompute(&rows)?;
         }
         let rows = checked_rows(rows, &self.schema)?;
+        if let Some(checks) = &self.checks {
+            checks.verify(&rows)?;
+        }
         self.bytes += rows.get_array_memory_size();
         if self.bytes > COPY_BYTES_MAX {
             return Err(Error::external(format!(
@@ -165,8 +168,14 @@ impl CopyIn {
             .zip(&self.defaults)
             .map(|((field, place), default)| match place {
                 Some(place) => Ok(rows.column(*place).clone()),
-                None if default.is_null() => Ok(new_null_array(field.data_type(), rows.num_rows())),
-                None => default.to_array_of_size(rows.num_rows()).map_err(Error::from),
+                None => {
+                    let values = default.column(rows.num_rows())?;
+                    if values.data_type() == field.data_type() {
+                        Ok(values)
+                    } else {
+                        arrow::compute::cast(&values, field.data_type()).map_err(crate::error::arrow)
+                    }
+                }
             })
             .collect::<Result<_>>()?;
         let schema = match &self.generated {

@@ -30,6 +30,7 @@ use crate::panics;
 use crate::query_pool::QueryPool;
 use crate::recovery::{self, Recovered};
 use crate::run::{self, TimeSource};
+use crate::sequences::Sequences;
 use crate::session::Session;
 use crate::settings::{Settings, ShutdownSettings};
 use crate::statement_memory::AllStatements;
@@ -468,13 +469,14 @@ impl EngineBuilder {
         let connectors = connectors.map(|connector| (connector.name(), connector)).collect();
         let (events, inbox) = std::sync::mpsc::channel();
         let history = History::default();
+        let sequences: Arc<Sequences> = Arc::default();
         let shared = Arc::new(Shared {
             events,
             catalog: RwLock::default(),
             progress: Mutex::default(),
             shutdown: Mutex::default(),
             settings_version: AtomicU64::new(0),
-            planner: self.context.map_or_else(Planner::new, |context| Planner::with_context(&context)),
+            planner: planner(self.context, &sequences)?,
             connectors,
             handle: runtime.handle().clone(),
             statements: RunningStatements {
@@ -501,6 +503,7 @@ impl EngineBuilder {
             execution: self.execution,
             time: self.time.unwrap_or_else(|| Arc::new(run::system_time)),
             history,
+            sequences,
             recovers: directory.is_some(),
             runtime,
             steps,
@@ -514,6 +517,15 @@ impl EngineBuilder {
         shared.handle.spawn(sample(shared.events.clone()));
         Ok(Engine { shared })
     }
+}
+
+/// Returns a planner with the functions of a user's context, and those of the engine.
+fn planner(context: Option<SessionContext>, sequences: &Arc<Sequences>) -> Result<Planner> {
+    use datafusion::execution::FunctionRegistry;
+    let context = context.unwrap_or_default();
+    let mut state = context.state();
+    state.register_udf(Arc::new(sequences.function()))?;
+    Ok(Planner::with_state(state))
 }
 
 /// Returns a runtime with threads of this name; without a count, one for each core.

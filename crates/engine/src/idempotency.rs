@@ -223,6 +223,7 @@ fn done_before(text: &str, operation: Option<Operation>) -> Response {
         Some(Operation::Insert) => "INSERT".to_string(),
         Some(Operation::Update) => "UPDATE".to_string(),
         Some(Operation::Delete) => "DELETE".to_string(),
+        Some(Operation::Merge) => "MERGE".to_string(),
         None => text.split_whitespace().next().unwrap_or_default().to_uppercase(),
     };
     let notice = format!("this {first} was run before, and is not run again");

@@ -40,6 +40,7 @@ mod returning;
 mod run;
 mod script;
 mod secrets;
+mod sequences;
 mod session;
 mod settings;
 mod snapshot;

@@ -15,7 +15,7 @@ use millstream_sql::{Error, Operation, Parameters, Planner, Result, TokenReader}
 use crate::pg;
 use crate::plan_cache::{PlanCache, run_cached_plan};
 use crate::session::{Response, Session};
-use crate::statements::{STATEMENTS, late_insert, select};
+use crate::statements::{STATEMENTS, create_table_as, late_insert, select};
 
 /// A prepared statement.
 #[derive(Clone, Debug)]
@@ -155,7 +155,10 @@ async fn prepare_here(
 async fn prepare_piece(session: &mut Session, text: &str, types: &[Option<DataType>]) -> Result<Prepared> {
     let reader = TokenReader::new(text)?;
     let operation = Operation::of(&reader);
-    let is_query = operation.is_none() && select::begins(&reader) && trailing_emit(&reader).is_none();
+    let is_query = operation.is_none()
+        && select::begins(&reader)
+        && trailing_emit(&reader).is_none()
+        && !create_table_as::begins(&reader);
     let prepared = |parameters, rows| Prepared {
         text: text.to_string(),
         parameters,

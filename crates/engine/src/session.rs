@@ -10,7 +10,7 @@ use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use millstream_durable::{Entry, Plan, Standing};
-use millstream_sql::{Error, GeneratedColumns, Operation, Parameters, Result, TokenReader, checked_rows};
+use millstream_sql::{Checks, Error, GeneratedColumns, Operation, Parameters, Result, TokenReader, checked_rows};
 use tokio::sync::oneshot;
 
 use crate::catalog::{Definition, first_columns};
@@ -279,16 +279,24 @@ fn checked(shared: &Shared, table: &str, rows: RecordBatch) -> Result<RecordBatc
     let Some(Definition::Table { schema, .. }) = catalog.find(table).map(|object| &object.definition) else {
         return Ok(rows);
     };
-    if let Some(generated) = GeneratedColumns::of(&shared.planner, schema)? {
-        let rows = inputs_of(shared, table, &generated, schema, &rows)?;
-        return checked_rows(generated.add(&rows)?, schema);
+    let rows = match GeneratedColumns::of(&shared.planner, schema)? {
+        Some(generated) => {
+            let rows = inputs_of(shared, table, &generated, schema, &rows)?;
+            checked_rows(generated.add(&rows)?, schema)?
+        }
+        None => {
+            // Columns added to the table meanwhile get their defaults.
+            let known = first_columns(schema, rows.num_columns());
+            match millstream_delta::fitted(&rows, &known) {
+                Ok(fitted) => checked_rows(fitted, &known)?,
+                Err(_) => return Ok(rows),
+            }
+        }
+    };
+    if let Some(checks) = Checks::of(&shared.planner, schema, table)? {
+        checks.verify(&rows)?;
     }
-    // Columns added to the table meanwhile get their defaults.
-    let known = first_columns(schema, rows.num_columns());
-    match millstream_delta::fitted(&rows, &known) {
-        Ok(fitted) => checked_rows(fitted, &known),
-        Err(_) => Ok(rows),
-    }
+    Ok(rows)
 }
 
 /// Returns the columns of some rows from which the generated ones of their table are computed. Rows have the names of the

@@ -111,6 +111,7 @@ impl RowsTag {
             Operation::Insert => "INSERT 0",
             Operation::Update => "UPDATE",
             Operation::Delete => "DELETE",
+            Operation::Merge => "MERGE",
         };
         RowsTag { word, has_count: true }
     }

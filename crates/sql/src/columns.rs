@@ -9,8 +9,8 @@
 //! ```
 //!
 //! The list may contain `WATERMARK FOR ts AS ts - INTERVAL '5 seconds'` ([`crate::Watermark`]) and generated columns
-//! ([`crate::GeneratedColumns`]). Deliberately absent until they are built, and refused by name: CHECK, REFERENCES,
-//! UNIQUE.
+//! ([`crate::GeneratedColumns`]) and constraints ([`crate::Checks`]). REFERENCES is read and not enforced. Deliberately
+//! absent until it is built, and refused by name: UNIQUE.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,12 +22,14 @@ use datafusion::sql::sqlparser::ast::{ColumnDef, Ident};
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
-use millstream_delta::default_of;
+use millstream_delta::{default_of, identity_of};
 
+use crate::checks::{self, WrittenCheck};
 use crate::context::Context;
-use crate::defaults::expression;
+use crate::defaults::{constant, expression};
 use crate::error::{Error, Result};
 use crate::generated_columns::WrittenColumn;
+use crate::identity;
 use crate::planner::Planner;
 use crate::reader::{TokenReader, is_word};
 use crate::relation::{Relation, Relations};
@@ -45,10 +47,13 @@ pub struct Columns {
     pub primary_key: Vec<usize>,
     /// The column that has a watermark, and the watermark's delay.
     pub watermark: Option<Watermark>,
+    /// Notices for the user.
+    pub notices: Vec<String>,
 }
 
 /// Words that end the expression of a generated column without parentheses.
-const AFTER_EXPRESSION: [&str; 6] = ["STORED", "VIRTUAL", "PERSISTED", "PRIMARY", "COMMENT", "CONSTRAINT"];
+const AFTER_EXPRESSION: [&str; 8] =
+    ["STORED", "VIRTUAL", "PERSISTED", "PRIMARY", "COMMENT", "CONSTRAINT", "CHECK", "REFERENCES"];
 
 /// Words that end a column's type and begin the next clause.
 const AFTER_TYPE: [&str; 13] = [
@@ -92,6 +97,7 @@ impl Planner {
             }
         }
         list.generate(self, reader.text(), others)?;
+        checks::add(self, reader.text(), &list.checks, &mut list.fields)?;
         list.finish(start, others)
     }
 
@@ -105,12 +111,23 @@ impl Planner {
                 .at(start.start..reader.last_position().end)
                 .hint("A view computes it: SELECT *, expression AS column FROM the table."));
         }
+        if !list.checks.is_empty() {
+            return Err(Error::unsupported("CHECK of a column to add").at(start.start..reader.last_position().end));
+        }
         if list.key.is_some() {
             return Err(Error::invalid("an added column can't be part of the primary key")
                 .at(start.start..reader.last_position().end)
                 .hint("CREATE another table with that key, and INSERT … SELECT into it."));
         }
-        list.fields.pop().ok_or_else(|| Error::bug("a column was read"))
+        let field = list.fields.pop().ok_or_else(|| Error::bug("a column was read"))?;
+        if identity_of(&field).is_some() {
+            return Err(Error::unsupported("adding an identity column").at(start.start..reader.last_position().end));
+        }
+        if let Some(text) = default_of(&field) {
+            // Rows that are there already get it, too.
+            constant(self, &field, text, start.start..reader.last_position().end)?;
+        }
+        Ok(field)
     }
 
     /// Reads one type name: `NUMERIC(10, 2)`, `TIMESTAMP WITH TIME ZONE`, `BIGINT[]`.
@@ -178,6 +195,8 @@ struct ColumnList {
     fields: Vec<Field>,
     /// The generated columns by their numbers; their expressions may name columns that come after them.
     generated: Vec<(usize, WrittenColumn)>,
+    checks: Vec<WrittenCheck>,
+    notices: Vec<String>,
     /// The names in PRIMARY KEY, each with its position.
     key: Option<Vec<Named>>,
     /// The watermark with its position; its column may come after it.
@@ -195,11 +214,17 @@ impl ColumnList {
                 Some(_) => Err(Error::invalid("there is more than one watermark").at(start)),
             };
         }
-        if reader.keyword(&["CONSTRAINT"]) {
-            reader.identifier()?;
+        let name = constraint_name(reader)?;
+        if reader.is_keyword(&["CHECK"]) && *reader.peek_at(1) == Token::LParen {
+            return self.check(reader, name, None);
         }
-        for word in ["UNIQUE", "CHECK", "FOREIGN", "EXCLUDE", "LIKE"] {
-            let next_opens = *reader.peek_at(1) == Token::LParen || word == "FOREIGN" || word == "LIKE";
+        if reader.keyword(&["FOREIGN", "KEY"]) {
+            reader.group()?;
+            reader.expect_keyword(&["REFERENCES"])?;
+            return self.reference(reader);
+        }
+        for word in ["UNIQUE", "EXCLUDE", "LIKE"] {
+            let next_opens = *reader.peek_at(1) == Token::LParen || word == "LIKE";
             let a_type_follows = word == "LIKE" && reader.peek_at(2) != &Token::RParen;
             if reader.is_keyword(&[word]) && next_opens && !a_type_follows {
                 return Err(Error::unsupported(word).at(start));
@@ -218,26 +243,34 @@ impl ColumnList {
             return Err(Error::invalid(format!("column \"{name}\" is declared twice")).at(start));
         }
         let has_type = !reader.is_keyword(&["AS"]) && !reader.is_keyword(&["GENERATED"]);
-        let mut field = match has_type {
-            true => planner.type_until(reader, &AFTER_TYPE)?.as_ref().clone().with_name(&name),
-            false => Field::new(&name, DataType::Null, true),
+        let mut field = match identity::serial(reader, &name) {
+            Some(serial) => serial,
+            None if has_type => planner.type_until(reader, &AFTER_TYPE)?.as_ref().clone().with_name(&name),
+            None => Field::new(&name, DataType::Null, true),
         };
         let (mut nullable, mut expression) = (true, None);
         loop {
             let place = reader.position();
-            if reader.keyword(&["NOT", "NULL"]) {
+            let constraint = constraint_name(reader)?;
+            if reader.is_keyword(&["CHECK"]) {
+                self.check(reader, constraint, Some(self.fields.len()))?;
+            } else if reader.keyword(&["REFERENCES"]) {
+                self.reference(reader)?;
+            } else if reader.keyword(&["NOT", "NULL"]) {
                 nullable = false;
             } else if reader.keyword(&["NULL"]) {
             } else if reader.keyword(&["DEFAULT"]) {
-                if default_of(&field).is_some() {
+                if default_of(&field).is_some() || identity_of(&field).is_some() {
                     let error = format!("column \"{name}\" has more than one default");
                     return Err(Error::invalid(error).at(place));
                 }
                 field = planner.default(reader, field, &AFTER_TYPE)?;
             } else if reader.keyword(&["PRIMARY", "KEY"]) {
                 self.set_key(vec![(name.clone(), start.clone())], place)?;
+            } else if let Some(identity) = identity::identity(reader, &field)? {
+                field = identity;
             } else if reader.is_keyword(&["AS"]) || reader.is_keyword(&["GENERATED"]) {
-                if expression.replace(generation(reader, &name)?).is_some() {
+                if expression.replace(generation(reader)?).is_some() {
                     let error = format!("column \"{name}\" has more than one expression");
                     return Err(Error::invalid(error).at(place));
                 }
@@ -249,9 +282,9 @@ impl ColumnList {
                 return Err(reader.expected("\",\", \")\", NOT NULL or PRIMARY KEY"));
             }
         }
-        field.set_nullable(nullable);
+        field.set_nullable(nullable && identity_of(&field).is_none());
         if let Some(place) = expression {
-            if default_of(&field).is_some() {
+            if default_of(&field).is_some() || identity_of(&field).is_some() {
                 let error = format!("column \"{name}\" is generated, so it has no default");
                 return Err(Error::invalid(error).at(start));
             }
@@ -259,6 +292,53 @@ impl ColumnList {
             self.generated.push((self.fields.len(), written));
         }
         self.fields.push(field);
+        Ok(())
+    }
+
+    /// Reads `CHECK (condition)`.
+    fn check(
+        &mut self,
+        reader: &mut TokenReader,
+        name: Option<Named>,
+        place: Option<usize>,
+    ) -> Result<()> {
+        reader.expect_keyword(&["CHECK"])?;
+        let condition = reader.group()?;
+        reader.keyword(&["NO", "INHERIT"]);
+        self.checks.push(WrittenCheck { name, place, condition });
+        Ok(())
+    }
+
+    /// Reads the rest of `REFERENCES table (column, …) …`, which isn't enforced.
+    fn reference(&mut self, reader: &mut TokenReader) -> Result<()> {
+        let table = reader.relation_name()?;
+        if *reader.peek() == Token::LParen {
+            reader.group()?;
+        }
+        let actions: &[&[&str]] =
+            &[&["NO", "ACTION"], &["RESTRICT"], &["CASCADE"], &["SET", "NULL"], &["SET", "DEFAULT"]];
+        let rest: &[&[&str]] = &[
+            &["ON", "DELETE"],
+            &["ON", "UPDATE"],
+            &["MATCH", "FULL"],
+            &["MATCH", "PARTIAL"],
+            &["MATCH", "SIMPLE"],
+            &["NOT", "DEFERRABLE"],
+            &["DEFERRABLE"],
+            &["INITIALLY", "DEFERRED"],
+            &["INITIALLY", "IMMEDIATE"],
+        ];
+        while let Some(clause) = reader.one_of(rest) {
+            if clause < 2 && reader.one_of(actions).is_none() {
+                return Err(reader.expected("NO ACTION, RESTRICT, CASCADE, SET NULL or SET DEFAULT"));
+            }
+        }
+        let notice = format!(
+            "REFERENCES \"{table}\" is not enforced: rows are accepted without a matching row there, and stay if it is deleted"
+        );
+        if !self.notices.contains(&notice) {
+            self.notices.push(notice);
+        }
         Ok(())
     }
 
@@ -332,24 +412,29 @@ impl ColumnList {
         let watermark = self.watermark.take().map(|(written, place)| {
             written.of(&all).map_err(|error| if error.span.is_none() { error.at(place) } else { error })
         });
-        Ok(Columns { schema, primary_key, watermark: watermark.transpose()? })
+        let notices = std::mem::take(&mut self.notices);
+        Ok(Columns { schema, primary_key, watermark: watermark.transpose()?, notices })
     }
 }
 
 /// Reads `[GENERATED ALWAYS] AS expression [STORED | VIRTUAL]`, and returns the expression's position.
-fn generation(reader: &mut TokenReader<'_>, name: &str) -> Result<Range<usize>> {
-    let at = reader.position();
+fn generation(reader: &mut TokenReader<'_>) -> Result<Range<usize>> {
     if reader.keyword(&["GENERATED"]) {
-        let by_default = reader.keyword(&["BY", "DEFAULT"]);
-        if by_default || reader.is_keyword(&["ALWAYS", "AS", "IDENTITY"]) {
-            return Err(Error::unsupported(format!("IDENTITY for column \"{name}\"")).at(at));
-        }
         reader.expect_keyword(&["ALWAYS"])?;
     }
     reader.expect_keyword(&["AS"])?;
     let place = expression(reader, &AFTER_EXPRESSION)?;
     reader.one_of(&[&["STORED"], &["VIRTUAL"], &["PERSISTED"]]);
     Ok(place)
+}
+
+/// Reads `CONSTRAINT name`, if it comes next.
+fn constraint_name(reader: &mut TokenReader) -> Result<Option<Named>> {
+    if !reader.keyword(&["CONSTRAINT"]) {
+        return Ok(None);
+    }
+    let name = reader.identifier()?;
+    Ok(Some((name, reader.last_position())))
 }
 
 /// A catalog without relations.
@@ -367,9 +452,11 @@ impl Relations for NoRelations {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{Array, AsArray};
     use arrow::datatypes::TimeUnit;
 
     use super::*;
+    use crate::defaults::ColumnDefault;
 
     fn columns(sql: &str) -> Columns {
         Planner::new().columns(&mut TokenReader::new(sql).unwrap()).unwrap()
@@ -479,20 +566,24 @@ mod tests {
             "the default of column \"b\": column \"a\" not found\nLINE 1: (a INT, b INT DEFAULT 1 + a)\n                                  ^",
         );
         fails(
-            "(a TIMESTAMP DEFAULT now())",
-            "the default of column \"a\" is now(), but a constant of type TIMESTAMP was expected\nLINE 1: (a TIMESTAMP DEFAULT now())\n                             ^^^^^\nHINT: Write a literal, such as 0, 'new' or DATE '2026-01-31'.",
+            "(a BIGINT DEFAULT count(*))",
+            "the default of column \"a\" is count(*), but an expression of type BIGINT without columns was expected\nLINE 1: (a BIGINT DEFAULT count(*))\n                          ^^^^^^^^\nHINT: Write a literal, such as 0, 'new' or DATE '2026-01-31', or a function, such as now().",
         );
+        let columns = columns("(a TIMESTAMP DEFAULT now(), u TEXT DEFAULT gen_random_uuid()::text)");
+        let planner = Planner::new().at(1_000_000_000);
+        let of = |place: usize| ColumnDefault::of(&planner, columns.schema.field(place)).unwrap();
+        assert_eq!(of(0).column(2).unwrap().len(), 2);
+        let ids = of(1).column(2).unwrap();
+        assert_ne!(ids.as_string_view().value(0), ids.as_string_view().value(1));
+        let error = Planner::new().default_values(columns.schema.fields().iter().map(AsRef::as_ref)).unwrap_err();
+        assert!(error.message.contains("a constant of type TIMESTAMP was expected"), "{}", error.message);
     }
 
     #[test]
     fn what_is_not_built_is_refused_by_name() {
         for (sql, message) in [
-            ("(a INT GENERATED ALWAYS AS IDENTITY)", "IDENTITY for column \"a\" is not supported yet"),
-            ("(a INT CHECK (a > 0))", "CHECK for column \"a\" is not supported yet"),
-            ("(a INT REFERENCES b)", "REFERENCES for column \"a\" is not supported yet"),
             ("(a INT UNIQUE)", "UNIQUE for column \"a\" is not supported yet"),
             ("(a INT, UNIQUE (a))", "UNIQUE is not supported yet"),
-            ("(a INT, CHECK (a > 1))", "CHECK is not supported yet"),
         ] {
             let error = Planner::new().columns(&mut TokenReader::new(sql).unwrap()).unwrap_err();
             assert_eq!(error.message, message);

@@ -1,7 +1,7 @@
 //! Plans INSERT, UPDATE and DELETE as queries for the rows that change.
 //!
 //! An INSERT's query returns whole new rows, a DELETE's the old rows, an UPDATE's the old columns followed by
-//! the new ones. Hidden columns are left out. Code that runs the plan calls [`Dml::check`] on every batch.
+//! the new ones, a MERGE's both and what happens to the row ([`merge`]). Hidden columns are left out. Code that runs the plan calls [`Dml::check`] on every batch.
 //!
 //! Deliberately absent until it is built, and refused by name: INSERT … DEFAULT VALUES.
 
@@ -10,7 +10,9 @@ mod column_checks;
 pub mod conflict;
 mod deduplication;
 mod generated;
+mod insert;
 mod insert_target;
+pub mod merge;
 pub mod returning;
 pub(crate) mod tree;
 mod values;
@@ -20,12 +22,12 @@ mod with_relation;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::{Column, DFSchema};
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast as to_type};
 use datafusion::sql::sqlparser::ast::{
     self, AssignmentTarget, FromTable, Ident, ObjectName, Query as QueryTree, SelectItem, Spanned, Statement,
-    TableFactor, TableObject, TableWithJoins, UpdateTableFromKind,
+    TableFactor, TableWithJoins, UpdateTableFromKind,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 use millstream_delta::{generated_of, sql_type, sql_type_of};
@@ -36,18 +38,16 @@ use crate::dialect;
 use crate::error::{Error, Result};
 use crate::functions::read_text::ReadText;
 use crate::hidden_columns::{self, last_name};
+use crate::identity::{self, Identity};
 use crate::planner::{Planner, Query, Raw};
 use crate::reader::TokenReader;
 use crate::relation::{Relation, Relations};
 use crate::suggestion;
 use crate::tokens::{DIALECT, offset};
 
-use column_aliases::alias_items;
-use column_checks::check_declared_types;
 use conflict::OnConflict;
 use deduplication::keep_first_match;
-use generated::{is_generated, leave_out_generated};
-use insert_target::InsertTarget;
+use generated::is_generated;
 use returning::Returning;
 use tree::{aliased, column, named_factor, plain_from, quoted, select_of};
 
@@ -60,6 +60,8 @@ pub enum Operation {
     Update,
     /// Deletes rows.
     Delete,
+    /// Inserts, replaces and deletes rows.
+    Merge,
 }
 
 /// A planned INSERT, UPDATE or DELETE.
@@ -86,6 +88,7 @@ impl Dml {
             Operation::Insert => 0,
             Operation::Update => self.columns.fields().len(),
             Operation::Delete => return Ok(()),
+            Operation::Merge => return self.check_merge(rows),
         };
         conflict::check_new(&self.columns, &self.table, rows, first)
     }
@@ -119,6 +122,8 @@ struct Scope<'a> {
     alias: Option<Ident>,
     /// The queries of a WITH before the statement.
     with: Option<ast::With>,
+    /// True if an INSERT is OVERRIDING SYSTEM VALUE.
+    is_overriding: bool,
 }
 
 impl Planner {
@@ -128,59 +133,25 @@ impl Planner {
         dialect::refuse_unbuilt(&reader)?;
         let mut tokens = reader.rest_tokens();
         let alias = conflict::take_alias(&mut tokens);
+        let is_insert = matches!(Operation::of(&reader), Some(Operation::Insert | Operation::Merge));
+        let is_overriding = is_insert && identity::take_overriding(&mut tokens);
+        if Operation::of(&reader) == Some(Operation::Merge) {
+            merge::replace_do_nothing(&mut tokens)?;
+        }
         let (with, statement) = verb::split_with(self.parser.parse_tokens(&reader, tokens)?);
         let shown = hidden_columns::hidden_columns_named(reader.rest(), relations);
-        let scope = Scope { planner: self, reader: &reader, relations, shown, alias, with };
+        let scope = Scope { planner: self, reader: &reader, relations, shown, alias, with, is_overriding };
         match statement {
             Statement::Insert(insert) => scope.insert(insert),
             Statement::Update(update) => scope.update(update),
             Statement::Delete(delete) => scope.delete(delete),
-            _ => Err(reader.expected("INSERT, UPDATE or DELETE")),
+            Statement::Merge(merge) => scope.merge(merge),
+            _ => Err(reader.expected("INSERT, UPDATE, DELETE or MERGE")),
         }
     }
 }
 
 impl Scope<'_> {
-    fn insert(&self, mut insert: ast::Insert) -> Result<Dml> {
-        refuse(insert.or.is_some() || insert.ignore, "INSERT OR …")?;
-        refuse(insert.overwrite || insert.replace_into, "INSERT OVERWRITE")?;
-        refuse(!insert.assignments.is_empty(), "INSERT … SET")?;
-        let TableObject::TableName(name) = &insert.table else {
-            return Err(Error::unsupported("INSERT into a table function"));
-        };
-        let (table, columns) = self.table(name)?;
-        let on_conflict = insert.on.take().map(|on| self.conflict(on, &table, &columns)).transpose()?;
-        let returning = self.returning_of_insert(insert.returning.take(), &table, &columns)?;
-        let Some(source) = insert.source.as_mut() else {
-            return Err(Error::unsupported("INSERT … DEFAULT VALUES"));
-        };
-        alias_items(source);
-        leave_out_generated(source, &mut insert.columns, &columns).map_err(|(error, name)| match name {
-            Some(name) => self.place(error, &name),
-            None => error,
-        })?;
-        self.check_columns(&insert.columns, &table, &columns)?;
-        self.fill_values(source, &insert.columns, &table, &columns)?;
-        if let Some(with) = self.with.clone() {
-            verb::add_with(source, with);
-        }
-        hidden_columns::narrow_wildcards(source, &self.shown, self.relations)?;
-        let defaults = self.defaults(&insert.columns, &columns)?;
-        let relations =
-            InsertTarget { all: self.relations, table: &table, columns: &columns, defaults: &defaults };
-        let plan =
-            self.planner.translate(Statement::Insert(insert), &self.shown, &relations, self.reader.text());
-        let Raw { plan, reads } = plan.map_err(|error| wrong_count(error, &columns))?;
-        let LogicalPlan::Dml(plan) = plan else {
-            return Err(Error::bug("an INSERT was planned as something else"));
-        };
-        let plan = check_declared_types(plan.input.as_ref().clone(), &columns)
-            .map_err(|error| Error::from_datafusion(&error, self.reader.text()))?;
-        let raw = self.with_generated(Raw { plan, reads }, 0, &table, &columns)?;
-        let query = self.planner.finish(raw, self.reader.text())?;
-        Ok(Dml { operation: Operation::Insert, table, columns, query, on_conflict, returning })
-    }
-
     fn delete(&self, delete: ast::Delete) -> Result<Dml> {
         refuse(delete.limit.is_some() || !delete.order_by.is_empty(), "DELETE … LIMIT")?;
         refuse(!delete.tables.is_empty(), "DELETE from several tables")?;
@@ -241,8 +212,8 @@ impl Scope<'_> {
         };
         let raw = Raw { plan: self.cast_new(raw.plan, &target.columns)?, ..raw };
         let first = target.columns.fields().len();
-        let raw = self.with_generated(raw, first, &target.name, &target.columns)?;
-        let query = self.planner.finish(raw, self.reader.text())?;
+        let raw = self.with_generated_and_checks(raw, first, &target.name, &target.columns)?;
+        let query = self.finish(raw, first, &target.columns)?;
         let (table, columns) = (target.name, target.columns);
         Ok(Dml { operation: Operation::Update, table, columns, query, on_conflict: None, returning })
     }
@@ -268,6 +239,10 @@ impl Scope<'_> {
             if generated_of(target.columns.field(index)).is_some() && !set_to_default {
                 return Err(self.place(is_generated(&column, &target.name), name));
             }
+            let identity = Identity::of(target.columns.field(index));
+            if identity.is_some_and(|identity| identity.always) && !set_to_default {
+                return Err(self.place(identity::given(&column), name));
+            }
             let value = match set_to_default {
                 true => defaults::tree(target.columns.field(index))?,
                 false => assignment.value,
@@ -279,6 +254,30 @@ impl Scope<'_> {
         Ok(values)
     }
 
+    /// Finishes a plan that has the new values of the table's visible columns from number `first` on. The type of a CASE is
+    /// known only now, so it may need a cast.
+    fn finish(&self, raw: Raw, first: usize, columns: &Schema) -> Result<Query> {
+        let (plan, reads) = (raw.plan.clone(), raw.reads.clone());
+        let query = self.planner.finish(raw, self.reader.text())?;
+        let found = query.plan.schema();
+        let is_other = |(at, field): (usize, &FieldRef)| found.field(first + at).data_type() != field.data_type();
+        if !columns.fields().iter().enumerate().any(is_other) {
+            return Ok(query);
+        }
+        let schema = Arc::clone(plan.schema());
+        let item = |at: usize| {
+            let item = Expr::Column(Column::from(schema.qualified_field(at)));
+            match at.checked_sub(first).and_then(|at| columns.fields().get(at)) {
+                Some(field) => to_type(item, field.data_type().clone()).alias(schema.field(at).name()),
+                None => item,
+            }
+        };
+        let items: Vec<Expr> = (0..schema.fields().len()).map(item).collect();
+        let plan = LogicalPlanBuilder::from(plan).project(items).and_then(LogicalPlanBuilder::build);
+        let plan = plan.map_err(|error| Error::from_datafusion(&error, self.reader.text()))?;
+        self.planner.finish(Raw { plan, reads }, self.reader.text())
+    }
+
     /// Casts the new columns to the table's types.
     fn cast_new(&self, raw: LogicalPlan, columns: &Schema) -> Result<LogicalPlan> {
         let schema = Arc::clone(raw.schema());
@@ -286,18 +285,25 @@ impl Scope<'_> {
         let mut items: Vec<Expr> = Vec::with_capacity(2 * count);
         for at in 0..2 * count {
             let item = Expr::Column(Column::from(schema.qualified_field(at)));
-            items.push(if at < count { item } else { self.cast(item, &schema, columns, at - count)? });
+            items.push(match at.checked_sub(count) {
+                None => item,
+                Some(at) => {
+                    let field = &columns.fields()[at];
+                    self.cast(item, &schema, field, &format!("new.{}", field.name()))?
+                }
+            });
         }
+        let rest = 2 * count..schema.fields().len();
+        items.extend(rest.map(|at| Expr::Column(Column::from(schema.qualified_field(at)))));
         LogicalPlanBuilder::from(raw)
             .project(items)
             .and_then(LogicalPlanBuilder::build)
             .map_err(|error| Error::from_datafusion(&error, self.reader.text()))
     }
 
-    fn cast(&self, item: Expr, schema: &DFSchema, columns: &Schema, at: usize) -> Result<Expr> {
-        let field = columns.field(at);
+    /// Casts a value to the type of its column, under a name.
+    fn cast(&self, item: Expr, schema: &DFSchema, field: &Field, name: &str) -> Result<Expr> {
         let found = item.get_type(schema)?;
-        let name = format!("new.{}", field.name());
         match item.cast_to(field.data_type(), schema) {
             Ok(cast) => Ok(ReadText::checked(field, cast.clone()).unwrap_or(cast).alias(name)),
             Err(_) => Err(Error::invalid(format!(
@@ -374,22 +380,6 @@ fn is_default(value: &ast::Expr) -> bool {
 
 fn refuse(found: bool, what: &str) -> Result<()> {
     if found { Err(Error::unsupported(what)) } else { Ok(()) }
-}
-
-fn wrong_count(error: Error, columns: &Schema) -> Error {
-    match error.message.contains("olumn count doesn't match") {
-        false => error,
-        true => {
-            Error::invalid("the query of the INSERT returns a different number of columns than the table has")
-                .hint(format!("The columns are {}.", written_columns(columns)))
-        }
-    }
-}
-
-/// Returns the names of the columns that an INSERT gives.
-fn written_columns(columns: &Schema) -> String {
-    let plain = columns.fields().iter().filter(|field| generated_of(field).is_none());
-    plain.map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
 }
 
 fn unknown_column(column: &str, table: &str, columns: &Schema) -> Error {
@@ -527,7 +517,7 @@ mod tests {
         );
         fails(
             "SELECT 1",
-            "syntax error: expected INSERT, UPDATE or DELETE, found SELECT\nLINE 1: SELECT 1\n        ^^^^^^",
+            "syntax error: expected INSERT, UPDATE, DELETE or MERGE, found SELECT\nLINE 1: SELECT 1\n        ^^^^^^",
         );
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use datafusion::common::Column;
+use datafusion::common::{Column, DFSchema};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Volatility, cast};
 use datafusion::physical_expr::PhysicalExpr;
@@ -131,36 +131,14 @@ fn planned(
     text: &str,
     inputs: &Schema,
 ) -> Result<Planned> {
-    let nullable = inputs.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
-    let schema = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
-    let row = OneRelation { name: ROW, schema };
-    if TokenReader::new(text)?.rest().iter().any(|lexeme| is_word(&lexeme.token.token, "SELECT")) {
-        return Err(not_of_the_row(name));
-    }
-    let prefix = "SELECT (";
-    let query = format!("{prefix}{text}) FROM \"{ROW}\" AS \"row\"");
-    let planned = row_plan(planner, &query, &row).map_err(|error| {
-        let span = error.span_behind(prefix.len(), text.len());
-        let message = format!("generated column \"{name}\": {}", error.message);
-        Error { message, span, ..error }
-    })?;
-    let (logical, input) = single_expression(planned)
-        .filter(|(expr, _)| !has_queries(expr) && !has_parameters(expr))
-        .ok_or_else(|| not_of_the_row(name))?;
-    if volatility(&logical) != Volatility::Immutable {
-        return Err(Error::invalid(format!(
-            "generated column \"{name}\" would have another value each time it is computed"
-        ))
-        .hint("Use functions that depend on their arguments alone."));
-    }
+    let (logical, input) = row_expression(planner, &format!("generated column \"{name}\""), text, inputs)?;
     let found = logical.get_type(input.schema())?;
     let (logical, data_type) = match declared {
         Some(field) => (typed(name, logical, &found, field)?, field.data_type().clone()),
         None => {
             let data_type = planner.data_type(&sql_type(&found)).map(|field| field.data_type().clone());
             let data_type = data_type.unwrap_or_else(|_| found.clone());
-            let logical = if data_type == found { logical } else { cast(logical, data_type.clone()) };
-            (logical, data_type)
+            (cast(logical, data_type.clone()), data_type)
         }
     };
     if data_type.is_null() {
@@ -168,6 +146,48 @@ fn planned(
             .hint("Declare it, as in: name BIGINT GENERATED ALWAYS AS (…)."));
     }
     Ok(Planned { logical, input, data_type })
+}
+
+/// Plans an expression over the columns of a row, which may be NULL. `of` names the expression in messages.
+pub(crate) fn row_expression(
+    planner: &Planner,
+    of: &str,
+    text: &str,
+    columns: &Schema,
+) -> Result<(Expr, LogicalPlan)> {
+    let nullable = columns.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    let schema = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
+    let row = OneRelation { name: ROW, schema };
+    let not_of_the_row = || {
+        Error::invalid(format!("{of} is not an expression over the columns of its row")).hint(
+            "It can't contain a subquery, an aggregate, OVER, a function that returns rows, or a parameter.",
+        )
+    };
+    if TokenReader::new(text)?.rest().iter().any(|lexeme| is_word(&lexeme.token.token, "SELECT")) {
+        return Err(not_of_the_row());
+    }
+    let prefix = "SELECT (";
+    let query = format!("{prefix}{text}) FROM \"{ROW}\" AS \"row\"");
+    let planned = row_plan(planner, &query, &row).map_err(|error| {
+        let span = error.span_behind(prefix.len(), text.len());
+        Error { message: format!("{of}: {}", error.message), span, ..error }
+    })?;
+    let (logical, input) = single_expression(planned)
+        .filter(|(expr, _)| !has_queries(expr) && !has_parameters(expr))
+        .ok_or_else(not_of_the_row)?;
+    if volatility(&logical) != Volatility::Immutable {
+        return Err(Error::invalid(format!("{of} would have another value each time it is computed"))
+            .hint("Use functions that depend on their arguments alone."));
+    }
+    Ok((logical, input))
+}
+
+/// Returns a plan of a row without columns that expressions use.
+pub(crate) fn empty_row(planner: &Planner) -> Result<LogicalPlan> {
+    let schema = Arc::new(Schema::new(vec![Field::new("none", DataType::Boolean, true)]));
+    let query = format!("SELECT 1 FROM \"{ROW}\" AS \"row\"");
+    let planned = single_expression(row_plan(planner, &query, &OneRelation { name: ROW, schema })?);
+    planned.map(|(_, input)| input).ok_or_else(|| Error::bug("a query over one relation has another plan"))
 }
 
 fn row_plan(planner: &Planner, query: &str, row: &OneRelation) -> Result<LogicalPlan> {
@@ -179,13 +199,6 @@ fn row_plan(planner: &Planner, query: &str, row: &OneRelation) -> Result<Logical
 
 fn has_parameters(expr: &Expr) -> bool {
     expr.exists(|part| Ok(matches!(part, Expr::Placeholder(_)))).unwrap_or(true)
-}
-
-fn not_of_the_row(name: &str) -> Error {
-    Error::invalid(format!("generated column \"{name}\" is not an expression over the columns of its row"))
-        .hint(
-            "It can't contain a subquery, an aggregate, OVER, a function that returns rows, or a parameter.",
-        )
 }
 
 /// Casts an expression to its column's type.
@@ -201,7 +214,8 @@ fn typed(name: &str, expr: Expr, found: &DataType, field: &Field) -> Result<Expr
         ))
         .hint(format!("Cast it: (…)::{wanted}.")));
     }
-    let expr = if found == wanted { expr } else { cast(expr, wanted.clone()) };
+    // The type of a CASE may be another one after analysis.
+    let expr = cast(expr, wanted.clone());
     Ok(ReadText::checked(field, expr.clone()).unwrap_or(expr))
 }
 
@@ -317,21 +331,35 @@ impl GeneratedExprs {
             .collect();
         for column in &self.columns {
             let Ok(place) = columns.index_of(self.schema.field(column.place).name()) else { continue };
-            let expr = column.planned.logical.clone().transform_up(|part| match &part {
-                Expr::Column(Column { name, .. }) => Ok(Transformed::yes(match columns.index_of(name) {
-                    Ok(place) => Expr::Column(Column::from(schema.qualified_field(first + place))),
-                    Err(_) => {
-                        let missing = self.inputs.field_with_name(name)?;
-                        Expr::Literal(ScalarValue::try_from(missing.data_type())?, None)
-                    }
-                })),
-                _ => Ok(Transformed::no(part)),
-            })?;
+            let logical = column.planned.logical.clone();
+            let expr = over_plan(logical, &schema, first, columns, &self.inputs)?;
             let name = schema.field(first + place).name().clone();
-            items[first + place] = expr.data.alias(name);
+            items[first + place] = expr.alias(name);
         }
         LogicalPlanBuilder::from(plan).project(items)?.build()
     }
+}
+
+/// Returns an expression over the columns of a row as one over a plan, which has the visible columns from number `first`
+/// on. Columns that the plan lacks, hidden ones, are NULL.
+pub(crate) fn over_plan(
+    expr: Expr,
+    plan: &DFSchema,
+    first: usize,
+    visible: &Schema,
+    all: &Schema,
+) -> datafusion::error::Result<Expr> {
+    let over = expr.transform_up(|part| match &part {
+        Expr::Column(Column { name, .. }) => Ok(Transformed::yes(match visible.index_of(name) {
+            Ok(place) => Expr::Column(Column::from(plan.qualified_field(first + place))),
+            Err(_) => {
+                let missing = all.field_with_name(name)?;
+                Expr::Literal(ScalarValue::try_from(missing.data_type())?, None)
+            }
+        })),
+        _ => Ok(Transformed::no(part)),
+    })?;
+    Ok(over.data)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 
 mod ast_rewrite;
 pub mod batches;
+mod checks;
 mod columns;
 pub mod complexity;
 mod context;
@@ -26,6 +27,7 @@ pub mod functions;
 mod generated_columns;
 mod grammar;
 mod hidden_columns;
+mod identity;
 mod literals;
 mod output_names;
 mod parameters;
@@ -51,15 +53,19 @@ mod using_joins;
 mod watermark;
 
 pub use batches::{BatchClock, BatchQuery, Window, WindowKind, WindowOf, length_text};
+pub use checks::Checks;
 pub use columns::Columns;
+pub use defaults::ColumnDefault;
 pub use dialect::Emit;
 pub use dml::conflict::{EXCLUDED, OnConflict};
+pub use dml::merge::Merged;
 pub use dml::returning::{RETURNED, Returning};
 pub use dml::{Dml, Operation};
 pub use error::{Error, Kind, Result};
 pub use failure::of_data;
 pub use functions::read_text::checked_rows;
 pub use generated_columns::GeneratedColumns;
+pub use identity::Identity;
 pub use hidden_columns::{HIDDEN, hide_field, is_hidden};
 pub use output_names::as_shown;
 pub use parameters::Parameters;

@@ -45,6 +45,8 @@ pub const DEPENDENT_OBJECTS_STILL_EXIST: &str = "2BP01";
 pub const UNIQUE_VIOLATION: &str = "23505";
 /// A NOT NULL column has no value.
 pub const NOT_NULL_VIOLATION: &str = "23502";
+/// A row violates a CHECK constraint.
+pub const CHECK_VIOLATION: &str = "23514";
 /// Division by zero.
 pub const DIVISION_BY_ZERO: &str = "22012";
 /// A number does not fit its type.

@@ -197,7 +197,8 @@ impl CatalogChanges<'_> {
                 Prepared::Source { object, opened, table }
             }
             Definition::Table { schema, key, intake, .. } => {
-                let table = Table::new(schema, key, self.setup.execution.intake(*intake))?;
+                let mut table = Table::new(schema, key, self.setup.execution.intake(*intake))?;
+                table.sequences = self.tables.sequences.create(schema);
                 Prepared::Table(object, Box::new(table))
             }
             Definition::View { .. } | Definition::Function(_) | Definition::Aggregate(_) => Prepared::View,

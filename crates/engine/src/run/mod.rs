@@ -131,6 +131,7 @@ use crate::event::Event;
 use crate::execution_options::ExecutionOptions;
 use crate::listener::Listeners;
 use crate::metrics::History;
+use crate::sequences::Sequences;
 use crate::settings::{ClockKind, MemorySettings, Settings};
 pub(crate) use backfill::{
     Backfill, EPOCHS_MAX as BACKFILL_EPOCHS_MAX, Handover, REST_ROWS_MAX, ROUNDS_MAX, Since,
@@ -159,7 +160,7 @@ pub(crate) use log::Place as LogPlace;
 pub(crate) use measure::EPOCHS;
 use measure::Measures;
 use memory::Memory;
-pub(crate) use modify::part;
+pub(crate) use modify::{changed_twice, part};
 use monotonic_clock::MonotonicClock;
 pub(crate) use monotonic_clock::{TimeSource, system_time};
 use outputs::Outputs;
@@ -203,6 +204,7 @@ pub(crate) struct Parts {
     /// `memory_limit` until it is set: a replay of the journal must not take more either.
     pub(crate) memory_limit: Option<usize>,
     pub(crate) history: History,
+    pub(crate) sequences: Arc<Sequences>,
     /// The source of the system time.
     pub(crate) time: TimeSource,
     /// True if it begins with the replay of a journal.
@@ -268,7 +270,7 @@ fn begin(
         clock: Clock::start(MonotonicClock::new(parts.time)),
         measures: Measures::new(parts.listeners, parts.recorder, parts.history),
         memory: Memory::new(parts.spill),
-        tables: BaseTables::default(),
+        tables: BaseTables { sequences: parts.sequences, ..BaseTables::default() },
         sources: Sources::default(),
         queries: QueryGraph::default(),
         outputs: Outputs::default(),

@@ -131,15 +131,27 @@ impl ReadView<'_> {
             let now = self.clock.now(&self.setup.settings);
             self.watermarks.check_event_time(&self.setup.settings, now, &name, rows)
         };
-        let rows = parts(batches, 0)?;
+        let rows = || parts(batches, 0);
         let change = match (dml.operation, &dml.on_conflict) {
+            (Operation::Merge, _) => {
+                let merged = dml.merged(batches)?;
+                let (updated, inserted) = (parts(&merged.updated, 1)?, parts(&merged.inserted, 1)?);
+                check_event_time(&updated)?;
+                check_event_time(&inserted)?;
+                let old = parts(&merged.old, 0)?;
+                let of = self.tables.get(&name).ok_or_else(|| no_table(&name))?;
+                of.check_distinct_keys(&concat_batches(&schema, &old).map_err(error::arrow)?)
+                    .map_err(|_| changed_twice(&name))?;
+                Change::replace(&old, &updated, &inserted)?
+            }
             (Operation::Update, _) => {
                 let new = parts(batches, 1)?;
                 check_event_time(&new)?;
-                Change::update(&rows, &new)?
+                Change::update(&rows()?, &new)?
             }
-            (Operation::Delete, _) => Change::delete(&rows)?,
+            (Operation::Delete, _) => Change::delete(&rows()?)?,
             (Operation::Insert, Some(OnConflict::DoUpdate(query))) => {
+                let rows = rows()?;
                 let changed = match updated {
                     Some(updated) => updated,
                     None => {
@@ -156,6 +168,7 @@ impl ReadView<'_> {
                 Change::merge(&rows, &old, &new)?
             }
             (Operation::Insert, on_conflict) => {
+                let rows = rows()?;
                 check_event_time(&rows)?;
                 Change::insert(&rows, on_conflict.as_ref().map(|_| Conflict::Keep))?
             }
@@ -296,6 +309,13 @@ fn parts(batches: &[RecordBatch], place: usize, schema: &SchemaRef) -> Result<Ve
     let part = |batch: &RecordBatch| under_schema(&batch.project(&columns)?, schema);
     let parts = batches.iter().map(part).collect::<std::result::Result<_, _>>();
     parts.map_err(|error| Error::invalid(format!("the rows don't fit: {error}")))
+}
+
+/// The error of a MERGE of which several rows of the source match one row of the table.
+pub(crate) fn changed_twice(table: &str) -> Error {
+    Error::invalid(format!("MERGE would change a row of table \"{table}\" a second time"))
+        .hint("Make the rows of the source distinct by the columns of the condition first.")
+        .code(sqlstate::CARDINALITY_VIOLATION)
 }
 
 /// Returns the same as one batch.

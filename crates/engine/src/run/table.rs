@@ -18,6 +18,7 @@ use millstream_state::{Conflict, Keyed, Rows, RowsSnapshot, Spillable, Spilling}
 use crate::catalog::Intake;
 use crate::error;
 use crate::event::Reply;
+use crate::sequences::TableSequences;
 pub(crate) use add_column::{ExtendedTable, extended, extended_delta};
 pub(crate) use bring::ToBring;
 use change::Applying;
@@ -41,6 +42,8 @@ pub(crate) struct Table {
     version: u64,
     /// The defaults of columns that were added after the table's creation: of its last columns, in order.
     added: Vec<ScalarValue>,
+    /// The sequences of its identity columns.
+    pub(super) sequences: TableSequences,
 }
 
 /// Statements that wait for their epoch, each with its number of rows.
@@ -81,6 +84,7 @@ impl Table {
             replies: Vec::new(),
             version: 0,
             added: Vec::new(),
+            sequences: TableSequences::default(),
         })
     }
 

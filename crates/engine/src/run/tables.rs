@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::apply::Applied;
 use super::reserve::Reserved;
 use super::table::Table;
+use crate::sequences::Sequences;
 
 /// The owner of all tables: finds them, applies changes to them, and knows which statements have them to themselves.
 ///
@@ -18,6 +19,8 @@ pub(super) struct BaseTables {
     pub(super) reserved: Reserved,
     /// Statements whose changes are applied piece by piece.
     pub(super) applied: Applied,
+    /// The sequences of all identity columns.
+    pub(super) sequences: Arc<Sequences>,
 }
 
 impl Deref for BaseTables {

@@ -26,6 +26,7 @@ impl Idle {
         let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let parts = Parts {
             history: History::default(),
+            sequences: Arc::default(),
             recorder: None,
             listeners: Listeners::default(),
             execution: ExecutionOptions::default(),

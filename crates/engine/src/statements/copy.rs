@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::{default_of, generated_of};
-use millstream_sql::{Error, GeneratedColumns, Result, TokenReader, is_hidden, sqlstate, suggestion};
+use millstream_sql::{Checks, ColumnDefault, Error, GeneratedColumns, Result, TokenReader, is_hidden, sqlstate, suggestion};
 
 use super::{select, subscribe};
 use crate::catalog::Definition;
@@ -56,7 +56,7 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
             match subject {
                 Subject::Relation { name, at, columns } => {
                     let copied = Copied { name, at, columns, binary };
-                    copied.into_table(session, reader).map(|copy| Response::CopyIn(Box::new(copy)))
+                    copied.into_table(session, reader).await.map(|copy| Response::CopyIn(Box::new(copy)))
                 }
                 Subject::Query(_) => {
                     Err(Error::invalid("COPY … FROM needs a table: a query takes no rows").at(at))
@@ -118,7 +118,7 @@ struct Copied {
 }
 
 impl Copied {
-    fn into_table(self, session: &mut Session, reader: &mut TokenReader<'_>) -> Result<CopyIn> {
+    async fn into_table(self, session: &mut Session, reader: &mut TokenReader<'_>) -> Result<CopyIn> {
         let catalog = session.shared.catalog();
         let object = catalog.get(&self.name).map_err(|error| error.at(self.at.clone()))?;
         let Definition::Table { schema, .. } = &object.definition else {
@@ -154,13 +154,17 @@ impl Copied {
             return Err(Error::invalid("COPY … FROM can't be run in a transaction that is READ ONLY")
                 .code(sqlstate::READ_ONLY_SQL_TRANSACTION));
         }
+        let (_, now) = session.settings().await?;
+        let planner = session.planner(now);
+        let defaults = schema.fields().iter().map(|field| ColumnDefault::of(&planner, field));
         Ok(CopyIn {
             table: object.name.clone(),
             schema: schema.clone(),
             columns,
             places,
-            defaults: session.shared.planner.default_values(schema.fields().iter().map(AsRef::as_ref))?,
+            defaults: defaults.collect::<Result<_>>()?,
             generated: GeneratedColumns::of(&session.shared.planner, schema)?,
+            checks: Checks::of(&session.shared.planner, schema, &object.name)?,
             options,
             batches: Vec::new(),
             bytes: 0,

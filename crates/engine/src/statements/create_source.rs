@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrow::datatypes::{FieldRef, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{Connector, Health, Options, Source, SourceSpec};
-use millstream_delta::{declared_type, default_of};
+use millstream_delta::{checks_of, declared_type, default_of, identity_of};
 use millstream_sql::{Columns, Error, Result, TokenReader, is_hidden};
 
 use self::completed::{Completed, Places, completed};
@@ -189,6 +189,18 @@ fn declared(session: &Session, reader: &mut TokenReader<'_>) -> Result<Declared>
     let more = more_columns(session, reader);
     let columns = session.shared.planner.columns_beside(reader, &more)?;
     check_columns(&columns.schema)?;
+    let has_checks = columns.schema.fields().iter().any(|field| !checks_of(field).is_empty());
+    let has_identity = columns.schema.fields().iter().any(|field| identity_of(field).is_some());
+    if has_checks || has_identity || !columns.notices.is_empty() {
+        let error = Error::unsupported(match () {
+            () if has_checks => "CHECK for a source",
+            () if has_identity => "an identity column of a source",
+            () => "REFERENCES for a source",
+        });
+        return Err(error
+            .at(list.unwrap_or_default())
+            .hint("Leave it out. A view can leave rows out: CREATE VIEW v AS SELECT * FROM the source WHERE condition."));
+    }
     Ok(Declared { columns: Some(columns), list })
 }
 

@@ -1,16 +1,17 @@
 //! `CREATE TABLE [IF NOT EXISTS] name (columns, PRIMARY KEY (…)) [APPEND ONLY] [ON CONFLICT …] [WITH (connector = …)]`
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::sql_type_of;
 use millstream_sql::functions::quoted_ident;
-use millstream_sql::{Columns, Error, Result, TokenReader};
+use millstream_sql::{Columns, Error, Identity, Result, TokenReader};
 use millstream_state::Conflict;
 
 use super::{create_source, existed, new_name};
-use crate::catalog::{Definition, Intake, Object};
+use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 use crate::statement::{Rules, Run, Statement};
@@ -19,9 +20,10 @@ pub(super) static CREATE_TABLE: Statement = Statement {
     words: &[&["CREATE", "TABLE"]],
     synopsis: concat!(
         "CREATE TABLE [IF NOT EXISTS] name (\n",
-        "  column type [DEFAULT value] [NOT NULL] [PRIMARY KEY]\n",
+        "  column type [DEFAULT value | identity] [NOT NULL] [PRIMARY KEY] [[CONSTRAINT name] CHECK (condition)]\n",
         "  | column [type] [GENERATED ALWAYS] AS expression [STORED | VIRTUAL] [NOT NULL] [PRIMARY KEY]\n",
-        "  [, …] [, PRIMARY KEY (column, …)] [, WATERMARK FOR column AS expression]\n",
+        "  [, …] [, PRIMARY KEY (column, …)] [, [CONSTRAINT name] CHECK (condition)]\n",
+        "  [, WATERMARK FOR column AS expression]\n",
         ") [APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE]\n",
         "  [[INCLUDE …] WITH (connector = '…', option = value, …) [FORMAT … ENCODE …]];",
     ),
@@ -76,10 +78,20 @@ fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<
     }
     let intake = intake(&mut reader, !columns.primary_key.is_empty())?;
     reader.expect_end()?;
-    let Columns { schema, primary_key: key, watermark } = columns;
+    let Columns { schema, primary_key: key, watermark, notices } = columns;
+    let schema = Identity::named(&schema, &name, |sequence| has_sequence(&working.catalog, sequence));
     let definition = Definition::Table { schema, key, intake, watermark };
     working.create(Object { name, ddl: reader.text().to_string(), reads: Vec::new(), definition }, None)?;
-    Ok(Tag::new("CREATE TABLE"))
+    Ok(Tag { text: "CREATE TABLE".into(), notices })
+}
+
+/// Returns true if a table has a sequence of this name.
+fn has_sequence(catalog: &Catalog, name: &str) -> bool {
+    let has = |object: &Arc<Object>| {
+        let columns = object.definition.schema().into_iter().flat_map(|schema| schema.fields());
+        columns.filter_map(|field| Identity::of(field)).any(|identity| identity.sequence == name)
+    };
+    catalog.objects().any(has)
 }
 
 /// Reads `[APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE]`.

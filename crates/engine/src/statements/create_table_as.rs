@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::{declared_type, sql_type_of};
 use millstream_sql::functions::quoted_ident;
-use millstream_sql::{Error, Operation, Result, TokenReader};
+use millstream_sql::{Error, Operation, Result, TokenReader, as_shown};
 
 use super::{create_view, existed, modify, new_name, rename, select};
 use crate::ddl;
@@ -21,14 +21,14 @@ use crate::statement::{Rules, Run, Statement};
 use crate::transaction::say_at_once;
 
 pub(super) static CREATE_TABLE_AS: Statement = Statement {
-    words: &[&["CREATE", "TABLE"], &["SELECT"], &["WITH"]],
+    words: &[&["CREATE", "TABLE"]],
     synopsis: concat!(
         "CREATE TABLE [IF NOT EXISTS] name [(column, …)] AS query [WITH [NO] DATA];\n",
         "SELECT … INTO [TABLE] name FROM …;",
     ),
     purpose: "create a table with the rows of a query",
     pages: &["create-table-as"],
-    begins: Some(|reader| begins_with_create(reader) || into_clause(reader).is_some()),
+    begins: Some(begins),
     run: Run::Alone(|session, reader| Box::pin(async move { run(session, reader).await })),
     rules: Rules { runs_once: true, ..Rules::CATALOG },
 };
@@ -39,6 +39,11 @@ const UNFINISHED: &str = " (being filled)";
 /// Returns true if a table of this name is being filled. No statement may give an object such a name.
 pub(super) fn is_unfinished(name: &str) -> bool {
     name.ends_with(UNFINISHED)
+}
+
+/// Returns true if the statement creates a table with the rows of a query.
+pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
+    begins_with_create(reader) || into_clause(reader).is_some()
 }
 
 /// Returns true if `CREATE TABLE name [(column, …)] AS` begins here.
@@ -164,7 +169,8 @@ async fn columns(session: &mut Session, wanted: &Wanted) -> Result<SchemaRef> {
     let relations = session.one_shot(catalog, settings);
     let query = session.planner(now).query(&wanted.query, &relations);
     let query = query.map_err(|error| error.shift(wanted.offset))?;
-    let found = query.schema.fields();
+    let shown = as_shown(&query.output_schema(&query.schema));
+    let found = shown.fields();
     if wanted.columns.len() > found.len() {
         let (names, columns) = (wanted.columns.len(), found.len());
         let error = format!("{names} column names are given, but the query has {columns}");

@@ -1,4 +1,4 @@
-//! `INSERT`, `UPDATE`, `DELETE`; an INSERT into a view puts late rows into it.
+//! `INSERT`, `UPDATE`, `DELETE`, `MERGE`; an INSERT into a view puts late rows into it.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::statement::{RowsTag, Rules, Run, Statement};
 pub(super) static INSERT: Statement = Statement {
     words: &[&["INSERT"]],
     synopsis: concat!(
-        "[WITH query, …] INSERT INTO table [AS alias] [(column, …)] VALUES (…), … | query\n",
+        "[WITH query, …] INSERT INTO table [AS alias] [(column, …)] [OVERRIDING SYSTEM VALUE] VALUES (…), … | query\n",
         "  [ON CONFLICT [(key column, …)] DO NOTHING | DO UPDATE SET column = expression [, …] [WHERE condition]]\n",
         "  [RETURNING expression [AS name], …];\n",
         "INSERT INTO source [(column, …)] VALUES (…), … | query [RETURNING …];\n",
@@ -45,6 +45,21 @@ pub(super) static DELETE: Statement = Statement {
     purpose: "delete rows of a table",
     pages: &["delete"],
     begins: Some(|reader| Operation::of(reader) == Some(Operation::Delete)),
+    run: Run::Alone(|session, reader| Box::pin(async move { run(session, reader).await })),
+    rules: Rules::MODIFY,
+};
+
+pub(super) static MERGE: Statement = Statement {
+    words: &[&["MERGE"]],
+    synopsis: concat!(
+        "[WITH query, …] MERGE INTO table [AS alias] USING relation [AS alias] ON condition\n",
+        "  WHEN MATCHED [AND condition] THEN UPDATE SET column = expression [, …] | DELETE | DO NOTHING\n",
+        "  WHEN NOT MATCHED [AND condition] THEN INSERT [(column, …)] VALUES (expression, …) | DO NOTHING\n",
+        "  [WHEN …];",
+    ),
+    purpose: "insert, change and delete rows of a table by those of a query",
+    pages: &["merge"],
+    begins: Some(|reader| Operation::of(reader) == Some(Operation::Merge)),
     run: Run::Alone(|session, reader| Box::pin(async move { run(session, reader).await })),
     rules: Rules::MODIFY,
 };

@@ -53,7 +53,6 @@ pub(super) static NOT_YET: &[NotYet] = &[
     not_yet(&["PREPARE", "TRANSACTION"], TWO_PHASES),
     not_yet(&["LISTEN"], "LISTEN"),
     not_yet(&["NOTIFY"], "NOTIFY"),
-    not_yet(&["MERGE"], "MERGE"),
 ];
 
 const TWO_PHASES: &str = "a transaction that is committed in two phases";

@@ -47,6 +47,7 @@ pub(crate) static STATEMENTS: Statements = Statements {
         &modify::INSERT,
         &modify::UPDATE,
         &modify::DELETE,
+        &modify::MERGE,
         &truncate::TRUNCATE,
         &copy::COPY,
         &transaction::BEGIN,
@@ -194,7 +195,10 @@ impl Statements {
     /// Returns the kinds of objects that CREATE makes.
     pub(crate) fn kinds(&self) -> Vec<&'static [&'static str]> {
         let forms = self.all.iter().filter_map(|statement| statement.words.first());
-        forms.filter_map(|words| words.strip_prefix(&["CREATE"])).collect()
+        let mut kinds: Vec<&[&str]> = forms.filter_map(|words| words.strip_prefix(&["CREATE"])).collect();
+        // CREATE TABLE and CREATE TABLE … AS are neighbours.
+        kinds.dedup();
+        kinds
     }
 
     /// Returns the first words of the statements that PREPARE takes.

@@ -17,7 +17,7 @@ use crate::engine::Shared;
 use crate::event::{Event, Modification, Question};
 use crate::point;
 use crate::returning::{Affected, DmlResult, changed_rows, skips_rows};
-use crate::run::{check_distinct_keys, extended, part};
+use crate::run::{changed_twice, check_distinct_keys, extended, part};
 use crate::statements::select;
 
 /// The maximum size of a transaction's changes before COMMIT.
@@ -41,6 +41,12 @@ enum Edit {
         old: RecordBatch,
         new: RecordBatch,
     },
+    /// A MERGE: it deletes the old rows, and inserts the new ones.
+    Replace {
+        old: RecordBatch,
+        updated: RecordBatch,
+        inserted: RecordBatch,
+    },
     /// An INSERT with ON CONFLICT DO UPDATE.
     Merge {
         rows: RecordBatch,
@@ -54,6 +60,7 @@ impl Edit {
         match self {
             Edit::Insert { rows, .. } | Edit::Delete { rows, .. } => vec![rows],
             Edit::Update { old, new } => vec![old, new],
+            Edit::Replace { old, updated, inserted } => vec![old, updated, inserted],
             Edit::Merge { rows, old, new } => vec![rows, old, new],
         }
     }
@@ -64,6 +71,7 @@ impl Edit {
             Edit::Insert { .. } => None,
             Edit::Delete { rows, .. } => (rows.num_rows() > 0).then_some("DELETE"),
             Edit::Update { old, .. } => (old.num_rows() > 0).then_some("UPDATE"),
+            Edit::Replace { old, .. } => (old.num_rows() > 0).then_some("MERGE with UPDATE or DELETE"),
             Edit::Merge { .. } => Some("ON CONFLICT DO UPDATE"),
         }
     }
@@ -83,6 +91,7 @@ impl Transaction {
                 Operation::Insert => "INSERT",
                 Operation::Update => "UPDATE",
                 Operation::Delete => "DELETE",
+                Operation::Merge => "MERGE",
             };
             return Err(Error::invalid(format!("{word} can't be run in a transaction that is READ ONLY"))
                 .code(sqlstate::READ_ONLY_SQL_TRANSACTION));
@@ -132,6 +141,7 @@ impl Transaction {
             Edit::Insert { rows, .. } | Edit::Delete { rows, .. } | Edit::Update { new: rows, .. } => {
                 (rows, None)
             }
+            Edit::Replace { .. } => return Err(Error::bug("a MERGE has no RETURNING")),
             Edit::Merge { rows, new, .. } => (rows, Some(new)),
         };
         let mut existing = None;
@@ -175,22 +185,30 @@ impl Transaction {
         let schema = &table.schema;
         let batches = self.run(shared, &dml.query.plan, None).await?;
         batches.iter().try_for_each(|batch| dml.check(batch))?;
-        let rows = part(&batches, 0, schema).map_err(Failed::Rows)?;
+        let of = |batches: &[RecordBatch], place| part(batches, place, schema).map_err(Failed::Rows);
+        let rows = || of(&batches, 0);
         Ok(match (&dml.on_conflict, dml.operation) {
             (Some(OnConflict::DoUpdate(query)), _) => {
+                let rows = rows()?;
                 if !table.key.is_empty() {
                     check_distinct_keys(&rows, &table.key).map_err(Failed::Rows)?;
                 }
                 let changed = self.run(shared, &query.plan, Some((EXCLUDED, &rows))).await?;
                 changed.iter().try_for_each(|batch| dml.check_update(batch))?;
-                let old = part(&changed, 0, schema).map_err(Failed::Rows)?;
-                Edit::Merge { rows, old, new: part(&changed, 1, schema).map_err(Failed::Rows)? }
+                Edit::Merge { rows, old: of(&changed, 0)?, new: of(&changed, 1)? }
             }
-            (Some(OnConflict::DoNothing), _) => Edit::Insert { rows, conflict: Some(Conflict::Keep) },
-            (None, Operation::Insert) => Edit::Insert { rows, conflict: None },
-            (None, Operation::Delete) => Edit::Delete { rows, strict: true },
-            (None, Operation::Update) => {
-                Edit::Update { old: rows, new: part(&batches, 1, schema).map_err(Failed::Rows)? }
+            (Some(OnConflict::DoNothing), _) => Edit::Insert { rows: rows()?, conflict: Some(Conflict::Keep) },
+            (None, Operation::Insert) => Edit::Insert { rows: rows()?, conflict: None },
+            (None, Operation::Delete) => Edit::Delete { rows: rows()?, strict: true },
+            (None, Operation::Update) => Edit::Update { old: rows()?, new: of(&batches, 1)? },
+            (None, Operation::Merge) => {
+                let merged = dml.merged(&batches)?;
+                let (updated, inserted) = (of(&merged.updated, 1)?, of(&merged.inserted, 1)?);
+                let old = of(&merged.old, 0)?;
+                if !table.key.is_empty() {
+                    check_distinct_keys(&old, &table.key).map_err(|_| changed_twice(&dml.table))?;
+                }
+                Edit::Replace { old, updated, inserted }
             }
         })
     }
@@ -238,6 +256,11 @@ impl Transaction {
                 let count = own.delete(old, ids(0), true, level)?;
                 own.insert(new, ids(1), Conflict::Fail, level)?;
                 Ok(count)
+            }
+            Edit::Replace { old, updated, inserted } => {
+                let count = own.delete(old, ids(0), true, level)?;
+                own.insert(updated, ids(1), Conflict::Fail, level)?;
+                Ok(count + own.insert(inserted, ids(2), Conflict::Fail, level)?)
             }
             Edit::Merge { rows, old, new } => {
                 let inserted = own.insert(rows, ids(0), Conflict::Keep, level)?;

@@ -120,8 +120,8 @@ impl Scope<'_> {
         join_excluded(select, &target, &key, update.selection);
         let raw = scope.translate(tree)?;
         let raw = Raw { plan: scope.cast_new(raw.plan, columns)?, ..raw };
-        let raw = scope.with_generated(raw, columns.fields().len(), table, columns)?;
-        Ok(OnConflict::DoUpdate(Box::new(self.planner.finish(raw, self.reader.text())?)))
+        let raw = scope.with_generated_and_checks(raw, columns.fields().len(), table, columns)?;
+        Ok(OnConflict::DoUpdate(Box::new(scope.finish(raw, columns.fields().len(), columns)?)))
     }
 }
 

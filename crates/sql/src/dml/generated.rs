@@ -6,6 +6,7 @@ use millstream_delta::generated_of;
 
 use super::tree::quoted;
 use super::{Scope, is_default};
+use crate::checks;
 use crate::error::{Error, Result};
 use crate::generated_columns::GeneratedExprs;
 use crate::hidden_columns::last_name;
@@ -13,8 +14,9 @@ use crate::planner::Raw;
 use crate::relation::Relation;
 
 impl Scope<'_> {
-    /// Computes the generated columns of a table in a plan that has its visible columns from number `first` on.
-    pub(super) fn with_generated(
+    /// Computes the generated columns of a table, and enforces its constraints, in a plan that has its visible columns from
+    /// number `first` on.
+    pub(super) fn with_generated_and_checks(
         &self,
         raw: Raw,
         first: usize,
@@ -22,9 +24,12 @@ impl Scope<'_> {
         columns: &Schema,
     ) -> Result<Raw> {
         let Some(Relation::Rows { schema, .. }) = self.relations.get(table) else { return Ok(raw) };
-        let Some(generated) = GeneratedExprs::of(self.planner, &schema)? else { return Ok(raw) };
-        let plan = generated.compute(raw.plan, first, columns);
-        Ok(Raw { plan: plan.map_err(|error| Error::from_datafusion(&error, self.reader.text()))?, ..raw })
+        let mut plan = raw.plan;
+        if let Some(generated) = GeneratedExprs::of(self.planner, &schema)? {
+            let computed = generated.compute(plan, first, columns);
+            plan = computed.map_err(|error| Error::from_datafusion(&error, self.reader.text()))?;
+        }
+        Ok(Raw { plan: checks::enforce(self.planner, plan, first, table, columns, &schema)?, ..raw })
     }
 }
 

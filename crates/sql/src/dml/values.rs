@@ -5,7 +5,8 @@ use datafusion::logical_expr::Expr;
 use datafusion::sql::sqlparser::ast::{ObjectName, Query as QueryTree, SetExpr};
 use millstream_delta::{default_of, generated_of};
 
-use super::{Scope, is_default, not_null, unknown_column, written_columns};
+use super::insert::written_columns;
+use super::{Scope, is_default, not_null, unknown_column};
 use crate::defaults;
 use crate::error::{Error, Result};
 use crate::hidden_columns::last_name;
@@ -45,8 +46,8 @@ impl Scope<'_> {
         let named: Vec<String> = named.iter().filter_map(last_name).collect();
         let missing = columns.fields().iter().filter(|field| !named.contains(field.name()));
         let value = |field: &FieldRef| {
-            let value = self.planner.default_value(field).transpose()?;
-            Some(value.map(|value| (field.name().clone(), Expr::Literal(value, None))))
+            let value = defaults::default_expr(self.planner, field).transpose()?;
+            Some(value.map(|value| (field.name().clone(), value)))
         };
         missing.filter_map(value).collect()
     }

@@ -8,8 +8,12 @@ use crate::error::{Error, Result};
 use crate::hidden_columns::fold;
 use crate::reader::{TokenReader, is_word};
 
-const VERBS: [(&str, Operation); 3] =
-    [("INSERT", Operation::Insert), ("UPDATE", Operation::Update), ("DELETE", Operation::Delete)];
+const VERBS: [(&str, Operation); 4] = [
+    ("INSERT", Operation::Insert),
+    ("UPDATE", Operation::Update),
+    ("DELETE", Operation::Delete),
+    ("MERGE", Operation::Merge),
+];
 
 impl Operation {
     /// Returns the kind of change that a statement makes; none for a statement of another kind.
@@ -46,7 +50,9 @@ pub(super) fn verb<'a>(tokens: impl Iterator<Item = &'a Token>) -> Option<(usize
 pub(super) fn split_with(statement: Statement) -> (Option<ast::With>, Statement) {
     let Statement::Query(mut query) = statement else { return (None, statement) };
     match *query.body {
-        SetExpr::Insert(inner) | SetExpr::Update(inner) | SetExpr::Delete(inner) => (query.with, inner),
+        SetExpr::Insert(inner) | SetExpr::Update(inner) | SetExpr::Delete(inner) | SetExpr::Merge(inner) => {
+            (query.with, inner)
+        }
         body => {
             query.body = Box::new(body);
             (None, Statement::Query(query))

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::CodecResult;
 use super::reader::{PlanDecoder, flag, list, member, number, text};
 use super::writer::PlanEncoder;
+use crate::checks;
 use crate::event_time;
 use crate::functions::date_part::{date_part, date_part_of};
 use crate::functions::frame_values::{self, FrameValue};
@@ -36,6 +37,7 @@ fn own_scalars() -> Vec<Arc<ScalarUDF>> {
         time_joins::looked_up(),
     ];
     all.extend(postgres::unnamed().map(Arc::new));
+    all.push(Arc::new(checks::function()));
     all.extend(event_time::scalars());
     all
 }

@@ -26,6 +26,7 @@ mod followed;
 mod forgotten;
 mod freed;
 mod hearing;
+mod identities;
 mod history;
 mod in_order;
 mod interval_joins;
@@ -109,6 +110,7 @@ const MODULES: &[&[Scenario]] = &[
     forgotten::ALL,
     freed::ALL,
     hearing::ALL,
+    identities::ALL,
     history::ALL,
     in_order::ALL,
     interval_joins::ALL,

@@ -54,6 +54,7 @@ impl ToBring {
     fn apply_to(self, table: &mut Table) -> Result<Delta> {
         let schema = self.schema.clone();
         let delta = self.fitted()?;
+        table.sequences.pass_all(&delta);
         let Content::Keyed(rows) = &mut table.rows else {
             let Content::Bag(rows) = &mut table.rows else { return Ok(Delta::default()) };
             rows.apply(&delta).map_err(error::change)?;

@@ -98,6 +98,19 @@ impl Change {
         Ok(change)
     }
 
+    /// Deletes rows, replaces others one for one, and inserts more: their keys must be free.
+    pub(crate) fn replace(
+        old: &[RecordBatch],
+        updated: &[RecordBatch],
+        inserted: &[RecordBatch],
+    ) -> Result<Change> {
+        let mut change = Change::update(old, updated)?;
+        let insert = |rows| Piece::Insert { rows, on_conflict: Some(Conflict::Fail), counted: true };
+        change.pieces.extend(pieces(inserted)?.into_iter().map(insert));
+        change.refused = change.refused.map(|_| "MERGE with UPDATE or DELETE");
+        Ok(change)
+    }
+
     /// Inserts rows with distinct keys; `old` and `new` are the rows before and after, for keys that exist.
     pub(crate) fn merge(rows: &[RecordBatch], old: &[RecordBatch], new: &[RecordBatch]) -> Result<Change> {
         let mut change = Change::insert(rows, Some(Conflict::Keep))?;
@@ -273,6 +286,7 @@ impl Table {
         for piece in change.pieces {
             match self.rows.apply(piece, self.intake.on_conflict) {
                 Ok((delta, counted)) => {
+                    self.sequences.pass_all(&delta);
                     done.append(delta);
                     count += counted;
                 }
@@ -343,6 +357,7 @@ impl Table {
         } else if let Some(piece) = applying.left.pop_front() {
             match self.rows.apply(piece, self.intake.on_conflict) {
                 Ok((delta, counted)) => {
+                    self.sequences.pass_all(&delta);
                     applying.done.append(delta);
                     applying.count += counted;
                 }

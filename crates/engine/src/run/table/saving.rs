@@ -16,6 +16,7 @@ impl Table {
             Content::Bag(rows) => put_rows(&mut all, "rows", rows)?,
             Content::Keyed(rows) => rows.save_changed("rows", &mut all).map_err(error::state)?,
         }
+        self.sequences.saved().for_each(|(name, next)| all.put_number(&name, next));
         Ok(all)
     }
 
@@ -32,6 +33,7 @@ impl Table {
                 }
             }
         }
+        self.sequences.restore(|name| all.take_number_if(name));
         Ok(())
     }
 }
