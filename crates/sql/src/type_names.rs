@@ -3,7 +3,7 @@
 //! Some names say more than Arrow's types: `UUID`, `JSON` and `VARCHAR(n)` are text that is checked on write.
 //! A column keeps such a name in its metadata ([`millstream_delta::declared`]).
 //!
-//! Deliberately absent: SERIAL, MONEY, BIT, TIMETZ and user-defined domains, which are refused by name.
+//! Deliberately absent: MONEY, BIT, TIMETZ and user-defined domains, which are refused by name.
 
 use std::sync::Arc;
 
