@@ -77,8 +77,8 @@ impl IdempotencyKeys {
             return Ok(None);
         }
         let ends = rules.transaction == InTransaction::Ends;
-        // Within a transaction only the COMMIT counts.
-        if !ends && transaction {
+        // Within a transaction only the COMMIT counts, and what takes effect at once.
+        if !ends && transaction && rules.transaction != InTransaction::AtOnce {
             return Ok(None);
         }
         let Some(key) = self.key(text) else { return Ok(None) };

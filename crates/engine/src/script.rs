@@ -9,7 +9,7 @@ use millstream_sql::{Error, Piece, Result, TokenReader};
 use crate::ddl;
 use crate::idempotency::tag_of;
 use crate::session::{Response, Session};
-use crate::statements::{STATEMENTS, replace};
+use crate::statements::{STATEMENTS, create_table_as, replace};
 use crate::transaction::say_at_once;
 
 /// Statements that wait to be run; see [`Session::step`].
@@ -120,6 +120,10 @@ async fn run_group(session: &mut Session, group: &[Piece]) -> Result<Vec<Outcome
         None => Error { span: None, ..error },
     };
     let all: Vec<&Piece> = group.iter().collect();
+    for piece in group {
+        let refused = create_table_as::refuse_unfinished(&TokenReader::new(&piece.text)?);
+        refused.map_err(|error| error.shift(piece.range.start))?;
+    }
     let texts: Vec<&str> = group.iter().map(|piece| piece.text.as_str()).collect();
     let are_new = session
         .idempotency

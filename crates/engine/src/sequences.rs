@@ -12,7 +12,9 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use datafusion::common::DataFusionError;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 use millstream_delta::Delta;
 use millstream_sql::{Error, Identity, sqlstate};
 
@@ -42,14 +44,14 @@ impl Sequence {
 }
 
 /// The sequences of a table, each with the number of its column.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct TableSequences {
     columns: Vec<(usize, Arc<Sequence>)>,
 }
 
 impl TableSequences {
     /// Moves the sequences on past the numbers of new rows.
-    fn pass(&self, rows: &RecordBatch) {
+    pub(crate) fn pass(&self, rows: &RecordBatch) {
         for (place, sequence) in &self.columns {
             let Some(column) = rows.columns().get(*place) else { continue };
             let Ok(numbers) = cast(column, &DataType::Int64) else { continue };
@@ -71,7 +73,9 @@ impl TableSequences {
 
     /// Returns the next numbers, for a checkpoint.
     pub(crate) fn saved(&self) -> impl Iterator<Item = (String, i64)> {
-        self.columns.iter().map(|(place, sequence)| (saved_name(*place), sequence.next.load(Ordering::Acquire)))
+        self.columns
+            .iter()
+            .map(|(place, sequence)| (saved_name(*place), sequence.next.load(Ordering::Acquire)))
     }
 
     /// Restores the numbers that a checkpoint has.

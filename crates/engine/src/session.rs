@@ -10,7 +10,9 @@ use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use millstream_durable::{Entry, Plan, Standing};
-use millstream_sql::{Checks, Error, GeneratedColumns, Operation, Parameters, Result, TokenReader, checked_rows};
+use millstream_sql::{
+    Checks, Error, GeneratedColumns, Operation, Parameters, Result, TokenReader, checked_rows,
+};
 use tokio::sync::oneshot;
 
 use crate::catalog::{Definition, first_columns};

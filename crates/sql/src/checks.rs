@@ -33,6 +33,9 @@ use crate::sqlstate;
 /// The name of the function that fails for a row that violates a constraint.
 const ENFORCE: &str = "enforce_check";
 
+/// The separator of the names of constraints in an argument of the function.
+const SEPARATOR: &str = "\u{1f}";
+
 /// The most characters of a row that a message shows.
 const SHOWN_MAX: usize = 200;
 
@@ -64,7 +67,7 @@ pub(crate) fn add(
             Some((name, _)) => name.clone(),
             None => free_name(check.place, text, &columns, &taken)?,
         };
-        condition(planner, &name, text, &columns).map_err(|error| match error.span {
+        computable(planner, &name, text, &columns).map_err(|error| match error.span {
             Some(_) => error.shift(check.condition.start),
             None => error.at(check.condition.clone()),
         })?;
@@ -74,6 +77,20 @@ pub(crate) fn add(
         taken.push(name);
     }
     Ok(())
+}
+
+/// Fails if the condition of a constraint can't be computed for any row.
+fn computable(planner: &Planner, name: &str, text: &str, columns: &Schema) -> Result<()> {
+    let (expr, input) = condition(planner, name, text, columns)?;
+    let nullable = columns.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    let schema = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
+    let nulls = schema.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
+    let row = RecordBatch::try_new(schema, nulls).map_err(|error| Error::bug(error.to_string()))?;
+    let computed = planner.physical_expression(&expr, &input).and_then(|check| Ok(check.evaluate(&row)?));
+    computed.map(drop).map_err(|error| {
+        let message = format!("constraint \"{}\": {}", name.trim_start_matches('.'), error.message);
+        Error { message, span: None, ..error }
+    })
 }
 
 /// Returns PostgreSQL's name for a constraint without one, after that of the table: `.a_check`, `.a_check1`. It has the
@@ -165,27 +182,25 @@ pub(crate) fn enforce(
     visible: &Schema,
     all: &Schema,
 ) -> Result<LogicalPlan> {
-    let mut found: Vec<(&Arc<Field>, (&str, &str))> = Vec::new();
-    for field in all.fields() {
-        found.extend(checks_of(field).into_iter().map(|check| (field, check)));
-    }
+    let found: Vec<(&str, &str)> = all.fields().iter().flat_map(|field| checks_of(field)).collect();
     if found.is_empty() {
         return Ok(plan);
     }
     let schema = Arc::clone(plan.schema());
     let column = |place: usize| Expr::Column(Column::from(schema.qualified_field(place)));
     let mut items: Vec<Expr> = (0..schema.fields().len()).map(column).collect();
-    for (field, (name, text)) in found {
-        // A hidden column keeps no constraint.
-        let Ok(place) = visible.index_of(field.name()) else { continue };
+    let (mut names, mut conditions) = (Vec::new(), Vec::new());
+    for (name, text) in found {
         let (holds, _) = condition(planner, name, text, all)?;
-        let holds = over_plan(holds, &schema, first, visible, all)?;
-        let value = items[first + place].clone().unalias();
-        let mut arguments = vec![value, holds, lit(table), lit(full_name(table, name))];
-        arguments.extend((0..visible.fields().len()).map(|place| column(first + place)));
-        let name = schema.field(first + place).name().clone();
-        items[first + place] = function().call(arguments).alias(name);
+        conditions.push(over_plan(holds, &schema, first, visible, all)?);
+        names.push(full_name(table, name));
     }
+    // The first column passes through the function.
+    let name = schema.field(first).name().clone();
+    let mut arguments = vec![items[first].clone(), lit(table), lit(names.join(SEPARATOR))];
+    arguments.extend(conditions);
+    arguments.extend((0..visible.fields().len()).map(|place| column(first + place)));
+    items[first] = function().call(arguments).alias(name);
     Ok(LogicalPlanBuilder::from(plan).project(items)?.build()?)
 }
 
@@ -197,27 +212,32 @@ fn full_name(table: &str, name: &str) -> String {
     }
 }
 
-/// Returns the function that passes its first argument on, and fails if the second one is false. The others are the
-/// table, the constraint and the row, for the message.
+/// Returns the function that passes its first argument on, and fails if a condition is false. The others are the table, the
+/// names of the constraints, a condition for each of them, and the row, for the message.
 pub(crate) fn function() -> ScalarUDF {
     let typed = |types: &[DataType]| match types.first() {
         Some(value) if types.len() >= 4 => Ok(value.clone()),
         _ => Err(Error::bug(format!("{ENFORCE} takes four arguments at least")).into()),
     };
     Scalar::any(ENFORCE, typed, |columns| {
-        let [value, holds, table, name, row @ ..] = columns else {
+        let [value, table, names, others @ ..] = columns else {
             return Err(Error::bug(format!("{ENFORCE} takes four arguments at least")).into());
         };
-        match first_false(holds) {
-            None => Ok(Arc::clone(value)),
-            Some(place) => {
-                let text = |column: &ArrayRef| -> datafusion::error::Result<String> {
-                    let column = cast(column, &DataType::Utf8)?;
-                    Ok(column.as_string::<i32>().value(place).to_string())
-                };
-                Err(violated(&text(table)?, &text(name)?, row, place).into())
+        if value.is_empty() {
+            return Ok(Arc::clone(value));
+        }
+        let text = |column: &ArrayRef| -> datafusion::error::Result<String> {
+            Ok(cast(column, &DataType::Utf8)?.as_string::<i32>().value(0).to_string())
+        };
+        let names = text(names)?;
+        let names: Vec<&str> = names.split(SEPARATOR).collect();
+        let row = others.get(names.len()..).unwrap_or_default();
+        for (name, holds) in names.iter().zip(others) {
+            if let Some(place) = first_false(holds) {
+                return Err(violated(&text(table)?, name, row, place).into());
             }
         }
+        Ok(Arc::clone(value))
     })
 }
 
@@ -258,7 +278,8 @@ mod tests {
         let schema = columns("(a INT CHECK (a > 0), b INT, CONSTRAINT less CHECK (a < b))").unwrap();
         let checks = Checks::of(&Planner::new(), &schema, "t").unwrap().unwrap();
         let verify = |a: [Option<i32>; 2], b: [Option<i32>; 2]| {
-            let columns: Vec<ArrayRef> = vec![Arc::new(Int32Array::from_iter(a)), Arc::new(Int32Array::from_iter(b))];
+            let columns: Vec<ArrayRef> =
+                vec![Arc::new(Int32Array::from_iter(a)), Arc::new(Int32Array::from_iter(b))];
             let rows = RecordBatch::try_new(schema.clone(), columns).unwrap();
             checks.verify(&rows).map_err(|error| error.message)
         };
@@ -269,19 +290,25 @@ mod tests {
         assert_eq!(verify([Some(1), Some(-1)], [None, None]), message("t_a_check", "-1, NULL"));
         assert_eq!(verify([Some(1), Some(3)], [None, Some(3)]), message("less", "3, 3"));
         // A writer that doesn't know the last column.
-        let rows = RecordBatch::try_from_iter([("a", Arc::new(Int32Array::from(vec![7])) as ArrayRef)]).unwrap();
+        let rows =
+            RecordBatch::try_from_iter([("a", Arc::new(Int32Array::from(vec![7])) as ArrayRef)]).unwrap();
         checks.verify(&rows).unwrap();
     }
 
     #[test]
     fn statements_fail_for_rows_that_violate_a_constraint() {
-        let tables = Tables::new().table("t", "(id INT, n INT CHECK (n > 0 OR id = 9))", "VALUES (1, 1), (2, 2)");
+        let tables =
+            Tables::new().table("t", "(id INT, n INT CHECK (n > 0 OR id = 9))", "VALUES (1, 1), (2, 2)");
         let run = |sql: &str| {
             let dml = tables.planner.dml(sql, &tables).unwrap();
             tables.execute(&dml.query.plan, &|batch| vec![batch]).map(|rows| lines(&rows))
         };
         assert_eq!(run("INSERT INTO t VALUES (3, NULL), (9, -9)").unwrap().len(), 2);
-        for sql in ["INSERT INTO t VALUES (3, 1), (4, 0)", "UPDATE t SET n = 3 - 2 * id", "INSERT INTO t SELECT 1, -1"] {
+        for sql in [
+            "INSERT INTO t VALUES (3, 1), (4, 0)",
+            "UPDATE t SET n = 3 - 2 * id",
+            "INSERT INTO t SELECT 1, -1",
+        ] {
             let error = run(sql).unwrap_err().to_string();
             assert!(error.contains("violates check constraint \"t_n_check\""), "{sql}: {error}");
         }

@@ -112,7 +112,9 @@ impl Planner {
                 .hint("A view computes it: SELECT *, expression AS column FROM the table."));
         }
         if !list.checks.is_empty() {
-            return Err(Error::unsupported("CHECK of a column to add").at(start.start..reader.last_position().end));
+            return Err(
+                Error::unsupported("CHECK of a column to add").at(start.start..reader.last_position().end)
+            );
         }
         if list.key.is_some() {
             return Err(Error::invalid("an added column can't be part of the primary key")
@@ -121,7 +123,9 @@ impl Planner {
         }
         let field = list.fields.pop().ok_or_else(|| Error::bug("a column was read"))?;
         if identity_of(&field).is_some() {
-            return Err(Error::unsupported("adding an identity column").at(start.start..reader.last_position().end));
+            return Err(
+                Error::unsupported("adding an identity column").at(start.start..reader.last_position().end)
+            );
         }
         if let Some(text) = default_of(&field) {
             // Rows that are there already get it, too.
@@ -268,6 +272,10 @@ impl ColumnList {
             } else if reader.keyword(&["PRIMARY", "KEY"]) {
                 self.set_key(vec![(name.clone(), start.clone())], place)?;
             } else if let Some(identity) = identity::identity(reader, &field)? {
+                if default_of(&field).is_some() || identity_of(&field).is_some() {
+                    let error = format!("column \"{name}\" has more than one default");
+                    return Err(Error::invalid(error).at(place));
+                }
                 field = identity;
             } else if reader.is_keyword(&["AS"]) || reader.is_keyword(&["GENERATED"]) {
                 if expression.replace(generation(reader)?).is_some() {
@@ -296,12 +304,7 @@ impl ColumnList {
     }
 
     /// Reads `CHECK (condition)`.
-    fn check(
-        &mut self,
-        reader: &mut TokenReader,
-        name: Option<Named>,
-        place: Option<usize>,
-    ) -> Result<()> {
+    fn check(&mut self, reader: &mut TokenReader, name: Option<Named>, place: Option<usize>) -> Result<()> {
         reader.expect_keyword(&["CHECK"])?;
         let condition = reader.group()?;
         reader.keyword(&["NO", "INHERIT"]);
@@ -575,7 +578,8 @@ mod tests {
         assert_eq!(of(0).column(2).unwrap().len(), 2);
         let ids = of(1).column(2).unwrap();
         assert_ne!(ids.as_string_view().value(0), ids.as_string_view().value(1));
-        let error = Planner::new().default_values(columns.schema.fields().iter().map(AsRef::as_ref)).unwrap_err();
+        let error =
+            Planner::new().default_values(columns.schema.fields().iter().map(AsRef::as_ref)).unwrap_err();
         assert!(error.message.contains("a constant of type TIMESTAMP was expected"), "{}", error.message);
     }
 

@@ -260,7 +260,8 @@ impl Scope<'_> {
         let (plan, reads) = (raw.plan.clone(), raw.reads.clone());
         let query = self.planner.finish(raw, self.reader.text())?;
         let found = query.plan.schema();
-        let is_other = |(at, field): (usize, &FieldRef)| found.field(first + at).data_type() != field.data_type();
+        let is_other =
+            |(at, field): (usize, &FieldRef)| found.field(first + at).data_type() != field.data_type();
         if !columns.fields().iter().enumerate().any(is_other) {
             return Ok(query);
         }
@@ -289,7 +290,9 @@ impl Scope<'_> {
                 None => item,
                 Some(at) => {
                     let field = &columns.fields()[at];
-                    self.cast(item, &schema, field, &format!("new.{}", field.name()))?
+                    let cast = self.cast(item, &schema, field)?;
+                    let checked = ReadText::checked(field, cast.clone()).unwrap_or(cast);
+                    checked.alias(format!("new.{}", field.name()))
                 }
             });
         }
@@ -301,19 +304,18 @@ impl Scope<'_> {
             .map_err(|error| Error::from_datafusion(&error, self.reader.text()))
     }
 
-    /// Casts a value to the type of its column, under a name.
-    fn cast(&self, item: Expr, schema: &DFSchema, field: &Field, name: &str) -> Result<Expr> {
+    /// Casts a value to the type of its column.
+    fn cast(&self, item: Expr, schema: &DFSchema, field: &Field) -> Result<Expr> {
         let found = item.get_type(schema)?;
-        match item.cast_to(field.data_type(), schema) {
-            Ok(cast) => Ok(ReadText::checked(field, cast.clone()).unwrap_or(cast).alias(name)),
-            Err(_) => Err(Error::invalid(format!(
+        item.cast_to(field.data_type(), schema).map_err(|_| {
+            Error::invalid(format!(
                 "column \"{}\" is of type {} and the expression of type {}",
                 field.name(),
                 sql_type_of(field),
                 sql_type(&found)
             ))
-            .hint("Cast the expression, as in x::TYPE.")),
-        }
+            .hint("Cast the expression, as in x::TYPE.")
+        })
     }
 
     fn target(&self, mut from: Vec<TableWithJoins>) -> Result<Target> {

@@ -123,14 +123,16 @@ pub(crate) fn identity(reader: &mut TokenReader<'_>, field: &Field) -> Result<Op
 fn signed(reader: &mut TokenReader<'_>) -> Result<i64> {
     let is_negative = reader.symbol(Token::Minus);
     let at = reader.position();
-    let number = i64::try_from(reader.number()?).map_err(|_| Error::invalid("the number is too large").at(at))?;
+    let number =
+        i64::try_from(reader.number()?).map_err(|_| Error::invalid("the number is too large").at(at))?;
     Ok(if is_negative { -number } else { number })
 }
 
 /// Removes `OVERRIDING SYSTEM VALUE` from an INSERT. Returns true if it was there.
 pub(crate) fn take_overriding(tokens: &mut Vec<TokenWithSpan>) -> bool {
     let words = ["OVERRIDING", "SYSTEM", "VALUE"];
-    let is_there = |at: &[TokenWithSpan]| at.iter().zip(words).all(|(token, word)| is_word(&token.token, word));
+    let is_there =
+        |at: &[TokenWithSpan]| at.iter().zip(words).all(|(token, word)| is_word(&token.token, word));
     let Some(at) = tokens.windows(words.len()).position(is_there) else { return false };
     tokens.drain(at..at + words.len());
     true
@@ -203,8 +205,14 @@ mod tests {
     #[test]
     fn wrong_identities_are_refused() {
         let message = |sql: &str| columns(sql).unwrap_err().message;
-        assert!(message("(a TEXT GENERATED ALWAYS AS IDENTITY)").contains("must be of type SMALLINT, INT or BIGINT"));
-        assert_eq!(message("(a INT GENERATED ALWAYS AS IDENTITY (INCREMENT 0))"), "INCREMENT must not be zero");
+        assert!(
+            message("(a TEXT GENERATED ALWAYS AS IDENTITY)")
+                .contains("must be of type SMALLINT, INT or BIGINT")
+        );
+        assert_eq!(
+            message("(a INT GENERATED ALWAYS AS IDENTITY (INCREMENT 0))"),
+            "INCREMENT must not be zero"
+        );
         assert!(message("(a SERIAL DEFAULT 1)").contains("more than one default"));
     }
 }

@@ -160,7 +160,7 @@ pub(crate) use log::Place as LogPlace;
 pub(crate) use measure::EPOCHS;
 use measure::Measures;
 use memory::Memory;
-pub(crate) use modify::{changed_twice, part};
+pub(crate) use modify::part;
 use monotonic_clock::MonotonicClock;
 pub(crate) use monotonic_clock::{TimeSource, system_time};
 use outputs::Outputs;

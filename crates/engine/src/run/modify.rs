@@ -8,7 +8,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_delta::{fitted, under_schema};
-use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlstate};
+use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, changed_twice, sqlstate};
 use millstream_state::Conflict;
 
 use super::durable::Durability;
@@ -309,13 +309,6 @@ fn parts(batches: &[RecordBatch], place: usize, schema: &SchemaRef) -> Result<Ve
     let part = |batch: &RecordBatch| under_schema(&batch.project(&columns)?, schema);
     let parts = batches.iter().map(part).collect::<std::result::Result<_, _>>();
     parts.map_err(|error| Error::invalid(format!("the rows don't fit: {error}")))
-}
-
-/// The error of a MERGE of which several rows of the source match one row of the table.
-pub(crate) fn changed_twice(table: &str) -> Error {
-    Error::invalid(format!("MERGE would change a row of table \"{table}\" a second time"))
-        .hint("Make the rows of the source distinct by the columns of the condition first.")
-        .code(sqlstate::CARDINALITY_VIOLATION)
 }
 
 /// Returns the same as one batch.

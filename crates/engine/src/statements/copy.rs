@@ -8,7 +8,9 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::{default_of, generated_of};
-use millstream_sql::{Checks, ColumnDefault, Error, GeneratedColumns, Result, TokenReader, is_hidden, sqlstate, suggestion};
+use millstream_sql::{
+    Checks, ColumnDefault, Error, GeneratedColumns, Result, TokenReader, is_hidden, sqlstate, suggestion,
+};
 
 use super::{select, subscribe};
 use crate::catalog::Definition;

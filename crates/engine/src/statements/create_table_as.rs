@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::{declared_type, sql_type_of};
 use millstream_sql::functions::quoted_ident;
-use millstream_sql::{Error, Operation, Result, TokenReader, as_shown};
+use millstream_sql::{Error, Lexeme, Operation, Result, TokenReader, as_shown};
 
 use super::{create_view, existed, modify, new_name, rename, select};
 use crate::ddl;
@@ -36,9 +36,22 @@ pub(super) static CREATE_TABLE_AS: Statement = Statement {
 /// The end of the name of a table while it is filled.
 const UNFINISHED: &str = " (being filled)";
 
-/// Returns true if a table of this name is being filled. No statement may give an object such a name.
-pub(super) fn is_unfinished(name: &str) -> bool {
+/// Returns true if a table of this name is being filled. No statement can use such a name.
+fn is_unfinished(name: &str) -> bool {
     name.ends_with(UNFINISHED)
+}
+
+/// Fails if a statement names a table that is being filled.
+pub(crate) fn refuse_unfinished(reader: &TokenReader<'_>) -> Result<()> {
+    let names = |lexeme: &&Lexeme| matches!(&lexeme.token.token, Token::Word(word) if word.quote_style.is_some() && is_unfinished(&word.value));
+    match reader.rest().iter().find(names) {
+        None => Ok(()),
+        Some(lexeme) => Err(Error::invalid(format!(
+            "{} is the name of a table that isn't finished: a CREATE TABLE … AS fills it, and gives it its own name then",
+            lexeme.token.token
+        ))
+        .at(lexeme.range.clone())),
+    }
 }
 
 /// Returns true if the statement creates a table with the rows of a query.
@@ -148,11 +161,14 @@ async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response>
         return Ok(existed("TABLE AS", &wanted.name).into());
     }
     let schema = columns(session, &wanted).await?;
-    // The statement takes effect at once, also in a transaction.
-    let transaction = session.transaction.take();
-    let idempotency_key = session.idempotency.take();
-    let filled = fill(session, &wanted, schema, idempotency_key).await;
-    session.transaction = transaction;
+    // The statement takes effect at once, also in a transaction, so another session creates the table.
+    let mut apart = Session {
+        variables: session.variables.clone(),
+        deadline: session.deadline.clone(),
+        is_apart: true,
+        ..Session::new(session.shared.clone())
+    };
+    let filled = fill(&mut apart, &wanted, schema, session.idempotency.take()).await;
     let mut tags = [Tag::new(match wanted.has_rows {
         true => format!("SELECT {}", filled?),
         false => filled.map(|_| "CREATE TABLE AS".to_string())?,
@@ -182,8 +198,11 @@ async fn columns(session: &mut Session, wanted: &Wanted) -> Result<SchemaRef> {
     let names: Vec<String> = found.iter().enumerate().map(named).collect();
     let is_nameless = |(place, name): &(usize, &String)| names[..*place].contains(name);
     if let Some((_, name)) = names.iter().enumerate().find(is_nameless) {
-        return Err(Error::invalid(format!("column {name} of table \"{}\" would be there twice", wanted.name))
-            .hint("Name one of them with AS."));
+        return Err(Error::invalid(format!(
+            "column {name} of table \"{}\" would be there twice",
+            wanted.name
+        ))
+        .hint("Name one of them with AS."));
     }
     let column = |name: &str, field: &FieldRef| -> Result<FieldRef> {
         let kind = match field.data_type() {
@@ -219,7 +238,9 @@ async fn fill(
     let name = format!("{}{UNFINISHED}", wanted.name);
     if session.shared.catalog().find(&name).is_some() {
         let error = format!("another statement is creating table \"{}\"", wanted.name);
-        return Err(Error::external(error).hint("Wait until it has ended, or cancel it: see millstream.jobs."));
+        return Err(
+            Error::external(error).hint("Wait until it has ended, or cancel it: see millstream.jobs.")
+        );
     }
     session.create_table(&name, schema, &[]).await?;
     let mut unfinished = Unfinished { shared: session.shared.clone(), name: Some(name.clone()) };
@@ -276,8 +297,12 @@ async fn drop_table(shared: &Arc<Shared>, name: &str) {
 
 /// Drops the tables that a crash left unfinished.
 pub(crate) async fn drop_unfinished(shared: &Arc<Shared>) {
-    let unfinished: Vec<Arc<str>> =
-        shared.catalog().objects().map(|object| object.name.clone()).filter(|name| is_unfinished(name)).collect();
+    let unfinished: Vec<Arc<str>> = shared
+        .catalog()
+        .objects()
+        .map(|object| object.name.clone())
+        .filter(|name| is_unfinished(name))
+        .collect();
     for name in unfinished {
         drop_table(shared, &name).await;
     }

@@ -72,6 +72,7 @@ const ALTERED: &[&[&str]] =
 /// Runs one statement of a session.
 pub(crate) async fn run(session: &mut Session, text: &str) -> Result<Response> {
     let reader = TokenReader::new(text)?;
+    create_table_as::refuse_unfinished(&reader)?;
     session.enter(&reader)?;
     if STATEMENTS.is_ddl(&reader) {
         let mut tags = ddl::change(session, &[text]).await.map_err(|(_, error)| error)?;
@@ -95,9 +96,6 @@ fn alters(reader: &TokenReader<'_>, word: &str) -> bool {
 
 /// Fails if a name is in one of the engine's own schemas.
 fn refuse_system_name(name: &str, cant: &str) -> Result<()> {
-    if create_table_as::is_unfinished(name) {
-        return Err(Error::invalid(format!("\"{name}\" can't {cant}: a table that is not finished has such a name")));
-    }
     if !system::is_name(name) && !pg::is_name(name) {
         return Ok(());
     }

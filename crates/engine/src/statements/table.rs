@@ -12,8 +12,8 @@ use super::not_yet::{NOT_YET, NotYet};
 use super::{
     add_column, advance, alter_source, alter_watermark, checkpoint, copy, create_aggregate, create_function,
     create_materialized_view, create_sink, create_source, create_stream, create_subscription, create_table,
-    create_table_as, create_view, cursor, describe, discard, drop, explain, flush, modify, pause, prepared, rename, replace,
-    reset, select, set, show, stop, subscribe, transaction, truncate, verify,
+    create_table_as, create_view, cursor, describe, discard, drop, explain, flush, modify, pause, prepared,
+    rename, replace, reset, select, set, show, stop, subscribe, transaction, truncate, verify,
 };
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};

@@ -27,6 +27,7 @@ use millstream_state::RowsSnapshot;
 
 use crate::catalog::Intake;
 use crate::event::Event;
+use crate::sequences::TableSequences;
 use crate::session::{Session, Tag};
 use crate::statement::InTransaction;
 use crate::statements::STATEMENTS;
@@ -106,6 +107,8 @@ pub(crate) struct PinnedTable {
     pub(crate) version: u64,
     /// True if both snapshots are the same.
     pub(crate) settled: bool,
+    /// The sequences of its identity columns.
+    pub(crate) sequences: TableSequences,
 }
 
 /// Releases on drop the state that the loop keeps for a transaction.

@@ -6,7 +6,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_delta::under_schema;
-use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, RETURNED, Result, sqlstate};
+use millstream_sql::{
+    Dml, EXCLUDED, Error, OnConflict, Operation, RETURNED, Result, changed_twice, sqlstate,
+};
 use millstream_state::{Conflict, Size};
 
 use super::own::{Found, Own, altered};
@@ -17,7 +19,7 @@ use crate::engine::Shared;
 use crate::event::{Event, Modification, Question};
 use crate::point;
 use crate::returning::{Affected, DmlResult, changed_rows, skips_rows};
-use crate::run::{changed_twice, check_distinct_keys, extended, part};
+use crate::run::{check_distinct_keys, extended, part};
 use crate::statements::select;
 
 /// The maximum size of a transaction's changes before COMMIT.
@@ -197,7 +199,9 @@ impl Transaction {
                 changed.iter().try_for_each(|batch| dml.check_update(batch))?;
                 Edit::Merge { rows, old: of(&changed, 0)?, new: of(&changed, 1)? }
             }
-            (Some(OnConflict::DoNothing), _) => Edit::Insert { rows: rows()?, conflict: Some(Conflict::Keep) },
+            (Some(OnConflict::DoNothing), _) => {
+                Edit::Insert { rows: rows()?, conflict: Some(Conflict::Keep) }
+            }
             (None, Operation::Insert) => Edit::Insert { rows: rows()?, conflict: None },
             (None, Operation::Delete) => Edit::Delete { rows: rows()?, strict: true },
             (None, Operation::Update) => Edit::Update { old: rows()?, new: of(&batches, 1)? },
@@ -245,6 +249,7 @@ impl Transaction {
         let level = self.level;
         let Some(view) = &mut self.view else { return Err(Error::bug("its target was seen")) };
         check_room(view, &edit)?;
+        edit.batches().into_iter().for_each(|rows| table.sequences.pass(rows));
         let own = own_of(view, name, table)?;
         let ids = |place: usize| found.get(place).map_or(&[] as &[Option<u64>], Vec::as_slice);
         match edit {

@@ -45,7 +45,6 @@ impl Scope<'_> {
         if let Some(with) = self.with.clone() {
             verb::add_with(source, with);
         }
-        hidden_columns::narrow_wildcards(source, &self.shown, self.relations)?;
         let defaults = self.defaults(&insert.columns, &columns)?;
         let Raw { plan, reads } = match source.body.as_ref() {
             SetExpr::Values(_) => self.insert_values(insert, &table, &columns, &defaults)?,
@@ -61,11 +60,14 @@ impl Scope<'_> {
     /// Plans the rows of `INSERT … VALUES`. The values have the types of the table's columns.
     fn insert_values(
         &self,
-        insert: ast::Insert,
+        mut insert: ast::Insert,
         table: &str,
         columns: &SchemaRef,
         defaults: &[(String, Expr)],
     ) -> Result<Raw> {
+        if let Some(source) = insert.source.as_mut() {
+            hidden_columns::narrow_wildcards(source, &self.shown, self.relations)?;
+        }
         let relations = InsertTarget { all: self.relations, table, columns, defaults };
         let plan =
             self.planner.translate(Statement::Insert(insert), &self.shown, &relations, self.reader.text());
@@ -77,7 +79,12 @@ impl Scope<'_> {
     }
 
     /// Plans the rows of `INSERT … SELECT`.
-    fn insert_query(&self, insert: ast::Insert, columns: &Schema, defaults: &[(String, Expr)]) -> Result<Raw> {
+    fn insert_query(
+        &self,
+        insert: ast::Insert,
+        columns: &Schema,
+        defaults: &[(String, Expr)],
+    ) -> Result<Raw> {
         let source = insert.source.ok_or_else(|| Error::bug("an INSERT has a query"))?;
         let Raw { plan, reads } = self.translate(source)?;
         let schema = Arc::clone(plan.schema());
@@ -92,7 +99,7 @@ impl Scope<'_> {
             let name = field.name();
             if let Some(place) = named.iter().position(|named| named == name) {
                 let item = Expr::Column(Column::from(schema.qualified_field(place)));
-                return self.cast(item, &schema, field, name);
+                return Ok(self.cast(item, &schema, field)?.alias(name));
             }
             let default = defaults.iter().find(|(column, _)| column == name).map(|(_, value)| value.clone());
             let null = || ScalarValue::try_from(field.data_type()).map(|null| Expr::Literal(null, None));

@@ -5,9 +5,13 @@
 //!
 //! Deliberately absent, and refused by name: WHEN NOT MATCHED BY SOURCE, and the clauses of other systems.
 
+use std::collections::HashSet;
+
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::Int64Type;
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Int64Type};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CaseWhen, Join, JoinConstraint, JoinOperator, MergeAction, MergeClause,
@@ -26,9 +30,12 @@ use crate::hidden_columns::last_name;
 use crate::identity::{self, Identity};
 use crate::planner::Raw;
 use crate::reader::is_word;
+use crate::relation::Relation;
+use crate::routines::volatility;
+use crate::sqlstate;
 use crate::tokens::DIALECT;
 
-/// The column that is NULL in rows of the source without a row of the table. Users can't name it by accident.
+/// The column with the number of the table's row, which is NULL in rows of the source without one. Users can't name it by accident.
 const PRESENT: &str = "row of the merged table";
 
 /// The column that stands for DO NOTHING, which the parser doesn't know.
@@ -64,6 +71,17 @@ impl Merged {
 impl Dml {
     /// Distinguishes the rows of the query of a MERGE by what happens to them.
     pub fn merged(&self, batches: &[RecordBatch]) -> Result<Merged> {
+        let mut seen = HashSet::new();
+        let place = 2 * self.columns.fields().len();
+        for batch in batches {
+            let old = rows_of(batch, &[Action::Update, Action::Delete])?;
+            let numbers =
+                cast(old.column(place), &DataType::Int64).map_err(|error| Error::bug(error.to_string()))?;
+            let numbers = numbers.as_primitive::<Int64Type>().iter().flatten();
+            if !numbers.filter(|number| *number > 0).all(|number| seen.insert(number)) {
+                return Err(changed_twice(&self.table));
+            }
+        }
         let of = |actions: &[Action]| {
             batches.iter().map(|batch| rows_of(batch, actions)).collect::<Result<Vec<_>>>()
         };
@@ -79,6 +97,13 @@ impl Dml {
         let new = rows_of(rows, &[Action::Update, Action::Insert])?;
         conflict::check_new(&self.columns, &self.table, &new, self.columns.fields().len())
     }
+}
+
+/// The error of a MERGE of which several rows of the source match one row of the table.
+pub fn changed_twice(table: &str) -> Error {
+    Error::invalid(format!("MERGE would change a row of table \"{table}\" a second time"))
+        .hint("Make the rows of the source distinct by the columns of the condition first.")
+        .code(sqlstate::CARDINALITY_VIOLATION)
 }
 
 /// Returns the rows with one of these actions. The last column has the action.
@@ -97,8 +122,11 @@ pub(super) fn replace_do_nothing(tokens: &mut Vec<TokenWithSpan>) -> Result<()> 
     };
     let (mut at, mut is_matched) = (0, false);
     while at < tokens.len() {
-        if is(at, tokens, "WHEN") {
-            is_matched = is(at + 1, tokens, "MATCHED");
+        // A CASE in a condition has WHEN, too.
+        if is(at, tokens, "WHEN") && is(at + 1, tokens, "MATCHED") {
+            is_matched = true;
+        } else if is(at, tokens, "WHEN") && is(at + 1, tokens, "NOT") && is(at + 2, tokens, "MATCHED") {
+            is_matched = false;
         }
         if is(at, tokens, "THEN") && is(at + 1, tokens, "DO") && is(at + 2, tokens, "NOTHING") {
             let text = match is_matched {
@@ -125,6 +153,9 @@ struct Clause {
 impl Scope<'_> {
     pub(super) fn merge(&self, merge: ast::Merge) -> Result<Dml> {
         refuse(merge.output.is_some(), "MERGE … OUTPUT")?;
+        if merge.clauses.is_empty() {
+            return Err(Error::invalid("syntax error: MERGE has no WHEN clause"));
+        }
         let target = self.target(vec![plain_from(merge.table)])?;
         let clauses: Vec<Clause> =
             merge.clauses.into_iter().map(|clause| self.clause(&target, clause)).collect::<Result<_>>()?;
@@ -141,11 +172,15 @@ impl Scope<'_> {
             let (expr, alias) = (case(&clauses, value), quoted(&format!("new.{}", field.name())));
             select.projection.push(SelectItem::ExprWithAlias { expr, alias });
         }
+        let present =
+            SelectItem::ExprWithAlias { expr: column(&target.alias, PRESENT), alias: quoted(PRESENT) };
+        select.projection.push(present);
         select.projection.push(SelectItem::ExprWithAlias { expr: kind(), alias: quoted("action") });
         select.from = vec![self.joined(&target, merge.source, *merge.on)?];
         select.selection = Some(binary(kind(), BinaryOperator::Gt, number(Action::Nothing)));
         self.add_with(&mut tree, &target)?;
         let raw = self.translate(tree)?;
+        refuse_volatile(&raw.plan)?;
         let raw = Raw { plan: self.cast_new(raw.plan, &target.columns)?, ..raw };
         let raw = self.with_generated_and_checks(raw, fields.len(), &target.name, &target.columns)?;
         let query = self.finish(raw, fields.len(), &target.columns)?;
@@ -153,9 +188,12 @@ impl Scope<'_> {
         Ok(Dml { operation: Operation::Merge, table, columns, query, on_conflict: None, returning: None })
     }
 
-    /// Returns `source LEFT JOIN (SELECT *, true AS present FROM table) AS alias ON condition`.
+    /// Returns `source LEFT JOIN (SELECT *, number AS present FROM table) AS alias ON condition`. Rows of a table without a
+    /// key are numbered, others have 0.
     fn joined(&self, target: &Target, source: TableFactor, on: ast::Expr) -> Result<TableWithJoins> {
-        let mut inner = self.parse(&format!("SELECT *, true AS \"{PRESENT}\" FROM x"))?;
+        let has_key = matches!(self.relations.get(&target.name), Some(Relation::Rows { key: Some(_), .. }));
+        let number = if has_key { "0" } else { "row_number() OVER ()" };
+        let mut inner = self.parse(&format!("SELECT *, {number} AS \"{PRESENT}\" FROM x"))?;
         let TableFactor::Table { name, .. } = &target.factor else {
             return Err(Error::bug("the target of a MERGE is no table"));
         };
@@ -173,8 +211,9 @@ impl Scope<'_> {
             MergeClauseKind::Matched => true,
             MergeClauseKind::NotMatched | MergeClauseKind::NotMatchedByTarget => false,
             MergeClauseKind::NotMatchedBySource => {
-                return Err(Error::unsupported("WHEN NOT MATCHED BY SOURCE")
-                    .hint("Write a DELETE or UPDATE … WHERE NOT EXISTS (SELECT 1 FROM the source WHERE …)."));
+                return Err(Error::unsupported("WHEN NOT MATCHED BY SOURCE").hint(
+                    "Write a DELETE or UPDATE … WHERE NOT EXISTS (SELECT 1 FROM the source WHERE …).",
+                ));
             }
         };
         let presence = match is_matched {
@@ -182,9 +221,7 @@ impl Scope<'_> {
             false => ast::Expr::IsNull(present),
         };
         let condition = match clause.predicate {
-            Some(predicate) => {
-                binary(presence, BinaryOperator::And, ast::Expr::Nested(Box::new(predicate)))
-            }
+            Some(predicate) => binary(presence, BinaryOperator::And, ast::Expr::Nested(Box::new(predicate))),
             None => presence,
         };
         let unchanged = || vec![None; target.columns.fields().len()];
@@ -223,7 +260,8 @@ impl Scope<'_> {
         for name in &insert.columns {
             let column = last_name(name).unwrap_or_default();
             let place = columns.index_of(&column);
-            let place = place.map_err(|_| self.place(unknown_column(&column, &target.name, columns), name))?;
+            let place =
+                place.map_err(|_| self.place(unknown_column(&column, &target.name, columns), name))?;
             if places.contains(&place) {
                 return Err(self.place(Error::invalid(format!("column \"{column}\" is given twice")), name));
             }
@@ -258,15 +296,34 @@ impl Scope<'_> {
     }
 }
 
+/// Fails if a condition has another value each time it is evaluated: that happens several times.
+fn refuse_volatile(plan: &LogicalPlan) -> Result<()> {
+    let mut found = false;
+    for expr in plan.expressions() {
+        expr.apply(|part| {
+            if let Expr::Case(case) = part {
+                found |= case.when_then_expr.iter().any(|(when, _)| volatility(when) == Volatility::Volatile);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+    }
+    match found {
+        false => Ok(()),
+        true => {
+            Err(Error::unsupported("a condition of MERGE that has another value each time, such as random()")
+                .hint("Compute it in the source: USING (SELECT *, random() AS r FROM …) AS s."))
+        }
+    }
+}
+
 fn is_nothing(named: Option<String>) -> bool {
     named.is_some_and(|named| named.trim_matches('"') == NOTHING)
 }
 
 /// Returns `CASE WHEN condition THEN value … END` of all clauses.
 fn case(clauses: &[Clause], value: impl Fn(&Clause) -> Option<ast::Expr>) -> ast::Expr {
-    let when = |clause: &Clause| {
-        Some(CaseWhen { condition: clause.condition.clone(), result: value(clause)? })
-    };
+    let when =
+        |clause: &Clause| Some(CaseWhen { condition: clause.condition.clone(), result: value(clause)? });
     ast::Expr::Case {
         case_token: AttachedToken::empty(),
         end_token: AttachedToken::empty(),
@@ -304,7 +361,8 @@ mod tests {
         rows.iter().try_for_each(|batch| dml.check(batch)).unwrap();
         let merged = dml.merged(&rows).unwrap();
         let part = |batches: &[RecordBatch], columns: [usize; 2]| {
-            let batches: Vec<RecordBatch> = batches.iter().map(|batch| batch.project(&columns).unwrap()).collect();
+            let batches: Vec<RecordBatch> =
+                batches.iter().map(|batch| batch.project(&columns).unwrap()).collect();
             let mut lines = lines(&batches);
             lines.sort_unstable();
             lines

@@ -320,7 +320,9 @@ impl Walk {
                         return Err("reads a table with generated columns, which can't be put in".into());
                     }
                     Kind::Table if words.contains("check") => {
-                        return Err("reads a table with constraints, which rows of the oracle may violate".into());
+                        return Err(
+                            "reads a table with constraints, which rows of the oracle may violate".into()
+                        );
                     }
                     Kind::Table => {}
                     Kind::View => texts.push(ddl.clone()),

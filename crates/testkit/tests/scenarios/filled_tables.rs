@@ -76,18 +76,30 @@ async fn failed_disk() -> Result<()> {
     Ok(())
 }
 
+/// A cancelled statement fails the transaction that it is in.
 async fn cancelled() -> Result<()> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
     let rows = "INSERT INTO u SELECT * FROM generate_series(1, 3000)";
     run_all(&mut session, &["CREATE TABLE u (x INT)", rows]).await?;
+    run_all(&mut session, &["CREATE TABLE v (x INT)", "BEGIN"]).await?;
     let heavy = "CREATE TABLE t AS SELECT sum(a.x % (b.x + c.x)) AS n FROM u AS a, u AS b, u AS c";
     let created = tokio::time::timeout(Duration::from_millis(300), run(&mut session, heavy)).await;
     ensure(created.is_err(), || format!("it has ended: {created:?}"))?;
+    let Err(error) = run(&mut session, "INSERT INTO v VALUES (1)").await else {
+        return Err("the transaction has not failed".into());
+    };
+    ensure(error.contains("the transaction has failed"), || error)?;
+    run(&mut session, "ROLLBACK").await?;
     let mut other = engine.session();
     for _ in 0..200 {
-        if lines(&mut other, TABLES).await? == ["u"] {
-            return expect(&mut session, "SELECT count(*) FROM u", &["3000"]).await;
+        if lines(&mut other, TABLES).await? == ["u", "v"] {
+            return expect(
+                &mut session,
+                "SELECT (SELECT count(*) FROM u), (SELECT count(*) FROM v)",
+                &["3000|0"],
+            )
+            .await;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -42,7 +42,8 @@ async fn through_crashes_of(seed: u64) -> Result<()> {
         for _ in 0..random.random_range(1..6) {
             let mut session = machine.session();
             let rows = random.random_range(1..4);
-            let insert = format!("INSERT INTO renamed (v) SELECT * FROM generate_series(1, {rows}) RETURNING id");
+            let insert =
+                format!("INSERT INTO renamed (v) SELECT * FROM generate_series(1, {rows}) RETURNING id");
             for id in lines(&mut session, &insert).await? {
                 ensure(given.insert(id.clone()), || format!("{id} was given before: {given:?}"))?;
             }

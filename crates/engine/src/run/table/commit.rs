@@ -31,6 +31,7 @@ impl Table {
             next_id: self.next_id(),
             version: self.version,
             settled: self.pending.is_empty(),
+            sequences: self.sequences.clone(),
         }
     }
 
