@@ -24,6 +24,7 @@
 //! DataFusion would silently ignore TABLESAMPLE, hints after a table and LIMIT BY: they are refused.
 
 mod arrays;
+mod json;
 mod outer;
 mod postgres;
 mod precedence;
@@ -94,6 +95,7 @@ impl VisitorMut for RewriteStatement<'_> {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         using_joins::nest_select(select, &mut self.merged);
         shorthand::name_columns(select);
+        json::name_values(select);
         subquery_names::name_subqueries(select);
         subquery_names::name_fields(select);
         postgres::tell_apart(select, (self.known)(RUNS_ONCE));
@@ -102,6 +104,9 @@ impl VisitorMut for RewriteStatement<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         using_joins::nest_factor(factor, &mut self.merged);
+        if let Err(error) = json::table_function(factor) {
+            return ControlFlow::Break(error);
+        }
         postgres::table_function(factor);
         let refused = match factor {
             TableFactor::Table { with_hints, .. } if !with_hints.is_empty() => Some("WITH (…) after a table"),
@@ -129,7 +134,7 @@ impl VisitorMut for RewriteStatement<'_> {
             Expr::Exists { subquery, .. } => any_row(subquery),
             Expr::InSubquery { .. } => return done(row_values::rewrite_expression(expression)),
             Expr::Function(function) if !(self.known)(&function.name.to_string().to_lowercase()) => {
-                if let Some(expanded) = shorthand::expand(function) {
+                if let Some(expanded) = json::aggregate(function).or_else(|| shorthand::expand(function)) {
                     *expression = expanded;
                 }
             }
