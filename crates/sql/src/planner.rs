@@ -206,7 +206,9 @@ impl Planner {
                 || relations.routine_catalog().routine(name).is_some()
         };
         complexity::refuse_copies(&statement, &self.state, relations)?;
-        ast_rewrite::rewrite_statement(&mut statement, &known)?;
+        let columns =
+            |name: &str| relations.get(name).map(|found| hidden_columns::visible_columns(&found, shown));
+        ast_rewrite::rewrite_statement(&mut statement, &known, &columns)?;
         let context = Context::new(&self.state, self.type_planner(), relations, shown)
             .planned_by(Arc::new(RowPatterns::new(self.clone())))
             .planned_by(Arc::new(SoundRelations::default()));

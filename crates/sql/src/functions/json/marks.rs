@@ -46,9 +46,4 @@ impl Mark {
             Mark::Jsonb => "JSONB",
         }
     }
-
-    /// Returns the type of this name.
-    pub(crate) fn of_type_name(name: &str) -> Option<Mark> {
-        [Mark::Json, Mark::Jsonb].into_iter().find(|mark| mark.type_name() == name)
-    }
 }

@@ -113,15 +113,32 @@ struct Scope<'s, 'v> {
     last: Option<i64>,
 }
 
+/// Receives the items of a sequence one by one. Those before an error count if the caller is silent.
+type Emit<'e, 'v> = dyn FnMut(Item<'v>) -> Evaluated<()> + 'e;
+
 impl<'v> Context<'v> {
-    /// Returns the items that a path finds.
-    pub(super) fn query(&self, path: &Path) -> Evaluated<Vec<Item<'v>>> {
+    /// Returns the items that a path finds, and the error that ended the search.
+    pub(super) fn query(&self, path: &Path) -> (Vec<Item<'v>>, Option<Fail>) {
         let root = Item::Part(self.root);
-        self.node(&path.root, Scope { current: &root, last: None })
+        let mut items = Vec::new();
+        let result = self.node(&path.root, Scope { current: &root, last: None }, &mut |item| {
+            items.push(item);
+            Ok(())
+        });
+        (items, result.err())
     }
 
-    fn node(&self, node: &Node, scope: Scope<'_, 'v>) -> Evaluated<Vec<Item<'v>>> {
-        Ok(vec![match node {
+    fn list(&self, node: &Node, scope: Scope<'_, 'v>) -> Evaluated<Vec<Item<'v>>> {
+        let mut items = Vec::new();
+        self.node(node, scope, &mut |item| {
+            items.push(item);
+            Ok(())
+        })?;
+        Ok(items)
+    }
+
+    fn node(&self, node: &Node, scope: Scope<'_, 'v>, emit: &mut Emit<'_, 'v>) -> Evaluated<()> {
+        emit(match node {
             Node::Root => Item::Part(self.root),
             Node::Current => scope.current.clone(),
             Node::Literal(value) => Item::Made(value.clone()),
@@ -137,10 +154,14 @@ impl<'v> Context<'v> {
                 Some(flag) => Value::Bool(flag),
                 None => Value::Null,
             }),
-            Node::Sign(sign, operand) => return self.signed(*sign, operand, scope),
+            Node::Sign(sign, operand) => return self.signed(*sign, operand, scope, emit),
             Node::Arithmetic(operator, left, right) => self.arithmetic(*operator, left, right, scope)?,
-            Node::Access(base, accessor) => return self.access(base, accessor, scope),
-        }])
+            Node::Access(base, accessor) => {
+                // What `.**` finds need not have the parts that follow.
+                let lenient = !self.strict || has_descendants(base);
+                return self.node(base, scope, &mut |item| self.access(item, accessor, lenient, scope, emit));
+            }
+        })
     }
 
     fn variable(&self, name: &str) -> Evaluated<Item<'v>> {
@@ -159,24 +180,30 @@ impl<'v> Context<'v> {
 
     /// Evaluates a node. In lax mode, arrays are replaced by their elements.
     fn unwrapped(&self, node: &Node, scope: Scope<'_, 'v>) -> Evaluated<Vec<Item<'v>>> {
-        let items = self.node(node, scope)?;
+        let items = self.list(node, scope)?;
         Ok(if self.strict { items } else { flat(items) })
     }
 
-    fn signed(&self, sign: Sign, operand: &Node, scope: Scope<'_, 'v>) -> Evaluated<Vec<Item<'v>>> {
-        let items = self.unwrapped(operand, scope)?;
-        let apply = |item: Item<'v>| {
+    fn signed(
+        &self,
+        sign: Sign,
+        operand: &Node,
+        scope: Scope<'_, 'v>,
+        emit: &mut Emit<'_, 'v>,
+    ) -> Evaluated<()> {
+        for item in self.unwrapped(operand, scope)? {
             let Some(digits) = item.number() else {
                 let symbol = if sign == Sign::Plus { "+" } else { "-" };
                 let message = format!("operand of unary jsonpath operator {symbol} is not a numeric value");
                 return Err(soft(message, sqlstate::DATA_EXCEPTION));
             };
-            Ok(match sign {
+            let item = match sign {
                 Sign::Plus => item,
                 Sign::Minus => Item::Made(Value::Number(negative(digits))),
-            })
-        };
-        items.into_iter().map(apply).collect()
+            };
+            emit(item)?;
+        }
+        Ok(())
     }
 
     fn arithmetic(
@@ -201,33 +228,34 @@ impl<'v> Context<'v> {
         Ok(Item::Made(Value::Number(numbers::compute(operator, &left, &right)?)))
     }
 
-    fn access(&self, base: &Node, accessor: &Accessor, scope: Scope<'_, 'v>) -> Evaluated<Vec<Item<'v>>> {
-        let items = self.node(base, scope)?;
-        // What `.**` finds need not have the parts that follow.
-        let lenient = !self.strict || has_descendants(base);
-        let mut out = Vec::new();
-        for item in items {
-            match accessor {
-                Accessor::Descendants(first, last) => descend(&item, 0, *first, *last, &mut out),
-                Accessor::AnyElement => match item.elements() {
-                    Some(elements) => out.extend(elements),
-                    None if !self.strict => out.push(item),
-                    None if lenient => {}
-                    None => return Err(not_an("wildcard array accessor", "an array")),
-                },
-                Accessor::Elements(subscripts) => self.elements(&item, subscripts, lenient, &mut out)?,
-                Accessor::Method(method) if !times::unwraps(method) => {
-                    out.extend(times::apply(self, method, item, lenient)?);
+    fn access(
+        &self,
+        item: Item<'v>,
+        accessor: &Accessor,
+        lenient: bool,
+        scope: Scope<'_, 'v>,
+        emit: &mut Emit<'_, 'v>,
+    ) -> Evaluated<()> {
+        match accessor {
+            Accessor::Descendants(first, last) => descend(&item, 0, *first, *last, emit),
+            Accessor::AnyElement => match item.elements() {
+                Some(elements) => elements.into_iter().try_for_each(emit),
+                None if !self.strict => emit(item),
+                None if lenient => Ok(()),
+                None => Err(not_an("wildcard array accessor", "an array")),
+            },
+            Accessor::Elements(subscripts) => self.elements(&item, subscripts, lenient, emit),
+            Accessor::Method(method) if !times::unwraps(method) => {
+                times::apply(self, method, item, lenient)?.into_iter().try_for_each(emit)
+            }
+            _ => {
+                let parts = if self.strict { None } else { item.elements() };
+                for part in parts.unwrap_or_else(|| vec![item]) {
+                    self.part(part, accessor, lenient, scope, emit)?;
                 }
-                _ => {
-                    let parts = if self.strict { None } else { item.elements() };
-                    for part in parts.unwrap_or_else(|| vec![item]) {
-                        self.part(part, accessor, lenient, scope, &mut out)?;
-                    }
-                }
+                Ok(())
             }
         }
-        Ok(out)
     }
 
     /// Applies an accessor for which arrays are unwrapped in lax mode.
@@ -237,33 +265,35 @@ impl<'v> Context<'v> {
         accessor: &Accessor,
         lenient: bool,
         scope: Scope<'_, 'v>,
-        out: &mut Vec<Item<'v>>,
+        emit: &mut Emit<'_, 'v>,
     ) -> Evaluated<()> {
         let is_object = matches!(item.value(), Some(Value::Object(_)));
         match accessor {
             Accessor::Member(name) => match item.member(name) {
-                Some(found) => out.push(found),
-                None if lenient => {}
+                Some(found) => emit(found),
+                None if lenient => Ok(()),
                 None if is_object => {
                     let message = format!("JSON object does not contain key \"{name}\"");
-                    return Err(soft(message, sqlstate::SQL_JSON_MEMBER_NOT_FOUND));
+                    Err(soft(message, sqlstate::SQL_JSON_MEMBER_NOT_FOUND))
                 }
-                None => return Err(not_an("member accessor", "an object")),
+                None => Err(not_an("member accessor", "an object")),
             },
             Accessor::AnyMember => match item.members() {
-                Some(members) => out.extend(members.into_iter().map(|(_, value)| value)),
-                None if lenient => {}
-                None => return Err(not_an("wildcard member accessor", "an object")),
+                Some(members) => members.into_iter().try_for_each(|(_, value)| emit(value)),
+                None if lenient => Ok(()),
+                None => Err(not_an("wildcard member accessor", "an object")),
             },
             Accessor::Filter(predicate) => {
-                if self.predicate(predicate, Scope { current: &item, last: scope.last })? == Some(true) {
-                    out.push(item);
+                match self.predicate(predicate, Scope { current: &item, last: scope.last })? {
+                    Some(true) => emit(item),
+                    _ => Ok(()),
                 }
             }
-            Accessor::Method(method) => out.extend(times::apply(self, method, item, lenient)?),
-            _ => {}
+            Accessor::Method(method) => {
+                times::apply(self, method, item, lenient)?.into_iter().try_for_each(emit)
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn elements(
@@ -271,7 +301,7 @@ impl<'v> Context<'v> {
         item: &Item<'v>,
         subscripts: &[(Node, Option<Node>)],
         lenient: bool,
-        out: &mut Vec<Item<'v>>,
+        emit: &mut Emit<'_, 'v>,
     ) -> Evaluated<()> {
         let elements = match item.elements() {
             Some(elements) => elements,
@@ -279,23 +309,24 @@ impl<'v> Context<'v> {
             None if lenient => return Ok(()),
             None => return Err(not_an("array accessor", "an array")),
         };
-        let scope = Scope { current: item, last: Some(elements.len() as i64 - 1) };
+        let count = elements.len() as i64;
+        let scope = Scope { current: item, last: Some(count - 1) };
         for (first, last) in subscripts {
             let first = self.subscript(first, scope)?;
             let last = last.as_ref().map_or(Ok(first), |last| self.subscript(last, scope))?;
-            let count = elements.len() as i64;
             if !lenient && (first < 0 || first > last || last >= count) {
                 let message = "jsonpath array subscript is out of bounds";
                 return Err(soft(message, sqlstate::INVALID_SQL_JSON_SUBSCRIPT));
             }
-            let places = first.max(0)..=last.min(count - 1);
-            out.extend(places.filter_map(|place| elements.get(place as usize).cloned()));
+            for place in first.max(0)..=last.min(count - 1) {
+                elements.get(place as usize).cloned().map_or(Ok(()), &mut *emit)?;
+            }
         }
         Ok(())
     }
 
     fn subscript(&self, node: &Node, scope: Scope<'_, 'v>) -> Evaluated<i64> {
-        let items = self.node(node, scope)?;
+        let items = self.list(node, scope)?;
         let [item] = &items[..] else {
             let message = "jsonpath array subscript is not a single numeric value";
             return Err(soft(message, sqlstate::INVALID_SQL_JSON_SUBSCRIPT));
@@ -330,7 +361,7 @@ impl<'v> Context<'v> {
             },
             Predicate::Not(inner) => self.predicate(inner, scope)?.map(|flag| !flag),
             Predicate::IsUnknown(inner) => Some(self.predicate(inner, scope)?.is_none()),
-            Predicate::Exists(node) => known(self.node(node, scope))?.map(|items| !items.is_empty()),
+            Predicate::Exists(node) => known(self.list(node, scope))?.map(|items| !items.is_empty()),
             Predicate::Compare(comparison, left, right) => {
                 let (Some(left), Some(right)) =
                     (known(self.unwrapped(left, scope))?, known(self.unwrapped(right, scope))?)
@@ -342,7 +373,7 @@ impl<'v> Context<'v> {
             }
             Predicate::StartsWith(node, initial) => {
                 let (Some(items), Some(initials)) =
-                    (known(self.unwrapped(node, scope))?, known(self.node(initial, scope))?)
+                    (known(self.unwrapped(node, scope))?, known(self.list(initial, scope))?)
                 else {
                     return Ok(None);
                 };
@@ -378,7 +409,13 @@ impl<'v> Context<'v> {
                 Some(flag) => found |= flag,
             }
         }
-        Ok(if found { Some(true) } else if unknown { None } else { Some(false) })
+        Ok(if found {
+            Some(true)
+        } else if unknown {
+            None
+        } else {
+            Some(false)
+        })
     }
 
     fn compare(&self, comparison: Comparison, one: &Item<'v>, other: &Item<'v>) -> Evaluated<Option<bool>> {
@@ -439,23 +476,34 @@ fn negative(digits: &str) -> String {
 
 fn has_descendants(node: &Node) -> bool {
     match node {
-        Node::Access(base, accessor) => matches!(accessor, Accessor::Descendants(..)) || has_descendants(base),
+        Node::Access(base, accessor) => {
+            matches!(accessor, Accessor::Descendants(..)) || has_descendants(base)
+        }
         _ => false,
     }
 }
 
 /// Finds the values from one level to another below an item.
-fn descend<'v>(item: &Item<'v>, level: u32, first: u32, last: Option<u32>, out: &mut Vec<Item<'v>>) {
+fn descend<'v>(
+    item: &Item<'v>,
+    level: u32,
+    first: u32,
+    last: Option<u32>,
+    emit: &mut Emit<'_, 'v>,
+) -> Evaluated<()> {
     let parts = match item.elements() {
         Some(elements) => Some(elements),
         None => item.members().map(|members| members.into_iter().map(|(_, value)| value).collect()),
     };
-    let is_leaf = parts.is_none();
-    // `{last}` means the leaves.
-    if (level >= first && last.is_none_or(|last| level <= last)) || (first == u32::MAX && is_leaf) {
-        out.push(item.clone());
+    // `{last}` means the leaves below the item.
+    let is_leaf = parts.is_none() && level > 0 && first == u32::MAX;
+    if (level >= first && last.is_none_or(|last| level <= last)) || is_leaf {
+        emit(item.clone())?;
     }
     if last.is_none_or(|last| level < last) {
-        parts.into_iter().flatten().for_each(|part| descend(&part, level + 1, first, last, out));
+        for part in parts.into_iter().flatten() {
+            descend(&part, level + 1, first, last, emit)?;
+        }
     }
+    Ok(())
 }

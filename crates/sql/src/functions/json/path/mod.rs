@@ -64,10 +64,13 @@ const SILENT: Mode = Mode { zones: false, silent: true };
 /// The items that a path found in a row.
 struct Found {
     items: Vec<Value>,
+    /// True if an error, which is suppressed, ended the search.
+    failed: bool,
     silent: bool,
+    strict: bool,
 }
 
-/// Evaluates the path of each row; none for NULL, or after an error if the row is silent.
+/// Evaluates the path of each row; none for NULL.
 fn each<T>(
     all: &Arguments,
     mode: Mode,
@@ -96,14 +99,15 @@ fn each<T>(
         let silent = mode.silent || all.flag(3, row).unwrap_or(false);
         let context =
             Context { root: &root, variables: variables.as_ref(), strict: path.strict, zones: mode.zones };
-        match context.query(path) {
-            Ok(items) => {
-                let items = items.into_iter().map(eval::Item::into_value).collect();
-                out.push(result(Found { items, silent })?);
-            }
-            Err(Fail::Soft(_)) if silent => out.push(None),
-            Err(Fail::Soft(error) | Fail::Hard(error)) => return Err(error),
+        let (items, error) = context.query(path);
+        let failed = error.is_some();
+        match error {
+            None => {}
+            Some(Fail::Soft(_)) if silent => {}
+            Some(Fail::Soft(error) | Fail::Hard(error)) => return Err(error),
         }
+        let items = items.into_iter().map(eval::Item::into_value).collect();
+        out.push(result(Found { items, failed, silent, strict: path.strict })?);
     }
     Ok(out)
 }
@@ -117,7 +121,9 @@ fn texts(all: &Arguments, result: fn(Found) -> Result<Option<String>>, mode: Mod
 }
 
 fn exists(found: Found) -> Result<Option<bool>> {
-    Ok(Some(!found.items.is_empty()))
+    let is_found = !found.items.is_empty();
+    // In lax mode, the search ends with the first item.
+    Ok((!found.failed || (is_found && !found.strict)).then_some(is_found))
 }
 
 fn matches(found: Found) -> Result<Option<bool>> {
@@ -138,7 +144,7 @@ fn first(found: Found) -> Result<Option<String>> {
     Ok(found.items.first().map(Value::text))
 }
 
-/// Returns the items that paths find as lists of JSON. An error of a silent row means no items.
+/// Returns the items that paths find as lists of JSON.
 fn lists(all: &Arguments, mode: Mode) -> Result<ArrayRef> {
     let found = each(all, mode, |found| Ok(Some(found.items)))?;
     let mut out = ListBuilder::new(StringViewBuilder::new());

@@ -105,7 +105,8 @@ fn quotient(one: &Number, other: &Number, scale: usize) -> Result<i256> {
 
 /// Returns the number of digits behind the point that PostgreSQL gives a quotient.
 fn quotient_scale(left: &str, right: &str, left_scale: usize, right_scale: usize) -> usize {
-    let ((left_weight, left_first), (right_weight, right_first)) = (leading_group(left), leading_group(right));
+    let ((left_weight, left_first), (right_weight, right_first)) =
+        (leading_group(left), leading_group(right));
     let weight = left_weight - right_weight - i64::from(left_first <= right_first);
     let scale = (QUOTIENT_DIGITS - 4 * weight).max(left_scale as i64).max(right_scale as i64).max(0);
     scale.min(SCALE_MAX) as usize
@@ -195,9 +196,13 @@ mod tests {
 
     #[test]
     fn integers_are_near() {
-        for (digits, floor, ceiling) in
-            [("1.3", "1", "2"), ("-1.3", "-2", "-1"), ("-0.3", "-1", "0"), ("2.00", "2", "2"), ("7", "7", "7")]
-        {
+        for (digits, floor, ceiling) in [
+            ("1.3", "1", "2"),
+            ("-1.3", "-2", "-1"),
+            ("-0.3", "-1", "0"),
+            ("2.00", "2", "2"),
+            ("7", "7", "7"),
+        ] {
             assert_eq!((integer(digits, false).as_str(), integer(digits, true).as_str()), (floor, ceiling));
         }
         assert_eq!(from_float(1.9), "1.9");

@@ -77,7 +77,9 @@ impl Parser<'_> {
     fn deeper<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(Error::invalid("the jsonpath is too deeply nested").code(sqlstate::STATEMENT_TOO_COMPLEX));
+            return Err(
+                Error::invalid("the jsonpath is too deeply nested").code(sqlstate::STATEMENT_TOO_COMPLEX)
+            );
         }
         let found = read(self);
         self.depth -= 1;
@@ -183,7 +185,8 @@ impl Parser<'_> {
                 }
             };
         }
-        let regex = builder.build().map_err(|error| invalid(format!("invalid regular expression: {error}")))?;
+        let regex =
+            builder.build().map_err(|error| invalid(format!("invalid regular expression: {error}")))?;
         Ok(Item::Predicate(Predicate::Matches(left, regex)))
     }
 

@@ -69,7 +69,9 @@ pub(super) fn read(text: &str, form: &str) -> Result<Time> {
             continue;
         }
         if let Some((literal, after)) = form.strip_prefix('"').and_then(|quoted| quoted.split_once('"')) {
-            rest = rest.strip_prefix(literal).ok_or_else(|| wrong(format!("unmatched format string \"{literal}\"")))?;
+            rest = rest
+                .strip_prefix(literal)
+                .ok_or_else(|| wrong(format!("unmatched format string \"{literal}\"")))?;
             form = after;
             continue;
         }
@@ -132,10 +134,13 @@ impl Fields {
     }
 
     fn time(&self) -> Result<Time> {
-        let out_of_range = || Error::invalid("date/time field value out of range").code(sqlstate::DATETIME_FIELD_OVERFLOW);
+        let out_of_range =
+            || Error::invalid("date/time field value out of range").code(sqlstate::DATETIME_FIELD_OVERFLOW);
         let has_date = self.year.is_some() || self.month.is_some() || self.day.is_some();
-        let has_time = self.hour.is_some() || self.minute.is_some() || self.second.is_some() || self.micros.is_some();
-        let date = NaiveDate::from_ymd_opt(self.year.unwrap_or(1), self.month.unwrap_or(1), self.day.unwrap_or(1));
+        let has_time =
+            self.hour.is_some() || self.minute.is_some() || self.second.is_some() || self.micros.is_some();
+        let date =
+            NaiveDate::from_ymd_opt(self.year.unwrap_or(1), self.month.unwrap_or(1), self.day.unwrap_or(1));
         let hour = match (self.hour.unwrap_or(0), self.afternoon) {
             (12, Some(false)) => 0,
             (hour @ 1..=11, Some(true)) => hour + 12,

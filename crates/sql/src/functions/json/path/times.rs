@@ -135,7 +135,8 @@ impl Time {
 
 /// Returns the microseconds of a time of day in UTC.
 fn seconds(time: NaiveTime, offset: i32) -> i64 {
-    let micros = i64::from(time.num_seconds_from_midnight()) * 1_000_000 + i64::from(time.nanosecond() / 1_000);
+    let micros =
+        i64::from(time.num_seconds_from_midnight()) * 1_000_000 + i64::from(time.nanosecond() / 1_000);
     micros - i64::from(offset) * 1_000_000
 }
 

@@ -26,8 +26,8 @@ impl Token {
 
 /// The symbols, longer ones first.
 const SYMBOLS: [&str; 30] = [
-    "**", "==", "!=", "<>", "<=", ">=", "&&", "||", "$", "@", "?", "(", ")", "[", "]", "{", "}", ".", ",", "*", "+",
-    "-", "/", "%", "<", ">", "!", "=", "&", "|",
+    "**", "==", "!=", "<>", "<=", ">=", "&&", "||", "$", "@", "?", "(", ")", "[", "]", "{", "}", ".", ",",
+    "*", "+", "-", "/", "%", "<", ">", "!", "=", "&", "|",
 ];
 
 fn is_special(c: char) -> bool {
@@ -74,7 +74,12 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token>> {
         let is_fraction = first == '.' && rest[1..].starts_with(|c: char| c.is_ascii_digit());
         let after_operand = matches!(
             out.last(),
-            Some(Token::Word(_) | Token::Text(_) | Token::Variable(_) | Token::Symbol("$" | "@" | ")" | "]" | "*"))
+            Some(
+                Token::Word(_)
+                    | Token::Text(_)
+                    | Token::Variable(_)
+                    | Token::Symbol("$" | "@" | ")" | "]" | "*")
+            )
         );
         if first.is_ascii_digit() || (is_fraction && !after_operand) {
             let (number, after) = number(text, rest)?;
@@ -123,7 +128,10 @@ fn number<'a>(text: &str, rest: &'a str) -> Result<(String, &'a str)> {
     }
     let is_joined = rest[at..].chars().next().is_some_and(|c| !is_special(c));
     if is_joined || (whole > 1 && bytes[0] == b'0') {
-        return Err(wrong(text, &format!("trailing junk after numeric literal at or near \"{}\"", &rest[..at])));
+        return Err(wrong(
+            text,
+            &format!("trailing junk after numeric literal at or near \"{}\"", &rest[..at]),
+        ));
     }
     let written = &rest[..at];
     // JSON needs digits on both sides of a point.
@@ -160,7 +168,9 @@ fn quoted<'a>(text: &str, rest: &'a str) -> Result<(String, &'a str)> {
                 Some('x') => {
                     let digits: String = chars.by_ref().take(2).map(|(_, digit)| digit).collect();
                     let code = u8::from_str_radix(&digits, 16).ok().filter(|code| *code > 0);
-                    out.push(char::from(code.ok_or_else(|| wrong(text, "invalid hexadecimal character sequence"))?));
+                    out.push(char::from(
+                        code.ok_or_else(|| wrong(text, "invalid hexadecimal character sequence"))?,
+                    ));
                 }
                 Some(other) => out.push(other),
                 None => break,
@@ -174,8 +184,10 @@ fn quoted<'a>(text: &str, rest: &'a str) -> Result<(String, &'a str)> {
 /// Appends the characters of units of UTF-16.
 fn flush(text: &str, units: &mut Vec<u16>, out: &mut String) -> Result<()> {
     if units.contains(&0) {
-        return Err(Error::invalid("unsupported Unicode escape sequence: \\u0000 cannot be converted to text")
-            .code(sqlstate::UNTRANSLATABLE_CHARACTER));
+        return Err(Error::invalid(
+            "unsupported Unicode escape sequence: \\u0000 cannot be converted to text",
+        )
+        .code(sqlstate::UNTRANSLATABLE_CHARACTER));
     }
     match String::from_utf16(units) {
         Ok(characters) => out.push_str(&characters),
