@@ -76,13 +76,13 @@ fn resolve(expression: Expr, columns: &Columns<'_>) -> Result<Transformed<Expr>>
         Expr::BinaryExpr(compared) => Ok(resolve_comparison(compared, columns)),
         Expr::InList(mut list) if Shape::mark(&list.expr, columns) == Some(Mark::Jsonb) => {
             let InList { list: elements, .. } = &mut list;
-            let changed = elements.iter_mut().fold(false, |changed, element| canonical(element) || changed);
+            let changed = count(elements.iter_mut().map(canonical)) > 0;
             Ok(Transformed::new_transformed(Expr::InList(list), changed))
         }
         Expr::Case(_) if Shape::mark(&expression, columns) == Some(Mark::Jsonb) => {
             let Expr::Case(mut case) = expression else { return Ok(Transformed::no(expression)) };
             let results = case.when_then_expr.iter_mut().map(|(_, then)| then).chain(&mut case.else_expr);
-            let changed = results.fold(false, |changed, result| canonical(result) || changed);
+            let changed = count(results.map(|result| canonical(result))) > 0;
             Ok(Transformed::new_transformed(Expr::Case(case), changed))
         }
         Expr::Cast(Cast { expr, field }) => match scalar_text(&expr, field.data_type(), columns) {
@@ -92,6 +92,11 @@ fn resolve(expression: Expr, columns: &Columns<'_>) -> Result<Transformed<Expr>>
         Expr::TryCast(TryCast { expr, field }) => Ok(Transformed::no(Expr::TryCast(TryCast { expr, field }))),
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// Returns the number of changes. All of them are made.
+fn count(changes: impl Iterator<Item = bool>) -> usize {
+    changes.filter(|changed| *changed).count()
 }
 
 /// Makes a literal text canonical.
@@ -115,7 +120,7 @@ fn resolve_call(mut written: ScalarFunction, columns: &Columns<'_>) -> Transform
     }
     let changed = passes(written.name())
         && written.args.iter().any(|part| Shape::mark(part, columns) == Some(Mark::Jsonb))
-        && written.args.iter_mut().fold(false, |changed, part| canonical(part) || changed);
+        && count(written.args.iter_mut().map(canonical)) > 0;
     Transformed::new_transformed(Expr::ScalarFunction(written), changed)
 }
 

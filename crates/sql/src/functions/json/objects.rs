@@ -34,8 +34,11 @@ fn wrong(message: &str) -> Error {
 
 type Texts = Vec<Option<String>>;
 
+/// Names and values.
+type Pairs = Vec<(Option<String>, Option<String>)>;
+
 /// Returns the names and values of an array: alternating, or in pairs.
-fn pairs(all: &Arguments, row: usize) -> Result<Option<Vec<(Option<String>, Option<String>)>>> {
+fn pairs(all: &Arguments, row: usize) -> Result<Option<Pairs>> {
     let nested = match all.text(0, row) {
         Some(text)
             if text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with('{')) =>

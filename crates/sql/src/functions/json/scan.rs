@@ -5,8 +5,11 @@ use std::borrow::Cow;
 use crate::error::{Error, Result};
 use crate::sqlstate;
 
-/// The most arrays and objects within each other.
-pub(super) const DEPTH_MAX: usize = 1_000;
+/// The most arrays and objects within each other. Values are read and written recursively.
+pub(super) const DEPTH_MAX: usize = 256;
+
+/// The most digits that numbers with exponents of one text may become.
+const EXPANDED_MAX: usize = 16 << 20;
 
 /// The most characters of a wrong text that a message shows.
 const SHOWN_MAX: usize = 60;
@@ -16,6 +19,8 @@ pub(super) struct Scanner<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
+    /// The digits that numbers with exponents became so far.
+    expanded: usize,
 }
 
 /// Fails unless a text is one JSON value.
@@ -33,7 +38,7 @@ pub(super) fn whole(text: &str) -> Result<&str> {
 
 impl<'a> Scanner<'a> {
     pub(super) fn new(text: &'a str) -> Scanner<'a> {
-        Scanner { text, at: 0, depth: 0 }
+        Scanner { text, at: 0, depth: 0, expanded: 0 }
     }
 
     /// Returns the next byte that is no blank, without reading it.
@@ -50,6 +55,18 @@ impl<'a> Scanner<'a> {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
         found
+    }
+
+    /// Counts the digits of a number that was written with an exponent.
+    pub(super) fn expand(&mut self, digits: usize) -> Result<()> {
+        self.expanded += digits;
+        match self.expanded > EXPANDED_MAX {
+            true => {
+                Err(Error::invalid("numbers in JSON have too many digits")
+                    .code(sqlstate::PROGRAM_LIMIT_EXCEEDED))
+            }
+            false => Ok(()),
+        }
     }
 
     /// Fails unless the text ends here.

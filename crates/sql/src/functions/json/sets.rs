@@ -106,7 +106,7 @@ fn pairs(all: &Arguments, binary: bool, as_texts: bool) -> Result<ArrayRef> {
 }
 
 /// Returns the member of a record; none if it has no such member. A record is an object.
-fn record_member<'a>(all: &'a Arguments, row: usize) -> Result<Option<&'a str>> {
+fn record_member(all: &Arguments, row: usize) -> Result<Option<&str>> {
     let (Some(json), Some(name)) = (all.text(0, row), all.text(1, row)) else { return Ok(None) };
     if !whole(json)?.starts_with('{') {
         let message = format!("cannot read a record from JSON: expected an object, found {json}");

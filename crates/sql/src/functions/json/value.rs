@@ -71,7 +71,13 @@ impl Value {
                 "null" => Value::Null,
                 "true" => Value::Bool(true),
                 "false" => Value::Bool(false),
-                number if binary => Value::Number(numeric(number)?),
+                number if binary => {
+                    let digits = numeric(number)?;
+                    if digits.len() > number.len() {
+                        scanner.expand(digits.len())?;
+                    }
+                    Value::Number(digits)
+                }
                 number => Value::Number(number.to_string()),
             }),
         }
@@ -351,6 +357,7 @@ mod tests {
             assert!(canonical(wrong).is_err(), "{wrong}");
         }
         assert!(canonical(&format!("{}0", "9".repeat(200_000))).is_err());
+        assert!(canonical(&format!("[{}1]", "1e100000,".repeat(1_000))).is_err());
     }
 
     #[test]

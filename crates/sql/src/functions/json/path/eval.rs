@@ -1,5 +1,6 @@
 //! Evaluates a path over a value, as PostgreSQL's `jsonpath_exec.c` does.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 
 use super::numbers;
@@ -103,7 +104,12 @@ pub(super) struct Context<'v> {
     pub(super) strict: bool,
     /// True if times with and without a zone may be compared.
     pub(super) zones: bool,
+    /// The number of nodes evaluated so far.
+    pub(super) steps: Cell<usize>,
 }
+
+/// The most nodes that one evaluation may visit: `$.**.**.**` visits many times those of the value.
+const STEPS_MAX: usize = 20_000_000;
 
 /// The surroundings of an expression.
 #[derive(Clone, Copy)]
@@ -122,6 +128,7 @@ impl<'v> Context<'v> {
         let root = Item::Part(self.root);
         let mut items = Vec::new();
         let result = self.node(&path.root, Scope { current: &root, last: None }, &mut |item| {
+            self.step()?;
             items.push(item);
             Ok(())
         });
@@ -131,6 +138,7 @@ impl<'v> Context<'v> {
     fn list(&self, node: &Node, scope: Scope<'_, 'v>) -> Evaluated<Vec<Item<'v>>> {
         let mut items = Vec::new();
         self.node(node, scope, &mut |item| {
+            self.step()?;
             items.push(item);
             Ok(())
         })?;
@@ -138,6 +146,7 @@ impl<'v> Context<'v> {
     }
 
     fn node(&self, node: &Node, scope: Scope<'_, 'v>, emit: &mut Emit<'_, 'v>) -> Evaluated<()> {
+        self.step()?;
         emit(match node {
             Node::Root => Item::Part(self.root),
             Node::Current => scope.current.clone(),
@@ -162,6 +171,17 @@ impl<'v> Context<'v> {
                 return self.node(base, scope, &mut |item| self.access(item, accessor, lenient, scope, emit));
             }
         })
+    }
+
+    fn step(&self) -> Evaluated<()> {
+        self.steps.set(self.steps.get() + 1);
+        match self.steps.get() > STEPS_MAX {
+            true => Err(Fail::Hard(
+                Error::invalid(format!("a jsonpath visits more than {STEPS_MAX} items"))
+                    .code(sqlstate::PROGRAM_LIMIT_EXCEEDED),
+            )),
+            false => Ok(()),
+        }
     }
 
     fn variable(&self, name: &str) -> Evaluated<Item<'v>> {
@@ -236,6 +256,7 @@ impl<'v> Context<'v> {
         scope: Scope<'_, 'v>,
         emit: &mut Emit<'_, 'v>,
     ) -> Evaluated<()> {
+        self.step()?;
         match accessor {
             Accessor::Descendants(first, last) => descend(&item, 0, *first, *last, emit),
             Accessor::AnyElement => match item.elements() {

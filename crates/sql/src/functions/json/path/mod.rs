@@ -10,6 +10,7 @@ mod template;
 mod times;
 mod tokens;
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, ListBuilder, StringViewArray, StringViewBuilder};
@@ -97,8 +98,13 @@ fn each<T>(
         }
         let root = Value::parse(json)?;
         let silent = mode.silent || all.flag(3, row).unwrap_or(false);
-        let context =
-            Context { root: &root, variables: variables.as_ref(), strict: path.strict, zones: mode.zones };
+        let context = Context {
+            root: &root,
+            variables: variables.as_ref(),
+            strict: path.strict,
+            zones: mode.zones,
+            steps: Cell::new(0),
+        };
         let (items, error) = context.query(path);
         let failed = error.is_some();
         match error {

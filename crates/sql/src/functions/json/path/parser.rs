@@ -9,7 +9,7 @@ use crate::functions::json::value::Value;
 use crate::sqlstate;
 
 /// The most levels of parentheses, signs and filters within each other, and the most accessors in a row.
-const DEPTH_MAX: usize = 200;
+const DEPTH_MAX: usize = 64;
 
 /// An expression or a predicate: parentheses may hold either.
 enum Item {
@@ -228,7 +228,7 @@ impl Parser<'_> {
     /// Bounds the depth of a tree that grows to the left.
     fn count(&mut self) -> Result<()> {
         self.accesses += 1;
-        match self.accesses > 5 * DEPTH_MAX {
+        match self.accesses > 3 * DEPTH_MAX {
             true => Err(Error::invalid("the jsonpath is too long").code(sqlstate::STATEMENT_TOO_COMPLEX)),
             false => Ok(()),
         }
@@ -397,5 +397,61 @@ impl Parser<'_> {
         let Some(level) = level else { return Err(self.wrong()) };
         self.at += 1;
         Ok(Some(level))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn paths_are_read() {
+        for path in [
+            "$",
+            "strict $.a",
+            "lax $.\"a b\"[*].c",
+            "$[0, 2 to last - 1]",
+            "$.**{1 to 3}.a",
+            "$.a ? (@ > 1 && !(@ == 2))",
+            "$.a.type()",
+            "-$.a + 2 * 3",
+            "($.a > 1) || exists($.b ? (@.c starts with \"x\"))",
+            "($ == 1) is unknown",
+            "$ ? (@ like_regex \"^a.*\" flag \"i\")",
+            "$x + $\"y z\"",
+            "$.datetime(\"HH24:MI\")",
+            "1.5e3 % .5",
+            "$.last.to",
+        ] {
+            assert!(parse(path).is_ok(), "{path}");
+        }
+        for path in [
+            "",
+            "$.",
+            "$[",
+            "$[]",
+            "$ ? 1",
+            "$ ? (1)",
+            "$.a()",
+            "a",
+            "$ $",
+            "1 == 1 == 1",
+            "\"a",
+            "$.a == ",
+            "@@",
+            "$ ? (@ like_regex \"(\")",
+        ] {
+            assert!(parse(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn depth_and_length_are_bounded() {
+        for (open, close) in [("(", ")"), ("-", ""), ("$ ? (exists(", "))"), ("$[", "]"), ("!(", ")")] {
+            let path = format!("{}$ == 1{}", open.repeat(5_000), close.repeat(5_000));
+            assert!(parse(&path).is_err(), "{open}");
+        }
+        assert!(parse(&format!("${}", ".a".repeat(5_000))).is_err());
+        assert!(parse(&format!("1{}", " + 1".repeat(5_000))).is_err());
     }
 }

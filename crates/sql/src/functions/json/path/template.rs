@@ -158,8 +158,8 @@ impl Fields {
         }
         Ok(match (has_date, has_time, zone) {
             (true, false, None) => Time::Date(date.ok_or_else(out_of_range)?),
-            (false, true, None) => Time::Time(time.ok_or_else(out_of_range)?),
-            (false, true, Some(zone)) => Time::TimeTz(time.ok_or_else(out_of_range)?, zone),
+            (false, true, None) => Time::Clock(time.ok_or_else(out_of_range)?),
+            (false, true, Some(zone)) => Time::ClockTz(time.ok_or_else(out_of_range)?, zone),
             (true, true, None) => {
                 Time::Timestamp(date.ok_or_else(out_of_range)?.and_time(time.ok_or_else(out_of_range)?))
             }

@@ -16,8 +16,8 @@ use crate::sqlstate;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Time {
     Date(NaiveDate),
-    Time(NaiveTime),
-    TimeTz(NaiveTime, i32),
+    Clock(NaiveTime),
+    ClockTz(NaiveTime, i32),
     Timestamp(NaiveDateTime),
     TimestampTz(NaiveDateTime, i32),
 }
@@ -49,8 +49,8 @@ impl Time {
     fn type_name(&self) -> &'static str {
         match self {
             Time::Date(_) => "date",
-            Time::Time(_) => "time without time zone",
-            Time::TimeTz(..) => "time with time zone",
+            Time::Clock(_) => "time without time zone",
+            Time::ClockTz(..) => "time with time zone",
             Time::Timestamp(_) => "timestamp without time zone",
             Time::TimestampTz(..) => "timestamp with time zone",
         }
@@ -59,8 +59,8 @@ impl Time {
     fn short_name(&self) -> &'static str {
         match self {
             Time::Date(_) => "date",
-            Time::Time(_) => "time",
-            Time::TimeTz(..) => "timetz",
+            Time::Clock(_) => "time",
+            Time::ClockTz(..) => "timetz",
             Time::Timestamp(_) => "timestamp",
             Time::TimestampTz(..) => "timestamptz",
         }
@@ -70,8 +70,8 @@ impl Time {
     pub(super) fn text(&self) -> String {
         match self {
             Time::Date(date) => day(*date),
-            Time::Time(time) => clock(*time),
-            Time::TimeTz(time, offset) => clock(*time) + &zone(*offset, true),
+            Time::Clock(time) => clock(*time),
+            Time::ClockTz(time, offset) => clock(*time) + &zone(*offset, true),
             Time::Timestamp(both) => format!("{}T{}", day(both.date()), clock(both.time())),
             Time::TimestampTz(both, offset) => {
                 format!("{}T{}{}", day(both.date()), clock(both.time()), zone(*offset, false))
@@ -106,8 +106,8 @@ impl Time {
                     return Err(needs_zone());
                 }
                 let of_day = |time: &Time| match time {
-                    Time::TimeTz(time, offset) => Some((seconds(*time, *offset), -i64::from(*offset))),
-                    Time::Time(time) => Some((seconds(*time, 0), 0)),
+                    Time::ClockTz(time, offset) => Some((seconds(*time, *offset), -i64::from(*offset))),
+                    Time::Clock(time) => Some((seconds(*time, 0), 0)),
                     _ => None,
                 };
                 of_day(self).zip(of_day(other)).map(|(one, other)| one.cmp(&other))
@@ -117,7 +117,7 @@ impl Time {
     }
 
     fn has_zone(&self) -> bool {
-        matches!(self, Time::TimeTz(..) | Time::TimestampTz(..))
+        matches!(self, Time::ClockTz(..) | Time::TimestampTz(..))
     }
 
     /// Returns the moment in UTC; none for a time of day.
@@ -128,7 +128,7 @@ impl Time {
             Time::TimestampTz(both, offset) => {
                 Some(both.checked_sub_signed(Duration::seconds(i64::from(*offset))).unwrap_or(*both))
             }
-            Time::Time(_) | Time::TimeTz(..) => None,
+            Time::Clock(_) | Time::ClockTz(..) => None,
         }
     }
 }
