@@ -2,7 +2,7 @@
 //!
 //! Text that is JSON by its type is inserted as it is; any other text becomes a string. The types are known while a
 //! statement is planned. So the planner resolves a call of [`Written`] and replaces it by a call of [`Built`], whose
-//! first argument says which of the others are JSON. The rule is [`crate::rules::json_types`].
+//! first argument says which of the others are JSON. The rule is in `rules/json_types.rs`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};

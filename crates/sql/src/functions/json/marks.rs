@@ -1,6 +1,6 @@
 //! The marks of fields whose text is JSON or JSONB.
 //!
-//! A mark is metadata of a field, and only counts while a statement is planned: [`super::shapes`].
+//! A mark is metadata of a field, and only counts while a statement is planned: see `shapes.rs`.
 
 use arrow::datatypes::Field;
 

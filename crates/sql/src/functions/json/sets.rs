@@ -1,6 +1,5 @@
 //! The lists behind functions that return a row for each part: `jsonb_array_elements`, `jsonb_each`,
-//! `jsonb_object_keys`, `jsonb_to_record`. The rewriting of syntax trees puts them into UNNEST:
-//! [`crate::ast_rewrite`].
+//! `jsonb_object_keys`, `jsonb_to_record`. `ast_rewrite/json.rs` puts them into UNNEST.
 
 use std::sync::Arc;
 
