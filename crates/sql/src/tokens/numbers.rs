@@ -8,14 +8,18 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::Lexeme;
 use crate::error::{Error, Result};
+use crate::grammar::is_word;
 
 /// Joins the tokens of each number.
 pub(super) fn join(sql: &str, lexemes: Vec<Lexeme>) -> Result<Vec<Lexeme>> {
     let mut joined: Vec<Lexeme> = Vec::with_capacity(lexemes.len());
+    // In a row pattern, `A ? B` is a quantifier.
+    let has_pattern = lexemes.iter().any(|lexeme| is_word(&lexeme.token.token, "MATCH_RECOGNIZE"));
     let mut all = lexemes.into_iter().peekable();
     while let Some(mut lexeme) = all.next() {
         if is_question_mark(&lexeme) && joined.last().is_some_and(ends_operand) {
-            let gap = joined.last().is_some_and(|before| before.range.end < lexeme.range.start);
+            let gap =
+                !has_pattern && joined.last().is_some_and(|before| before.range.end < lexeme.range.start);
             if let Some(token) = operator(&mut all.clone(), &lexeme, gap) {
                 if token != Token::Question
                     && let Some(rest) = all.next()
