@@ -56,7 +56,7 @@ impl Kind {
     pub(crate) fn of(field: &Field) -> Result<Kind> {
         match declared_type(field) {
             Some("UUID") => return Ok(Kind::Uuid),
-            Some("JSON") => return Ok(Kind::Json),
+            Some("JSON" | "JSONB") => return Ok(Kind::Json),
             _ => {}
         }
         Ok(match field.data_type() {

@@ -73,6 +73,14 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
             None => text::writer(kind, array)?,
         },
         Kind::Text | Kind::Json => text::writer(kind, array)?,
+        Kind::Jsonb => {
+            let text = text::writer(kind, array)?;
+            Box::new(move |row, out| {
+                // The version of the form.
+                out.put_u8(1);
+                text(row, out);
+            })
+        }
         Kind::Array(item) => lists(item, array)?,
     })
 }

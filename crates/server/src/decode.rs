@@ -39,7 +39,7 @@ pub(crate) fn value(kind: &Kind, format: Format, bytes: Option<Bytes>) -> Result
 pub(crate) fn from_text(kind: &Kind, text: &str) -> Result<ArrayRef, Wrong> {
     let wrong = || format!("invalid input for type {}: \"{text}\"", name(kind));
     Ok(match kind {
-        Kind::Text | Kind::Json | Kind::Uuid => Arc::new(StringArray::from(vec![text])),
+        Kind::Text | Kind::Json | Kind::Jsonb | Kind::Uuid => Arc::new(StringArray::from(vec![text])),
         Kind::Bool => Arc::new(BooleanArray::from(vec![boolean(text.trim()).ok_or_else(wrong)?])),
         Kind::Bytea => Arc::new(BinaryArray::from(vec![bytea(text).ok_or_else(wrong)?.as_slice()])),
         Kind::Numeric(_) => numeric(text.trim()).ok_or_else(wrong)?,
@@ -79,6 +79,7 @@ pub(crate) fn name(kind: &Kind) -> String {
         Kind::Interval => "interval",
         Kind::Uuid => "uuid",
         Kind::Json => "json",
+        Kind::Jsonb => "jsonb",
         Kind::Array(item) => return format!("{}[]", name(item)),
     }
     .to_string()
@@ -294,10 +295,10 @@ fn from_binary(kind: &Kind, mut bytes: Bytes) -> Result<ArrayRef, Wrong> {
         }
         Kind::Numeric(_) => groups(&mut bytes),
         Kind::Bytea => Some(Arc::new(BinaryArray::from(vec![bytes.as_ref()]))),
-        Kind::Text | Kind::Json => {
+        Kind::Text | Kind::Json | Kind::Jsonb => {
             // The binary form of jsonb begins with its version.
             let text = match kind {
-                Kind::Json => bytes.strip_prefix(&[1]).unwrap_or(&bytes),
+                Kind::Json | Kind::Jsonb => bytes.strip_prefix(&[1]).unwrap_or(&bytes),
                 _ => &bytes,
             };
             std::str::from_utf8(text).ok().map(|text| Arc::new(StringArray::from(vec![text])) as _)

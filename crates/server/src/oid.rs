@@ -46,6 +46,7 @@ pub(crate) enum Kind {
     Interval,
     Uuid,
     Json,
+    Jsonb,
     /// An array of values of one scalar type.
     Array(Box<Kind>),
 }
@@ -69,22 +70,21 @@ const OIDS: &[(Kind, u32, u32)] = &[
     (Kind::Interval, 1186, 1187),
     (Kind::Uuid, 2950, 2951),
     (Kind::Json, 114, 199),
+    (Kind::Jsonb, 3802, 3807),
 ];
 
-/// Parameter types that are treated as another type: unknown, name, "char", character, varchar, jsonb, and
-/// arrays of name, varchar, character and jsonb.
+/// Parameter types that are treated as another type: unknown, name, "char", character, varchar, and
+/// arrays of name, varchar and character.
 const ALIASES: &[(u32, u32)] = &[
     (705, 25),
     (19, 25),
     (18, 25),
     (1042, 25),
     (1043, 25),
-    (3802, 114),
     (2278, 25),
     (1003, 1009),
     (1015, 1009),
     (1014, 1009),
-    (3807, 199),
 ];
 
 impl Kind {
@@ -93,6 +93,7 @@ impl Kind {
         match postgres_type(field) {
             (2950, _) => Kind::Uuid,
             (114, _) => Kind::Json,
+            (3802, _) => Kind::Jsonb,
             _ => Kind::of_type(field.data_type()),
         }
     }
@@ -206,7 +207,7 @@ impl Kind {
             }
             Kind::Numeric(Some((precision, scale))) => DataType::Decimal256(*precision, *scale),
             Kind::Numeric(None) => DataType::Decimal128(38, 10),
-            Kind::Text | Kind::Uuid | Kind::Json => DataType::Utf8,
+            Kind::Text | Kind::Uuid | Kind::Json | Kind::Jsonb => DataType::Utf8,
             Kind::Bytea => DataType::Binary,
             Kind::Date => DataType::Date32,
             Kind::Time => DataType::Time64(TimeUnit::Microsecond),
@@ -221,7 +222,7 @@ impl Kind {
     pub(crate) fn canonical(&self, array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         let target = match (self, array.data_type()) {
             // JSON is made from any type; UUIDs are bytes or text.
-            (Kind::Json | Kind::Uuid, _) => return unpacked(array),
+            (Kind::Json | Kind::Jsonb | Kind::Uuid, _) => return unpacked(array),
             (Kind::Numeric(_), DataType::UInt64) => DataType::Decimal128(20, 0),
             (
                 Kind::Numeric(_),

@@ -70,7 +70,7 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         }
         Kind::Interval => intervals(array),
         Kind::Uuid => uuids(array),
-        Kind::Json => json(array)?,
+        Kind::Json | Kind::Jsonb => json(array)?,
         Kind::Array(item) => lists(item, array)?,
     })
 }

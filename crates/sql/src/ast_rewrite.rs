@@ -24,6 +24,7 @@
 //! DataFusion would silently ignore TABLESAMPLE, hints after a table and LIMIT BY: they are refused.
 
 mod arrays;
+mod json;
 mod outer;
 mod postgres;
 mod precedence;
@@ -32,6 +33,7 @@ pub(crate) mod shorthand;
 mod similar;
 mod subquery_names;
 mod values;
+mod whole_rows;
 
 use std::ops::ControlFlow;
 
@@ -48,13 +50,18 @@ use crate::using_joins;
 /// A function that only queries that run once have.
 const RUNS_ONCE: &str = "regproc_text";
 
-/// Rewrites a statement in place. Functions for which `known` is true are the user's own.
-pub(crate) fn rewrite_statement(statement: &mut Statement, known: &dyn Fn(&str) -> bool) -> Result<()> {
+/// Rewrites a statement in place. Functions for which `known` is true are the user's own. `columns` returns those of a
+/// relation.
+pub(crate) fn rewrite_statement(
+    statement: &mut Statement,
+    known: &dyn Fn(&str) -> bool,
+    columns: &dyn Fn(&str) -> Option<Vec<String>>,
+) -> Result<()> {
     system_time::rewrite(statement)?;
     outer::qualify(statement);
     subquery_names::rename_duplicates(statement, known(RUNS_ONCE));
     postgres::show_names(statement, known);
-    match statement.visit(&mut RewriteStatement { known, merged: 0 }) {
+    match statement.visit(&mut RewriteStatement { known, columns, with: Vec::new(), merged: 0 }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
@@ -63,6 +70,9 @@ pub(crate) fn rewrite_statement(statement: &mut Statement, known: &dyn Fn(&str) 
 /// The visitor.
 struct RewriteStatement<'a> {
     known: &'a dyn Fn(&str) -> bool,
+    columns: &'a whole_rows::Columns<'a>,
+    /// The WITH queries seen so far, with their columns if the text gives them.
+    with: Vec<(String, Option<Vec<String>>)>,
     /// The number of joins with USING seen so far.
     merged: usize,
 }
@@ -71,6 +81,8 @@ impl VisitorMut for RewriteStatement<'_> {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        self.with
+            .extend(query.with.iter().flat_map(|with| &with.cte_tables).map(whole_rows::columns_of_with));
         let by = matches!(&query.limit_clause, Some(LimitClause::LimitOffset { limit_by, .. }) if !limit_by.is_empty());
         if by {
             return ControlFlow::Break(Error::unsupported("LIMIT … BY"));
@@ -94,6 +106,13 @@ impl VisitorMut for RewriteStatement<'_> {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         using_joins::nest_select(select, &mut self.merged);
         shorthand::name_columns(select);
+        let with = &self.with;
+        let columns = |name: &str| match with.iter().rev().find(|(known, _)| known == name) {
+            Some((_, columns)) => columns.clone(),
+            None => (self.columns)(name),
+        };
+        whole_rows::name_columns(select, &columns);
+        json::name_values(select);
         subquery_names::name_subqueries(select);
         subquery_names::name_fields(select);
         postgres::tell_apart(select, (self.known)(RUNS_ONCE));
@@ -102,6 +121,9 @@ impl VisitorMut for RewriteStatement<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         using_joins::nest_factor(factor, &mut self.merged);
+        if let Err(error) = json::table_function(factor) {
+            return ControlFlow::Break(error);
+        }
         postgres::table_function(factor);
         let refused = match factor {
             TableFactor::Table { with_hints, .. } if !with_hints.is_empty() => Some("WITH (…) after a table"),
@@ -129,7 +151,7 @@ impl VisitorMut for RewriteStatement<'_> {
             Expr::Exists { subquery, .. } => any_row(subquery),
             Expr::InSubquery { .. } => return done(row_values::rewrite_expression(expression)),
             Expr::Function(function) if !(self.known)(&function.name.to_string().to_lowercase()) => {
-                if let Some(expanded) = shorthand::expand(function) {
+                if let Some(expanded) = json::aggregate(function).or_else(|| shorthand::expand(function)) {
                     *expression = expanded;
                 }
             }

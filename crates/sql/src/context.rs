@@ -19,7 +19,8 @@ use millstream_delta::{declared_type, default_of, generated_of};
 
 use crate::error::{Error, Result};
 use crate::event_time::TimeWindows;
-use crate::functions::json::constructors::json_field;
+use crate::functions::json::build;
+use crate::functions::json::marks::Mark;
 use crate::hidden_columns;
 use crate::relation::{PG_CATALOG, Relation, RelationTable, Relations, SCHEMAS_HINT, SYSTEM_SCHEMAS};
 use crate::routines::{Routine, UpdateState, folding_function, routine_name};
@@ -196,7 +197,8 @@ fn undeclared(schema: &SchemaRef) -> SchemaRef {
         return Arc::clone(schema);
     }
     let plain = |field: &Field| match Checked::declared(field) {
-        Some(Checked::Json) => json_field(millstream_delta::undeclared(field)),
+        Some(Checked::Json) => Mark::Json.put(millstream_delta::undeclared(field)),
+        Some(Checked::Jsonb) => Mark::Jsonb.put(millstream_delta::undeclared(field)),
         _ => millstream_delta::undeclared(field),
     };
     let fields: Vec<Field> = schema.fields().iter().map(|field| plain(field)).collect();
@@ -278,7 +280,10 @@ impl ContextProvider for Context<'_> {
             return Some(found);
         }
         if let Some(found) = self.state.scalar_functions().get(name) {
-            return Some(Arc::clone(found));
+            return Some(build::written_instead(found));
+        }
+        if let Some(found) = build::unregistered(name) {
+            return Some(found);
         }
         match self.routine(name)? {
             Routine::Function(function) => Some(Arc::new(ScalarUDF::new_from_shared_impl(function))),

@@ -9,6 +9,8 @@ use datafusion::common::JoinType;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use millstream_delta::declared;
 
+use crate::functions::json::columns::shape_at;
+use crate::functions::json::shape::Shape;
 use crate::relation::RelationTable;
 
 /// The declared type of each column.
@@ -16,7 +18,12 @@ pub(crate) type Declared = Vec<Option<Arc<str>>>;
 
 /// Returns the declared types of a plan's columns, as written; empty if there are none.
 pub(crate) fn declared_types(plan: &LogicalPlan) -> Declared {
-    let types = of(plan);
+    let mut types = of(plan);
+    for (at, spelling) in types.iter_mut().enumerate().filter(|(_, spelling)| spelling.is_none()) {
+        if let Shape::Marked(mark) = shape_at(plan, at) {
+            *spelling = Some(mark.type_name().into());
+        }
+    }
     if types.iter().all(Option::is_none) { Vec::new() } else { types }
 }
 
@@ -91,10 +98,9 @@ fn over(expressions: &[Expr], input: &LogicalPlan) -> Declared {
         }
         match expression {
             Expr::Column(column) => types.get(schema.index_of_column(column).ok()?).cloned().flatten(),
-            // Casts to these types have become calls of these functions.
+            // Casts to this type have become calls of these functions.
             Expr::ScalarFunction(call) => match call.name() {
                 "read_uuid" | "try_read_uuid" => Some("UUID".into()),
-                "read_json" | "try_read_json" => Some("JSON".into()),
                 _ => None,
             },
             _ => None,

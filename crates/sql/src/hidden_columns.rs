@@ -53,6 +53,15 @@ pub(crate) fn visible_schema(schema: &SchemaRef, names: &[String]) -> SchemaRef 
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
+/// Returns the names of the columns that `*` over a relation returns in a query that names these hidden ones.
+pub(crate) fn visible_columns(relation: &Relation, names: &[String]) -> Vec<String> {
+    let of = |schema: &Schema| schema.fields().iter().map(|field| field.name().clone()).collect();
+    match relation {
+        Relation::Rows { schema, .. } => of(&visible_schema(schema, names)),
+        Relation::View(plan) => of(plan.schema().as_arrow()),
+    }
+}
+
 /// Returns the hidden columns of any relation that these tokens name.
 pub(crate) fn hidden_columns_named(lexemes: &[Lexeme], relations: &dyn Relations) -> Vec<String> {
     let mut words: HashSet<String> = HashSet::new();

@@ -44,6 +44,7 @@ use crate::context::Context;
 use crate::declared_types::{self, Declared};
 use crate::error::{Error, Result};
 use crate::functions;
+use crate::functions::json::operators::JsonOperators;
 use crate::hidden_columns;
 use crate::output_names::OutputNames;
 use crate::parameters::Parameters;
@@ -148,6 +149,7 @@ impl Planner {
             physical.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(physical.len());
         physical.insert(check, Arc::new(MissingSorts));
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(functions::nth::Nth));
+        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(JsonOperators));
         let mut state = builder.with_optimizer_rules(rules::joins::guarded(&rules)).build();
         functions::register(&mut state);
         // Physical expressions read the settings from here. `at` sets the clock.
@@ -204,7 +206,9 @@ impl Planner {
                 || relations.routine_catalog().routine(name).is_some()
         };
         complexity::refuse_copies(&statement, &self.state, relations)?;
-        ast_rewrite::rewrite_statement(&mut statement, &known)?;
+        let columns =
+            |name: &str| relations.get(name).map(|found| hidden_columns::visible_columns(&found, shown));
+        ast_rewrite::rewrite_statement(&mut statement, &known, &columns)?;
         let context = Context::new(&self.state, self.type_planner(), relations, shown)
             .planned_by(Arc::new(RowPatterns::new(self.clone())))
             .planned_by(Arc::new(SoundRelations::default()));

@@ -69,6 +69,24 @@ pub const INVALID_PARAMETER_VALUE: &str = "22023";
 pub const INVALID_REGULAR_EXPRESSION: &str = "2201B";
 /// A text is not JSON.
 pub const INVALID_JSON_TEXT: &str = "22032";
+/// A jsonpath compares or reads a time that is none.
+pub const INVALID_ARGUMENT_FOR_SQL_JSON_DATETIME: &str = "22031";
+/// A subscript of a jsonpath is outside the array.
+pub const INVALID_SQL_JSON_SUBSCRIPT: &str = "22033";
+/// An item of a jsonpath is no number.
+pub const NON_NUMERIC_SQL_JSON_ITEM: &str = "22036";
+/// A jsonpath gives several items where one is needed.
+pub const SINGLETON_SQL_JSON_ITEM_REQUIRED: &str = "22038";
+/// An item of a jsonpath is no array.
+pub const SQL_JSON_ARRAY_NOT_FOUND: &str = "22039";
+/// An object in a jsonpath lacks a member.
+pub const SQL_JSON_MEMBER_NOT_FOUND: &str = "2203A";
+/// An item of a jsonpath is no object.
+pub const SQL_JSON_OBJECT_NOT_FOUND: &str = "2203C";
+/// NULL is not allowed there.
+pub const NULL_VALUE_NOT_ALLOWED: &str = "22004";
+/// A character cannot be converted.
+pub const UNTRANSLATABLE_CHARACTER: &str = "22P05";
 /// Other errors in the data.
 pub const DATA_EXCEPTION: &str = "22000";
 /// A subquery returned more than one row.

@@ -1,6 +1,6 @@
 //! The types that SQL's type names stand for: PostgreSQL's names, and the most common of other systems.
 //!
-//! Some names say more than Arrow's types: `UUID`, `JSON` and `VARCHAR(n)` are text that is checked on write.
+//! Some names say more than Arrow's types: `UUID`, `JSON`, `JSONB` and `VARCHAR(n)` are text that is checked on write.
 //! A column keeps such a name in its metadata ([`millstream_delta::declared`]).
 //!
 //! Deliberately absent: MONEY, BIT, TIMETZ and user-defined domains, which are refused by name.
@@ -105,6 +105,8 @@ pub(crate) enum Checked {
     Uuid,
     /// JSON as it was written.
     Json,
+    /// JSON in canonical form.
+    Jsonb,
     /// Text of at most this many characters.
     Length(u64),
 }
@@ -119,7 +121,8 @@ impl Checked {
         };
         match sql_type {
             SqlType::Uuid => Some(Checked::Uuid),
-            SqlType::JSON | SqlType::JSONB => Some(Checked::Json),
+            SqlType::JSON => Some(Checked::Json),
+            SqlType::JSONB => Some(Checked::Jsonb),
             SqlType::Varchar(n) | SqlType::CharacterVarying(n) | SqlType::CharVarying(n) => length(n, None),
             SqlType::Nvarchar(n) => length(n, None),
             SqlType::Char(n) | SqlType::Character(n) => length(n, Some(1)),
@@ -132,6 +135,7 @@ impl Checked {
         match millstream_delta::declared_type(field)? {
             "UUID" => Some(Checked::Uuid),
             "JSON" => Some(Checked::Json),
+            "JSONB" => Some(Checked::Jsonb),
             varchar => {
                 let digits = varchar.strip_prefix("VARCHAR(")?.strip_suffix(')')?;
                 digits.parse().ok().map(Checked::Length)
@@ -145,6 +149,7 @@ impl std::fmt::Display for Checked {
         match self {
             Checked::Uuid => f.write_str("UUID"),
             Checked::Json => f.write_str("JSON"),
+            Checked::Jsonb => f.write_str("JSONB"),
             Checked::Length(length) => write!(f, "VARCHAR({length})"),
         }
     }
@@ -295,7 +300,7 @@ fn custom(name: &str, modifiers: &[String]) -> Result<Option<DataType>> {
                 .hint("Use INT or BIGINT, and give the numbers with INSERT."));
         }
         "money" => return Err(Error::unsupported("type money").hint("Use NUMERIC(19, 2).")),
-        "bpchar" | "name" | "\"char\"" | "cstring" | "pg_node_tree" => DataType::Utf8View,
+        "jsonpath" | "bpchar" | "name" | "\"char\"" | "cstring" | "pg_node_tree" => DataType::Utf8View,
         "oid" | "xid" | "cid" => DataType::UInt32,
         "oidvector" => DataType::new_list(DataType::UInt32, true),
         "int2vector" => DataType::new_list(DataType::Int16, true),
@@ -414,7 +419,7 @@ mod tests {
             ("varchar", "TEXT"),
             ("char", "VARCHAR(1)"),
             ("bpchar", "TEXT"),
-            ("jsonb", "JSON"),
+            ("jsonb", "JSONB"),
             ("timestamp(2) with time zone", "TIMESTAMPTZ(3)"),
             ("blob", "BYTEA"),
             ("ARRAY<INT>", "INT[]"),

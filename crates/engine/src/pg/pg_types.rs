@@ -89,6 +89,7 @@ pub fn type_of(field: &Field) -> (i64, i64) {
     match declared_type(field) {
         Some("UUID") => return (2950, -1),
         Some("JSON") => return (114, -1),
+        Some("JSONB") => return (3802, -1),
         Some(varchar) => {
             let digits = varchar.strip_prefix("VARCHAR(").and_then(|rest| rest.strip_suffix(')'));
             if let Some(length) = digits.and_then(|digits| digits.parse::<i64>().ok()) {

@@ -107,7 +107,7 @@ impl Gathered {
         let plain = match &self.kind {
             Kind::Bool | Kind::Bytea | Kind::Uuid | Kind::Interval | Kind::Array(_) => None,
             // Structs, maps and lists of lists can't be read from text.
-            Kind::Json => Some(DataType::Utf8),
+            Kind::Json | Kind::Jsonb => Some(DataType::Utf8),
             _ => Some(self.field.data_type().clone()),
         };
         let options = CastOptions { safe: false, ..CastOptions::default() };

@@ -47,10 +47,20 @@ mod tests {
     fn check(written: &str, expected: &str) {
         let parse = |text: &str| Parser::new(&DIALECT).try_with_sql(text).unwrap().parse_expr().unwrap();
         let mut found = parse(written);
-        let _ = found.visit(&mut super::super::RewriteStatement { known: &|_| false, merged: 0 });
+        let _ = found.visit(&mut super::super::RewriteStatement {
+            known: &|_| false,
+            columns: &|_| None,
+            with: Vec::new(),
+            merged: 0,
+        });
         assert_eq!(found.to_string(), written, "the text stays");
         let mut meant = parse(expected);
-        let _ = meant.visit(&mut super::super::RewriteStatement { known: &|_| false, merged: 0 });
+        let _ = meant.visit(&mut super::super::RewriteStatement {
+            known: &|_| false,
+            columns: &|_| None,
+            with: Vec::new(),
+            merged: 0,
+        });
         let bare = |expr: &super::Expr| {
             let mut expr = expr.clone();
             let _ = expr.visit(&mut Bare);

@@ -82,6 +82,7 @@ fn checked(value: Expr, data_type: SqlType, kind: CastKind) -> Expr {
     let lenient = matches!(kind, CastKind::TryCast | CastKind::SafeCast);
     match Checked::of(&data_type) {
         Some(Checked::Uuid) => call(if lenient { "try_read_uuid" } else { "read_uuid" }, vec![value]),
+        Some(Checked::Jsonb) => call(if lenient { "try_read_jsonb" } else { "read_jsonb" }, vec![value]),
         Some(Checked::Json) => call(if lenient { "try_read_json" } else { "read_json" }, vec![value]),
         Some(Checked::Length(length)) => {
             let text = cast(value, SqlType::Text, kind);

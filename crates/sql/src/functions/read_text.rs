@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::functions::Registry;
-use crate::functions::json::constructors::json_field;
+use crate::functions::json::marks::Mark;
+use crate::functions::json::{scan, value};
 use crate::literals::{self, array, interval, time};
 use crate::type_names::Checked;
 
@@ -37,6 +38,8 @@ pub(crate) enum Kind {
     Uuid,
     /// JSON, as written.
     Json,
+    /// JSONB, in canonical form.
+    Jsonb,
     /// Text for a column, with at most this many characters apart from trailing blanks.
     Length { column: String, length: u64 },
 }
@@ -68,7 +71,7 @@ pub fn checked_rows(rows: RecordBatch, columns: &Schema) -> crate::error::Result
 
 /// Registers the functions that a rewritten statement can name.
 pub(super) fn register(registry: &mut Registry<'_>) {
-    for kind in [Kind::Uuid, Kind::Json] {
+    for kind in [Kind::Uuid, Kind::Json, Kind::Jsonb] {
         registry.add(ScalarUDF::from(ReadText::new(kind.clone(), false)));
         registry.add(ScalarUDF::from(ReadText::new(kind, true)));
     }
@@ -83,6 +86,7 @@ impl ReadText {
             Kind::Time => "read_timestamp".to_string(),
             Kind::Uuid => "read_uuid".to_string(),
             Kind::Json => "read_json".to_string(),
+            Kind::Jsonb => "read_jsonb".to_string(),
             Kind::Length { .. } => "check_length".to_string(),
         };
         let name = if lenient { format!("try_{name}") } else { name };
@@ -100,6 +104,15 @@ impl ReadText {
         call.func.inner().downcast_ref::<ReadText>().is_some_and(|read| read.kind == *kind)
     }
 
+    /// Returns the mark of the results.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        match self.kind {
+            Kind::Json => Some(Mark::Json),
+            Kind::Jsonb => Some(Mark::Jsonb),
+            _ => None,
+        }
+    }
+
     /// Encodes the function for a stored plan.
     pub(crate) fn to_json(&self) -> Value {
         let kind = match &self.kind {
@@ -109,6 +122,7 @@ impl ReadText {
             Kind::Time => json!(["timestamp"]),
             Kind::Uuid => json!(["uuid"]),
             Kind::Json => json!(["json"]),
+            Kind::Jsonb => json!(["jsonb"]),
             Kind::Length { column, length } => json!(["length", column, length]),
         };
         json!({"read": kind, "lenient": self.lenient})
@@ -124,6 +138,7 @@ impl ReadText {
             "timestamp" => Kind::Time,
             "uuid" => Kind::Uuid,
             "json" => Kind::Json,
+            "jsonb" => Kind::Jsonb,
             "length" => {
                 Kind::Length { column: kind.get(1)?.as_str()?.into(), length: kind.get(2)?.as_u64()? }
             }
@@ -141,6 +156,7 @@ impl ReadText {
         Some(match Checked::declared(field)? {
             Checked::Uuid => Kind::Uuid,
             Checked::Json => Kind::Json,
+            Checked::Jsonb => Kind::Jsonb,
             Checked::Length(length) => Kind::Length { column: field.name().clone(), length },
         })
     }
@@ -176,9 +192,8 @@ impl ReadText {
             }
             Kind::Time => self.times(texts)?,
             Kind::Uuid => self.texts(texts, "UUID", literals::uuid)?,
-            Kind::Json => {
-                self.texts(texts, "JSON", |text| literals::json(text).map(|()| text.to_string()))?
-            }
+            Kind::Json => self.json(texts, |text| scan::check(text).map(|()| text.to_string()))?,
+            Kind::Jsonb => self.json(texts, value::canonical)?,
             Kind::Length { column, length } => {
                 let mut out = StringViewBuilder::with_capacity(texts.len());
                 for text in texts {
@@ -203,6 +218,22 @@ impl ReadText {
             match read {
                 Ok(Some(Some(rewritten))) => out.append_value(rewritten),
                 Ok(_) => out.append_option(text),
+                Err(_) if self.lenient => out.append_null(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Arc::new(out.finish()))
+    }
+
+    fn json(
+        &self,
+        texts: &StringViewArray,
+        read: impl Fn(&str) -> crate::error::Result<String>,
+    ) -> Result<ArrayRef> {
+        let mut out = StringViewBuilder::with_capacity(texts.len());
+        for text in texts {
+            match text.map(&read).transpose() {
+                Ok(text) => out.append_option(text),
                 Err(_) if self.lenient => out.append_null(),
                 Err(error) => return Err(error.into()),
             }
@@ -291,14 +322,17 @@ impl ScalarUDFImpl for ReadText {
             Kind::Bytes => DataType::Binary,
             Kind::Lists(depth) => array::list_type(*depth),
             Kind::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
-            Kind::Time | Kind::Uuid | Kind::Json | Kind::Length { .. } => DataType::Utf8View,
+            Kind::Time | Kind::Uuid | Kind::Json | Kind::Jsonb | Kind::Length { .. } => DataType::Utf8View,
         })
     }
 
     fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
         let nullable = self.lenient || arguments.arg_fields.iter().any(|field| field.is_nullable());
         let field = Field::new(self.name(), self.return_type(&[])?, nullable);
-        Ok(Arc::new(if self.kind == Kind::Json { json_field(field) } else { field }))
+        Ok(Arc::new(match self.mark() {
+            Some(mark) => mark.put(field),
+            None => field,
+        }))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -11,6 +11,7 @@ pub(crate) mod distribution;
 pub mod equal_forms;
 pub mod exact_aggregates;
 pub(crate) mod joins;
+pub(crate) mod json_types;
 pub(crate) mod keys;
 pub mod lateral_unnest;
 pub(crate) mod names;
@@ -37,6 +38,7 @@ pub type Rule = Arc<dyn AnalyzerRule + Send + Sync>;
 /// Returns the rules that need the plan as it was written.
 pub fn before_types() -> Vec<Rule> {
     vec![
+        Arc::new(json_types::JsonTypes),
         Arc::new(conditions::Conditions),
         Arc::new(distribution::Distribution),
         Arc::new(using_joins::UsingJoins),

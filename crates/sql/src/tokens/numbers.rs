@@ -8,14 +8,27 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::Lexeme;
 use crate::error::{Error, Result};
+use crate::grammar::is_word;
 
 /// Joins the tokens of each number.
 pub(super) fn join(sql: &str, lexemes: Vec<Lexeme>) -> Result<Vec<Lexeme>> {
     let mut joined: Vec<Lexeme> = Vec::with_capacity(lexemes.len());
+    // In a row pattern, `A ? B` is a quantifier.
+    let has_pattern = lexemes.iter().any(|lexeme| is_word(&lexeme.token.token, "MATCH_RECOGNIZE"));
     let mut all = lexemes.into_iter().peekable();
     while let Some(mut lexeme) = all.next() {
-        if is_operator(&lexeme, joined.last(), all.peek()) {
-            lexeme.token.token = Token::Question;
+        if is_question_mark(&lexeme) && joined.last().is_some_and(ends_operand) {
+            let gap =
+                !has_pattern && joined.last().is_some_and(|before| before.range.end < lexeme.range.start);
+            if let Some(token) = operator(&mut all.clone(), &lexeme, gap) {
+                if token != Token::Question
+                    && let Some(rest) = all.next()
+                {
+                    lexeme.range.end = rest.range.end;
+                    lexeme.token.span.end = rest.token.span.end;
+                }
+                lexeme.token.token = token;
+            }
         }
         let written = &sql[lexeme.range.clone()];
         let radix = match &lexeme.token.token {
@@ -51,17 +64,44 @@ pub(super) fn join(sql: &str, lexemes: Vec<Lexeme>) -> Result<Vec<Lexeme>> {
     Ok(joined)
 }
 
-/// True if a question mark is between two operands, as in `json ? 'key'`, rather than a parameter.
-fn is_operator(lexeme: &Lexeme, before: Option<&Lexeme>, after: Option<&Lexeme>) -> bool {
-    let operand = |before: &Lexeme| match &before.token.token {
-        Token::Word(word) => word.keyword == Keyword::NoKeyword || word.quote_style.is_some(),
+fn is_question_mark(lexeme: &Lexeme) -> bool {
+    matches!(&lexeme.token.token, Token::Placeholder(mark) if mark == "?")
+}
+
+/// True if an operand may end with a token.
+fn ends_operand(before: &Lexeme) -> bool {
+    match &before.token.token {
+        Token::Word(word) => {
+            let is_type = matches!(word.keyword, Keyword::JSON | Keyword::JSONB);
+            word.keyword == Keyword::NoKeyword || word.quote_style.is_some() || is_type
+        }
         Token::RParen | Token::RBracket | Token::SingleQuotedString(_) => true,
         _ => false,
+    }
+}
+
+/// Returns the operator that a question mark between two operands begins, as in `json ? 'key'` and `json ?| keys`,
+/// rather than a parameter or a quantifier of a row pattern. Before an operand other than a literal it needs a gap.
+fn operator(after: &mut dyn Iterator<Item = Lexeme>, mark: &Lexeme, gap: bool) -> Option<Token> {
+    let first = after.next()?;
+    let joined = match &first.token.token {
+        Token::Pipe => Some(Token::QuestionPipe),
+        Token::Ampersand => Some(Token::QuestionAnd),
+        _ => None,
     };
-    let text = |after: &Lexeme| matches!(after.token.token, Token::SingleQuotedString(_));
-    matches!(&lexeme.token.token, Token::Placeholder(mark) if mark == "?")
-        && before.is_some_and(operand)
-        && after.is_some_and(text)
+    let joined = joined.filter(|_| first.range.start == mark.range.end);
+    let (operator, operand) = match joined {
+        Some(operator) => (operator, after.next()?),
+        None => (Token::Question, first),
+    };
+    let begins = match &operand.token.token {
+        Token::SingleQuotedString(_) | Token::Placeholder(_) => true,
+        Token::Word(word) if word.keyword == Keyword::ARRAY => true,
+        Token::Word(word) => gap && (word.keyword == Keyword::NoKeyword || word.quote_style.is_some()),
+        Token::LParen | Token::LBracket => gap,
+        _ => false,
+    };
+    begins.then_some(operator)
 }
 
 /// True if a token directly after a number is part of it.

@@ -1,12 +1,12 @@
-//! Functions that build JSON from values, and split JSON arrays.
+//! Functions that earlier versions have stored in plans: they build JSON from values.
 //!
-//! Text that is already JSON (a column of type JSON, `x::JSON`, the result of another of these functions) is
-//! inserted as it is. Any other text becomes a string.
+//! Statements that name them get those of [`super::build`]. These functions look at the marks of their arguments
+//! when they run, and don't write canonical text for JSONB.
 
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int32Array, ListBuilder, StringViewArray, StringViewBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, StringViewArray, StringViewBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::json::writer::{EncoderOptions, make_encoder};
@@ -17,9 +17,9 @@ use datafusion::logical_expr::{
 };
 use serde_json::Value;
 
+use super::marks::Mark;
 use crate::error::Error;
 use crate::functions::Registry;
-use crate::functions::scalar::Scalar;
 
 /// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
@@ -45,28 +45,11 @@ pub(super) fn register(registry: &mut Registry<'_>) {
             ),
         }));
     }
-    let one = vec![DataType::Utf8View];
-    for name in ["json_typeof", "jsonb_typeof"] {
-        registry.add(Scalar::exact(name, one.clone(), |_| Ok(DataType::Utf8View), type_of));
-    }
-    for name in ["json_array_length", "jsonb_array_length"] {
-        registry.add(Scalar::exact(name, one.clone(), |_| Ok(DataType::Int32), length));
-    }
-    let list = |_: &[DataType]| Ok(DataType::new_list(DataType::Utf8View, true));
-    registry.add(Scalar::exact("json_array_values", one.clone(), list, |c| elements(&c[0], false)));
-    registry.add(Scalar::exact("json_array_texts", one, list, |c| elements(&c[0], true)));
 }
 
-/// True if a field contains JSON rather than any text.
-pub(crate) fn is_json(field: &Field) -> bool {
-    field.extension_type_name() == Some("arrow.json")
-}
-
-/// Marks a field as JSON.
-pub(crate) fn json_field(field: Field) -> Field {
-    let mut metadata = field.metadata().clone();
-    metadata.extend(datafusion_functions_json::json_field_metadata());
-    field.with_metadata(metadata)
+/// True for one of these functions.
+pub(super) fn is_stored(function: &ScalarUDF) -> bool {
+    function.inner().is::<MakeJson>()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -112,7 +95,7 @@ impl ScalarUDFImpl for MakeJson {
     fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
         let types: Vec<DataType> =
             arguments.arg_fields.iter().map(|field| field.data_type().clone()).collect();
-        Ok(Arc::new(json_field(Field::new(self.name, self.return_type(&types)?, true))))
+        Ok(Arc::new(Mark::Json.put(Field::new(self.name, self.return_type(&types)?, true))))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -172,8 +155,8 @@ fn string(text: &str) -> String {
 }
 
 /// Encodes each value as JSON.
-fn values(column: &ArrayRef, field: &FieldRef) -> Result<StringViewArray> {
-    if is_json(field) {
+pub(super) fn values(column: &ArrayRef, field: &FieldRef) -> Result<StringViewArray> {
+    if Mark::of(field).is_some() {
         return text_of(column);
     }
     let options = EncoderOptions::default().with_explicit_nulls(true);
@@ -200,58 +183,4 @@ fn values(column: &ArrayRef, field: &FieldRef) -> Result<StringViewArray> {
         }
     }
     Ok(out.finish())
-}
-
-fn parse(text: &str) -> std::result::Result<Value, Error> {
-    serde_json::from_str(text).map_err(|error| Error::invalid(format!("'{text}' is no JSON: {error}")))
-}
-
-fn type_of(columns: &[ArrayRef]) -> Result<ArrayRef> {
-    let kinds = columns[0].as_string_view().iter().map(|text| {
-        let Some(text) = text else { return Ok(None) };
-        Ok(Some(match parse(text)? {
-            Value::Null => "null",
-            Value::Bool(_) => "boolean",
-            Value::Number(_) => "number",
-            Value::String(_) => "string",
-            Value::Array(_) => "array",
-            Value::Object(_) => "object",
-        }))
-    });
-    Ok(Arc::new(kinds.collect::<std::result::Result<StringViewArray, Error>>()?))
-}
-
-fn array(text: &str) -> std::result::Result<Vec<Value>, Error> {
-    match parse(text)? {
-        Value::Array(values) => Ok(values),
-        _ => Err(Error::invalid(format!("'{text}' is no JSON array"))),
-    }
-}
-
-fn length(columns: &[ArrayRef]) -> Result<ArrayRef> {
-    let lengths = columns[0]
-        .as_string_view()
-        .iter()
-        .map(|text| text.map(|text| Ok(array(text)?.len() as i32)).transpose());
-    Ok(Arc::new(lengths.collect::<std::result::Result<Int32Array, Error>>()?))
-}
-
-/// Returns the elements of arrays as JSON, or as text: strings without quotes, null as NULL.
-fn elements(column: &ArrayRef, as_text: bool) -> Result<ArrayRef> {
-    let mut lists = ListBuilder::new(StringViewBuilder::new());
-    for text in column.as_string_view() {
-        let Some(text) = text else {
-            lists.append(false);
-            continue;
-        };
-        for value in array(text)? {
-            lists.values().append_option(match value {
-                Value::Null if as_text => None,
-                Value::String(text) if as_text => Some(text),
-                value => Some(value.to_string()),
-            });
-        }
-        lists.append(true);
-    }
-    Ok(Arc::new(lists.finish()))
 }

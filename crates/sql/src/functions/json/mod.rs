@@ -1,15 +1,32 @@
-//! JSON, stored as text: PostgreSQL's operators, and functions that read and build JSON.
+//! JSON and JSONB, stored as text: PostgreSQL's operators, and functions that read and build JSON.
 //!
-//! `json_get` and similar functions come from `datafusion-functions-json`. `x -> 'a'` returns JSON text as
-//! written, as in PostgreSQL, rather than the union type of `json_get`. So it can be grouped, compared,
-//! sorted and accessed again. Deliberately absent: JSON paths (`@?`), containment (`@>`), and changing JSON
-//! in place.
+//! JSON is text as written, JSONB the canonical text that PostgreSQL writes, so that equal values have equal texts.
+//! Fields are marked as one or the other: see [`shapes`].
+//!
+//! `json_get` and similar functions come from `datafusion-functions-json`. They and its operators also take text that
+//! isn't marked, and give NULL if it is no JSON.
 
+mod access;
+pub(crate) mod build;
+pub(crate) mod catalog;
+mod change;
+pub(crate) mod columns;
 pub(crate) mod constructors;
+mod encode;
+mod function;
+pub(crate) mod marks;
+mod objects;
+pub(crate) mod operators;
+mod path;
+pub(crate) mod scan;
+mod sets;
+pub(crate) mod shape;
+pub(crate) mod shapes;
+pub(crate) mod value;
 
 use std::sync::Arc;
 
-use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::common::DFSchema;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
@@ -17,6 +34,7 @@ use datafusion::logical_expr::{Expr, ScalarUDF, lit};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use datafusion_functions_json::udfs;
 
+use self::operators::shown;
 use super::Registry;
 use crate::literals::array;
 
@@ -39,11 +57,13 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     ] {
         registry.add(function.as_ref().clone());
     }
+    catalog::register(registry);
     constructors::register(registry);
+    build::register(registry);
     registry.add_planner(Arc::new(Operators));
 }
 
-/// Plans `->`, `->>`, `#>`, `#>>` and `?`.
+/// Plans `->`, `->>`, `#>`, `#>>` and `?` of text that isn't marked as JSON.
 #[derive(Debug)]
 struct Operators;
 
@@ -85,16 +105,4 @@ fn path(written: &Expr) -> Option<Vec<Expr>> {
     let elements = array::elements(value.try_as_str()??).ok()?;
     let step = |step: &str| step.parse::<i64>().map_or_else(|_| lit(step), lit);
     elements.iter().map(|element| element.map(step)).collect()
-}
-
-fn shown(expression: &Expr) -> String {
-    match expression {
-        Expr::Literal(value, _) => match value {
-            ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => format!("'{text}'"),
-            value => value.to_string(),
-        },
-        Expr::Column(column) => column.name.clone(),
-        Expr::Alias(alias) => alias.name.clone(),
-        other => other.schema_name().to_string(),
-    }
 }

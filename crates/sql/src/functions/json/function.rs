@@ -1,0 +1,286 @@
+//! Builds a function of JSON from its parameters and a kernel that computes one row.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, StringViewArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
+use datafusion::common::ScalarValue;
+use datafusion::error::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use millstream_delta::sql_type;
+
+use super::marks::Mark;
+use crate::error::{Error, Result as SqlResult};
+use crate::literals::array;
+
+/// A parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Param {
+    /// JSON as text.
+    Json,
+    Text,
+    /// An array of text, or one as a literal: `{a,0}`.
+    Keys,
+    Int,
+    Bool,
+}
+
+/// The type of a function's result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Returns {
+    Marked(Mark),
+    Type(DataType),
+}
+
+/// Computes results from the arguments of a row.
+#[derive(Clone, Copy)]
+pub(super) enum Kernel {
+    Text(fn(&Arguments, usize) -> SqlResult<Option<String>>),
+    Bool(fn(&Arguments, usize) -> SqlResult<Option<bool>>),
+    Int(fn(&Arguments, usize) -> SqlResult<Option<i32>>),
+    /// Computes all rows at once, also those with NULLs.
+    Column(fn(&Arguments) -> SqlResult<ArrayRef>),
+}
+
+/// The function.
+pub(super) struct JsonFunction {
+    pub(super) name: &'static str,
+    pub(super) params: &'static [Param],
+    /// The number of parameters at the end that may be left out.
+    pub(super) optional: usize,
+    /// True if the last parameter may be repeated.
+    pub(super) repeats: bool,
+    pub(super) returns: Returns,
+    /// True if a NULL in any argument makes the result NULL.
+    pub(super) strict: bool,
+    pub(super) kernel: Kernel,
+    signature: Signature,
+}
+
+impl JsonFunction {
+    /// Creates a strict function with fixed parameters.
+    pub(super) fn new(
+        name: &'static str,
+        params: &'static [Param],
+        returns: Returns,
+        kernel: Kernel,
+    ) -> JsonFunction {
+        let signature = Signature::user_defined(Volatility::Immutable);
+        JsonFunction { name, params, optional: 0, repeats: false, returns, strict: true, kernel, signature }
+    }
+
+    pub(super) fn optional(self, optional: usize) -> JsonFunction {
+        JsonFunction { optional, ..self }
+    }
+
+    pub(super) fn repeated(self) -> JsonFunction {
+        JsonFunction { repeats: true, ..self }
+    }
+
+    /// Lets the kernel see NULLs.
+    pub(super) fn called_on_null(self) -> JsonFunction {
+        JsonFunction { strict: false, ..self }
+    }
+
+    pub(super) fn udf(self) -> ScalarUDF {
+        ScalarUDF::from(self)
+    }
+
+    fn param(&self, at: usize) -> Option<Param> {
+        match self.params.get(at) {
+            None if self.repeats => self.params.last().copied(),
+            found => found.copied(),
+        }
+    }
+
+    fn return_field(&self) -> Field {
+        match &self.returns {
+            Returns::Marked(mark) => mark.put(Field::new(self.name, DataType::Utf8View, true)),
+            Returns::Type(data_type) => Field::new(self.name, data_type.clone(), true),
+        }
+    }
+}
+
+impl fmt::Debug for JsonFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JsonFunction({})", self.name)
+    }
+}
+
+// The name identifies the function: there is one of each name.
+impl PartialEq for JsonFunction {
+    fn eq(&self, other: &JsonFunction) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for JsonFunction {}
+
+impl Hash for JsonFunction {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+/// True if values of a type are text.
+pub(super) fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => is_text(values),
+        other => matches!(other, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
+    }
+}
+
+impl Param {
+    fn expected(self) -> &'static str {
+        match self {
+            Param::Json => "JSON",
+            Param::Text => "TEXT",
+            Param::Keys => "TEXT[]",
+            Param::Int => "INT",
+            Param::Bool => "BOOLEAN",
+        }
+    }
+
+    /// Returns the type that an argument is cast to.
+    fn accepts(self, found: &DataType) -> Option<DataType> {
+        let is_null = found.is_null();
+        match self {
+            Param::Json | Param::Text => (is_null || is_text(found)).then_some(DataType::Utf8View),
+            Param::Int => (is_null || found.is_integer()).then_some(DataType::Int64),
+            Param::Bool => (is_null || *found == DataType::Boolean).then_some(DataType::Boolean),
+            Param::Keys => match found {
+                DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+                    let is_keys = item.data_type().is_null() || is_text(item.data_type());
+                    is_keys.then(|| DataType::new_list(DataType::Utf8View, true))
+                }
+                found => (is_null || is_text(found)).then_some(DataType::Utf8View),
+            },
+        }
+    }
+}
+
+impl ScalarUDFImpl for JsonFunction {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, found: &[DataType]) -> Result<Vec<DataType>> {
+        let least = self.params.len() - self.optional;
+        if found.len() < least || (!self.repeats && found.len() > self.params.len()) {
+            let count = match self.optional {
+                0 => least.to_string(),
+                _ => format!("from {least} to {}", self.params.len()),
+            };
+            let at_least = if self.repeats { "at least " } else { "" };
+            let message =
+                format!("{} takes {at_least}{count} arguments, but {} were given", self.name, found.len());
+            return Err(Error::invalid(message).into());
+        }
+        let each = found.iter().enumerate().map(|(at, found)| {
+            let Some(param) = self.param(at) else { return Ok(found.clone()) };
+            param.accepts(found).ok_or_else(|| {
+                let (name, expected) = (self.name, param.expected());
+                let message =
+                    format!("{name}: argument {} must be {expected}, not {}", at + 1, sql_type(found));
+                Error::invalid(message).hint("Cast it.").into()
+            })
+        });
+        each.collect()
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.return_field().data_type().clone())
+    }
+
+    fn return_field_from_args(&self, _: ReturnFieldArgs) -> Result<FieldRef> {
+        Ok(Arc::new(self.return_field()))
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let scalar = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+        let rows = if scalar { 1 } else { arguments.number_rows };
+        let columns = arguments.args.into_iter().map(|argument| argument.into_array(rows));
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let all = Arguments { columns, rows };
+        let result = self.compute(&all)?;
+        Ok(match scalar {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?),
+            false => ColumnarValue::Array(result),
+        })
+    }
+}
+
+impl JsonFunction {
+    fn compute(&self, all: &Arguments) -> SqlResult<ArrayRef> {
+        let skips = |row: usize| self.strict && all.columns.iter().any(|column| column.is_null(row));
+        Ok(match self.kernel {
+            Kernel::Text(compute) => Arc::new(
+                (0..all.rows)
+                    .map(|row| if skips(row) { Ok(None) } else { compute(all, row) })
+                    .collect::<SqlResult<StringViewArray>>()?,
+            ),
+            Kernel::Bool(compute) => Arc::new(
+                (0..all.rows)
+                    .map(|row| if skips(row) { Ok(None) } else { compute(all, row) })
+                    .collect::<SqlResult<BooleanArray>>()?,
+            ),
+            Kernel::Int(compute) => Arc::new(
+                (0..all.rows)
+                    .map(|row| if skips(row) { Ok(None) } else { compute(all, row) })
+                    .collect::<SqlResult<Int32Array>>()?,
+            ),
+            Kernel::Column(compute) => compute(all)?,
+        })
+    }
+}
+
+/// The arguments of a call.
+pub(super) struct Arguments {
+    pub(super) columns: Vec<ArrayRef>,
+    pub(super) rows: usize,
+}
+
+impl Arguments {
+    /// Returns a text or JSON; none if it is NULL or left out.
+    pub(super) fn text(&self, at: usize, row: usize) -> Option<&str> {
+        let column = self.columns.get(at)?.as_string_view_opt()?;
+        column.is_valid(row).then(|| column.value(row))
+    }
+
+    /// Returns a number; none if it is NULL or left out.
+    pub(super) fn int(&self, at: usize, row: usize) -> Option<i64> {
+        let column = self.columns.get(at)?.as_primitive_opt::<Int64Type>()?;
+        column.is_valid(row).then(|| column.value(row))
+    }
+
+    /// Returns a flag; none if it is NULL or left out.
+    pub(super) fn flag(&self, at: usize, row: usize) -> Option<bool> {
+        let column = self.columns.get(at)?.as_boolean_opt()?;
+        column.is_valid(row).then(|| column.value(row))
+    }
+
+    /// Returns the elements of an array of text; none if it is NULL or left out.
+    pub(super) fn keys(&self, at: usize, row: usize) -> SqlResult<Option<Vec<Option<String>>>> {
+        let Some(column) = self.columns.get(at).filter(|column| column.is_valid(row)) else {
+            return Ok(None);
+        };
+        let texts = match column.as_list_opt::<i32>() {
+            Some(lists) => lists.value(row).as_string_view_opt().cloned(),
+            None => match self.text(at, row) {
+                None => None,
+                Some(text) => Some(array::elements(text).map_err(|expected| {
+                    Error::invalid(format!("'{text}' is no value for an array: expected {expected}"))
+                })?),
+            },
+        };
+        Ok(texts.map(|texts| texts.iter().map(|text| text.map(str::to_string)).collect()))
+    }
+}

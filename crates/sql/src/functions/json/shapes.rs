@@ -1,0 +1,142 @@
+//! Tells which expressions are JSON or JSONB, while a statement is planned.
+//!
+//! Arrow's type of both is text. A column's field has a mark ([`Mark`]); functions have a type of their own or pass on
+//! that of an argument. Plans that run don't depend on it.
+
+use datafusion::common::{Column, ScalarValue};
+use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction, WindowFunction};
+use datafusion::logical_expr::{Expr, ScalarUDF};
+
+use super::build::{Built, Written};
+use super::function::{JsonFunction, Returns};
+use super::marks::Mark;
+use super::shape::Shape;
+use crate::functions::read_text::ReadText;
+
+/// Returns the shape of a column.
+pub(crate) type Columns<'a> = dyn Fn(&Column) -> Shape + 'a;
+
+/// Functions whose result is one of their arguments.
+const PASSING: [&str; 7] = ["coalesce", "nvl", "ifnull", "nullif", "greatest", "least", "nvl2"];
+
+/// True if a function returns one of its arguments.
+pub(crate) fn passes(name: &str) -> bool {
+    PASSING.contains(&name)
+}
+
+/// Aggregates and window functions whose result is a value of their first argument.
+const CHOOSING: [&str; 8] =
+    ["min", "max", "first_value", "last_value", "nth_value", "any_value", "lag", "lead"];
+
+impl Shape {
+    /// Returns the shape of an expression.
+    pub(crate) fn of(expression: &Expr, columns: &Columns<'_>) -> Shape {
+        match expression {
+            Expr::Alias(alias) => Shape::of(&alias.expr, columns),
+            Expr::Column(column) => columns(column),
+            Expr::OuterReferenceColumn(field, _) => Shape::marked(Mark::of(field)),
+            Expr::ScalarSubquery(subquery) => {
+                Shape::marked(subquery.subquery.schema().fields().first().and_then(|field| Mark::of(field)))
+            }
+            Expr::ScalarFunction(call) => Shape::of_call(call, columns),
+            Expr::AggregateFunction(AggregateFunction { func, params }) => {
+                Shape::of_choice(func.name(), &params.args, columns)
+            }
+            Expr::WindowFunction(window) => {
+                let WindowFunction { fun, params } = window.as_ref();
+                Shape::of_choice(fun.name(), &params.args, columns)
+            }
+            Expr::Case(case) => {
+                let results = case.when_then_expr.iter().map(|(_, then)| then.as_ref());
+                Shape::common(results.chain(case.else_expr.as_deref()), columns)
+            }
+            _ => Shape::Plain,
+        }
+    }
+
+    /// Returns the mark of an expression.
+    pub(crate) fn mark(expression: &Expr, columns: &Columns<'_>) -> Option<Mark> {
+        match Shape::of(expression, columns) {
+            Shape::Marked(mark) => Some(mark),
+            _ => None,
+        }
+    }
+
+    fn of_call(call: &ScalarFunction, columns: &Columns<'_>) -> Shape {
+        if let Some(mark) = mark_of(&call.func) {
+            return Shape::Marked(mark);
+        }
+        let args = &call.args;
+        match call.name() {
+            "nullif" => Shape::common(args.iter().take(1), columns),
+            "nvl2" => Shape::common(args.iter().skip(1), columns),
+            name if PASSING.contains(&name) => Shape::common(args.iter(), columns),
+            "make_array" => Shape::List(Box::new(Shape::common(args.iter(), columns))),
+            "array_element" => match args.first().map(|list| Shape::of(list, columns)) {
+                Some(Shape::List(item)) => *item,
+                _ => Shape::Plain,
+            },
+            "struct" | "row" => Shape::Row(args.iter().map(|part| Shape::of(part, columns)).collect()),
+            "named_struct" => {
+                Shape::Row(args.iter().skip(1).step_by(2).map(|part| Shape::of(part, columns)).collect())
+            }
+            _ => Shape::Plain,
+        }
+    }
+
+    fn of_choice(name: &str, args: &[Expr], columns: &Columns<'_>) -> Shape {
+        let Some(first) = args.first() else { return Shape::Plain };
+        match name {
+            "array_agg" => Shape::List(Box::new(Shape::of(first, columns))),
+            name if CHOOSING.contains(&name) => Shape::of(first, columns),
+            _ => Shape::Plain,
+        }
+    }
+
+    /// Returns the shape that expressions share. Literals take the type of the others.
+    fn common<'e>(all: impl Iterator<Item = &'e Expr>, columns: &Columns<'_>) -> Shape {
+        let mut shapes = all.filter(|part| !is_literal(part)).map(|part| Shape::of(part, columns));
+        let Some(first) = shapes.next() else { return Shape::Plain };
+        shapes.fold(first, |common, shape| match (common, shape) {
+            (common, shape) if common == shape => common,
+            (Shape::Marked(_), Shape::Marked(_)) => Shape::Marked(Mark::Json),
+            _ => Shape::Plain,
+        })
+    }
+}
+
+/// True if an expression is a call of a function whose results are JSON.
+pub(crate) fn returns_json(expression: &Expr) -> bool {
+    matches!(expression, Expr::ScalarFunction(call) if mark_of(&call.func).is_some())
+}
+
+/// Returns the mark of a function's results.
+fn mark_of(function: &ScalarUDF) -> Option<Mark> {
+    let inner = function.inner();
+    if let Some(function) = inner.downcast_ref::<JsonFunction>() {
+        return match &function.returns {
+            Returns::Marked(mark) => Some(*mark),
+            Returns::Type(_) => None,
+        };
+    }
+    if let Some(read) = inner.downcast_ref::<ReadText>() {
+        return read.mark();
+    }
+    if let Some(written) = inner.downcast_ref::<Written>() {
+        return Some(written.mark);
+    }
+    if let Some(built) = inner.downcast_ref::<Built>() {
+        return Some(built.mark);
+    }
+    (function.name() == "json_get_json").then_some(Mark::Json)
+}
+
+/// True if an expression is a text without a type of its own, or NULL.
+pub(crate) fn is_literal(expression: &Expr) -> bool {
+    match expression {
+        Expr::Literal(value, None) => {
+            value.is_null() || matches!(value, ScalarValue::Utf8(_) | ScalarValue::Utf8View(_))
+        }
+        _ => false,
+    }
+}
