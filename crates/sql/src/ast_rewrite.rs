@@ -28,12 +28,14 @@
 mod arrays;
 mod exact_literals;
 mod ordered_sets;
+mod others;
 mod outer;
 mod patterns;
 mod postgres;
 mod precedence;
 mod row_values;
 pub(crate) mod shorthand;
+mod shorthand_others;
 mod subquery_names;
 mod times;
 mod values;
@@ -105,6 +107,12 @@ impl VisitorMut for RewriteStatement<'_> {
         ControlFlow::Continue(())
     }
 
+    /// Two columns that differ as written may be the same expression now.
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        postgres::tell_apart(select, (self.known)(RUNS_ONCE));
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         using_joins::nest_factor(factor, &mut self.merged);
         postgres::table_function(factor);
@@ -131,9 +139,11 @@ impl VisitorMut for RewriteStatement<'_> {
         if let Err(error) = rewritten.and_then(|()| patterns::rewrite_expression(expression)) {
             return ControlFlow::Break(error);
         }
+        others::rewrite_expression(expression);
         match expression {
             Expr::Array(array) => *expression = make_array(std::mem::take(&mut array.elem)),
             Expr::Exists { subquery, .. } => any_row(subquery),
+            Expr::IsNull(_) | Expr::IsNotNull(_) => row_values::test_fields(expression),
             Expr::InSubquery { .. } => return done(row_values::rewrite_expression(expression)),
             Expr::Function(function) => {
                 exact_literals::rewrite(function);

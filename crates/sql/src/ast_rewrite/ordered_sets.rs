@@ -7,11 +7,13 @@
 //! | `percentile_cont(ARRAY[f, g]) WITHIN GROUP (ORDER BY x)` | `percentile_cont_of(array_agg(x ORDER BY x), ARRAY[f, g])` |
 //! | `rank(v) WITHIN GROUP (ORDER BY x DESC)` | `rank_of(array_agg(x ORDER BY x DESC), v, true, true)` |
 //!
+//! Spark's `mode(x)` and `percentile(x, f)` are the same functions.
+//!
 //! An array is maintained under deletes, so these are, too.
 
 use datafusion::sql::sqlparser::ast::{
     ArrayElemTypeDef, DataType as SqlType, Expr, Function, FunctionArgumentClause, FunctionArguments,
-    OrderByExpr, Value,
+    OrderByExpr, OrderByOptions, Value,
 };
 
 use super::{call, shorthand};
@@ -27,10 +29,10 @@ const HYPOTHETICAL: [(&str, &str); 4] = [
 
 /// Rewrites a call with WITHIN GROUP. Returns none for aggregates that DataFusion has.
 pub(super) fn rewrite(function: &Function) -> Result<Option<Expr>> {
-    if function.within_group.is_empty() {
-        return Ok(None);
-    }
     let name = function.name.to_string().to_lowercase();
+    if function.within_group.is_empty() {
+        return Ok(plain(function, &name));
+    }
     let Some(arguments) = shorthand::arguments(function) else { return Ok(None) };
     let hypothetical = HYPOTHETICAL.iter().find(|(known, _)| *known == name);
     let is_ours = match name.as_str() {
@@ -61,11 +63,38 @@ pub(super) fn rewrite(function: &Function) -> Result<Option<Expr>> {
     Ok(Some(call(&format!("{name}_of"), all)))
 }
 
+/// Rewrites Spark's forms without WITHIN GROUP: `mode(x)`, `percentile(x, f)`.
+fn plain(function: &Function, name: &str) -> Option<Expr> {
+    if function.over.is_some() || !matches!(name, "mode" | "percentile") {
+        return None;
+    }
+    let arguments = shorthand::arguments(function)?;
+    let order = |of: &Expr| OrderByExpr {
+        expr: of.clone(),
+        options: OrderByOptions { asc: None, nulls_first: None },
+        with_fill: None,
+    };
+    match (name, &arguments[..]) {
+        ("mode", [of]) => Some(call("mode_of", vec![sorted(function, &order(of))])),
+        ("percentile", [of, fractions]) if is_array(fractions) => {
+            Some(call("percentile_cont_of", vec![sorted(function, &order(of)), fractions.clone()]))
+        }
+        ("percentile", [of, fraction]) => {
+            let fractions = call("make_array", vec![fraction.clone()]);
+            let found = call("percentile_cont_of", vec![sorted(function, &order(of)), fractions]);
+            Some(call("array_element", vec![found, Expr::value(Value::Number("1".into(), false))]))
+        }
+        _ => None,
+    }
+}
+
 /// True for an expression that is an array by its syntax.
 fn is_array(expression: &Expr) -> bool {
     match expression {
         Expr::Array(_) => true,
-        Expr::Function(function) => function.name.to_string() == "make_array",
+        Expr::Function(function) => {
+            matches!(function.name.to_string().to_lowercase().as_str(), "make_array" | "array")
+        }
         Expr::Nested(inner) => is_array(inner),
         Expr::Cast { data_type, .. } => {
             matches!(data_type, SqlType::Array(ArrayElemTypeDef::SquareBracket(..)))

@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
+use super::shorthand_others::{self, OTHERS};
 use crate::tokens::DIALECT;
 
 /// The name, the number of arguments, and the template.
@@ -113,13 +114,12 @@ const OTHER_FORMS: &[(&str, usize, &str)] = &[
     ("current_timestamp", 1, "round_time(now(), $1)"),
     ("age", 1, "age(CAST(current_date AS TIMESTAMP), $1)"),
     ("date_trunc", 3, "date_trunc_in_zone($1, $2, $3)"),
-    ("make_time", 3, "time_from_parts($1, $2, $3)"),
 ];
 
 static TEMPLATES: LazyLock<HashMap<(&'static str, usize), Expr>> = LazyLock::new(|| {
     let parse =
         |text: &str| Parser::new(&DIALECT).try_with_sql(text).and_then(|mut parser| parser.parse_expr());
-    let all = SHORTHANDS.iter().chain(OTHER_FORMS);
+    let all = SHORTHANDS.iter().chain(OTHER_FORMS).chain(OTHERS).chain(shorthand_others::OTHER_FORMS);
     all.filter_map(|(name, count, text)| Some(((*name, *count), parse(text).ok()?))).collect()
 });
 
@@ -128,9 +128,8 @@ pub(super) fn expand(function: &Function, known: bool) -> Option<Expr> {
     let [part] = &function.name.0[..] else { return None };
     let name = part.as_ident()?.value.to_lowercase();
     let arguments = arguments(function)?;
-    let is_other_form =
-        || OTHER_FORMS.iter().any(|(form, count, _)| *form == name && *count == arguments.len());
-    if known && !is_other_form() {
+    let mut forms = OTHER_FORMS.iter().chain(shorthand_others::OTHER_FORMS);
+    if known && !forms.any(|(form, count, _)| *form == name && *count == arguments.len()) {
         return None;
     }
     let plain = function.over.is_none() && function.within_group.is_empty();
@@ -195,8 +194,9 @@ mod tests {
 
     #[test]
     fn every_template_is_an_expression_that_takes_each_argument_once() {
-        assert_eq!(TEMPLATES.len(), SHORTHANDS.len() + OTHER_FORMS.len());
-        for (name, count, text) in SHORTHANDS.iter().chain(OTHER_FORMS) {
+        let all = || SHORTHANDS.iter().chain(OTHER_FORMS).chain(OTHERS).chain(shorthand_others::OTHER_FORMS);
+        assert_eq!(TEMPLATES.len(), all().count());
+        for (name, count, text) in all() {
             for number in 1..=*count {
                 assert_eq!(text.matches(&format!("${number}")).count(), 1, "{name}");
             }

@@ -6,13 +6,14 @@
 //! | `date_part('century', t)` | that as DOUBLE PRECISION |
 //! | `(a, b) OVERLAPS (c, d)` | `periods_overlap(a, b, c, d)` |
 //! | `make_interval(days => 10)` | `make_interval(0, 0, 0, 10)` |
+//! | `make_time(8, 15, 23.5)` | `time_from_parts(8, 15, 23.5)` |
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType as SqlType, ExactNumberInfo, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArguments, Value,
 };
 
-use super::{call, text};
+use super::{call, shorthand, text};
 use crate::error::{Error, Result};
 use crate::functions::postgres::extract;
 
@@ -63,12 +64,36 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
                     }
                 }
                 "make_interval" => name_parts(function)?,
+                "make_time" => {
+                    if let Some(arguments) = shorthand::arguments(function)
+                        && let [_, _, seconds] = &arguments[..]
+                        && !is_whole(seconds)
+                    {
+                        *expression = call("time_from_parts", arguments);
+                    }
+                }
                 _ => {}
             }
         }
         _ => {}
     }
     Ok(())
+}
+
+/// True unless the seconds of make_time may have a fraction, by their syntax. DataFusion has the function for whole ones.
+fn is_whole(seconds: &Expr) -> bool {
+    match seconds {
+        Expr::Value(value) => match &value.value {
+            Value::Number(number, _) => !number.contains('.'),
+            _ => true,
+        },
+        Expr::Cast { data_type, .. } => !matches!(
+            data_type,
+            SqlType::Double(_) | SqlType::DoublePrecision | SqlType::Float(_) | SqlType::Float8
+        ),
+        Expr::Nested(inner) => is_whole(inner),
+        _ => true,
+    }
 }
 
 fn extracted(field: &str, of: Expr) -> Expr {
@@ -131,4 +156,37 @@ fn name_parts(function: &mut Function) -> Result<()> {
     }
     list.args = parts;
     Ok(())
+}
+
+/// True for the arguments of generate_series over times, by the syntax of the first one.
+pub(super) fn is_series(arguments: &[Expr]) -> bool {
+    arguments.len() == 3 && time_type(&arguments[0]).is_some()
+}
+
+fn time_type(expression: &Expr) -> Option<SqlType> {
+    let data_type = match expression {
+        Expr::Cast { data_type, .. } => data_type,
+        Expr::TypedString(typed) => &typed.data_type,
+        Expr::Nested(inner) => return time_type(inner),
+        _ => return None,
+    };
+    matches!(data_type, SqlType::Timestamp(..)).then(|| data_type.clone())
+}
+
+/// Gives texts among the arguments of generate_series the types that PostgreSQL finds for them.
+pub(super) fn series(mut arguments: Vec<Expr>) -> Vec<Expr> {
+    let types = [
+        None,
+        arguments.first().and_then(time_type),
+        Some(SqlType::Interval { fields: None, precision: None }),
+    ];
+    for (argument, data_type) in arguments.iter_mut().zip(types) {
+        let is_text =
+            matches!(argument, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)));
+        if let Some(data_type) = data_type.filter(|_| is_text) {
+            let expr = Box::new(std::mem::replace(argument, Expr::value(Value::Null)));
+            *argument = Expr::Cast { kind: CastKind::Cast, expr, data_type, array: false, format: None };
+        }
+    }
+    arguments
 }

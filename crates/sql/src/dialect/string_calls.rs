@@ -1,5 +1,5 @@
-//! Calls with words between their arguments that the parser doesn't know: `substring(s SIMILAR p ESCAPE e)` and
-//! `trim(BOTH FROM s, characters)`.
+//! Calls and operators that the parser doesn't know: `substring(s SIMILAR p ESCAPE e)`, `trim(BOTH FROM s, characters)`, and
+//! PostgreSQL's prefix operators `|/ x`, `||/ x` and `@ x`.
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -10,7 +10,9 @@ use crate::reader::is_word;
 pub(crate) fn rewrite(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut at = 0;
     while at + 1 < tokens.len() {
-        if tokens[at + 1].token == Token::LParen {
+        if let Some(function) = prefix_function(&tokens, at) {
+            enclose(&mut tokens, at, function);
+        } else if tokens[at + 1].token == Token::LParen {
             if is_word(&tokens[at].token, "SUBSTRING") {
                 similar(&mut tokens, at + 1);
             } else if is_word(&tokens[at].token, "TRIM") {
@@ -20,6 +22,51 @@ pub(crate) fn rewrite(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         at += 1;
     }
     tokens
+}
+
+/// Returns the function of a prefix operator. `@` before a word is a parameter.
+fn prefix_function(tokens: &[TokenWithSpan], at: usize) -> Option<&'static str> {
+    let next = tokens.get(at + 1).map(|next| &next.token);
+    match tokens[at].token {
+        Token::PGSquareRoot => Some("sqrt"),
+        Token::PGCubeRoot => Some("cbrt"),
+        Token::AtSign if matches!(next, Some(Token::Minus | Token::LParen | Token::Number(..))) => {
+            Some("abs")
+        }
+        _ => None,
+    }
+}
+
+/// Writes a call of a function for a prefix operator and its operand.
+fn enclose(tokens: &mut Vec<TokenWithSpan>, operator: usize, function: &str) {
+    let Some(end) = operand_end(tokens, operator + 1) else { return };
+    let span = tokens[operator].span;
+    let with_span = |token: Token| TokenWithSpan { token, span };
+    tokens.insert(end, with_span(Token::RParen));
+    tokens[operator] = with_span(Token::make_word(function, None));
+    tokens.insert(operator + 1, with_span(Token::LParen));
+}
+
+/// Returns the place behind a number, a name, a call or a group in parentheses, with its sign.
+fn operand_end(tokens: &[TokenWithSpan], start: usize) -> Option<usize> {
+    let mut at = start;
+    while matches!(tokens.get(at).map(|token| &token.token), Some(Token::Minus | Token::Plus)) {
+        at += 1;
+    }
+    match &tokens.get(at)?.token {
+        Token::LParen => return closing(tokens, at).map(|close| close + 1),
+        Token::Word(_) => {}
+        Token::Number(..) | Token::SingleQuotedString(_) | Token::Placeholder(_) => return Some(at + 1),
+        _ => return None,
+    }
+    at += 1;
+    while tokens.get(at).is_some_and(|token| token.token == Token::Period) {
+        at += 2;
+    }
+    match tokens.get(at).map(|token| &token.token) {
+        Some(Token::LParen) => closing(tokens, at).map(|close| close + 1),
+        _ => Some(at.min(tokens.len())),
+    }
 }
 
 /// Returns the places of the words at the top level between two parentheses.
@@ -93,5 +140,7 @@ mod tests {
         check("trim(from f(a, b), 'x')", "btrim ( f ( a , b ) , 'x' )");
         check("trim(both 'x' from a)", "trim ( both 'x' from a )");
         check("trim(a)", "trim ( a )");
+        check("|/ 25.0 + ||/ t.x", "sqrt ( 25.0 ) + cbrt ( t . x )");
+        check("@ -5 < @ (a - b)", "abs ( - 5 ) < abs ( ( a - b ) )");
     }
 }

@@ -6,7 +6,8 @@
 mod initials;
 
 use super::{
-    Registry, date_part, flink, json, postgres, read_text, round, signed_results, spark, value_size_limit,
+    Registry, date_part, flink, json, other_numbers, other_texts, other_times, postgres, read_text, round,
+    signed_results, spark, value_size_limit,
 };
 
 /// Adds the functions of a file to a session.
@@ -37,6 +38,9 @@ pub(super) static FUNCTIONS: &[Register] = &[
     postgres::regexp::register,
     round::register,
     flink::register,
+    other_numbers::register,
+    other_texts::register,
+    other_times::register,
     spark::register,
     signed_results::register,
 ];

@@ -16,10 +16,25 @@ use crate::sqlstate;
 
 /// Registers the functions.
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
+    register_bits(registry);
+    register_encodings(registry);
+}
+
+/// Registers the functions of bits and bytes.
+fn register_bits(registry: &mut Registry<'_>) {
     registry.add(Scalar::any(
         "bit_count",
-        |types| typed("bit_count", types, "b", DataType::Int64),
+        |types| match types {
+            [number] if number.is_integer() => Ok(DataType::Int64),
+            _ => typed("bit_count", types, "b", DataType::Int64),
+        },
         |columns| {
+            if columns[0].data_type().is_integer() {
+                let numbers = numbers(&columns[0])?;
+                let counts = numbers.as_primitive::<Int64Type>().iter();
+                let count = |number: i64| i64::from(number.count_ones());
+                return Ok(Arc::new(counts.map(|number| number.map(count)).collect::<Int64Array>()));
+            }
             let bits = |bytes: &[u8]| bytes.iter().map(|byte| i64::from(byte.count_ones())).sum();
             let counts = Bytes::new(&columns[0])?;
             Ok(Arc::new((0..columns[0].len()).map(|row| counts.get(row).map(bits)).collect::<Int64Array>()))
@@ -63,6 +78,10 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
             })
         },
     ));
+}
+
+/// Registers conversions between encodings.
+fn register_encodings(registry: &mut Registry<'_>) {
     registry.add(Scalar::any("convert", |types| typed("convert", types, "btt", DataType::Binary), convert));
     registry.add(Scalar::any(
         "convert_from",

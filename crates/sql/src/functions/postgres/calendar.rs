@@ -3,21 +3,21 @@
 //! The year before 1 is 0, which is shown as 1 BC.
 
 /// The Julian day of 1970-01-01.
-pub(super) const EPOCH_JULIAN: i64 = 2_440_588;
+pub(in crate::functions) const EPOCH_JULIAN: i64 = 2_440_588;
 
 /// A date: the year, the month from 1, and the day from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Date {
-    pub(super) year: i64,
-    pub(super) month: i64,
-    pub(super) day: i64,
+pub(in crate::functions) struct Date {
+    pub(in crate::functions) year: i64,
+    pub(in crate::functions) month: i64,
+    pub(in crate::functions) day: i64,
 }
 
 impl Date {
     /// Returns the date of a number of days since 1970.
     ///
     /// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
-    pub(super) fn of_days(days: i64) -> Date {
+    pub(in crate::functions) fn of_days(days: i64) -> Date {
         let days = days + 719_468;
         let era = days.div_euclid(146_097);
         let day_of_era = days.rem_euclid(146_097);
@@ -31,7 +31,7 @@ impl Date {
     }
 
     /// Returns the days since 1970. A day beyond its month counts into the next one.
-    pub(super) fn days(self) -> i64 {
+    pub(in crate::functions) fn days(self) -> i64 {
         let year = self.year - i64::from(self.month <= 2);
         let era = year.div_euclid(400);
         let year_of_era = year.rem_euclid(400);
@@ -42,12 +42,12 @@ impl Date {
     }
 
     /// Returns the day of the year, from 1.
-    pub(super) fn day_of_year(self) -> i64 {
+    pub(in crate::functions) fn day_of_year(self) -> i64 {
         self.days() - Date { year: self.year, month: 1, day: 1 }.days() + 1
     }
 
     /// Returns the year, from 1, and the week, from 1, of the ISO calendar.
-    pub(super) fn iso_week(self) -> (i64, i64) {
+    pub(in crate::functions) fn iso_week(self) -> (i64, i64) {
         let days = self.days();
         // The Thursday of a week is in the week's year.
         let thursday = days - (day_of_week(days) + 6) % 7 + 3;
@@ -56,29 +56,29 @@ impl Date {
     }
 
     /// Returns the day of the year of the ISO calendar, from 1.
-    pub(super) fn iso_day_of_year(self) -> i64 {
+    pub(in crate::functions) fn iso_day_of_year(self) -> i64 {
         self.days() - iso_week_start(self.iso_week().0, 1) + 1
     }
 }
 
 /// Returns the day of the week; 0 is Sunday.
-pub(super) fn day_of_week(days: i64) -> i64 {
+pub(in crate::functions) fn day_of_week(days: i64) -> i64 {
     (days + 4).rem_euclid(7)
 }
 
 /// Returns the day of the Monday of an ISO week.
-pub(super) fn iso_week_start(year: i64, week: i64) -> i64 {
+pub(in crate::functions) fn iso_week_start(year: i64, week: i64) -> i64 {
     let fourth = Date { year, month: 1, day: 4 }.days();
     fourth - (day_of_week(fourth) + 6) % 7 + (week - 1) * 7
 }
 
 /// Returns true if a year has 366 days.
-pub(super) fn is_leap(year: i64) -> bool {
+pub(in crate::functions) fn is_leap(year: i64) -> bool {
     year.rem_euclid(4) == 0 && (year.rem_euclid(100) != 0 || year.rem_euclid(400) == 0)
 }
 
 /// Returns the days of a month from 1 to 12.
-pub(super) fn days_of_month(year: i64, month: i64) -> i64 {
+pub(in crate::functions) fn days_of_month(year: i64, month: i64) -> i64 {
     match month {
         2 if is_leap(year) => 29,
         2 => 28,

@@ -4,7 +4,7 @@ pub(super) mod arrays;
 pub(super) mod byte_forms;
 pub(super) mod byte_strings;
 pub(super) mod bytes;
-mod calendar;
+pub(super) mod calendar;
 pub(super) mod degrees;
 pub(crate) mod extract;
 pub(crate) mod formatting;

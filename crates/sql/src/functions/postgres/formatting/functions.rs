@@ -168,7 +168,8 @@ impl ScalarUDFImpl for Formatting {
         let has_pattern = match (self.kind, &types[..]) {
             (Kind::ToChar, _) => true,
             (_, [text, pattern]) => is_text(text) && is_text(pattern),
-            (Kind::ToTimestamp, [number]) if number.is_numeric() => false,
+            // Formats of a number have no effect.
+            (Kind::ToTimestamp, [number, ..]) if number.is_numeric() => false,
             _ => return self.other.inner().invoke_with_args(arguments),
         };
         let is_scalar = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
@@ -177,7 +178,7 @@ impl ScalarUDFImpl for Formatting {
         let columns = columns.collect::<Result<Vec<ArrayRef>>>()?;
         let result = match (&columns[..], has_pattern) {
             ([values, patterns], true) => self.by_column(&arguments, values.clone(), patterns.clone())?,
-            ([numbers], false) => cast(&moments(numbers)?, arguments.return_type())?,
+            ([numbers, ..], false) => cast(&moments(numbers)?, arguments.return_type())?,
             _ => return Err(Error::invalid("to_char takes a value and a pattern").into()),
         };
         Ok(match is_scalar {

@@ -24,7 +24,7 @@ pub(super) fn check(name: &str, kinds: &[Kind], least: usize, found: &[DataType]
     let fits = |(kind, found): (&Kind, &DataType)| {
         found.is_null()
             || match kind {
-                Kind::Text => found.is_string(),
+                Kind::Text => is_text(found),
                 Kind::Number => found.is_integer(),
             }
     };
@@ -38,6 +38,13 @@ pub(super) fn check(name: &str, kinds: &[Kind], least: usize, found: &[DataType]
         .hint(format!("It takes {}; those from the {}. on are optional.", expected.join(", "), least + 1))
         .code(sqlstate::UNDEFINED_FUNCTION)
         .into())
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => values.is_string(),
+        other => other.is_string(),
+    }
 }
 
 /// The columns of a call.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int32Array, ListBuilder, StringViewArray, StringViewBuilder};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, ListBuilder, StringViewArray, StringViewBuilder};
 use arrow::datatypes::DataType;
 use datafusion::error::Result;
 use regex::Captures;
@@ -10,20 +10,50 @@ use regex::Captures;
 use super::arguments::{Columns, Kind, LastPattern, Pattern, byte_of, check};
 use crate::error::Error;
 use crate::functions::Registry;
-use crate::functions::scalar::Scalar;
+use crate::functions::scalar::{Label, Scalar};
 use crate::sqlstate;
 
 use Kind::{Number, Text};
 
 /// Registers the functions. Statements call them by PostgreSQL's names.
 pub(super) fn register(registry: &mut Registry<'_>) {
-    registry.add(Scalar::any("postgres_regexp_like", like_type, like));
-    registry.add(Scalar::any("postgres_regexp_count", count_type, count));
-    registry.add(Scalar::any("postgres_regexp_instr", instr_type, instr));
-    registry.add(Scalar::any("postgres_regexp_substr", substr_type, substr));
-    registry.add(Scalar::any("postgres_regexp_replace", replace_type, replace));
-    registry.add(Scalar::any("postgres_regexp_match", match_type, first_match));
-    registry.add(Scalar::any("postgres_regexp_matches", matches_type, all_matches));
+    registry.add(Scalar::labelled("postgres_regexp_like", Label::Written("regexp_like"), like_type, like));
+    registry.add(Scalar::labelled(
+        "postgres_regexp_count",
+        Label::Written("regexp_count"),
+        count_type,
+        count,
+    ));
+    registry.add(Scalar::labelled(
+        "postgres_regexp_instr",
+        Label::Written("regexp_instr"),
+        instr_type,
+        instr,
+    ));
+    registry.add(Scalar::labelled(
+        "postgres_regexp_substr",
+        Label::Written("regexp_substr"),
+        substr_type,
+        substr,
+    ));
+    registry.add(Scalar::labelled(
+        "postgres_regexp_replace",
+        Label::Written("regexp_replace"),
+        replace_type,
+        replace,
+    ));
+    registry.add(Scalar::labelled(
+        "postgres_regexp_match",
+        Label::Written("regexp_match"),
+        match_type,
+        first_match,
+    ));
+    registry.add(Scalar::labelled(
+        "postgres_regexp_matches",
+        Label::Written("regexp_matches"),
+        matches_type,
+        all_matches,
+    ));
     registry.add(Scalar::any("regexp_split_to_array", split_type, split));
 }
 
@@ -32,12 +62,12 @@ fn like_type(found: &[DataType]) -> Result<DataType> {
 }
 
 fn count_type(found: &[DataType]) -> Result<DataType> {
-    check("regexp_count", &[Text, Text, Number, Text], 2, found).map(|()| DataType::Int32)
+    check("regexp_count", &[Text, Text, Number, Text], 2, found).map(|()| DataType::Int64)
 }
 
 fn instr_type(found: &[DataType]) -> Result<DataType> {
     let kinds = [Text, Text, Number, Number, Number, Text, Number];
-    check("regexp_instr", &kinds, 2, found).map(|()| DataType::Int32)
+    check("regexp_instr", &kinds, 2, found).map(|()| DataType::Int64)
 }
 
 fn substr_type(found: &[DataType]) -> Result<DataType> {
@@ -101,8 +131,8 @@ fn matches_from<'a>(pattern: &'a Pattern, text: &'a str, start: usize) -> impl I
     pattern.matches(text, from)
 }
 
-fn small(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
+fn small(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn count(columns: &[ArrayRef]) -> Result<ArrayRef> {
@@ -115,7 +145,7 @@ fn count(columns: &[ArrayRef]) -> Result<ArrayRef> {
         let start = columns.number("start", 2, row, 1, 1)?;
         Ok(Some(small(matches_from(pattern, columns.text(0, row), start).count())))
     });
-    Ok(Arc::new(rows.collect::<Result<Int32Array, Error>>()?))
+    Ok(Arc::new(rows.collect::<Result<Int64Array, Error>>()?))
 }
 
 fn instr(columns: &[ArrayRef]) -> Result<ArrayRef> {
@@ -141,7 +171,7 @@ fn instr(columns: &[ArrayRef]) -> Result<ArrayRef> {
         let byte = if is_end == 1 { part.end() } else { part.start() };
         Ok(Some(small(text[..byte].chars().count() + 1)))
     });
-    Ok(Arc::new(rows.collect::<Result<Int32Array, Error>>()?))
+    Ok(Arc::new(rows.collect::<Result<Int64Array, Error>>()?))
 }
 
 fn substr(columns: &[ArrayRef]) -> Result<ArrayRef> {

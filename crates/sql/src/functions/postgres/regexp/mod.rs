@@ -20,7 +20,7 @@ use datafusion::error::Result;
 use self::options::Options;
 use crate::error::Error;
 use crate::functions::Registry;
-use crate::functions::scalar::Scalar;
+use crate::functions::scalar::{Label, Scalar};
 
 /// The function that translates a pattern that isn't a literal.
 pub(crate) const PATTERN: &str = "regexp_pattern";
@@ -35,8 +35,9 @@ pub(crate) const SIMILAR_PART: &str = "similar_part";
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     let text = |_: &[DataType]| Ok(DataType::Utf8View);
     let texts = |count| vec![DataType::Utf8View; count];
-    registry.add(Scalar::exact(PATTERN, texts(1), text, |columns| {
-        let patterns = columns[0].as_string_view().iter().map(|text| text.map(pattern).transpose());
+    registry.add(Scalar::labelled(PATTERN, Label::Argument, pattern_type, |columns| {
+        let texts = cast(&columns[0], &DataType::Utf8View)?;
+        let patterns = texts.as_string_view().iter().map(|text| text.map(pattern).transpose());
         Ok(Arc::new(patterns.collect::<Result<StringViewArray, Error>>()?))
     }));
     registry.add(Scalar::exact(SIMILAR, texts(2), text, |columns| {
@@ -50,6 +51,15 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::exact(SIMILAR_PART, texts(3), text, similar_part));
     functions::register(registry);
     like::register(registry);
+}
+
+fn pattern_type(types: &[DataType]) -> Result<DataType> {
+    match types {
+        [of] if of.is_string() || of.is_null() || matches!(of, DataType::Dictionary(..)) => {
+            Ok(DataType::Utf8View)
+        }
+        _ => Err(Error::invalid("a regular expression is a text").into()),
+    }
 }
 
 /// Returns the pattern of the crate `regex` for one of PostgreSQL's.

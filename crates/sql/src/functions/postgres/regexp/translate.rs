@@ -16,7 +16,8 @@ const BOUND_MAX: u32 = 255;
 /// Returns the translation of a pattern with the options of a call.
 pub(super) fn translate(pattern: &str, mut options: Options) -> Result<String> {
     let body = options.embedded(pattern);
-    let mut translator = Translator { pattern, options, chars: body.chars(), out: String::new(), groups: 0, dots: false };
+    let mut translator =
+        Translator { pattern, options, chars: body.chars(), out: String::new(), groups: 0, dots: false };
     match options.syntax {
         Syntax::Literal => translator.out = regex::escape(body),
         Syntax::Basic => translator.basic()?,
@@ -127,6 +128,14 @@ impl Translator<'_> {
             'Y' => self.out.push_str("\\B"),
             'Z' => self.out.push_str("\\z"),
             '1'..='9' => return self.reference(c),
+            // A class of Unicode, which only `regex` has.
+            'p' | 'P' if self.starts_with("{") => {
+                let rest = self.chars.as_str();
+                let end = rest.find('}').map_or(rest.len(), |end| end + 1);
+                self.out.extend(['\\', c]);
+                self.out.push_str(&rest[..end]);
+                self.chars = rest[end..].chars();
+            }
             c => {
                 if let Some(code) = character(c, &mut self.chars) {
                     return self.code(code);
@@ -312,6 +321,7 @@ mod tests {
         check("(?x)a b # comment", "ab");
         check("(?e)\\d", "d");
         check("[]a]", "[\\]a]");
+        check("^\\p{Arabic}+$", "^\\p{Arabic}+$");
         check("[^a-c\\d[:alpha:][.x.][=y=]-]", "[^a-c\\d\\p{Alphabetic}xy\\-]");
     }
 
