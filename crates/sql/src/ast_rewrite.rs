@@ -12,26 +12,33 @@
 //! | `x::UUID`, `x::JSON`, `x::VARCHAR(3)` | a function that checks or cuts the text | Arrow has no such types |
 //! | `INTERVAL '1-2'`, `INTERVAL 'P1D'` | `INTERVAL '14 mons'` | DataFusion can't parse it |
 //! | `x AT TIME ZONE 'Europe/Berlin'` | `timezone('Europe/Berlin', x)` | the result would keep the zone |
-//! | `x SIMILAR TO 'a%'` | `x ~ '^(?:a.*)$'` | the pattern would be taken for a regular expression |
-//! | `substring(s FROM 'a.')` | `(regexp_match(s, 'a.'))[1]` | DataFusion doesn't plan it |
+//! | `x ~ '\my'`, `x SIMILAR TO 'a%'`, `substring(s FROM 'a.')`, `@ x` | other patterns, functions | see [`patterns`] |
 //! | `pg_catalog.f(x)`, `a OPERATOR(pg_catalog.+) b` | `f(x)`, `a + b` | functions and operators have no schemas |
 //! | `ARRAY(SELECT x)`, `'t'::regclass` | an aggregate, a function | DataFusion doesn't plan them, see [`postgres`] |
 //! | `t FOR SYSTEM_TIME AS OF 17` | `system_time_as_of('t', 'epoch', 17)` | it would be ignored, see [`crate::system_time`] |
 //! | `a.x` in a subquery, of an outer table `a` | `public.a.x` | a column `a` of the subquery would come first |
 //! | `a ^ b` | `power(a, b)` | DataFusion has `^` for XOR |
+//! | `to_char(1.5, '9.9')` | `to_char(CAST('1.5' AS NUMERIC(2, 1)), '9.9')` | 1.5 would be a float, see [`exact_literals`] |
+//! | `extract(century FROM t)`, OVERLAPS | functions | DataFusion lacks them, see [`times`] |
+//! | `mode() WITHIN GROUP (ORDER BY x)` and others | functions of `array_agg` | see [`ordered_sets`] |
 //! | `mod(a, b)` and others | `a % b` | DataFusion lacks them, see [`shorthand`] |
 //!
 //! DataFusion would silently ignore TABLESAMPLE, hints after a table and LIMIT BY: they are refused.
 
 mod arrays;
+mod exact_literals;
 mod json;
+mod ordered_sets;
+mod others;
 mod outer;
+mod patterns;
 mod postgres;
 mod precedence;
 mod row_values;
 pub(crate) mod shorthand;
-mod similar;
+mod shorthand_others;
 mod subquery_names;
+mod times;
 mod values;
 mod whole_rows;
 
@@ -119,6 +126,12 @@ impl VisitorMut for RewriteStatement<'_> {
         ControlFlow::Continue(())
     }
 
+    /// Two columns that differ as written may be the same expression now.
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        postgres::tell_apart(select, (self.known)(RUNS_ONCE));
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         using_joins::nest_factor(factor, &mut self.merged);
         if let Err(error) = json::table_function(factor) {
@@ -143,15 +156,30 @@ impl VisitorMut for RewriteStatement<'_> {
     }
 
     fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<Error> {
-        if let Err(error) = postgres::rewrite_expression(expression) {
+        let rewritten = postgres::rewrite_expression(expression);
+        let rewritten = rewritten.and_then(|()| times::rewrite_expression(expression));
+        if let Err(error) = rewritten.and_then(|()| patterns::rewrite_expression(expression)) {
             return ControlFlow::Break(error);
         }
+        others::rewrite_expression(expression);
         match expression {
             Expr::Array(array) => *expression = make_array(std::mem::take(&mut array.elem)),
             Expr::Exists { subquery, .. } => any_row(subquery),
+            Expr::IsNull(_) | Expr::IsNotNull(_) => row_values::test_fields(expression),
             Expr::InSubquery { .. } => return done(row_values::rewrite_expression(expression)),
-            Expr::Function(function) if !(self.known)(&function.name.to_string().to_lowercase()) => {
-                if let Some(expanded) = json::aggregate(function).or_else(|| shorthand::expand(function)) {
+            Expr::Function(function) => {
+                exact_literals::rewrite(function);
+                match ordered_sets::rewrite(function) {
+                    Ok(Some(rewritten)) => {
+                        *expression = rewritten;
+                        return ControlFlow::Continue(());
+                    }
+                    Ok(None) => {}
+                    Err(error) => return ControlFlow::Break(error),
+                }
+                let known = (self.known)(&function.name.to_string().to_lowercase());
+                let aggregate = if known { None } else { json::aggregate(function) };
+                if let Some(expanded) = aggregate.or_else(|| shorthand::expand(function, known)) {
                     *expression = expanded;
                 }
             }
@@ -165,8 +193,6 @@ impl VisitorMut for RewriteStatement<'_> {
                     *expression = compared;
                 }
             }
-            Expr::SimilarTo { .. } => return done(similar::rewrite_expression(expression)),
-            Expr::Substring { .. } => match_pattern(expression),
             Expr::BinaryOp { left, op: BinaryOperator::PGExp, right } => {
                 *expression = call("power", vec![left.as_ref().clone(), right.as_ref().clone()]);
             }
@@ -186,19 +212,6 @@ fn done(result: Result<()>) -> ControlFlow<Error> {
     match result {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => ControlFlow::Break(error),
-    }
-}
-
-/// Rewrites `substring(s FROM 'pattern')` to the pattern's first match.
-fn match_pattern(expression: &mut Expr) {
-    let Expr::Substring { expr, substring_from: Some(pattern), substring_for: None, .. } = expression else {
-        return;
-    };
-    let is_text =
-        matches!(pattern.as_ref(), Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)));
-    if is_text {
-        let found = call("regexp_match", vec![expr.as_ref().clone(), pattern.as_ref().clone()]);
-        *expression = call("array_element", vec![found, Expr::value(Value::Number("1".into(), false))]);
     }
 }
 

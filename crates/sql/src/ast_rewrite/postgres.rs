@@ -28,7 +28,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 use super::arrays::array_of;
-use super::{call, text};
+use super::{call, text, times};
 use crate::error::{Error, Result};
 use crate::relation::{INFORMATION_SCHEMA, PG_CATALOG};
 use crate::tokens::DIALECT;
@@ -229,6 +229,12 @@ pub(super) fn table_function(factor: &mut TableFactor) {
     let arrays = match called.as_str() {
         "unnest" => arguments,
         "generate_subscripts" => vec![call("array_subscripts", arguments)],
+        "regexp_matches" => vec![call("postgres_regexp_matches", arguments)],
+        "regexp_split_to_table" => vec![call("regexp_split_to_array", arguments)],
+        "string_to_table" => vec![call("string_to_array", arguments)],
+        "generate_series" if times::is_series(&arguments) => {
+            vec![call("generate_series", times::series(arguments))]
+        }
         // DataFusion's own function accepts only literals.
         "generate_series" if !arguments.iter().all(is_literal) => vec![call("generate_series", arguments)],
         name if ONE_VALUE.contains(&name) => vec![call("make_array", vec![call(name, arguments)])],
@@ -253,7 +259,8 @@ pub(super) fn table_function(factor: &mut TableFactor) {
 }
 
 /// Functions in FROM that return no rows, since the objects they expand don't exist here.
-const NO_ROWS: [(&str, &str); 4] = [
+const NO_ROWS: [(&str, &str); 5] = [
+    ("pg_listening_channels", "SELECT '' AS pg_listening_channels WHERE false"),
     ("pg_get_keywords", "SELECT '' AS word, '' AS catcode, '' AS catdesc WHERE false"),
     ("pg_options_to_table", "SELECT '' AS option_name, '' AS option_value WHERE false"),
     (

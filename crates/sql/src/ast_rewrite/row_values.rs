@@ -3,10 +3,12 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, Query, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, VisitMut, VisitorMut,
+    BinaryOperator, Expr, Ident, Query, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, VisitMut,
+    VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
+use super::shorthand;
 use crate::error::{Error, Result};
 use crate::tokens::DIALECT;
 
@@ -22,6 +24,33 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
         *expression = within(values, subquery.clone(), *negated)?;
     }
     Ok(())
+}
+
+/// Rewrites `ROW(a, b) IS [NOT] NULL`: all fields are NULL, or none is.
+pub(super) fn test_fields(expression: &mut Expr) {
+    let (tested, is_null) = match expression {
+        Expr::IsNull(tested) => (tested, true),
+        Expr::IsNotNull(tested) => (tested, false),
+        _ => return,
+    };
+    let fields = match tested.as_ref() {
+        Expr::Tuple(values) => Some(values.clone()),
+        Expr::Function(row) if row.name.to_string().eq_ignore_ascii_case("row") => shorthand::arguments(row),
+        _ => None,
+    };
+    let Some(fields) = fields.filter(|fields| fields.len() > 1) else { return };
+    let test = |field: Expr| {
+        let field = Box::new(field);
+        if is_null { Expr::IsNull(field) } else { Expr::IsNotNull(field) }
+    };
+    let both = |left: Expr, right: Expr| Expr::BinaryOp {
+        left: Box::new(left),
+        op: BinaryOperator::And,
+        right: Box::new(right),
+    };
+    if let Some(all) = fields.into_iter().map(test).reduce(both) {
+        *expression = Expr::Nested(Box::new(all));
+    }
 }
 
 /// Builds the expression for `(values) IN (subquery)`.

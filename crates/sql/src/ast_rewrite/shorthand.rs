@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
+use super::shorthand_others::{self, OTHERS};
 use crate::tokens::DIALECT;
 
 /// The name, the number of arguments, and the template.
@@ -37,7 +38,10 @@ pub(crate) const SHORTHANDS: &[(&str, usize, &str)] = &[
     ("every", 1, "bool_and($1)"),
     ("variance", 1, "var_samp($1)"),
     ("localtimestamp", 0, "CAST(now() AS TIMESTAMP)"),
-    ("regexp_substr", 2, "(regexp_match($1, $2))[1]"),
+    ("localtimestamp", 1, "round_time(CAST(now() AS TIMESTAMP), $1)"),
+    ("localtime", 0, "CAST(now() AS TIME)"),
+    ("localtime", 1, "round_time(CAST(now() AS TIME), $1)"),
+    ("timeofday", 0, "to_char(now(), 'Dy Mon DD HH24:MI:SS.US YYYY TZ')"),
     ("make_timestamp", 6, "timestamp_from_parts($1, $2, $3, $4, $5, $6)"),
     ("json_array_elements", 1, "json_same(unnest(json_array_values($1)))"),
     ("jsonb_array_elements", 1, "jsonb_same(unnest(jsonb_array_values($1)))"),
@@ -51,8 +55,10 @@ pub(crate) const SHORTHANDS: &[(&str, usize, &str)] = &[
     ("jsonb_path_query_tz", 3, "jsonb_same(unnest(jsonb_path_values_tz($1, $2, $3)))"),
     ("jsonb_path_query_tz", 4, "jsonb_same(unnest(jsonb_path_values_tz($1, $2, $3, $4)))"),
     ("regexp_split_to_table", 2, "unnest(regexp_split_to_array($1, $2))"),
+    ("regexp_split_to_table", 3, "unnest(regexp_split_to_array($1, $2, $3))"),
     ("watermark", 1, "(SELECT watermark FROM watermark($1))"),
     ("string_to_table", 2, "unnest(string_to_array($1, $2))"),
+    ("string_to_table", 3, "unnest(string_to_array($1, $2, $3))"),
     ("make_timestamptz", 7, "timezone($7, timestamp_from_parts($1, $2, $3, $4, $5, $6))"),
     ("make_timestamptz", 6, "CAST(timestamp_from_parts($1, $2, $3, $4, $5, $6) AS TIMESTAMP WITH TIME ZONE)"),
     // RisingWave, DuckDB; then Flink, Spark.
@@ -80,17 +86,54 @@ pub(crate) const SHORTHANDS: &[(&str, usize, &str)] = &[
     ("second", 1, "date_part('second', $1)"),
 ];
 
+/// Forms of functions that DataFusion has with other arguments, or with another syntax of patterns.
+const OTHER_FORMS: &[(&str, usize, &str)] = &[
+    ("length", 2, "encoded_length($1, $2)"),
+    ("regexp_like", 2, "postgres_regexp_like($1, $2)"),
+    ("regexp_like", 3, "postgres_regexp_like($1, $2, $3)"),
+    ("regexp_count", 2, "postgres_regexp_count($1, $2)"),
+    ("regexp_count", 3, "postgres_regexp_count($1, $2, $3)"),
+    ("regexp_count", 4, "postgres_regexp_count($1, $2, $3, $4)"),
+    ("regexp_instr", 2, "postgres_regexp_instr($1, $2)"),
+    ("regexp_instr", 3, "postgres_regexp_instr($1, $2, $3)"),
+    ("regexp_instr", 4, "postgres_regexp_instr($1, $2, $3, $4)"),
+    ("regexp_instr", 5, "postgres_regexp_instr($1, $2, $3, $4, $5)"),
+    ("regexp_instr", 6, "postgres_regexp_instr($1, $2, $3, $4, $5, $6)"),
+    ("regexp_instr", 7, "postgres_regexp_instr($1, $2, $3, $4, $5, $6, $7)"),
+    ("regexp_substr", 2, "postgres_regexp_substr($1, $2)"),
+    ("regexp_substr", 3, "postgres_regexp_substr($1, $2, $3)"),
+    ("regexp_substr", 4, "postgres_regexp_substr($1, $2, $3, $4)"),
+    ("regexp_substr", 5, "postgres_regexp_substr($1, $2, $3, $4, $5)"),
+    ("regexp_substr", 6, "postgres_regexp_substr($1, $2, $3, $4, $5, $6)"),
+    ("regexp_replace", 3, "postgres_regexp_replace($1, $2, $3)"),
+    ("regexp_replace", 4, "postgres_regexp_replace($1, $2, $3, $4)"),
+    ("regexp_replace", 5, "postgres_regexp_replace($1, $2, $3, $4, $5)"),
+    ("regexp_replace", 6, "postgres_regexp_replace($1, $2, $3, $4, $5, $6)"),
+    ("regexp_match", 2, "postgres_regexp_match($1, $2)"),
+    ("regexp_match", 3, "postgres_regexp_match($1, $2, $3)"),
+    ("regexp_matches", 2, "unnest(postgres_regexp_matches($1, $2))"),
+    ("regexp_matches", 3, "unnest(postgres_regexp_matches($1, $2, $3))"),
+    ("current_timestamp", 1, "round_time(now(), $1)"),
+    ("age", 1, "age(CAST(current_date AS TIMESTAMP), $1)"),
+    ("date_trunc", 3, "date_trunc_in_zone($1, $2, $3)"),
+];
+
 static TEMPLATES: LazyLock<HashMap<(&'static str, usize), Expr>> = LazyLock::new(|| {
     let parse =
         |text: &str| Parser::new(&DIALECT).try_with_sql(text).and_then(|mut parser| parser.parse_expr());
-    SHORTHANDS.iter().filter_map(|(name, count, text)| Some(((*name, *count), parse(text).ok()?))).collect()
+    let all = SHORTHANDS.iter().chain(OTHER_FORMS).chain(OTHERS).chain(shorthand_others::OTHER_FORMS);
+    all.filter_map(|(name, count, text)| Some(((*name, *count), parse(text).ok()?))).collect()
 });
 
-/// Expands a call of one of these functions.
-pub(super) fn expand(function: &Function) -> Option<Expr> {
+/// Expands a call of one of these functions. A function of that name that is known takes precedence.
+pub(super) fn expand(function: &Function, known: bool) -> Option<Expr> {
     let [part] = &function.name.0[..] else { return None };
     let name = part.as_ident()?.value.to_lowercase();
     let arguments = arguments(function)?;
+    let mut forms = OTHER_FORMS.iter().chain(shorthand_others::OTHER_FORMS);
+    if known && !forms.any(|(form, count, _)| *form == name && *count == arguments.len()) {
+        return None;
+    }
     let plain = function.over.is_none() && function.within_group.is_empty();
     let template = plain.then(|| TEMPLATES.get(&(name.as_str(), arguments.len())))??;
     let mut expanded = template.clone();
@@ -107,7 +150,7 @@ pub(super) fn expand(function: &Function) -> Option<Expr> {
 pub(super) fn name_columns(select: &mut Select) {
     for item in &mut select.projection {
         if let SelectItem::UnnamedExpr(Expr::Function(call)) = item
-            && let Some(Expr::Subquery(_)) = expand(call)
+            && let Some(Expr::Subquery(_)) = expand(call, false)
         {
             let alias = Ident::with_quote('"', call.to_string());
             *item = SelectItem::ExprWithAlias { expr: Expr::Function(call.clone()), alias };
@@ -116,7 +159,7 @@ pub(super) fn name_columns(select: &mut Select) {
 }
 
 /// Returns plain arguments; none if there are others.
-fn arguments(function: &Function) -> Option<Vec<Expr>> {
+pub(super) fn arguments(function: &Function) -> Option<Vec<Expr>> {
     match &function.args {
         FunctionArguments::None => Some(Vec::new()),
         FunctionArguments::List(list) if list.duplicate_treatment.is_none() && list.clauses.is_empty() => {
@@ -153,8 +196,9 @@ mod tests {
 
     #[test]
     fn every_template_is_an_expression_that_takes_each_argument_once() {
-        assert_eq!(TEMPLATES.len(), SHORTHANDS.len());
-        for (name, count, text) in SHORTHANDS {
+        let all = || SHORTHANDS.iter().chain(OTHER_FORMS).chain(OTHERS).chain(shorthand_others::OTHER_FORMS);
+        assert_eq!(TEMPLATES.len(), all().count());
+        for (name, count, text) in all() {
             for number in 1..=*count {
                 assert_eq!(text.matches(&format!("${number}")).count(), 1, "{name}");
             }

@@ -110,10 +110,9 @@ mod tests {
     #[test]
     fn types_of_arguments_have_their_names_in_sql() {
         check(
-            "to_char(12.5, '99.9')",
-            "function \"to_char\" doesn't take DOUBLE PRECISION, TEXT\nHINT: It takes to_char(DATE, TEXT) or \
-             to_char(TIME, TEXT) or to_char(TIMESTAMPTZ, TEXT) or to_char(TIMESTAMP, TEXT). Cast the arguments, \
-             as in x::TYPE.",
+            "to_char(true, '99.9')",
+            "function \"to_char\" doesn't take BOOLEAN, TEXT\nHINT: It takes a time, an interval or a number, and a \
+             pattern: to_char(now(), 'YYYY-MM-DD').",
         );
         check(
             "lpad(1)",

@@ -8,7 +8,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
 /// Evaluates a call on columns of one length.
@@ -17,19 +17,37 @@ pub(crate) type Kernel = fn(&[ArrayRef]) -> Result<ArrayRef>;
 /// Returns the result type for these argument types, or an error if the function doesn't accept them.
 pub(crate) type Typed = fn(&[DataType]) -> Result<DataType>;
 
+/// The name of the column that a call makes, if nothing else names it.
+#[derive(Clone, Copy)]
+pub(crate) enum Label {
+    /// The function's own name, and the arguments.
+    Own,
+    /// The name that the statement has, and the arguments.
+    Written(&'static str),
+    /// The first argument: a rewrite of it calls the function.
+    Argument,
+}
+
 /// A deterministic function.
 pub(crate) struct Scalar {
     pub(crate) name: &'static str,
     pub(crate) signature: Signature,
     pub(crate) typed: Typed,
     pub(crate) kernel: Kernel,
+    pub(crate) label: Label,
 }
 
 impl Scalar {
     /// Builds a function of arguments of any types; `typed` checks them.
     pub(crate) fn any(name: &'static str, typed: Typed, kernel: Kernel) -> ScalarUDF {
         let signature = Signature::variadic_any(Volatility::Immutable);
-        ScalarUDF::from(Scalar { name, signature, typed, kernel })
+        ScalarUDF::from(Scalar { name, signature, typed, kernel, label: Label::Own })
+    }
+
+    /// Builds a function like [`Scalar::any`] whose columns have another name.
+    pub(crate) fn labelled(name: &'static str, label: Label, typed: Typed, kernel: Kernel) -> ScalarUDF {
+        let signature = Signature::variadic_any(Volatility::Immutable);
+        ScalarUDF::from(Scalar { name, signature, typed, kernel, label })
     }
 
     /// Builds a function of arguments of exactly these types. Other types are cast to them.
@@ -40,7 +58,7 @@ impl Scalar {
         kernel: Kernel,
     ) -> ScalarUDF {
         let signature = Signature::exact(arguments, Volatility::Immutable);
-        ScalarUDF::from(Scalar { name, signature, typed, kernel })
+        ScalarUDF::from(Scalar { name, signature, typed, kernel, label: Label::Own })
     }
 }
 
@@ -68,6 +86,18 @@ impl Hash for Scalar {
 impl ScalarUDFImpl for Scalar {
     fn name(&self) -> &str {
         self.name
+    }
+
+    fn schema_name(&self, arguments: &[Expr]) -> Result<String> {
+        let name = match self.label {
+            Label::Own => self.name,
+            Label::Written(name) => name,
+            Label::Argument => {
+                return Ok(arguments.first().map_or(String::new(), |of| of.schema_name().to_string()));
+            }
+        };
+        let arguments: Vec<String> = arguments.iter().map(|of| of.schema_name().to_string()).collect();
+        Ok(format!("{name}({})", arguments.join(",")))
     }
 
     fn signature(&self) -> &Signature {

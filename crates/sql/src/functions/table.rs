@@ -6,7 +6,8 @@
 mod initials;
 
 use super::{
-    Registry, date_part, flink, json, postgres, read_text, round, signed_results, spark, value_size_limit,
+    Registry, date_part, flink, json, other_numbers, other_texts, other_times, postgres, read_text, round,
+    signed_results, spark, value_size_limit,
 };
 
 /// Adds the functions of a file to a session.
@@ -21,14 +22,25 @@ pub(super) static FUNCTIONS: &[Register] = &[
     postgres::register,
     postgres::arrays::register,
     postgres::bytes::register,
+    postgres::byte_forms::register,
+    postgres::byte_strings::register,
     postgres::degrees::register,
+    postgres::extract::register,
+    postgres::formatting::register,
     postgres::interval::register,
     postgres::text::register,
+    postgres::ordered_sets::register,
+    postgres::periods::register,
     postgres::time::register,
+    postgres::truncate::register,
     postgres::patterns::register,
     postgres::quantified::register,
+    postgres::regexp::register,
     round::register,
     flink::register,
+    other_numbers::register,
+    other_texts::register,
+    other_times::register,
     spark::register,
     signed_results::register,
 ];

@@ -106,6 +106,12 @@ impl PlanEncoder<'_> {
         if let Some(inner) = date_part_of(function) {
             return Ok(json!({"date_part": self.scalar_function(inner)?}));
         }
+        if postgres::formatting::is_formatting(function) {
+            return Ok(json!({"formatting": name}));
+        }
+        if postgres::patterns::is_patterned(function) {
+            return Ok(json!({"name": name}));
+        }
         let registered = self.state.scalar_functions().get(name);
         let default = SessionStateDefaults::default_scalar_functions();
         source_of(function, name, registered, &own_scalars(), &default)
@@ -171,6 +177,12 @@ impl PlanEncoder<'_> {
 impl PlanDecoder<'_> {
     pub(super) fn scalar_function(&mut self, written: &Value) -> CodecResult<Arc<ScalarUDF>> {
         if let Some(name) = name_of(written, "name") {
+            let found = postgres::formatting::earlier(name);
+            return found
+                .or_else(|| self.state.scalar_functions().get(name).cloned())
+                .ok_or_else(|| unknown(name));
+        }
+        if let Some(name) = name_of(written, "formatting") {
             return self.state.scalar_functions().get(name).cloned().ok_or_else(|| unknown(name));
         }
         if let Some(name) = name_of(written, "own") {

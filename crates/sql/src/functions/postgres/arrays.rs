@@ -59,10 +59,13 @@ fn subscripts(columns: &[ArrayRef], first: i64) -> Result<ArrayRef> {
     };
     let lists = as_lists(array)?;
     let mut places = ListBuilder::new(Int64Builder::new());
-    for list in lists.iter() {
-        match list {
-            Some(list) => places.append_value((first..first + list.len() as i64).map(Some)),
-            None => places.append(false),
+    let backwards = columns.get(2).and_then(|column| column.as_boolean_opt());
+    for (row, list) in lists.iter().enumerate() {
+        let range = list.map(|list| first..first + list.len() as i64);
+        match (range, backwards.is_some_and(|flags| flags.is_valid(row) && flags.value(row))) {
+            (Some(range), false) => places.append_value(range.map(Some)),
+            (Some(range), true) => places.append_value(range.rev().map(Some)),
+            (None, _) => places.append(false),
         }
     }
     Ok(Arc::new(places.finish()))

@@ -100,7 +100,7 @@ pub(super) fn multiply() -> ScalarUDF {
 }
 
 /// Multiplies as PostgreSQL does: fractions of a month become days, fractions of a day become time.
-fn product(interval: IntervalMonthDayNano, factor: f64) -> Option<IntervalMonthDayNano> {
+pub(super) fn product(interval: IntervalMonthDayNano, factor: f64) -> Option<IntervalMonthDayNano> {
     let months = f64::from(interval.months) * factor;
     let days = f64::from(interval.days) * factor + (months.fract() * 30.0 * 1e9).round() / 1e9;
     let nanoseconds = interval.nanoseconds as f64 * factor + (days.fract() * DAY as f64).round();

@@ -1,13 +1,23 @@
 //! PostgreSQL's functions that DataFusion lacks.
 
 pub(super) mod arrays;
+pub(super) mod byte_forms;
+pub(super) mod byte_strings;
 pub(super) mod bytes;
+pub(super) mod calendar;
 pub(super) mod degrees;
+pub(crate) mod extract;
+pub(crate) mod formatting;
 pub(super) mod interval;
-pub(super) mod patterns;
+pub(super) mod ordered_sets;
+pub(crate) mod patterns;
+pub(super) mod periods;
 pub(crate) mod quantified;
+pub(crate) mod regexp;
 pub(super) mod text;
 pub(super) mod time;
+mod time_parts;
+pub(super) mod truncate;
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! PostgreSQL's time patterns, as in `to_char(at, 'YYYY-MM-DD')`. DataFusion only has strftime's.
+//! Patterns of strftime, and simple ones of PostgreSQL in terms of them, for `to_timestamp_millis` and its kin.
 //!
-//! A pattern with a `%` is one of strftime; any other is PostgreSQL's. Deliberately absent: names padded with
-//! blanks (`Month` without `FM`), `Q`, `J`, Roman numerals, and patterns for numbers.
+//! A pattern with a `%` is one of strftime; any other is PostgreSQL's. Plans that earlier versions stored use these also
+//! for `to_char`, `to_date` and `to_timestamp`; [`super::formatting`] replaces them there.
 
 use std::sync::Arc;
 
@@ -10,11 +10,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
-use datafusion::functions::datetime::to_char::ToCharFunc;
-use datafusion::functions::datetime::to_date::ToDateFunc;
 use datafusion::functions::datetime::to_timestamp::{
-    ToTimestampFunc, ToTimestampMicrosFunc, ToTimestampMillisFunc, ToTimestampNanosFunc,
-    ToTimestampSecondsFunc,
+    ToTimestampMicrosFunc, ToTimestampMillisFunc, ToTimestampNanosFunc, ToTimestampSecondsFunc,
 };
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -25,17 +22,20 @@ use crate::functions::Registry;
 
 /// Replaces DataFusion's functions.
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
-    registry.replace("to_char", |function| function.inner().is::<ToCharFunc>(), patterned);
-    registry.replace("to_date", |function| function.inner().is::<ToDateFunc>(), patterned);
-    registry.replace("to_timestamp", |function| function.inner().is::<ToTimestampFunc>(), patterned);
     registry.replace("to_timestamp_seconds", |f| f.inner().is::<ToTimestampSecondsFunc>(), patterned);
     registry.replace("to_timestamp_millis", |f| f.inner().is::<ToTimestampMillisFunc>(), patterned);
     registry.replace("to_timestamp_micros", |f| f.inner().is::<ToTimestampMicrosFunc>(), patterned);
     registry.replace("to_timestamp_nanos", |f| f.inner().is::<ToTimestampNanosFunc>(), patterned);
 }
 
-fn patterned(inner: Arc<ScalarUDF>) -> ScalarUDF {
+/// Wraps DataFusion's function.
+pub(super) fn patterned(inner: Arc<ScalarUDF>) -> ScalarUDF {
     ScalarUDF::from(Patterned { inner })
+}
+
+/// True for a function with these patterns.
+pub(crate) fn is_patterned(function: &ScalarUDF) -> bool {
+    function.inner().is::<Patterned>()
 }
 
 /// DataFusion's function with patterns of both kinds.

@@ -80,7 +80,8 @@ fn timezone(columns: &[ArrayRef]) -> Result<ArrayRef> {
     Ok(cast(&moved, &target)?)
 }
 
-fn zone(name: &str) -> std::result::Result<Tz, Error> {
+/// Returns the zone of a name.
+pub(super) fn zone(name: &str) -> std::result::Result<Tz, Error> {
     name.parse().map_err(|_| {
         Error::invalid(format!("time zone '{name}' not found"))
             .hint("Write it as in 'Europe/Berlin', 'UTC' or '+02:00'.")
@@ -89,7 +90,7 @@ fn zone(name: &str) -> std::result::Result<Tz, Error> {
 
 /// Returns the zone's offset from UTC at a local time, in seconds. An ambiguous time is standard time; a
 /// skipped time has the offset before the change.
-fn local_offset(zone: &Tz, shown: &NaiveDateTime) -> Option<i64> {
+pub(super) fn local_offset(zone: &Tz, shown: &NaiveDateTime) -> Option<i64> {
     let seconds = |offset: &<Tz as TimeZone>::Offset| i64::from(offset.fix().local_minus_utc());
     match zone.offset_from_local_datetime(shown) {
         LocalResult::Single(offset) => Some(seconds(&offset)),

@@ -1,0 +1,231 @@
+//! Forms for BYTEA of functions that DataFusion has for text: `substr`, `strpos`, `overlay`, `btrim` and others.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int32Array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
+use datafusion::common::types::{NativeType, logical_binary, logical_int64};
+use datafusion::error::Result;
+use datafusion::functions::core::overlay::OverlayFunc;
+use datafusion::functions::string::bit_length::BitLengthFunc;
+use datafusion::functions::string::btrim::BTrimFunc;
+use datafusion::functions::string::ltrim::LtrimFunc;
+use datafusion::functions::string::rtrim::RtrimFunc;
+use datafusion::functions::unicode::strpos::StrposFunc;
+use datafusion::functions::unicode::substr::SubstrFunc;
+use datafusion::logical_expr::{
+    Coercion, ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, TypeSignature, TypeSignatureClass, Volatility,
+};
+use datafusion::scalar::ScalarValue;
+
+use crate::error::Error;
+use crate::functions::Registry;
+use crate::sqlstate;
+
+/// Wraps DataFusion's functions.
+pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
+    registry.replace("substr", |f| f.inner().is::<SubstrFunc>(), |f| wrapped(f, Form::Substr));
+    registry.replace("strpos", |f| f.inner().is::<StrposFunc>(), |f| wrapped(f, Form::Position));
+    registry.replace("overlay", |f| f.inner().is::<OverlayFunc>(), |f| wrapped(f, Form::Overlay));
+    registry.replace("btrim", |f| f.inner().is::<BTrimFunc>(), |f| wrapped(f, Form::Trim(true, true)));
+    registry.replace("ltrim", |f| f.inner().is::<LtrimFunc>(), |f| wrapped(f, Form::Trim(true, false)));
+    registry.replace("rtrim", |f| f.inner().is::<RtrimFunc>(), |f| wrapped(f, Form::Trim(false, true)));
+    registry.replace("bit_length", |f| f.inner().is::<BitLengthFunc>(), |f| wrapped(f, Form::BitLength));
+}
+
+/// The function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Form {
+    Substr,
+    Position,
+    Overlay,
+    /// True for each side that is trimmed.
+    Trim(bool, bool),
+    BitLength,
+}
+
+impl Form {
+    /// Returns the arguments: true for bytes, false for a number.
+    fn arguments(self) -> &'static [&'static [bool]] {
+        match self {
+            Form::Substr => &[&[true, false], &[true, false, false]],
+            Form::Position => &[&[true, true]],
+            Form::Overlay => &[&[true, true, false], &[true, true, false, false]],
+            Form::Trim(..) => &[&[true, true]],
+            Form::BitLength => &[&[true]],
+        }
+    }
+
+    fn result(self) -> DataType {
+        match self {
+            Form::Position | Form::BitLength => DataType::Int32,
+            _ => DataType::Binary,
+        }
+    }
+}
+
+fn wrapped(inner: Arc<ScalarUDF>, form: Form) -> ScalarUDF {
+    let coercion = |bytes: &bool| match bytes {
+        true => Coercion::new_exact(TypeSignatureClass::Native(logical_binary())),
+        false => Coercion::new_implicit(
+            TypeSignatureClass::Native(logical_int64()),
+            vec![TypeSignatureClass::Integer],
+            NativeType::Int64,
+        ),
+    };
+    let mut forms = match &inner.signature().type_signature {
+        TypeSignature::OneOf(forms) => forms.clone(),
+        other => vec![other.clone()],
+    };
+    let ours = form.arguments().iter().map(|arguments| arguments.iter().map(coercion).collect());
+    forms.extend(ours.map(TypeSignature::Coercible));
+    ScalarUDF::from(ByteForm { inner, form, signature: Signature::one_of(forms, Volatility::Immutable) })
+}
+
+/// DataFusion's function of text, with a form for bytes.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ByteForm {
+    inner: Arc<ScalarUDF>,
+    form: Form,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for ByteForm {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        match arguments.first() {
+            Some(first) if first.is_binary() => Ok(self.form.result()),
+            _ => self.inner.inner().return_type(arguments),
+        }
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
+        match arguments.arg_fields.first() {
+            Some(first) if first.data_type().is_binary() => {
+                Ok(Arc::new(Field::new(self.name(), self.form.result(), true)))
+            }
+            _ => self.inner.inner().return_field_from_args(arguments),
+        }
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if !arguments.args.first().is_some_and(|first| first.data_type().is_binary()) {
+            return self.inner.inner().invoke_with_args(arguments);
+        }
+        let is_scalar = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+        let rows = if is_scalar { 1 } else { arguments.number_rows };
+        let columns = arguments.args.into_iter().map(|argument| argument.into_array(rows));
+        let result = evaluate(self.form, &columns.collect::<Result<Vec<_>>>()?)?;
+        Ok(match is_scalar {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?),
+            false => ColumnarValue::Array(result),
+        })
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.inner.documentation()
+    }
+}
+
+fn evaluate(form: Form, columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let convert = |column: &ArrayRef| {
+        let target = if column.data_type().is_integer() { DataType::Int64 } else { DataType::LargeBinary };
+        cast(column, &target)
+    };
+    let columns: Vec<ArrayRef> = columns.iter().map(convert).collect::<std::result::Result<_, _>>()?;
+    let rows = columns.first().map_or(0, |column| column.len());
+    let is_valid = |row: usize| columns.iter().all(|column| column.is_valid(row));
+    let bytes = |at: usize, row: usize| columns[at].as_binary::<i64>().value(row);
+    let number =
+        |at: usize, row: usize| columns.get(at).map(|column| column.as_primitive::<Int64Type>().value(row));
+    if form.result() == DataType::Int32 {
+        let counts = (0..rows).map(|row| {
+            is_valid(row).then(|| match form {
+                Form::BitLength => i32::try_from(bytes(0, row).len() * 8).unwrap_or(i32::MAX),
+                _ => position(bytes(0, row), bytes(1, row)),
+            })
+        });
+        return Ok(Arc::new(counts.collect::<Int32Array>()));
+    }
+    let mut out = BinaryBuilder::new();
+    for row in 0..rows {
+        if !is_valid(row) {
+            out.append_null();
+            continue;
+        }
+        match form {
+            Form::Substr => {
+                out.append_value(part(bytes(0, row), number(1, row).unwrap_or(1), number(2, row))?)
+            }
+            Form::Overlay => {
+                let (text, new, from) = (bytes(0, row), bytes(1, row), number(2, row).unwrap_or(1));
+                let count = number(3, row).unwrap_or_else(|| i64::try_from(new.len()).unwrap_or(i64::MAX));
+                out.append_value(overlaid(text, new, from, count)?);
+            }
+            Form::Trim(left, right) => out.append_value(trimmed(bytes(0, row), bytes(1, row), left, right)),
+            _ => return Err(Error::bug("the function returns bytes").into()),
+        }
+    }
+    Ok(Arc::new(out.finish()))
+}
+
+/// Returns the place of bytes within others, from 1; 0 if they aren't there.
+fn position(text: &[u8], part: &[u8]) -> i32 {
+    let place = match part.is_empty() {
+        true => Some(0),
+        false => text.windows(part.len()).position(|window| window == part),
+    };
+    place.and_then(|place| i32::try_from(place + 1).ok()).unwrap_or(0)
+}
+
+/// Returns a part of bytes. It may begin before the first one, which shortens it.
+fn part(text: &[u8], start: i64, count: Option<i64>) -> Result<&[u8], Error> {
+    if count.is_some_and(|count| count < 0) {
+        return Err(Error::invalid("negative substring length not allowed").code(sqlstate::DATA_EXCEPTION));
+    }
+    let length = i64::try_from(text.len()).unwrap_or(i64::MAX);
+    let end = count.map_or(length, |count| start.saturating_add(count).saturating_sub(1).clamp(0, length));
+    let from = start.saturating_sub(1).clamp(0, length).min(end);
+    let place = |at: i64| usize::try_from(at).unwrap_or(0);
+    Ok(&text[place(from)..place(end)])
+}
+
+fn overlaid(text: &[u8], new: &[u8], from: i64, count: i64) -> Result<Vec<u8>, Error> {
+    if from <= 0 {
+        return Err(Error::invalid("negative substring length not allowed").code(sqlstate::DATA_EXCEPTION));
+    }
+    let mut out = part(text, 1, Some(from - 1))?.to_vec();
+    out.extend_from_slice(new);
+    out.extend_from_slice(part(text, from.saturating_add(count), None)?);
+    Ok(out)
+}
+
+fn trimmed<'a>(text: &'a [u8], set: &[u8], left: bool, right: bool) -> &'a [u8] {
+    let mut rest = text;
+    while let [first, after @ ..] = rest
+        && left
+        && set.contains(first)
+    {
+        rest = after;
+    }
+    while let [before @ .., last] = rest
+        && right
+        && set.contains(last)
+    {
+        rest = before;
+    }
+    rest
+}

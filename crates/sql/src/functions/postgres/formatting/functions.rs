@@ -1,0 +1,360 @@
+//! The functions of times: `to_char`, `to_date` and `to_timestamp`.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, StringBuilder, StringViewArray,
+    TimestampNanosecondArray, new_null_array,
+};
+use arrow::compute::{cast, filter, interleave};
+use arrow::datatypes::{
+    DataType, Date32Type, Field, FieldRef, Float64Type, Int64Type, IntervalMonthDayNano,
+    IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+};
+use datafusion::error::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use datafusion::scalar::ScalarValue;
+use millstream_delta::sql_type;
+
+use super::numbers::{self, Numbers};
+use super::pattern::{self, Node};
+use super::read_time::{self, Parsed};
+use super::write_time::{self, Moment};
+use crate::error::Error;
+use crate::functions::postgres::patterns;
+use crate::sqlstate;
+
+const SECOND: i64 = 1_000_000_000;
+const DAY: i64 = 86_400 * SECOND;
+
+/// A function of this file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    ToChar,
+    ToDate,
+    ToTimestamp,
+}
+
+/// DataFusion's function with PostgreSQL's patterns.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Formatting {
+    /// The function for patterns of strftime, and for other forms.
+    other: Arc<ScalarUDF>,
+    kind: Kind,
+    signature: Signature,
+}
+
+impl Formatting {
+    pub(super) fn new(inner: Arc<ScalarUDF>, kind: Kind) -> Formatting {
+        let signature = match kind {
+            Kind::ToChar => Signature::any(2, Volatility::Immutable),
+            Kind::ToDate | Kind::ToTimestamp => inner.signature().clone(),
+        };
+        Formatting { other: Arc::new(patterns::patterned(inner)), kind, signature }
+    }
+
+    /// Calls the function by PostgreSQL's patterns.
+    fn formatted(&self, values: &ArrayRef, patterns: &StringViewArray) -> Result<ArrayRef> {
+        match self.kind {
+            Kind::ToChar => to_char(values, patterns),
+            Kind::ToDate => {
+                let days = read_each(values, patterns, |_, parsed| {
+                    i32::try_from(parsed.days).map_err(|_| out_of_range("DATE"))
+                })?;
+                Ok(Arc::new(days.into_iter().collect::<Date32Array>()))
+            }
+            Kind::ToTimestamp => {
+                let times = read_each(values, patterns, |_, parsed| nanoseconds(parsed))?;
+                Ok(Arc::new(times.into_iter().collect::<TimestampNanosecondArray>().with_timezone("+00:00")))
+            }
+        }
+    }
+
+    /// Calls the function by patterns of strftime.
+    fn other(
+        &self,
+        mut arguments: ScalarFunctionArgs,
+        values: ArrayRef,
+        patterns: ArrayRef,
+    ) -> Result<ArrayRef> {
+        arguments.number_rows = values.len();
+        let patterns = cast(&patterns, &DataType::Utf8)?;
+        arguments.args = vec![ColumnarValue::Array(values), ColumnarValue::Array(patterns)];
+        let rows = arguments.number_rows;
+        self.other.inner().invoke_with_args(arguments)?.into_array(rows)
+    }
+
+    /// Calls the function by a column of patterns of either kind.
+    fn by_column(
+        &self,
+        arguments: &ScalarFunctionArgs,
+        values: ArrayRef,
+        texts: ArrayRef,
+    ) -> Result<ArrayRef> {
+        let patterns = cast(&texts, &DataType::Utf8View)?;
+        let is_other = |pattern: Option<&str>| Some(pattern.is_some_and(is_strftime));
+        let others: BooleanArray = patterns.as_string_view().iter().map(is_other).collect();
+        let target = arguments.return_type();
+        let formatted = |values: &ArrayRef, patterns: &ArrayRef| -> Result<ArrayRef> {
+            Ok(cast(&self.formatted(values, patterns.as_string_view())?, target)?)
+        };
+        if others.true_count() == 0 {
+            return formatted(&values, &patterns);
+        }
+        let ours: BooleanArray = others.values().iter().map(|other| Some(!other)).collect();
+        let one = formatted(&filter(&values, &ours)?, &filter(&patterns, &ours)?)?;
+        let other = self.other(arguments.clone(), filter(&values, &others)?, filter(&patterns, &others)?)?;
+        let other = cast(&other, target)?;
+        let mut places = [0, 0];
+        let rows: Vec<(usize, usize)> = others
+            .values()
+            .iter()
+            .map(|is_other| {
+                let from = usize::from(is_other);
+                places[from] += 1;
+                (from, places[from] - 1)
+            })
+            .collect();
+        Ok(interleave(&[one.as_ref(), other.as_ref()], &rows)?)
+    }
+}
+
+fn is_strftime(pattern: &str) -> bool {
+    pattern.contains('%')
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null)
+}
+
+impl ScalarUDFImpl for Formatting {
+    fn name(&self) -> &str {
+        self.other.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        self.other.return_type(arguments)
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
+        if self.kind != Kind::ToChar {
+            return self.other.return_field_from_args(arguments);
+        }
+        match arguments.arg_fields {
+            [value, pattern] if takes(value.data_type()) && is_text(pattern.data_type()) => {
+                Ok(Arc::new(Field::new(self.name(), DataType::Utf8, true)))
+            }
+            fields => {
+                let types: Vec<String> = fields.iter().map(|field| sql_type(field.data_type())).collect();
+                Err(Error::invalid(format!("function \"to_char\" doesn't take {}", types.join(", ")))
+                    .hint("It takes a time, an interval or a number, and a pattern: to_char(now(), 'YYYY-MM-DD').")
+                    .into())
+            }
+        }
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        self.other.coerce_types(arguments)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let types: Vec<DataType> = arguments.args.iter().map(ColumnarValue::data_type).collect();
+        let has_pattern = match (self.kind, &types[..]) {
+            (Kind::ToChar, _) => true,
+            (_, [text, pattern]) => is_text(text) && is_text(pattern),
+            // Formats of a number have no effect.
+            (Kind::ToTimestamp, [number, ..]) if number.is_numeric() => false,
+            _ => return self.other.inner().invoke_with_args(arguments),
+        };
+        let is_scalar = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+        let rows = if is_scalar { 1 } else { arguments.number_rows };
+        let columns = arguments.args.iter().map(|argument| argument.clone().into_array(rows));
+        let columns = columns.collect::<Result<Vec<ArrayRef>>>()?;
+        let result = match (&columns[..], has_pattern) {
+            ([values, patterns], true) => self.by_column(&arguments, values.clone(), patterns.clone())?,
+            ([numbers, ..], false) => cast(&moments(numbers)?, arguments.return_type())?,
+            _ => return Err(Error::invalid("to_char takes a value and a pattern").into()),
+        };
+        Ok(match is_scalar {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?),
+            false => ColumnarValue::Array(result),
+        })
+    }
+}
+
+/// True for the types that `to_char` writes.
+fn takes(data_type: &DataType) -> bool {
+    data_type.is_numeric()
+        || data_type.is_null()
+        || matches!(
+            data_type,
+            DataType::Date32
+                | DataType::Date64
+                | DataType::Timestamp(..)
+                | DataType::Time32(_)
+                | DataType::Time64(_)
+                | DataType::Interval(_)
+                | DataType::Duration(_)
+        )
+}
+
+/// The nodes of the last pattern: most columns of patterns have one.
+struct LastPattern {
+    text: String,
+    nodes: Vec<Node>,
+}
+
+impl LastPattern {
+    fn new() -> LastPattern {
+        LastPattern { text: String::new(), nodes: Vec::new() }
+    }
+
+    fn get(&mut self, pattern: &str) -> &[Node] {
+        if self.text != pattern {
+            *self = LastPattern { text: pattern.to_string(), nodes: pattern::parse(pattern) };
+        }
+        &self.nodes
+    }
+}
+
+fn to_char(values: &ArrayRef, patterns: &StringViewArray) -> Result<ArrayRef> {
+    if values.data_type().is_null() {
+        return Ok(new_null_array(&DataType::Utf8, values.len()));
+    }
+    if values.data_type().is_numeric() {
+        return numbers::to_char(&Numbers::new(values)?, patterns);
+    }
+    let moments = moments_of(values)?;
+    let mut last = LastPattern::new();
+    let mut out = StringBuilder::with_capacity(values.len(), 16 * values.len());
+    let mut text = String::new();
+    for (row, pattern) in patterns.iter().enumerate() {
+        // As in PostgreSQL, an empty pattern gives NULL.
+        let (Some(pattern), true) = (pattern.filter(|pattern| !pattern.is_empty()), values.is_valid(row))
+        else {
+            out.append_null();
+            continue;
+        };
+        text.clear();
+        write_time::write(&mut text, &moments(row), last.get(pattern))?;
+        out.append_value(&text);
+    }
+    Ok(Arc::new(out.finish()))
+}
+
+/// Returns a function from a row to its parts.
+fn moments_of(values: &ArrayRef) -> Result<Box<dyn Fn(usize) -> Moment>> {
+    let data_type = values.data_type().clone();
+    if let DataType::Interval(_) = data_type {
+        let intervals = cast(values, &DataType::Interval(IntervalUnit::MonthDayNano))?;
+        let intervals = intervals.as_primitive::<IntervalMonthDayNanoType>().clone();
+        return Ok(Box::new(move |row| Moment::of_interval(intervals.value(row))));
+    }
+    if data_type == DataType::Date32 {
+        let days = values.as_primitive::<Date32Type>().clone();
+        return Ok(Box::new(move |row| Moment::of_time(i64::from(days.value(row)) * 86_400, 0, true)));
+    }
+    let (unit, zoned) = match &data_type {
+        DataType::Date64 => (TimeUnit::Millisecond, true),
+        DataType::Timestamp(unit, zone) => (*unit, zone.is_some()),
+        DataType::Time32(unit) | DataType::Time64(unit) | DataType::Duration(unit) => (*unit, false),
+        other => return Err(Error::bug(format!("{other} is no type of time")).into()),
+    };
+    let is_length = !matches!(data_type, DataType::Timestamp(..) | DataType::Date64);
+    let whole = match data_type {
+        DataType::Time32(_) => cast(values, &DataType::Int32)?,
+        _ => values.clone(),
+    };
+    let ticks = cast(&whole, &DataType::Int64)?.as_primitive::<Int64Type>().clone();
+    let of_second = match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => SECOND,
+    };
+    Ok(Box::new(move |row| {
+        let ticks = ticks.value(row);
+        if is_length {
+            let total = i128::from(ticks) * i128::from(SECOND / of_second);
+            let days = i32::try_from(total / i128::from(DAY)).unwrap_or(i32::MAX);
+            let rest = i64::try_from(total % i128::from(DAY)).unwrap_or_default();
+            return Moment::of_interval(IntervalMonthDayNano::new(0, days, rest));
+        }
+        let microsecond = ticks.rem_euclid(of_second) * (SECOND / of_second) / 1_000;
+        Moment::of_time(ticks.div_euclid(of_second), microsecond, zoned)
+    }))
+}
+
+/// Reads each text by its pattern.
+fn read_each<T>(
+    values: &ArrayRef,
+    patterns: &StringViewArray,
+    convert: impl Fn(&str, Parsed) -> Result<T, Error>,
+) -> Result<Vec<Option<T>>> {
+    let texts = cast(values, &DataType::Utf8View)?;
+    let mut last = LastPattern::new();
+    let rows = texts.as_string_view().iter().zip(patterns).map(|pair| {
+        let (Some(text), Some(pattern)) = pair else { return Ok(None) };
+        convert(text, read_time::read(text, last.get(pattern))?).map(Some)
+    });
+    Ok(rows.collect::<Result<_, Error>>()?)
+}
+
+fn out_of_range(name: &str) -> Error {
+    let range = if name == "DATE" { "" } else { ", which is from 1677-09-21 to 2262-04-11" };
+    Error::invalid(format!("a time is out of the range of {name}{range}"))
+        .code(sqlstate::DATETIME_FIELD_OVERFLOW)
+}
+
+fn nanoseconds(parsed: Parsed) -> Result<i64, Error> {
+    let nanoseconds = i128::from(parsed.days) * i128::from(DAY) + i128::from(parsed.microseconds) * 1_000
+        - i128::from(parsed.offset) * i128::from(SECOND);
+    i64::try_from(nanoseconds).map_err(|_| out_of_range("TIMESTAMPTZ"))
+}
+
+/// Returns the times that are numbers of seconds after 1970. As in PostgreSQL, floats are rounded to microseconds.
+fn moments(numbers: &ArrayRef) -> Result<ArrayRef> {
+    let out_of_range = || out_of_range("TIMESTAMPTZ");
+    let times: Vec<Option<i64>> = if numbers.data_type().is_integer() {
+        let seconds = cast(numbers, &DataType::Decimal128(20, 0))?;
+        let seconds = cast(&seconds, &DataType::Int64)?;
+        let seconds = seconds.as_primitive::<Int64Type>().iter();
+        let time = |second: i64| second.checked_mul(SECOND).ok_or_else(out_of_range);
+        seconds.map(|second| second.map(time).transpose()).collect::<Result<_, Error>>()?
+    } else if matches!(numbers.data_type(), DataType::Decimal128(..) | DataType::Decimal256(..)) {
+        let exact = cast(numbers, &DataType::Decimal128(38, 9))?;
+        let exact = exact.as_primitive::<arrow::datatypes::Decimal128Type>().iter();
+        let time = |value: i128| i64::try_from(value).map_err(|_| out_of_range());
+        exact.map(|value| value.map(time).transpose()).collect::<Result<_, Error>>()?
+    } else {
+        let floats = cast(numbers, &DataType::Float64)?;
+        let floats = floats.as_primitive::<Float64Type>().iter();
+        let time = |value: f64| {
+            let microseconds = (value * 1e6).round_ties_even();
+            let fits = microseconds.abs() < 9.2e15;
+            fits.then_some(microseconds as i64 * 1_000).ok_or_else(out_of_range)
+        };
+        floats.map(|value| value.map(time).transpose()).collect::<Result<_, Error>>()?
+    };
+    Ok(Arc::new(times.into_iter().collect::<TimestampNanosecondArray>().with_timezone("+00:00")))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn columns_of_patterns_have_both_kinds() {
+        let tables = crate::fixture::Tables::new().table(
+            "t",
+            "(id INT, d TIMESTAMP, p TEXT)",
+            "VALUES (1, '2024-03-09 15:04:05', 'HH12 PM'), (2, '2024-03-09 15:04:05', '%Y'), (3, NULL, 'YYYY'), \
+             (4, '2024-03-09 15:04:05', NULL), (5, '2024-03-09 15:04:05', '')",
+        );
+        tables.check("SELECT id, to_char(d, p) FROM t", &["1|03 PM", "2|2024", "3|NULL", "4|NULL", "5|NULL"]);
+    }
+}

@@ -1,0 +1,322 @@
+//! `date_trunc` with all of PostgreSQL's fields, of intervals, and by the calendar of a zone.
+
+use std::sync::Arc;
+
+use arrow::array::timezone::Tz;
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, IntervalMonthDayNanoArray};
+use arrow::compute::cast;
+use arrow::datatypes::{
+    DataType, FieldRef, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+};
+use chrono::{DateTime, Offset, TimeZone};
+use datafusion::common::types::logical_string;
+use datafusion::error::Result;
+use datafusion::functions::datetime::date_trunc::DateTruncFunc;
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::{
+    Coercion, ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, TypeSignature, TypeSignatureClass, Volatility,
+};
+use datafusion::scalar::ScalarValue;
+
+use super::calendar::{self, Date};
+use super::time::{local_offset, zone};
+use super::time_parts::{SECOND, units_of_second};
+use crate::error::Error;
+use crate::functions::Registry;
+use crate::functions::scalar::Scalar;
+use crate::sqlstate;
+
+/// Registers the functions.
+pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
+    registry.replace("date_trunc", |function| function.inner().is::<DateTruncFunc>(), wrapped);
+    registry.add(Scalar::any("date_trunc_in_zone", in_zone_type, in_zone));
+}
+
+/// The length to which a time is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Unit {
+    Microsecond,
+    Millisecond,
+    Second,
+    Minute,
+    Hour,
+    Day,
+    Week,
+    Month,
+    Quarter,
+    Year,
+    Decade,
+    Century,
+    Millennium,
+}
+
+impl Unit {
+    fn of(name: &str) -> Result<Unit, Error> {
+        Ok(match name.trim().to_ascii_lowercase().as_str() {
+            "microseconds" | "microsecond" | "usec" | "usecs" | "us" => Unit::Microsecond,
+            "milliseconds" | "millisecond" | "msec" | "msecs" | "ms" => Unit::Millisecond,
+            "second" | "seconds" | "sec" | "secs" | "s" => Unit::Second,
+            "minute" | "minutes" | "min" | "mins" => Unit::Minute,
+            "hour" | "hours" | "hr" | "hrs" | "h" => Unit::Hour,
+            "day" | "days" => Unit::Day,
+            "week" | "weeks" => Unit::Week,
+            "month" | "months" | "mon" | "mons" => Unit::Month,
+            "quarter" | "qtr" => Unit::Quarter,
+            "year" | "years" | "yr" | "yrs" => Unit::Year,
+            "decade" | "decades" | "dec" | "decs" => Unit::Decade,
+            "century" | "centuries" | "cent" => Unit::Century,
+            "millennium" | "millennia" | "mil" | "mils" => Unit::Millennium,
+            _ => {
+                return Err(Error::invalid(format!("unit \"{name}\" not recognized by date_trunc")).hint(
+                    "It takes microseconds, milliseconds, second, minute, hour, day, week, month, quarter, year, \
+                     decade, century and millennium.",
+                ));
+            }
+        })
+    }
+
+    /// Returns the name that DataFusion's function knows; none if it lacks the unit.
+    fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Unit::Microsecond => "microsecond",
+            Unit::Millisecond => "millisecond",
+            Unit::Second => "second",
+            Unit::Minute => "minute",
+            Unit::Hour => "hour",
+            Unit::Day => "day",
+            Unit::Week => "week",
+            Unit::Month => "month",
+            Unit::Quarter => "quarter",
+            Unit::Year => "year",
+            Unit::Decade | Unit::Century | Unit::Millennium => return None,
+        })
+    }
+
+    /// Returns the seconds of a unit of the clock that is at least a second.
+    fn seconds(self) -> i64 {
+        match self {
+            Unit::Hour => 3_600,
+            Unit::Minute => 60,
+            _ => 1,
+        }
+    }
+
+    /// Cuts a local time in nanoseconds since 1970.
+    fn cut(self, time: i128) -> i128 {
+        const DAY: i128 = 86_400_000_000_000;
+        let to = |length: i128| time - time.rem_euclid(length);
+        let days = i64::try_from(time.div_euclid(DAY)).unwrap_or(0);
+        let date = Date::of_days(days);
+        let start = |year: i64, month: i64| i128::from(Date { year, month, day: 1 }.days()) * DAY;
+        // The first century begins in the year 1.
+        let first = |length: i64| (date.year - 1).div_euclid(length) * length + 1;
+        match self {
+            Unit::Microsecond => to(1_000),
+            Unit::Millisecond => to(1_000_000),
+            Unit::Second | Unit::Minute | Unit::Hour => to(i128::from(self.seconds()) * i128::from(SECOND)),
+            Unit::Day => to(DAY),
+            Unit::Week => i128::from(days - (calendar::day_of_week(days) + 6) % 7) * DAY,
+            Unit::Month => start(date.year, date.month),
+            Unit::Quarter => start(date.year, (date.month - 1) / 3 * 3 + 1),
+            Unit::Year => start(date.year, 1),
+            Unit::Decade => start(date.year.div_euclid(10) * 10, 1),
+            Unit::Century => start(first(100), 1),
+            Unit::Millennium => start(first(1_000), 1),
+        }
+    }
+
+    fn cut_interval(self, value: IntervalMonthDayNano) -> Result<IntervalMonthDayNano, Error> {
+        let months = |length: i32| IntervalMonthDayNano::new(value.months / length * length, 0, 0);
+        let time = |length: i64| {
+            IntervalMonthDayNano::new(value.months, value.days, value.nanoseconds / length * length)
+        };
+        Ok(match self {
+            Unit::Microsecond => time(1_000),
+            Unit::Millisecond => time(1_000_000),
+            Unit::Second | Unit::Minute | Unit::Hour => time(self.seconds() * SECOND),
+            Unit::Day => IntervalMonthDayNano::new(value.months, value.days, 0),
+            Unit::Week => {
+                return Err(Error::invalid("date_trunc can't cut an interval to weeks")
+                    .hint("Months usually have fractional weeks."));
+            }
+            Unit::Month => months(1),
+            Unit::Quarter => months(3),
+            Unit::Year => months(12),
+            Unit::Decade => months(120),
+            Unit::Century => months(1_200),
+            Unit::Millennium => months(12_000),
+        })
+    }
+}
+
+fn out_of_range() -> Error {
+    Error::invalid(
+        "date_trunc returns a time out of the range of TIMESTAMP, which is from 1677-09-21 to 2262-04-11",
+    )
+    .code(sqlstate::DATETIME_FIELD_OVERFLOW)
+}
+
+/// Wraps DataFusion's function.
+fn wrapped(inner: Arc<ScalarUDF>) -> ScalarUDF {
+    let text = || Coercion::new_exact(TypeSignatureClass::Native(logical_string()));
+    let interval = Coercion::new_exact(TypeSignatureClass::Interval);
+    let mut forms = match &inner.signature().type_signature {
+        TypeSignature::OneOf(forms) => forms.clone(),
+        other => vec![other.clone()],
+    };
+    forms.push(TypeSignature::Coercible(vec![text(), interval]));
+    let signature = Signature::one_of(forms, Volatility::Immutable);
+    ScalarUDF::from(DateTrunc { inner, signature })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct DateTrunc {
+    inner: Arc<ScalarUDF>,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for DateTrunc {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        self.inner.inner().return_type(arguments)
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
+        self.inner.inner().return_field_from_args(arguments)
+    }
+
+    fn invoke_with_args(&self, mut arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let name = match &arguments.args[0] {
+            ColumnarValue::Scalar(name) => name.try_as_str().flatten().map(str::to_string),
+            ColumnarValue::Array(_) => None,
+        };
+        let Some(name) = name else { return self.inner.inner().invoke_with_args(arguments) };
+        let unit = Unit::of(&name)?;
+        let value = &arguments.args[1];
+        let (rows, is_scalar) = match value {
+            ColumnarValue::Scalar(_) => (1, true),
+            ColumnarValue::Array(_) => (arguments.number_rows, false),
+        };
+        let result = match (value.data_type(), unit.name()) {
+            (DataType::Interval(_), _) => intervals(&value.clone().into_array(rows)?, unit)?,
+            (DataType::Timestamp(..), None) => {
+                times(&value.clone().into_array(rows)?, |time| Ok(unit.cut(time)))?
+            }
+            (_, known) => {
+                let known = known.unwrap_or(&name).to_string();
+                arguments.args[0] = ColumnarValue::Scalar(ScalarValue::Utf8(Some(known)));
+                return self.inner.inner().invoke_with_args(arguments);
+            }
+        };
+        Ok(match is_scalar {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?),
+            false => ColumnarValue::Array(result),
+        })
+    }
+
+    fn output_ordering(&self, input: &[ExprProperties]) -> Result<SortProperties> {
+        self.inner.inner().output_ordering(input)
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.inner.documentation()
+    }
+}
+
+fn intervals(values: &ArrayRef, unit: Unit) -> Result<ArrayRef> {
+    let found = values.data_type().clone();
+    let values = cast(values, &DataType::Interval(IntervalUnit::MonthDayNano))?;
+    let values = values.as_primitive::<IntervalMonthDayNanoType>().iter();
+    let cut = values.map(|value| value.map(|value| unit.cut_interval(value)).transpose());
+    let cut: ArrayRef = Arc::new(cut.collect::<Result<IntervalMonthDayNanoArray, Error>>()?);
+    Ok(cast(&cut, &found)?)
+}
+
+/// Changes each time, in nanoseconds since 1970.
+fn times(values: &ArrayRef, change: impl Fn(i128) -> Result<i128, Error>) -> Result<ArrayRef> {
+    let found = values.data_type().clone();
+    let unit = match &found {
+        DataType::Timestamp(unit, _) => i128::from(SECOND / units_of_second(*unit)),
+        other => return Err(Error::bug(format!("{other} is no timestamp")).into()),
+    };
+    let ticks = cast(values, &DataType::Int64)?;
+    let changed = ticks.as_primitive::<Int64Type>().iter().map(|tick| {
+        let Some(tick) = tick else { return Ok(None) };
+        let time = change(i128::from(tick) * unit)?;
+        i64::try_from(time.div_euclid(unit)).map(Some).map_err(|_| out_of_range())
+    });
+    Ok(cast(&changed.collect::<Result<Int64Array, Error>>()?, &found)?)
+}
+
+fn in_zone_type(arguments: &[DataType]) -> Result<DataType> {
+    match arguments {
+        [_, time @ DataType::Timestamp(_, Some(_)), _] => Ok(time.clone()),
+        [_, DataType::Timestamp(..) | DataType::Date32 | DataType::Null, _] => {
+            Ok(DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())))
+        }
+        _ => {
+            Err(Error::invalid("date_trunc with a zone takes a unit, a TIMESTAMPTZ and the name of the zone")
+                .into())
+        }
+    }
+}
+
+fn in_zone(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let types: Vec<DataType> = columns.iter().map(|column| column.data_type().clone()).collect();
+    let target = in_zone_type(&types)?;
+    let times_utc = cast(&columns[1], &target)?;
+    let units = cast(&columns[0], &DataType::Utf8View)?;
+    let zones = cast(&columns[2], &DataType::Utf8View)?;
+    let mut known: Option<(String, Tz)> = None;
+    let rows = (0..times_utc.len()).map(|row| {
+        let (units, zones) = (units.as_string_view(), zones.as_string_view());
+        if units.is_null(row) || zones.is_null(row) || times_utc.is_null(row) {
+            return Ok(times_utc.slice(row, 1)).map(|time| nullified(&time));
+        }
+        let (unit, name) = (Unit::of(units.value(row))?, zones.value(row));
+        if known.as_ref().is_none_or(|(last, _)| last != name) {
+            known = Some((name.to_string(), zone(name)?));
+        }
+        let Some((_, zone)) = &known else { return Err(Error::bug("the zone is known").into()) };
+        times(&times_utc.slice(row, 1), |time| cut_in(zone, unit, time))
+    });
+    let rows = rows.collect::<Result<Vec<ArrayRef>>>()?;
+    let parts: Vec<&dyn Array> = rows.iter().map(AsRef::as_ref).collect();
+    match parts.is_empty() {
+        true => Ok(arrow::array::new_empty_array(&target)),
+        false => Ok(arrow::compute::concat(&parts)?),
+    }
+}
+
+fn nullified(time: &ArrayRef) -> ArrayRef {
+    arrow::array::new_null_array(time.data_type(), 1)
+}
+
+/// Cuts a time in UTC by the calendar of a zone.
+fn cut_in(zone: &Tz, unit: Unit, time: i128) -> Result<i128, Error> {
+    let second = i128::from(SECOND);
+    let seconds = i64::try_from(time.div_euclid(second)).map_err(|_| out_of_range())?;
+    let utc = DateTime::from_timestamp(seconds, 0).ok_or_else(out_of_range)?.naive_utc();
+    let offset = i128::from(zone.offset_from_utc_datetime(&utc).fix().local_minus_utc());
+    let cut = unit.cut(time + offset * second);
+    // As in PostgreSQL, the offset is that of the result for units of at least a day.
+    if unit < Unit::Day {
+        return Ok(cut - offset * second);
+    }
+    let local = i64::try_from(cut.div_euclid(second)).map_err(|_| out_of_range())?;
+    let local = DateTime::from_timestamp(local, 0).ok_or_else(out_of_range)?.naive_utc();
+    let offset = local_offset(zone, &local).ok_or_else(out_of_range)?;
+    Ok(cut - i128::from(offset) * second)
+}
