@@ -35,6 +35,7 @@ mod patterns;
 mod postgres;
 mod precedence;
 mod row_values;
+mod scopes;
 pub(crate) mod shorthand;
 mod shorthand_others;
 mod subquery_names;
@@ -90,6 +91,7 @@ impl VisitorMut for RewriteStatement<'_> {
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
         self.with
             .extend(query.with.iter().flat_map(|with| &with.cte_tables).map(whole_rows::columns_of_with));
+        values::same_casts(query);
         let by = matches!(&query.limit_clause, Some(LimitClause::LimitOffset { limit_by, .. }) if !limit_by.is_empty());
         if by {
             return ControlFlow::Break(Error::unsupported("LIMIT … BY"));
@@ -118,8 +120,10 @@ impl VisitorMut for RewriteStatement<'_> {
             Some((_, columns)) => columns.clone(),
             None => (self.columns)(name),
         };
-        whole_rows::name_columns(select, &columns);
-        json::name_values(select);
+        if let Err(error) = whole_rows::name_columns(select, &columns) {
+            return ControlFlow::Break(error);
+        }
+        json::name_values(select, &columns);
         subquery_names::name_subqueries(select);
         subquery_names::name_fields(select);
         postgres::tell_apart(select, (self.known)(RUNS_ONCE));

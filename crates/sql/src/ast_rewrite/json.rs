@@ -8,16 +8,13 @@
 //! | `json_agg(x ORDER BY y)` | `json_agg_of(array_agg(x ORDER BY y))` |
 //! | `json_object_agg(k, v)` | `json_object_agg_of(array_agg(struct(k, v)))` |
 
-use std::ops::ControlFlow;
-
 use datafusion::sql::sqlparser::ast::{
     CastKind, DataType as SqlType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
     ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor,
-    visit_expressions_mut,
 };
 
 use super::postgres::parsed;
-use super::{call, text};
+use super::{call, scopes, text, whole_rows};
 use crate::error::{Error, Result};
 
 /// The rows of a function in FROM.
@@ -33,9 +30,9 @@ enum Rows {
 
 /// The functions in FROM, with the function that makes their list.
 const FUNCTIONS: [(&str, &str, Rows); 16] = [
-    ("json_array_elements", "json_array_values", Rows::Values("json_same", Some("value"))),
+    ("json_array_elements", "json_elements", Rows::Values("json_same", Some("value"))),
     ("jsonb_array_elements", "jsonb_array_values", Rows::Values("jsonb_same", Some("value"))),
-    ("json_array_elements_text", "json_array_texts", Rows::Values("", Some("value"))),
+    ("json_array_elements_text", "json_element_texts", Rows::Values("", Some("value"))),
     ("jsonb_array_elements_text", "jsonb_array_texts", Rows::Values("", Some("value"))),
     ("json_object_keys", "json_keys", Rows::Values("", None)),
     ("jsonb_object_keys", "jsonb_keys", Rows::Values("", None)),
@@ -47,7 +44,7 @@ const FUNCTIONS: [(&str, &str, Rows); 16] = [
     ("jsonb_each_text", "jsonb_member_texts", Rows::Members("")),
     ("json_to_record", "make_array", Rows::Records),
     ("jsonb_to_record", "make_array", Rows::Records),
-    ("json_to_recordset", "json_array_values", Rows::Records),
+    ("json_to_recordset", "json_elements", Rows::Records),
     ("jsonb_to_recordset", "jsonb_array_values", Rows::Records),
 ];
 
@@ -184,8 +181,12 @@ fn records(subquery: &mut Query, found: &Called, alias: &mut TableAlias) -> Resu
     Ok(())
 }
 
-/// Writes `e.value` for `e` in a SELECT from `jsonb_array_elements(j) AS e`: the function's rows are its values.
-pub(super) fn name_values(select: &mut Select) {
+/// Writes `e.value` for `e` in a SELECT from `jsonb_array_elements(j) AS e`: the function's rows are its values. A column
+/// of that name in another relation comes first.
+pub(super) fn name_values(select: &mut Select, of_relation: &whole_rows::Columns<'_>) {
+    let columns: Vec<String> = scopes::factors(select)
+        .flat_map(|factor| whole_rows::column_names(factor, of_relation).unwrap_or_default())
+        .collect();
     let mut aliases: Vec<Ident> = Vec::new();
     for from in &mut select.from {
         let factors =
@@ -194,6 +195,7 @@ pub(super) fn name_values(select: &mut Select) {
             let is_value = matches!(called(factor).map(|found| found.rows), Some(Rows::Values(_, Some(_))));
             if let (true, Some(Some(alias))) = (is_value, alias_of(factor))
                 && alias.columns.is_empty()
+                && !columns.contains(&scopes::folded(&alias.name))
             {
                 aliases.push(alias.name.clone());
             }
@@ -214,13 +216,13 @@ pub(super) fn name_values(select: &mut Select) {
             *item = SelectItem::ExprWithAlias { alias: name.clone(), expr: expr.clone() };
         }
     }
-    let _ = visit_expressions_mut(select, |part| {
+    scopes::change(select, of_relation, &mut |part, hides| {
         if let Expr::Identifier(name) = part
             && is_value(name)
+            && !hides(name)
         {
             *part = Expr::CompoundIdentifier(vec![name.clone(), Ident::new("value")]);
         }
-        ControlFlow::<()>::Continue(())
     });
 }
 

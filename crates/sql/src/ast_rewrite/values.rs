@@ -2,7 +2,8 @@
 
 use arrow::compute::kernels::cast_utils::parse_interval_month_day_nano;
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType as SqlType, ExactNumberInfo, Expr, Interval, TypedString, Value, ValueWithSpan,
+    CastKind, DataType as SqlType, ExactNumberInfo, Expr, Interval, Query, SetExpr, TypedString, Value,
+    ValueWithSpan,
 };
 
 use super::{call, text};
@@ -34,6 +35,30 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// Casts the bare literals and NULLs of a column of VALUES to JSON, if another row's value is cast to it: fields of JSON
+/// have a mark, which all rows must have.
+pub(super) fn same_casts(query: &mut Query) {
+    let SetExpr::Values(values) = query.body.as_mut() else { return };
+    let json = |value: &Expr| match value {
+        Expr::Cast { data_type, array: false, .. } | Expr::TypedString(TypedString { data_type, .. }) => {
+            matches!(data_type, SqlType::JSON | SqlType::JSONB).then(|| data_type.clone())
+        }
+        _ => None,
+    };
+    let width = values.rows.first().map_or(0, |row| row.len());
+    for at in 0..width {
+        let Some(data_type) = values.rows.iter().find_map(|row| row.get(at).and_then(json)) else { continue };
+        for row in &mut values.rows {
+            if let Some(value) = row.get_mut(at)
+                && let Expr::Value(written) = &*value
+                && matches!(written.value, Value::Null | Value::SingleQuotedString(_))
+            {
+                *value = cast(value.clone(), data_type.clone(), CastKind::Cast);
+            }
+        }
+    }
 }
 
 fn literal(value: &ValueWithSpan) -> Result<Option<Expr>> {

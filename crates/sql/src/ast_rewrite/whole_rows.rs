@@ -1,16 +1,16 @@
 //! Writes `row_to_json(t)` and `json_agg(t)` of the whole row of a table or subquery `t` with its columns.
 
-use std::ops::ControlFlow;
-
 use datafusion::sql::sqlparser::ast::{
-    Cte, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, Select, SelectItem, SetExpr,
-    TableAlias, TableFactor, visit_expressions_mut,
+    Cte, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, JoinOperator, Query, Select,
+    SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
 };
 
+use super::scopes::{self, folded};
 use super::{call, text};
+use crate::error::{Error, Result};
 
 /// Functions of JSON that take rows.
-const FUNCTIONS: [&str; 10] = [
+const FUNCTIONS: [&str; 11] = [
     "to_json",
     "to_jsonb",
     "row_to_json",
@@ -21,6 +21,7 @@ const FUNCTIONS: [&str; 10] = [
     "json_build_object",
     "jsonb_build_object",
     "json_object_agg",
+    "jsonb_object_agg",
 ];
 
 /// Returns the columns of a relation.
@@ -30,40 +31,66 @@ pub(super) type Columns<'a> = dyn Fn(&str) -> Option<Vec<String>> + 'a;
 struct Table {
     alias: Ident,
     columns: Vec<String>,
+    /// True if an outer join may leave it without a row.
+    is_optional: bool,
 }
 
 /// Replaces names of tables among the arguments of these functions.
-pub(super) fn name_columns(select: &mut Select, of_relation: &Columns<'_>) {
-    let mut tables: Option<Vec<Table>> = None;
+pub(super) fn name_columns(select: &mut Select, of_relation: &Columns<'_>) -> Result<()> {
+    let mut known: Option<Vec<Table>> = None;
     let from = select.from.clone();
-    let _ = visit_expressions_mut(select, |part| {
-        let Expr::Function(function) = part else { return ControlFlow::<()>::Continue(()) };
-        let FunctionArguments::List(list) = &mut function.args else { return ControlFlow::Continue(()) };
+    let mut refused = None;
+    scopes::change(select, of_relation, &mut |part, hides| {
+        let Expr::Function(function) = part else { return };
+        let FunctionArguments::List(list) = &mut function.args else { return };
         if !FUNCTIONS.contains(&function.name.to_string().to_lowercase().as_str()) {
-            return ControlFlow::Continue(());
+            return;
         }
         for argument in &mut list.args {
             let FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) = argument else { continue };
             let Expr::Identifier(name) = &*expression else { continue };
-            let tables = tables.get_or_insert_with(|| {
-                let factors = from.iter().flat_map(|from| {
-                    std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation))
-                });
-                factors.filter_map(|factor| table(factor, of_relation)).collect()
-            });
+            if hides(name) {
+                continue;
+            }
+            let tables = known.get_or_insert_with(|| tables(&from, of_relation));
             let is_column =
                 tables.iter().any(|table| table.columns.iter().any(|column| *column == folded(name)));
             let found = tables.iter().find(|table| folded(&table.alias) == folded(name));
-            if let (false, Some(found)) = (is_column, found) {
-                *expression = found.row();
+            match found {
+                Some(found) if !is_column && found.is_optional => refused = Some(name.value.clone()),
+                Some(found) if !is_column => *expression = found.row(),
+                _ => {}
             }
         }
-        ControlFlow::Continue(())
     });
+    match refused {
+        None => Ok(()),
+        Some(name) => {
+            let what = format!("the whole row of \"{name}\", which an outer join may leave without a row,");
+            Err(Error::unsupported(what).hint("Name its columns, as in json_build_object('a', t.a)."))
+        }
+    }
 }
 
-fn folded(name: &Ident) -> String {
-    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
+/// Returns the tables of FROM.
+fn tables(from: &[TableWithJoins], of_relation: &Columns<'_>) -> Vec<Table> {
+    use JoinOperator::{AsOf, FullOuter, Left, LeftOuter, OuterApply, Right, RightOuter};
+    let mut all: Vec<Table> = Vec::new();
+    for from in from {
+        let before = all.len();
+        all.extend(table(&from.relation, of_relation));
+        for join in &from.joins {
+            if matches!(join.join_operator, Right(_) | RightOuter(_) | FullOuter(_)) {
+                all.iter_mut().skip(before).for_each(|table| table.is_optional = true);
+            }
+            let is_optional = matches!(
+                join.join_operator,
+                Left(_) | LeftOuter(_) | FullOuter(_) | OuterApply | AsOf { .. }
+            );
+            all.extend(table(&join.relation, of_relation).map(|table| Table { is_optional, ..table }));
+        }
+    }
+    all
 }
 
 impl Table {
@@ -87,14 +114,20 @@ fn table(factor: &TableFactor, of_relation: &Columns<'_>) -> Option<Table> {
         TableFactor::Table { name, alias, args: None, .. } => {
             let last = name.0.last()?.as_ident()?.clone();
             let columns = renamed(alias, of_relation(&folded(&last))?);
-            Some(Table { alias: alias.as_ref().map_or(last, |alias| alias.name.clone()), columns })
+            let alias = alias.as_ref().map_or(last, |alias| alias.name.clone());
+            Some(Table { alias, columns, is_optional: false })
         }
         TableFactor::Derived { subquery, alias: Some(alias), .. } => {
             let columns = renamed(&Some(alias.clone()), columns_of(subquery)?);
-            Some(Table { alias: alias.name.clone(), columns })
+            Some(Table { alias: alias.name.clone(), columns, is_optional: false })
         }
         _ => None,
     }
+}
+
+/// Returns the names of the columns of a relation in FROM, if they are known.
+pub(super) fn column_names(factor: &TableFactor, of_relation: &Columns<'_>) -> Option<Vec<String>> {
+    table(factor, of_relation).map(|table| table.columns)
 }
 
 /// Returns the name of a WITH query, and its columns if the text gives them.

@@ -5,6 +5,9 @@
 //! | `jsonb_build_object('a', j)` | `jsonb_built('jsonb_build_object o.j', 'a', j)` |
 //! | `j = '{"b":1}'`, `j IN ('1')`, `coalesce(j, '{}')` | the literal becomes JSONB: `j = read_jsonb('{"b":1}')` |
 //! | `j < k` | `jsonb_cmp(j, k) < 0` |
+//! | `j BETWEEN k AND l` | `jsonb_cmp(j, k) >= 0 AND jsonb_cmp(j, l) <= 0` |
+//! | `greatest(j, k)` | `jsonb_greatest(j, k)` |
+//! | `m || '{}'`, for a column `m` of a subquery whose field has no mark | `jsonb_concat(m, '{}')` |
 //! | `j::INT` | `jsonb_number_text(j, 'integer')::INT` |
 //! | `pg_typeof(j)` | `'jsonb'` |
 //!
@@ -16,7 +19,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Cast, InList, ScalarFunction, TryCast};
-use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, lit};
+use datafusion::logical_expr::{Between, BinaryExpr, Expr, LogicalPlan, Operator, lit};
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::functions::json::build::Written;
@@ -79,12 +82,8 @@ fn resolve(expression: Expr, columns: &Columns<'_>) -> Result<Transformed<Expr>>
             let changed = count(elements.iter_mut().map(canonical)) > 0;
             Ok(Transformed::new_transformed(Expr::InList(list), changed))
         }
-        Expr::Case(_) if Shape::mark(&expression, columns) == Some(Mark::Jsonb) => {
-            let Expr::Case(mut case) = expression else { return Ok(Transformed::no(expression)) };
-            let results = case.when_then_expr.iter_mut().map(|(_, then)| then).chain(&mut case.else_expr);
-            let changed = count(results.map(|result| canonical(result))) > 0;
-            Ok(Transformed::new_transformed(Expr::Case(case), changed))
-        }
+        Expr::Case(_) => Ok(resolve_case(expression, columns)),
+        Expr::Between(between) => Ok(resolve_between(between, columns)),
         Expr::Cast(Cast { expr, field }) => match scalar_text(&expr, field.data_type(), columns) {
             Some(text) => Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(text), field }))),
             None => Ok(Transformed::no(Expr::Cast(Cast { expr, field }))),
@@ -118,14 +117,94 @@ fn resolve_call(mut written: ScalarFunction, columns: &Columns<'_>) -> Transform
     {
         return Transformed::yes(lit(mark.type_name().to_lowercase()));
     }
+    let all_jsonb = |args: &[Expr]| {
+        let is_jsonb = |part: &Expr| Shape::mark(part, columns) == Some(Mark::Jsonb);
+        args.iter().any(is_jsonb) && args.iter().all(|part| is_jsonb(part) || is_literal(part))
+    };
+    let extreme = match written.name() {
+        "greatest" => Some("jsonb_greatest"),
+        "least" => Some("jsonb_least"),
+        _ => None,
+    };
+    if let Some(name) = extreme
+        && all_jsonb(&written.args)
+        && let Some(found) = call(name, written.args.clone())
+    {
+        return Transformed::yes(found);
+    }
     let changed = passes(written.name())
         && written.args.iter().any(|part| Shape::mark(part, columns) == Some(Mark::Jsonb))
         && count(written.args.iter_mut().map(canonical)) > 0;
     Transformed::new_transformed(Expr::ScalarFunction(written), changed)
 }
 
+fn resolve_case(mut expression: Expr, columns: &Columns<'_>) -> Transformed<Expr> {
+    let is_jsonb = Shape::mark(&expression, columns) == Some(Mark::Jsonb);
+    let Expr::Case(case) = &mut expression else { return Transformed::no(expression) };
+    let mut changes = 0;
+    if is_jsonb {
+        let results = case.when_then_expr.iter_mut().map(|(_, then)| then).chain(&mut case.else_expr);
+        changes += count(results.map(|result| canonical(result)));
+    }
+    if let Some(operand) = &mut case.expr {
+        let is_jsonb = |part: &Expr| Shape::mark(part, columns) == Some(Mark::Jsonb);
+        if is_jsonb(operand) {
+            changes += count(case.when_then_expr.iter_mut().map(|(when, _)| canonical(when)));
+        } else if case.when_then_expr.iter().any(|(when, _)| is_jsonb(when)) {
+            changes += count(std::iter::once(canonical(operand)));
+        }
+    }
+    Transformed::new_transformed(expression, changes > 0)
+}
+
+/// Plans BETWEEN as comparisons of JSONB.
+fn resolve_between(between: Between, columns: &Columns<'_>) -> Transformed<Expr> {
+    let sides = [&between.expr, &between.low, &between.high];
+    let is_jsonb = |part: &&Box<Expr>| Shape::mark(part, columns) == Some(Mark::Jsonb);
+    if !sides.iter().any(is_jsonb) || !sides.iter().all(|part| is_jsonb(part) || is_literal(part)) {
+        return Transformed::no(Expr::Between(between));
+    }
+    let compared = |bound: &Expr| call("jsonb_cmp", vec![between.expr.as_ref().clone(), bound.clone()]);
+    match (compared(&between.low), compared(&between.high)) {
+        (Some(low), Some(high)) => {
+            let within = low.gt_eq(lit(0_i32)).and(high.lt_eq(lit(0_i32)));
+            Transformed::yes(if between.negated { Expr::Not(Box::new(within)) } else { within })
+        }
+        _ => Transformed::no(Expr::Between(between)),
+    }
+}
+
+/// Plans an operator of JSONB whose operands have no marks in their fields: columns of subqueries that compute them
+/// with CASE and the like.
+fn resolve_operator(written: &BinaryExpr, columns: &Columns<'_>) -> Option<Expr> {
+    let BinaryExpr { left, op, right } = written;
+    let marks = (Shape::mark(left, columns), Shape::mark(right, columns));
+    let is_jsonb = |mark: Option<Mark>, side: &Expr| mark == Some(Mark::Jsonb) || is_literal(side);
+    let name = match op {
+        Operator::StringConcat
+            if marks.0.or(marks.1) == Some(Mark::Jsonb)
+                && is_jsonb(marks.0, left)
+                && is_jsonb(marks.1, right) =>
+        {
+            "jsonb_concat"
+        }
+        Operator::AtArrow if marks.0.or(marks.1).is_some() => "jsonb_contains",
+        Operator::ArrowAt if marks.0.or(marks.1).is_some() => "jsonb_contained",
+        Operator::Minus if marks.0 == Some(Mark::Jsonb) => match right.as_ref() {
+            Expr::Literal(place, _) if place.data_type().is_integer() => "jsonb_delete_index",
+            side if is_literal(side) => "jsonb_delete_key",
+            _ => return None,
+        },
+        _ => return None,
+    };
+    call(name, vec![left.as_ref().clone(), right.as_ref().clone()])
+}
+
 fn resolve_comparison(mut compared: BinaryExpr, columns: &Columns<'_>) -> Transformed<Expr> {
     use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
+    if let Some(planned) = resolve_operator(&compared, columns) {
+        return Transformed::yes(planned);
+    }
     let orders = matches!(compared.op, Lt | LtEq | Gt | GtEq);
     if !orders && !matches!(compared.op, Eq | NotEq | IsDistinctFrom | IsNotDistinctFrom) {
         return Transformed::no(Expr::BinaryExpr(compared));

@@ -8,18 +8,23 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::Lexeme;
 use crate::error::{Error, Result};
-use crate::grammar::is_word;
 
 /// Joins the tokens of each number.
 pub(super) fn join(sql: &str, lexemes: Vec<Lexeme>) -> Result<Vec<Lexeme>> {
     let mut joined: Vec<Lexeme> = Vec::with_capacity(lexemes.len());
-    // In a row pattern, `A ? B` is a quantifier.
-    let has_pattern = lexemes.iter().any(|lexeme| is_word(&lexeme.token.token, "MATCH_RECOGNIZE"));
     let mut all = lexemes.into_iter().peekable();
+    // The open parentheses of `PATTERN ( … )`, where a question mark is a quantifier.
+    let mut pattern = 0_usize;
     while let Some(mut lexeme) = all.next() {
-        if is_question_mark(&lexeme) && joined.last().is_some_and(ends_operand) {
-            let gap =
-                !has_pattern && joined.last().is_some_and(|before| before.range.end < lexeme.range.start);
+        match &lexeme.token.token {
+            Token::LParen if pattern > 0 || joined.last().is_some_and(is_pattern) => pattern += 1,
+            Token::RParen => pattern = pattern.saturating_sub(1),
+            _ => {}
+        }
+        let (sure, likely) =
+            (joined.last().is_some_and(ends_operand), joined.last().is_some_and(may_be_name));
+        if pattern == 0 && is_question_mark(&lexeme) && (sure || likely) {
+            let gap = sure && joined.last().is_some_and(|before| before.range.end < lexeme.range.start);
             if let Some(token) = operator(&mut all.clone(), &lexeme, gap) {
                 if token != Token::Question
                     && let Some(rest) = all.next()
@@ -66,6 +71,19 @@ pub(super) fn join(sql: &str, lexemes: Vec<Lexeme>) -> Result<Vec<Lexeme>> {
 
 fn is_question_mark(lexeme: &Lexeme) -> bool {
     matches!(&lexeme.token.token, Token::Placeholder(mark) if mark == "?")
+}
+
+/// True for the word before the parentheses of a row pattern.
+fn is_pattern(before: &Lexeme) -> bool {
+    matches!(&before.token.token, Token::Word(word) if word.keyword == Keyword::PATTERN && word.quote_style.is_none())
+}
+
+/// True for words that are usual names of columns and that the grammar also has a meaning for.
+fn may_be_name(before: &Lexeme) -> bool {
+    use Keyword::{DATA, INPUT, KEY, METADATA, NAME, OBJECT, OUTPUT, SOURCE, TAG, TYPE, VALUE};
+    let Token::Word(word) = &before.token.token else { return false };
+    let names = [DATA, INPUT, KEY, METADATA, NAME, OBJECT, OUTPUT, SOURCE, TAG, TYPE, VALUE];
+    names.contains(&word.keyword)
 }
 
 /// True if an operand may end with a token.

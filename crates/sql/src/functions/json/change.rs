@@ -1,6 +1,8 @@
 //! Changes of JSON: `||`, `-`, `#-`, `jsonb_set`, `jsonb_insert`, `jsonb_strip_nulls`, `jsonb_pretty`; and comparisons of
 //! JSONB: `@>`, `?`, `<`.
 
+use std::cmp::Ordering;
+
 use arrow::datatypes::DataType;
 
 use super::access::place;
@@ -44,7 +46,32 @@ pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
     add(JsonFunction::new("jsonb_exists_any", &[Json, Keys], boolean(), Kernel::Bool(exists_any)));
     add(JsonFunction::new("jsonb_exists_all", &[Json, Keys], boolean(), Kernel::Bool(exists_all)));
     let compare = Kernel::Int(|all, row| pair(all, row, |one, other| one.compare(&other) as i32));
+    for (name, kernel) in [("jsonb_greatest", Kernel::Text(greatest)), ("jsonb_least", Kernel::Text(least))] {
+        add(JsonFunction::new(name, &[Json], Returns::Marked(Mark::Jsonb), kernel)
+            .repeated()
+            .called_on_null());
+    }
     add(JsonFunction::new("jsonb_cmp", &[Json, Json], Returns::Type(DataType::Int32), compare));
+}
+
+fn greatest(all: &Arguments, row: usize) -> Result<Option<String>> {
+    extreme(all, row, Ordering::Greater)
+}
+
+fn least(all: &Arguments, row: usize) -> Result<Option<String>> {
+    extreme(all, row, Ordering::Less)
+}
+
+/// Returns the argument that comes last or first in the order of JSONB, without those that are NULL.
+fn extreme(all: &Arguments, row: usize, wanted: Ordering) -> Result<Option<String>> {
+    let mut found: Option<Value> = None;
+    for at in 0..all.columns.len() {
+        let Some(value) = all.text(at, row).map(Value::parse).transpose()? else { continue };
+        if found.as_ref().is_none_or(|found| value.compare(found) == wanted) {
+            found = Some(value);
+        }
+    }
+    Ok(found.map(|value| value.text()))
 }
 
 fn each(all: &Arguments, row: usize, change: fn(Value) -> Result<String>) -> Result<Option<String>> {

@@ -1,12 +1,13 @@
-//! Functions that earlier versions have stored in plans: they build JSON from values.
+//! Functions that earlier versions have stored in plans: they build JSON from values, and split JSON
+//! arrays.
 //!
-//! Statements that name them get those of [`super::build`]. These functions look at the marks of their arguments
+//! Statements get the functions of [`super::build`] and [`super::sets`] instead. Those that build JSON look at the marks of their arguments
 //! when they run, and don't write canonical text for JSONB.
 
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringViewArray, StringViewBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, ListBuilder, StringViewArray, StringViewBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::json::writer::{EncoderOptions, make_encoder};
@@ -20,6 +21,7 @@ use serde_json::Value;
 use super::marks::Mark;
 use crate::error::Error;
 use crate::functions::Registry;
+use crate::functions::scalar::Scalar;
 
 /// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
@@ -45,6 +47,10 @@ pub(super) fn register(registry: &mut Registry<'_>) {
             ),
         }));
     }
+    let one = vec![DataType::Utf8View];
+    let list = |_: &[DataType]| Ok(DataType::new_list(DataType::Utf8View, true));
+    registry.add(Scalar::exact("json_array_values", one.clone(), list, |c| elements(&c[0], false)));
+    registry.add(Scalar::exact("json_array_texts", one, list, |c| elements(&c[0], true)));
 }
 
 /// True for one of these functions.
@@ -183,4 +189,32 @@ pub(super) fn values(column: &ArrayRef, field: &FieldRef) -> Result<StringViewAr
         }
     }
     Ok(out.finish())
+}
+
+fn array(text: &str) -> std::result::Result<Vec<Value>, Error> {
+    match serde_json::from_str(text) {
+        Ok(Value::Array(values)) => Ok(values),
+        Ok(_) => Err(Error::invalid(format!("'{text}' is no JSON array"))),
+        Err(error) => Err(Error::invalid(format!("'{text}' is no JSON: {error}"))),
+    }
+}
+
+/// Returns the elements of arrays as JSON, or as text: strings without quotes, null as NULL.
+fn elements(column: &ArrayRef, as_text: bool) -> Result<ArrayRef> {
+    let mut lists = ListBuilder::new(StringViewBuilder::new());
+    for text in column.as_string_view() {
+        let Some(text) = text else {
+            lists.append(false);
+            continue;
+        };
+        for value in array(text)? {
+            lists.values().append_option(match value {
+                Value::Null if as_text => None,
+                Value::String(text) if as_text => Some(text),
+                value => Some(value.to_string()),
+            });
+        }
+        lists.append(true);
+    }
+    Ok(Arc::new(lists.finish()))
 }

@@ -1,8 +1,11 @@
 //! Plans the operators and subscripts of JSON and JSONB.
 
-use arrow::datatypes::DataType;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field};
 use datafusion::common::{Column, DFSchema, ExprSchema, ScalarValue};
 use datafusion::error::Result;
+use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawFieldAccessExpr};
 use datafusion::logical_expr::{Expr, ExprSchemable, GetFieldAccess, cast};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
@@ -35,6 +38,7 @@ impl ExprPlanner for JsonOperators {
         };
         let shown = format!("{} {} {}", shown(&written.left), written.op, shown(&written.right));
         let RawBinaryExpr { op, left, right } = written;
+        let (left, right) = (typed(left), typed(right));
         match call(name, vec![left.clone(), right.clone()]) {
             Some(planned) => Ok(PlannerResult::Planned(planned.alias(shown))),
             None => Ok(PlannerResult::Original(RawBinaryExpr { op, left, right })),
@@ -63,6 +67,17 @@ impl ExprPlanner for JsonOperators {
             Some(planned) => PlannerResult::Planned(planned),
             None => original(expr, field_access),
         })
+    }
+}
+
+/// Gives a parameter without a type that of text.
+fn typed(operand: Expr) -> Expr {
+    match operand {
+        Expr::Placeholder(Placeholder { id, field: None }) => {
+            let field = Field::new(id.as_str(), DataType::Utf8View, true);
+            Expr::Placeholder(Placeholder { id, field: Some(Arc::new(field)) })
+        }
+        operand => operand,
     }
 }
 

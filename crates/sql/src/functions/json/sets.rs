@@ -25,9 +25,9 @@ pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
     };
     let mut column =
         |name, returns, kernel| add(JsonFunction::new(name, &[Json], returns, Kernel::Column(kernel)));
-    // Earlier versions have stored the first two names in plans.
-    column("json_array_values", texts(), |all| lists(all, |json| values(json, false)));
-    column("json_array_texts", texts(), |all| lists(all, |json| values(json, true)));
+    // `json_array_values` and `json_array_texts` are names of `constructors.rs`.
+    column("json_elements", texts(), |all| lists(all, |json| values(json, false)));
+    column("json_element_texts", texts(), |all| lists(all, |json| values(json, true)));
     column("jsonb_array_values", texts(), |all| lists(all, |json| values(&canonical(json)?, false)));
     column("jsonb_array_texts", texts(), |all| lists(all, |json| values(&canonical(json)?, true)));
     column("json_keys", texts(), |all| lists(all, |json| keys(json, "json_object_keys")));

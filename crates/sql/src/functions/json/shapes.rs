@@ -8,7 +8,8 @@ use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction, WindowFu
 use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use super::build::{Built, Written};
-use super::function::{JsonFunction, Returns};
+use super::columns::shape_at;
+use super::function::{JsonFunction, Returns, is_text};
 use super::marks::Mark;
 use super::shape::Shape;
 use crate::functions::read_text::ReadText;
@@ -35,9 +36,10 @@ impl Shape {
             Expr::Alias(alias) => Shape::of(&alias.expr, columns),
             Expr::Column(column) => columns(column),
             Expr::OuterReferenceColumn(field, _) => Shape::marked(Mark::of(field)),
-            Expr::ScalarSubquery(subquery) => {
-                Shape::marked(subquery.subquery.schema().fields().first().and_then(|field| Mark::of(field)))
-            }
+            Expr::ScalarSubquery(subquery) => match subquery.subquery.schema().fields().is_empty() {
+                true => Shape::Plain,
+                false => shape_at(&subquery.subquery, 0),
+            },
             Expr::ScalarFunction(call) => Shape::of_call(call, columns),
             Expr::AggregateFunction(AggregateFunction { func, params }) => {
                 Shape::of_choice(func.name(), &params.args, columns)
@@ -131,12 +133,16 @@ fn mark_of(function: &ScalarUDF) -> Option<Mark> {
     (function.name() == "json_get_json").then_some(Mark::Json)
 }
 
-/// True if an expression is a text without a type of its own, or NULL.
+/// True if an expression is a text without a type of its own, NULL, or a parameter that can be such a text.
 pub(crate) fn is_literal(expression: &Expr) -> bool {
     match expression {
         Expr::Literal(value, None) => {
             value.is_null() || matches!(value, ScalarValue::Utf8(_) | ScalarValue::Utf8View(_))
         }
+        Expr::Placeholder(parameter) => parameter
+            .field
+            .as_ref()
+            .is_none_or(|field| is_text(field.data_type()) || field.data_type().is_null()),
         _ => false,
     }
 }

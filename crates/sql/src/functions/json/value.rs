@@ -200,9 +200,21 @@ impl Value {
 
     /// Compares two values in PostgreSQL's order of `jsonb`.
     pub(crate) fn compare(&self, other: &Value) -> Ordering {
+        // An empty array that is no part of a value is less than null: a peculiarity that PostgreSQL keeps for its
+        // indexes.
+        let is_empty = |value: &Value| matches!(value, Value::Array(elements) if elements.is_empty());
+        let is_scalar = |value: &Value| !matches!(value, Value::Array(_) | Value::Object(_));
+        if is_empty(self) && is_scalar(other) {
+            return Ordering::Less;
+        }
+        if is_scalar(self) && is_empty(other) {
+            return Ordering::Greater;
+        }
+        self.compare_parts(other)
+    }
+
+    fn compare_parts(&self, other: &Value) -> Ordering {
         let rank = |value: &Value| match value {
-            // An empty array is less than null: a peculiarity that PostgreSQL keeps for its indexes.
-            Value::Array(elements) if elements.is_empty() => 0,
             Value::Null => 1,
             Value::String(_) => 2,
             Value::Number(_) => 3,
@@ -215,14 +227,14 @@ impl Value {
             (Value::Number(one), Value::Number(other)) => compare_numbers(one, other),
             (Value::String(one), Value::String(other)) => one.cmp(other),
             (Value::Array(one), Value::Array(other)) => {
-                let unequal = || one.iter().zip(other).map(|(one, other)| one.compare(other));
+                let unequal = || one.iter().zip(other).map(|(one, other)| one.compare_parts(other));
                 one.len()
                     .cmp(&other.len())
                     .then_with(|| unequal().find(|order| order.is_ne()).unwrap_or(Ordering::Equal))
             }
             (Value::Object(one), Value::Object(other)) => {
                 let pair = |((a, x), (b, y)): (&(String, Value), &(String, Value))| {
-                    by_length(a, b).then_with(|| x.compare(y))
+                    a.cmp(b).then_with(|| x.compare_parts(y))
                 };
                 let unequal = || one.iter().zip(other).map(pair);
                 one.len()
@@ -381,7 +393,10 @@ mod tests {
             "{}",
             "{\"a\": 1}",
             "{\"a\": 2}",
+            "{\"aa\": 1}",
             "{\"b\": 1}",
+            "{\"b\": []}",
+            "{\"b\": [1]}",
         ];
         for (at, one) in sorted.iter().enumerate() {
             for (place, other) in sorted.iter().enumerate() {

@@ -15,6 +15,8 @@ use crate::sqlstate;
 pub(super) enum Fail {
     Soft(Error),
     Hard(Error),
+    /// The end of a search that only needs one item, which was found.
+    Found,
 }
 
 impl From<Error> for Fail {
@@ -133,6 +135,42 @@ impl<'v> Context<'v> {
             Ok(())
         });
         (items, result.err())
+    }
+
+    /// Tells if a path finds an item. In lax mode, the search ends with the first one.
+    pub(super) fn finds(&self, path: &Path) -> Evaluated<bool> {
+        let root = Item::Part(self.root);
+        self.is_any(&path.root, Scope { current: &root, last: None })
+    }
+
+    fn is_any(&self, node: &Node, scope: Scope<'_, 'v>) -> Evaluated<bool> {
+        let mut found = false;
+        let result = self.node(node, scope, &mut |_| {
+            self.step()?;
+            found = true;
+            if self.strict { Ok(()) } else { Err(Fail::Found) }
+        });
+        match result {
+            Ok(()) | Err(Fail::Found) => Ok(found),
+            Err(fail) => Err(fail),
+        }
+    }
+
+    /// Returns an item as JSON. Copies count like the visits of nodes.
+    pub(super) fn taken(&self, item: Item<'v>) -> Evaluated<Value> {
+        if let Item::Part(value) = &item {
+            self.count(value)?;
+        }
+        Ok(item.into_value())
+    }
+
+    fn count(&self, value: &Value) -> Evaluated<()> {
+        self.step()?;
+        match value {
+            Value::Array(elements) => elements.iter().try_for_each(|element| self.count(element)),
+            Value::Object(members) => members.iter().try_for_each(|(_, member)| self.count(member)),
+            _ => Ok(()),
+        }
     }
 
     fn list(&self, node: &Node, scope: Scope<'_, 'v>) -> Evaluated<Vec<Item<'v>>> {
@@ -265,7 +303,7 @@ impl<'v> Context<'v> {
                 None if lenient => Ok(()),
                 None => Err(not_an("wildcard array accessor", "an array")),
             },
-            Accessor::Elements(subscripts) => self.elements(&item, subscripts, lenient, emit),
+            Accessor::Elements(subscripts) => self.elements(&item, subscripts, lenient, scope, emit),
             Accessor::Method(method) if !times::unwraps(method) => {
                 times::apply(self, method, item, lenient)?.into_iter().try_for_each(emit)
             }
@@ -322,6 +360,7 @@ impl<'v> Context<'v> {
         item: &Item<'v>,
         subscripts: &[(Node, Option<Node>)],
         lenient: bool,
+        scope: Scope<'_, 'v>,
         emit: &mut Emit<'_, 'v>,
     ) -> Evaluated<()> {
         let elements = match item.elements() {
@@ -331,7 +370,7 @@ impl<'v> Context<'v> {
             None => return Err(not_an("array accessor", "an array")),
         };
         let count = elements.len() as i64;
-        let scope = Scope { current: item, last: Some(count - 1) };
+        let scope = Scope { current: scope.current, last: Some(count - 1) };
         for (first, last) in subscripts {
             let first = self.subscript(first, scope)?;
             let last = last.as_ref().map_or(Ok(first), |last| self.subscript(last, scope))?;
@@ -382,7 +421,7 @@ impl<'v> Context<'v> {
             },
             Predicate::Not(inner) => self.predicate(inner, scope)?.map(|flag| !flag),
             Predicate::IsUnknown(inner) => Some(self.predicate(inner, scope)?.is_none()),
-            Predicate::Exists(node) => known(self.list(node, scope))?.map(|items| !items.is_empty()),
+            Predicate::Exists(node) => known(self.is_any(node, scope))?,
             Predicate::Compare(comparison, left, right) => {
                 let (Some(left), Some(right)) =
                     (known(self.unwrapped(left, scope))?, known(self.unwrapped(right, scope))?)

@@ -62,21 +62,11 @@ const ZONELESS: Mode = Mode { zones: false, silent: false };
 const ZONED: Mode = Mode { zones: true, silent: false };
 const SILENT: Mode = Mode { zones: false, silent: true };
 
-/// The items that a path found in a row.
-struct Found {
-    items: Vec<Value>,
-    /// True if an error, which is suppressed, ended the search.
-    failed: bool,
-    silent: bool,
-    strict: bool,
-}
+/// Searches a path and returns its result; none for NULL. The flag tells that soft errors are suppressed.
+type Search<T> = fn(&Context<'_>, &Path, bool) -> Result<Option<T>>;
 
 /// Evaluates the path of each row; none for NULL.
-fn each<T>(
-    all: &Arguments,
-    mode: Mode,
-    mut result: impl FnMut(Found) -> Result<Option<T>>,
-) -> Result<Vec<Option<T>>> {
+fn each<T>(all: &Arguments, mode: Mode, search: Search<T>) -> Result<Vec<Option<T>>> {
     let mut out = Vec::with_capacity(all.rows);
     // The path is usually the same in all rows.
     let mut parsed: Option<(String, Path)> = None;
@@ -105,54 +95,70 @@ fn each<T>(
             zones: mode.zones,
             steps: Cell::new(0),
         };
-        let (items, error) = context.query(path);
-        let failed = error.is_some();
-        match error {
-            None => {}
-            Some(Fail::Soft(_)) if silent => {}
-            Some(Fail::Soft(error) | Fail::Hard(error)) => return Err(error),
-        }
-        let items = items.into_iter().map(eval::Item::into_value).collect();
-        out.push(result(Found { items, failed, silent, strict: path.strict })?);
+        out.push(search(&context, path, silent)?);
     }
     Ok(out)
 }
 
-fn booleans(all: &Arguments, result: fn(Found) -> Result<Option<bool>>, mode: Mode) -> Result<ArrayRef> {
-    Ok(Arc::new(BooleanArray::from(each(all, mode, result)?)))
+/// Returns the error that ends a search; none if it is suppressed.
+fn raised(fail: Fail, silent: bool) -> Result<()> {
+    match fail {
+        Fail::Soft(error) if !silent => Err(error),
+        Fail::Hard(error) => Err(error),
+        Fail::Soft(_) | Fail::Found => Ok(()),
+    }
 }
 
-fn texts(all: &Arguments, result: fn(Found) -> Result<Option<String>>, mode: Mode) -> Result<ArrayRef> {
-    Ok(Arc::new(StringViewArray::from_iter(each(all, mode, result)?)))
+/// Returns the items that a path finds, up to an error that is suppressed.
+fn items(context: &Context<'_>, path: &Path, silent: bool) -> Result<Vec<Value>> {
+    let (items, error) = context.query(path);
+    error.map_or(Ok(()), |fail| raised(fail, silent))?;
+    let mut values = Vec::with_capacity(items.len());
+    for item in items {
+        match context.taken(item) {
+            Ok(value) => values.push(value),
+            Err(fail) => raised(fail, silent)?,
+        }
+    }
+    Ok(values)
 }
 
-fn exists(found: Found) -> Result<Option<bool>> {
-    let is_found = !found.items.is_empty();
-    // In lax mode, the search ends with the first item.
-    Ok((!found.failed || (is_found && !found.strict)).then_some(is_found))
+fn booleans(all: &Arguments, search: Search<bool>, mode: Mode) -> Result<ArrayRef> {
+    Ok(Arc::new(BooleanArray::from(each(all, mode, search)?)))
 }
 
-fn matches(found: Found) -> Result<Option<bool>> {
-    match &found.items[..] {
+fn texts(all: &Arguments, search: Search<String>, mode: Mode) -> Result<ArrayRef> {
+    Ok(Arc::new(StringViewArray::from_iter(each(all, mode, search)?)))
+}
+
+fn exists(context: &Context<'_>, path: &Path, silent: bool) -> Result<Option<bool>> {
+    match context.finds(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(fail) => raised(fail, silent).map(|()| None),
+    }
+}
+
+fn matches(context: &Context<'_>, path: &Path, silent: bool) -> Result<Option<bool>> {
+    match &items(context, path, silent)?[..] {
         [Value::Bool(flag)] => Ok(Some(*flag)),
         [Value::Null] => Ok(None),
-        _ if found.silent => Ok(None),
+        _ if silent => Ok(None),
         _ => Err(Error::invalid("single boolean result is expected")
             .code(sqlstate::SINGLETON_SQL_JSON_ITEM_REQUIRED)),
     }
 }
 
-fn array(found: Found) -> Result<Option<String>> {
-    Ok(Some(Value::Array(found.items).text()))
+fn array(context: &Context<'_>, path: &Path, silent: bool) -> Result<Option<String>> {
+    Ok(Some(Value::Array(items(context, path, silent)?).text()))
 }
 
-fn first(found: Found) -> Result<Option<String>> {
-    Ok(found.items.first().map(Value::text))
+fn first(context: &Context<'_>, path: &Path, silent: bool) -> Result<Option<String>> {
+    Ok(items(context, path, silent)?.first().map(Value::text))
 }
 
 /// Returns the items that paths find as lists of JSON.
 fn lists(all: &Arguments, mode: Mode) -> Result<ArrayRef> {
-    let found = each(all, mode, |found| Ok(Some(found.items)))?;
+    let found = each(all, mode, |context, path, silent| items(context, path, silent).map(Some))?;
     let mut out = ListBuilder::new(StringViewBuilder::new());
     for items in found {
         for item in items.iter().flatten() {

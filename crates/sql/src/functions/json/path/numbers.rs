@@ -14,6 +14,9 @@ const QUOTIENT_DIGITS: i64 = 16;
 /// The most digits behind the point of a quotient.
 const SCALE_MAX: i64 = 1_000;
 
+/// The most digits behind the point of a number.
+const FRACTION_DIGITS_MAX: usize = 16_383;
+
 /// A number as an integer, divided by a power of ten.
 struct Number {
     units: i256,
@@ -48,7 +51,8 @@ impl Number {
     fn text(&self) -> String {
         let digits = self.units.to_string();
         let (sign, digits) = digits.strip_prefix('-').map_or(("", digits.as_str()), |rest| ("-", rest));
-        let padded = format!("{digits:0>width$}", width = self.scale + 1);
+        let zeros = (self.scale + 1).saturating_sub(digits.len());
+        let padded = format!("{}{digits}", "0".repeat(zeros));
         let (whole, fraction) = padded.split_at(padded.len() - self.scale);
         let point = if fraction.is_empty() { "" } else { "." };
         format!("{sign}{whole}{point}{fraction}")
@@ -72,6 +76,7 @@ pub(super) fn compute(operator: Operator, left: &str, right: &str) -> Result<Str
             let (one, other) = aligned()?;
             (one.checked_sub(other), scale)
         }
+        Operator::Multiply if one.scale + other.scale > FRACTION_DIGITS_MAX => return Err(too_large()),
         Operator::Multiply => (one.units.checked_mul(other.units), one.scale + other.scale),
         Operator::Remainder => {
             let (one, other) = aligned()?;
