@@ -44,6 +44,9 @@ pub(super) fn rewrite(function: &Function) -> Result<Option<Expr>> {
     if !is_ours {
         return Ok(None);
     }
+    if function.over.is_some() {
+        return Err(Error::unsupported(format!("OVER for the ordered-set aggregate {name}")));
+    }
     let [order] = &function.within_group[..] else {
         return Err(Error::unsupported(format!("{name} WITHIN GROUP by several values")));
     };

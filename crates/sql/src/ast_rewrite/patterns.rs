@@ -3,14 +3,16 @@
 //! | written | planned as |
 //! | --- | --- |
 //! | `x ~ '\mword'` | `x ~ '\b{start}word'`: the crate `regex` has another syntax |
-//! | `x SIMILAR TO 'a%'` | `x ~ '^(?:a(?s:.*))$'` |
+//! | `x SIMILAR TO 'a%'` | `x ~ '(?s)^(?:a.*)$'` |
 //! | `substring(x FROM 'a.')` | `regexp_substr`, by the first group if there is one |
 //! | `substring(x SIMILAR 'a#"b#"' ESCAPE '#')` | `similar_part(x, 'a#"b#"', '#')` |
 //! | `substring(x FROM 2)`, `position(x IN y)`, `overlay(…)` | `substr`, `strpos`, `overlay` by name: BYTEA has forms of its own |
 //! | `x LIKE ANY (array)` | `like_any(x, array)` |
 //! | `x ^@ y`, `@ x`, `\|/ x`, `\|\|/ x`, `~ x` | `starts_with(x, y)`, `abs(x)`, `sqrt(x)`, `cbrt(x)`, `x # -1` |
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Value};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CastKind, DataType as SqlType, Expr, UnaryOperator, Value,
+};
 
 use super::{call, text};
 use crate::error::{Error, Result};
@@ -23,9 +25,8 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
             let pattern = taken(right);
             **right = match literal(&pattern) {
                 Some(written) => text(&regexp::pattern(written)?),
-                // A parameter has its type from the operator.
-                None if matches!(&pattern, Expr::Value(_)) => pattern,
-                None => call(regexp::PATTERN, vec![pattern]),
+                None if is_null(&pattern) => pattern,
+                None => call(regexp::PATTERN, vec![typed(pattern)]),
             };
         }
         Expr::BinaryOp { left, op: BinaryOperator::PGStartsWith, right } => {
@@ -84,11 +85,36 @@ fn is_match(op: &BinaryOperator) -> bool {
 fn literal(expression: &Expr) -> Option<&str> {
     match expression {
         Expr::Value(value) => match &value.value {
-            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => Some(text),
+            Value::SingleQuotedString(text)
+            | Value::EscapedStringLiteral(text)
+            | Value::NationalStringLiteral(text) => Some(text),
+            Value::DollarQuotedString(text) => Some(&text.value),
             _ => None,
         },
         Expr::Nested(inner) => literal(inner),
         _ => None,
+    }
+}
+
+fn is_null(expression: &Expr) -> bool {
+    matches!(expression, Expr::Value(value) if value.value == Value::Null)
+}
+
+/// Gives a parameter its type: functions of any type don't.
+fn typed(pattern: Expr) -> Expr {
+    let mut bare = &pattern;
+    while let Expr::Nested(inner) = bare {
+        bare = inner;
+    }
+    match bare {
+        Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => Expr::Cast {
+            kind: CastKind::Cast,
+            expr: Box::new(pattern),
+            data_type: SqlType::Text,
+            array: false,
+            format: None,
+        },
+        _ => pattern,
     }
 }
 
@@ -102,7 +128,7 @@ fn similar(expression: &mut Expr) -> Result<()> {
     let pattern = taken(pattern);
     let pattern = match literal(&pattern) {
         Some(written) => text(&regexp::similar_pattern(written, &escape)?),
-        None => call(regexp::SIMILAR, vec![pattern, text(&escape)]),
+        None => call(regexp::SIMILAR, vec![typed(pattern), text(&escape)]),
     };
     let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
     let matched = Expr::BinaryOp { left: Box::new(taken(expr)), op, right: Box::new(pattern) };

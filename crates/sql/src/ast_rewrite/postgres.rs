@@ -230,7 +230,7 @@ pub(super) fn table_function(factor: &mut TableFactor) {
         "unnest" => arguments,
         "generate_subscripts" => vec![call("array_subscripts", arguments)],
         "regexp_matches" => vec![call("postgres_regexp_matches", arguments)],
-        "regexp_split_to_table" => vec![call("regexp_split_to_array", arguments)],
+        "regexp_split_to_table" => vec![call("postgres_regexp_split_to_array", arguments)],
         "string_to_table" => vec![call("string_to_array", arguments)],
         "generate_series" if times::is_series(&arguments) => {
             vec![call("generate_series", times::series(arguments))]

@@ -8,7 +8,7 @@ pub(super) const OTHERS: &[(&str, usize, &str)] = &[
     // Arrays and maps.
     ("array_size", 1, "array_length($1)"),
     ("size", 1, "cardinality($1)"),
-    ("get", 2, "($1)[($2 + 1)]"),
+    ("get", 2, "CASE WHEN $2 >= 0 THEN ($1)[($2 + 1)] END"),
     ("sort_array", 1, "array_sort($1)"),
     ("sequence", 2, "array_sequence($1, $2)"),
     ("sequence", 3, "generate_series($1, $2, $3)"),
@@ -50,7 +50,7 @@ pub(super) const OTHERS: &[(&str, usize, &str)] = &[
     ("locate", 2, "strpos($2, $1)"),
     ("locate", 3, "text_position($2, $1, $3, 1)"),
     ("space", 1, "repeat(' ', $1)"),
-    ("split", 2, "regexp_split_to_array($1, $2)"),
+    ("split", 2, "postgres_regexp_split_to_array($1, $2)"),
 ];
 
 /// Forms of functions that are known with other arguments.

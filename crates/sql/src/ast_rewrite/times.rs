@@ -80,11 +80,11 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
     Ok(())
 }
 
-/// True unless the seconds of make_time may have a fraction, by their syntax. DataFusion has the function for whole ones.
+/// True unless the seconds of make_time may have a fraction, by their syntax. DataFusion has the function for whole ones below 60.
 fn is_whole(seconds: &Expr) -> bool {
     match seconds {
         Expr::Value(value) => match &value.value {
-            Value::Number(number, _) => !number.contains('.'),
+            Value::Number(number, _) => !number.contains('.') && number != "60",
             _ => true,
         },
         Expr::Cast { data_type, .. } => !matches!(

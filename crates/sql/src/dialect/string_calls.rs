@@ -1,5 +1,5 @@
 //! Calls and operators that the parser doesn't know: `substring(s SIMILAR p ESCAPE e)`, `trim(BOTH FROM s, characters)`, and
-//! PostgreSQL's prefix operators `|/ x`, `||/ x` and `@ x`.
+//! PostgreSQL's prefix operators `|/ x`, `||/ x`, `@ x` and `~ x`.
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -7,12 +7,11 @@ use super::calls::closing;
 use crate::reader::is_word;
 
 /// Rewrites every such call in the tokens to a form that is parsed. Positions in errors stay those of the text.
-pub(crate) fn rewrite(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+pub(crate) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut tokens = enclose_operands(tokens);
     let mut at = 0;
     while at + 1 < tokens.len() {
-        if let Some(function) = prefix_function(&tokens, at) {
-            enclose(&mut tokens, at, function);
-        } else if tokens[at + 1].token == Token::LParen {
+        if tokens[at + 1].token == Token::LParen {
             if is_word(&tokens[at].token, "SUBSTRING") {
                 similar(&mut tokens, at + 1);
             } else if is_word(&tokens[at].token, "TRIM") {
@@ -24,7 +23,7 @@ pub(crate) fn rewrite(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     tokens
 }
 
-/// Returns the function of a prefix operator. `@` before a word is a parameter.
+/// Returns the function of a prefix operator, empty for `~`, which is parsed. `@` before a word is a parameter.
 fn prefix_function(tokens: &[TokenWithSpan], at: usize) -> Option<&'static str> {
     let next = tokens.get(at + 1).map(|next| &next.token);
     match tokens[at].token {
@@ -33,40 +32,116 @@ fn prefix_function(tokens: &[TokenWithSpan], at: usize) -> Option<&'static str> 
         Token::AtSign if matches!(next, Some(Token::Minus | Token::LParen | Token::Number(..))) => {
             Some("abs")
         }
+        Token::Tilde if at.checked_sub(1).is_none_or(|before| !ends_operand(&tokens[before].token)) => {
+            Some("")
+        }
         _ => None,
     }
 }
 
-/// Writes a call of a function for a prefix operator and its operand.
-fn enclose(tokens: &mut Vec<TokenWithSpan>, operator: usize, function: &str) {
-    let Some(end) = operand_end(tokens, operator + 1) else { return };
-    let span = tokens[operator].span;
-    let with_span = |token: Token| TokenWithSpan { token, span };
-    tokens.insert(end, with_span(Token::RParen));
-    tokens[operator] = with_span(Token::make_word(function, None));
-    tokens.insert(operator + 1, with_span(Token::LParen));
+/// True if a token may be the end of an operand: an operator behind it has two operands.
+fn ends_operand(token: &Token) -> bool {
+    const BEFORE: [&str; 12] =
+        ["SELECT", "WHERE", "AND", "OR", "NOT", "WHEN", "THEN", "ELSE", "ON", "HAVING", "BY", "DISTINCT"];
+    match token {
+        Token::Word(_) => !BEFORE.iter().any(|word| is_word(token, word)),
+        Token::LParen | Token::LBracket | Token::Comma | Token::Tilde | Token::PGSquareRoot => false,
+        Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod | Token::Caret => false,
+        Token::Eq | Token::Neq | Token::Lt | Token::Gt | Token::LtEq | Token::GtEq => false,
+        Token::Ampersand | Token::Pipe | Token::Sharp | Token::ShiftLeft | Token::ShiftRight => false,
+        Token::PGCubeRoot | Token::AtSign | Token::StringConcat | Token::SemiColon => false,
+        _ => true,
+    }
 }
 
-/// Returns the place behind a number, a name, a call or a group in parentheses, with its sign.
-fn operand_end(tokens: &[TokenWithSpan], start: usize) -> Option<usize> {
-    let mut at = start;
-    while matches!(tokens.get(at).map(|token| &token.token), Some(Token::Minus | Token::Plus)) {
-        at += 1;
+/// Writes parentheses around the operands of prefix operators, and calls of their functions.
+fn enclose_operands(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut ends = vec![None; tokens.len()];
+    for at in (0..tokens.len()).rev() {
+        if prefix_function(&tokens, at).is_some() {
+            ends[at] = operand_end(&tokens, at + 1, &ends);
+        }
     }
-    match &tokens.get(at)?.token {
-        Token::LParen => return closing(tokens, at).map(|close| close + 1),
-        Token::Word(_) => {}
-        Token::Number(..) | Token::SingleQuotedString(_) | Token::Placeholder(_) => return Some(at + 1),
+    if ends.iter().all(Option::is_none) {
+        return tokens;
+    }
+    let functions: Vec<_> = (0..tokens.len()).map(|at| prefix_function(&tokens, at)).collect();
+    let mut closings = vec![0_usize; tokens.len() + 1];
+    for end in ends.iter().flatten() {
+        closings[*end] += 1;
+    }
+    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len() + 8);
+    let close = |out: &mut Vec<TokenWithSpan>, at: usize| {
+        if let Some(span) = out.last().map(|last| last.span) {
+            let count = closings[at];
+            out.extend((0..count).map(|_| TokenWithSpan { token: Token::RParen, span }));
+        }
+    };
+    let count = tokens.len();
+    for (at, token) in tokens.into_iter().enumerate() {
+        close(&mut out, at);
+        let span = token.span;
+        match functions[at].filter(|_| ends[at].is_some()) {
+            Some("") => out.push(token),
+            Some(function) => out.push(TokenWithSpan { token: Token::make_word(function, None), span }),
+            None => {
+                out.push(token);
+                continue;
+            }
+        }
+        out.push(TokenWithSpan { token: Token::LParen, span });
+    }
+    close(&mut out, count);
+    out
+}
+
+/// Returns the place behind the operand of a prefix operator. As in PostgreSQL, arithmetic binds tighter.
+fn operand_end(tokens: &[TokenWithSpan], start: usize, ends: &[Option<usize>]) -> Option<usize> {
+    let token = |at: usize| tokens.get(at).map(|token| &token.token);
+    let mut at = start;
+    loop {
+        while matches!(token(at), Some(Token::Minus | Token::Plus)) {
+            at += 1;
+        }
+        if let Some(end) = ends.get(at).copied().flatten() {
+            return Some(end);
+        }
+        at = primary_end(tokens, at)?;
+        while token(at) == Some(&Token::DoubleColon) {
+            at = primary_end(tokens, at + 1)?;
+        }
+        match token(at) {
+            Some(Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod | Token::Caret) => at += 1,
+            _ => return Some(at),
+        }
+    }
+}
+
+/// Returns the place behind a number, a text, a name, a call or a group in parentheses, with its subscripts.
+fn primary_end(tokens: &[TokenWithSpan], start: usize) -> Option<usize> {
+    let token = |at: usize| tokens.get(at).map(|token| &token.token);
+    let mut at = start;
+    match token(at)? {
+        Token::LParen => at = closing(tokens, at)? + 1,
+        word @ Token::Word(_) if !is_word(word, "CASE") => {
+            at += 1;
+            while token(at) == Some(&Token::Period) {
+                at += 2;
+            }
+            match token(at) {
+                Some(Token::LParen) => at = closing(tokens, at)? + 1,
+                Some(Token::SingleQuotedString(_)) => at += 1,
+                _ => {}
+            }
+        }
+        Token::Number(..) | Token::SingleQuotedString(_) | Token::Placeholder(_) => at += 1,
         _ => return None,
     }
-    at += 1;
-    while tokens.get(at).is_some_and(|token| token.token == Token::Period) {
-        at += 2;
+    while token(at) == Some(&Token::LBracket) {
+        let rest = tokens.get(at..)?;
+        at += rest.iter().position(|token| token.token == Token::RBracket)? + 1;
     }
-    match tokens.get(at).map(|token| &token.token) {
-        Some(Token::LParen) => closing(tokens, at).map(|close| close + 1),
-        _ => Some(at.min(tokens.len())),
-    }
+    (at <= tokens.len()).then_some(at)
 }
 
 /// Returns the places of the words at the top level between two parentheses.
@@ -140,7 +215,9 @@ mod tests {
         check("trim(from f(a, b), 'x')", "btrim ( f ( a , b ) , 'x' )");
         check("trim(both 'x' from a)", "trim ( both 'x' from a )");
         check("trim(a)", "trim ( a )");
-        check("|/ 25.0 + ||/ t.x", "sqrt ( 25.0 ) + cbrt ( t . x )");
+        check("|/ 25.0 + ||/ t.x < 2", "sqrt ( 25.0 + cbrt ( t . x ) ) < 2");
+        check("~ 5 + a::int - ~2", "~ ( 5 + a :: int - ~ ( 2 ) )");
+        check("select ~a[1] & 3, b ~ 'x', |/ case", "select ~ ( a [ 1 ] ) & 3 , b ~ 'x' , |/ case");
         check("@ -5 < @ (a - b)", "abs ( - 5 ) < abs ( ( a - b ) )");
     }
 }

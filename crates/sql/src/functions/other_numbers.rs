@@ -144,24 +144,47 @@ fn bround_type(types: &[DataType]) -> Result<DataType> {
 
 /// Rounds half to even.
 fn bround(columns: &[ArrayRef]) -> Result<ArrayRef> {
-    let whole = columns[0].data_type().is_integer();
-    let values = cast(&columns[0], &DataType::Float64)?;
+    let is_whole = columns[0].data_type().is_integer();
     let places = columns.get(1).map(|places| cast(places, &DataType::Int64)).transpose()?;
-    let rows = values.as_primitive::<Float64Type>().iter().enumerate().map(|(row, value)| {
-        let places = match &places {
-            Some(places) if places.is_null(row) => return None,
-            Some(places) => places.as_primitive::<Int64Type>().value(row).clamp(-400, 400),
-            None => 0,
-        };
-        let unit = 10_f64.powi(places.unsigned_abs() as i32);
-        let value = value?;
-        Some(match places {
-            0.. => (value * unit).round_ties_even() / unit,
-            _ => (value / unit).round_ties_even() * unit,
-        })
-    });
-    let rounded: ArrayRef = Arc::new(rows.collect::<Float64Array>());
-    Ok(if whole { cast(&rounded, &DataType::Int64)? } else { rounded })
+    let places = |row: usize| match &places {
+        Some(places) if places.is_null(row) => None,
+        Some(places) => Some(places.as_primitive::<Int64Type>().value(row).clamp(-400, 400)),
+        None => Some(0),
+    };
+    if is_whole {
+        let values = cast(&columns[0], &DataType::Int64)?;
+        let rows = values.as_primitive::<Int64Type>().iter().enumerate().map(|(row, value)| {
+            let (Some(places), Some(value)) = (places(row), value) else { return Ok(None) };
+            whole_bround(value, places).map(Some)
+        });
+        return Ok(Arc::new(rows.collect::<Result<Int64Array, Error>>()?));
+    }
+    let values = cast(&columns[0], &DataType::Float64)?;
+    let rows = values.as_primitive::<Float64Type>().iter().enumerate();
+    Ok(Arc::new(rows.map(|(row, value)| Some(float_bround(value?, places(row)?))).collect::<Float64Array>()))
+}
+
+fn whole_bround(value: i64, places: i64) -> Result<i64, Error> {
+    let power = u32::try_from(places.min(0).unsigned_abs()).unwrap_or(u32::MAX);
+    // Half of a greater unit is more than any value.
+    let Some(unit) = 10_i128.checked_pow(power).filter(|_| power < 20) else { return Ok(0) };
+    let value = i128::from(value);
+    let (below, rest) = (value.div_euclid(unit), value.rem_euclid(unit));
+    let is_above = rest * 2 > unit || (rest * 2 == unit && below % 2 != 0);
+    i64::try_from((below + i128::from(is_above)) * unit)
+        .map_err(|_| Error::invalid(format!("bround({value}, {places}) is out of the range of BIGINT")))
+}
+
+fn float_bround(value: f64, places: i64) -> f64 {
+    let unit = 10_f64.powi(i32::try_from(places.unsigned_abs()).unwrap_or(i32::MAX));
+    let scaled = if places < 0 { value / unit } else { value * unit };
+    match places {
+        // The value has no digits that far behind the point.
+        0.. if !scaled.is_finite() => value,
+        0.. => scaled.round_ties_even() / unit,
+        _ if !unit.is_finite() && value.is_finite() => 0.0,
+        _ => scaled.round_ties_even() * unit,
+    }
 }
 
 fn list_type(types: &[DataType]) -> Result<DataType> {

@@ -28,12 +28,19 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     predicate(registry, "is_digit", |columns| tested(columns, |text| text.chars().all(|c| c.is_numeric())));
     predicate(registry, "is_decimal", |columns| tested(columns, |text| text.trim().parse::<f64>().is_ok()));
     predicate(registry, "luhn_check", |columns| tested(columns, luhn));
-    registry.add(Scalar::exact(
+    registry.add(Scalar::any(
         "crc32",
-        vec![DataType::LargeBinary],
-        |_| Ok(DataType::Int64),
+        |types| match types {
+            [of] if of.is_string() || of.is_binary() || of.is_null() => Ok(DataType::Int64),
+            _ => Err(Error::invalid("crc32 takes one text or BYTEA").into()),
+        },
         |columns| {
-            let all = columns[0].as_binary::<i64>().iter();
+            let of = match columns[0].data_type().is_string() {
+                true => cast(&columns[0], &DataType::LargeUtf8)?,
+                false => columns[0].clone(),
+            };
+            let bytes = cast(&of, &DataType::LargeBinary)?;
+            let all = bytes.as_binary::<i64>().iter();
             Ok(Arc::new(all.map(|bytes| bytes.map(crc32)).collect::<Int64Array>()))
         },
     ));
@@ -297,6 +304,26 @@ fn printf(columns: &[ArrayRef]) -> Result<ArrayRef> {
 /// The widest field of a format.
 const WIDTH_MAX: usize = 10_000;
 
+/// Pads a value by the flags and the width of its field. Zeros come behind a sign.
+fn padded(width: &str, letter: char, shown: &str) -> String {
+    let digits = width.trim_start_matches(['-', '+', '0']);
+    let flags = &width[..width.len() - digits.len()];
+    let size = digits.parse().unwrap_or(0).min(WIDTH_MAX);
+    let (sign, digits) = match shown.strip_prefix('-').filter(|_| letter != 's') {
+        Some(digits) => ("-", digits),
+        None if flags.contains('+') && matches!(letter, 'd' | 'f') => ("+", shown),
+        None => ("", shown),
+    };
+    if flags.contains('-') {
+        return format!("{:<size$}", format!("{sign}{digits}"));
+    }
+    let is_finite = digits.starts_with(|c: char| c.is_ascii_hexdigit());
+    if flags.contains('0') && letter != 's' && is_finite {
+        return format!("{sign}{digits:0>count$}", count = size.saturating_sub(sign.len()));
+    }
+    format!("{:>size$}", format!("{sign}{digits}"))
+}
+
 /// Fills in `%s`, `%d`, `%5.2f`, `%x` and `%%`.
 fn filled<'a>(format: &str, value: impl Fn(usize) -> Option<&'a str>) -> Result<String, Error> {
     let wrong = |what: &str| Error::invalid(format!("printf('{format}', …): {what}"));
@@ -343,12 +370,7 @@ fn filled<'a>(format: &str, value: impl Fn(usize) -> Option<&'a str>) -> Result<
             ),
             _ => return Err(wrong(&format!("%{letter} is no field; %s, %d, %f, %x and %% are"))),
         };
-        let size: usize = width.trim_start_matches(['-', '+']).parse().unwrap_or(0).min(WIDTH_MAX);
-        let _ = match width {
-            width if width.starts_with('-') => write!(out, "{shown:<size$}"),
-            width if width.starts_with('0') && letter != 's' => write!(out, "{shown:0>size$}"),
-            _ => write!(out, "{shown:>size$}"),
-        };
+        out.push_str(&padded(width, letter, &shown));
     }
     out.push_str(rest);
     Ok(out)

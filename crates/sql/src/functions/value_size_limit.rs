@@ -30,6 +30,25 @@ pub(crate) const VALUE_BYTES_MAX: u64 = 256 << 20;
 /// The fewest bytes that an array element takes.
 const ELEMENT_BYTES: u64 = 8;
 
+/// Fails if a value is too long.
+pub(super) fn check_value(name: &str, bytes: usize) -> Result<(), Error> {
+    if u64::try_from(bytes).is_ok_and(|bytes| bytes <= VALUE_BYTES_MAX) {
+        return Ok(());
+    }
+    let message = format!("{name} would make a value of {bytes} bytes, and {VALUE_BYTES_MAX} is the maximum");
+    Err(Error::invalid(message).code(sqlstate::PROGRAM_LIMIT_EXCEEDED))
+}
+
+/// Fails if another value is too long, or too long for its column, whose offsets have 32 bits.
+pub(super) fn check_column(name: &str, bytes: usize, more: usize) -> Result<(), Error> {
+    check_value(name, more)?;
+    if i32::try_from(bytes.saturating_add(more)).is_ok() {
+        return Ok(());
+    }
+    let message = format!("{name} would make more than {} bytes of values in one batch", i32::MAX);
+    Err(Error::invalid(message).code(sqlstate::PROGRAM_LIMIT_EXCEEDED))
+}
+
 /// Replaces DataFusion's functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
     registry.replace("repeat", |function| function.inner().is::<RepeatFunc>(), |f| put(f, Bytes::Copies));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int32Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
-use datafusion::common::types::{NativeType, logical_binary, logical_int64};
+use datafusion::common::types::{NativeType, logical_binary, logical_int64, logical_string};
 use datafusion::error::Result;
 use datafusion::functions::core::overlay::OverlayFunc;
 use datafusion::functions::string::bit_length::BitLengthFunc;
@@ -20,8 +20,10 @@ use datafusion::logical_expr::{
 };
 use datafusion::scalar::ScalarValue;
 
+use super::byte_strings::Bytes;
 use crate::error::Error;
 use crate::functions::Registry;
+use crate::functions::value_size_limit::check_column;
 use crate::sqlstate;
 
 /// Wraps DataFusion's functions.
@@ -67,7 +69,8 @@ impl Form {
 }
 
 fn wrapped(inner: Arc<ScalarUDF>, form: Form) -> ScalarUDF {
-    let coercion = |bytes: &bool| match bytes {
+    let coercion = |bytes: bool, is_text: bool| match bytes {
+        true if is_text => Coercion::new_exact(TypeSignatureClass::Native(logical_string())),
         true => Coercion::new_exact(TypeSignatureClass::Native(logical_binary())),
         false => Coercion::new_implicit(
             TypeSignatureClass::Native(logical_int64()),
@@ -79,8 +82,16 @@ fn wrapped(inner: Arc<ScalarUDF>, form: Form) -> ScalarUDF {
         TypeSignature::OneOf(forms) => forms.clone(),
         other => vec![other.clone()],
     };
-    let ours = form.arguments().iter().map(|arguments| arguments.iter().map(coercion).collect());
-    forms.extend(ours.map(TypeSignature::Coercible));
+    // Beside bytes, a text stands for the bytes that it spells.
+    for text in [None, Some(1), Some(0)] {
+        for arguments in form.arguments() {
+            if text.is_none() || arguments.get(1) == Some(&true) {
+                let coercions = arguments.iter().enumerate();
+                let coercions = coercions.map(|(place, bytes)| coercion(*bytes, text == Some(place)));
+                forms.push(TypeSignature::Coercible(coercions.collect()));
+            }
+        }
+    }
     ScalarUDF::from(ByteForm { inner, form, signature: Signature::one_of(forms, Volatility::Immutable) })
 }
 
@@ -106,23 +117,21 @@ impl ScalarUDFImpl for ByteForm {
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        match arguments.first() {
-            Some(first) if first.is_binary() => Ok(self.form.result()),
-            _ => self.inner.inner().return_type(arguments),
+        match arguments.iter().any(DataType::is_binary) {
+            true => Ok(self.form.result()),
+            false => self.inner.inner().return_type(arguments),
         }
     }
 
     fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
-        match arguments.arg_fields.first() {
-            Some(first) if first.data_type().is_binary() => {
-                Ok(Arc::new(Field::new(self.name(), self.form.result(), true)))
-            }
-            _ => self.inner.inner().return_field_from_args(arguments),
+        match arguments.arg_fields.iter().any(|field| field.data_type().is_binary()) {
+            true => Ok(Arc::new(Field::new(self.name(), self.form.result(), true))),
+            false => self.inner.inner().return_field_from_args(arguments),
         }
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if !arguments.args.first().is_some_and(|first| first.data_type().is_binary()) {
+        if !arguments.args.iter().any(|argument| argument.data_type().is_binary()) {
             return self.inner.inner().invoke_with_args(arguments);
         }
         let is_scalar = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
@@ -141,11 +150,11 @@ impl ScalarUDFImpl for ByteForm {
 }
 
 fn evaluate(form: Form, columns: &[ArrayRef]) -> Result<ArrayRef> {
-    let convert = |column: &ArrayRef| {
-        let target = if column.data_type().is_integer() { DataType::Int64 } else { DataType::LargeBinary };
-        cast(column, &target)
+    let convert = |column: &ArrayRef| match column.data_type().is_integer() {
+        true => Ok(cast(column, &DataType::Int64)?),
+        false => Ok(Bytes::new(column)?.values),
     };
-    let columns: Vec<ArrayRef> = columns.iter().map(convert).collect::<std::result::Result<_, _>>()?;
+    let columns: Vec<ArrayRef> = columns.iter().map(convert).collect::<Result<_>>()?;
     let rows = columns.first().map_or(0, |column| column.len());
     let is_valid = |row: usize| columns.iter().all(|column| column.is_valid(row));
     let bytes = |at: usize, row: usize| columns[at].as_binary::<i64>().value(row);
@@ -173,7 +182,9 @@ fn evaluate(form: Form, columns: &[ArrayRef]) -> Result<ArrayRef> {
             Form::Overlay => {
                 let (text, new, from) = (bytes(0, row), bytes(1, row), number(2, row).unwrap_or(1));
                 let count = number(3, row).unwrap_or_else(|| i64::try_from(new.len()).unwrap_or(i64::MAX));
-                out.append_value(overlaid(text, new, from, count)?);
+                let whole = overlaid(text, new, from, count)?;
+                check_column("overlay", out.values_slice().len(), whole.len())?;
+                out.append_value(whole);
             }
             Form::Trim(left, right) => out.append_value(trimmed(bytes(0, row), bytes(1, row), left, right)),
             _ => return Err(Error::bug("the function returns bytes").into()),

@@ -144,13 +144,13 @@ fn typed(name: &str, types: &[DataType], expected: &str, result: DataType) -> Re
         .into())
 }
 
-/// A column of bytes.
-struct Bytes {
-    values: ArrayRef,
+/// A column of bytes. A text stands for the bytes that it spells.
+pub(super) struct Bytes {
+    pub(super) values: ArrayRef,
 }
 
 impl Bytes {
-    fn new(column: &ArrayRef) -> Result<Bytes> {
+    pub(super) fn new(column: &ArrayRef) -> Result<Bytes> {
         if !column.data_type().is_string() {
             return Ok(Bytes { values: cast(column, &DataType::LargeBinary)? });
         }

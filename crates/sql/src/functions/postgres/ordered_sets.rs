@@ -9,9 +9,10 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float64Array, Float64Builder, Int64Array,
     IntervalMonthDayNanoBuilder, ListBuilder, UInt64Array, make_comparator, new_empty_array,
 };
-use arrow::compute::{SortOptions, cast, concat, filter, is_not_null, take};
+use arrow::compute::{CastOptions, SortOptions, cast, cast_with_options, concat, filter, is_not_null, take};
 use arrow::datatypes::{DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit};
 use datafusion::error::Result;
+use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use millstream_delta::{one_form, sql_type};
 
 use super::interval::product;
@@ -32,7 +33,7 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
         ("dense_rank_of", |columns| ranks(columns, |place| place.distinct_before + 1)),
     ];
     for (name, kernel) in ranks {
-        registry.add(Scalar::any(name, |_| Ok(DataType::Int64), kernel));
+        registry.add(Scalar::any(name, |types| compared(types).map(|_| DataType::Int64), kernel));
     }
     let parts: [(&'static str, Kernel); 2] = [
         ("percent_rank_of", |columns| {
@@ -259,6 +260,26 @@ struct Place {
     until: i64,
 }
 
+/// Returns the type in which the sorted values and a value are compared.
+fn compared(types: &[DataType]) -> Result<DataType> {
+    let [DataType::List(item), wanted, ..] = types else {
+        return Err(Error::invalid("a hypothetical rank needs WITHIN GROUP (ORDER BY …)").into());
+    };
+    let item = item.data_type();
+    let common = match (item, wanted) {
+        (item, wanted) if item == wanted || wanted.is_null() => Some(item.clone()),
+        (item, wanted) if item.is_null() => Some(wanted.clone()),
+        // A text stands for the value that it spells.
+        (item, wanted) if wanted.is_string() => Some(item.clone()),
+        (item, _) if item.is_string() => None,
+        (item, wanted) => comparison_coercion(item, wanted),
+    };
+    common.ok_or_else(|| {
+        let (wanted, item) = (sql_type(wanted), sql_type(item));
+        Error::invalid(format!("WITHIN GROUP types {item} and {wanted} cannot be matched")).into()
+    })
+}
+
 /// Returns the place of each row's value among the sorted ones of its list.
 fn places(columns: &[ArrayRef]) -> Result<Vec<Place>> {
     let [lists, wanted, descending, nulls_first] = columns else {
@@ -268,8 +289,9 @@ fn places(columns: &[ArrayRef]) -> Result<Vec<Place>> {
         return Err(Error::invalid("a hypothetical rank needs WITHIN GROUP (ORDER BY …)").into());
     }
     let lists = lists.as_list::<i32>();
-    let item = lists.value_type();
-    let wanted = one_form(&cast(wanted, &item)?)?;
+    let item = compared(&[columns[0].data_type().clone(), wanted.data_type().clone()])?;
+    let exactly = CastOptions { safe: false, ..CastOptions::default() };
+    let wanted = one_form(&cast_with_options(wanted, &item, &exactly)?)?;
     let flag = |column: &ArrayRef| {
         column.as_boolean_opt().is_some_and(|flags: &BooleanArray| !flags.is_empty() && flags.value(0))
     };
@@ -277,7 +299,10 @@ fn places(columns: &[ArrayRef]) -> Result<Vec<Place>> {
     let mut places = Vec::with_capacity(lists.len());
     for row in 0..lists.len() {
         let mut place = Place::default();
-        let values = if lists.is_null(row) { new_empty_array(&item) } else { one_form(&lists.value(row))? };
+        let values = match lists.is_null(row) {
+            true => new_empty_array(&item),
+            false => one_form(&cast_with_options(&lists.value(row), &item, &exactly)?)?,
+        };
         let compare = make_comparator(&values, &wanted, options)?;
         let among = make_comparator(&values, &values, options)?;
         for at in 0..values.len() {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, Time64NanosecondArray};
-use arrow::compute::cast;
 use arrow::compute::kernels::numeric::add;
-use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
+use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::datatypes::{DataType, Date32Type, Float64Type, Int64Type, TimeUnit};
 use datafusion::error::Result;
 use millstream_delta::sql_type;
 
@@ -59,28 +59,44 @@ fn overlap_type(arguments: &[DataType]) -> Result<DataType> {
     }
 }
 
-/// Returns times as nanoseconds.
-fn points(column: &ArrayRef) -> Result<ArrayRef> {
-    let nanoseconds = DataType::Timestamp(TimeUnit::Nanosecond, None);
+/// Returns times in a unit. Days are beyond the range of nanoseconds.
+fn points(column: &ArrayRef, unit: TimeUnit) -> Result<ArrayRef> {
+    let target = DataType::Timestamp(unit, None);
+    let exactly = CastOptions { safe: false, ..CastOptions::default() };
+    if *column.data_type() == DataType::Date32 {
+        let of_day = 86_400 * units_of_second(unit);
+        let out_of_range = || {
+            Error::invalid("a date is out of the range of OVERLAPS").code(sqlstate::DATETIME_FIELD_OVERFLOW)
+        };
+        let times = column.as_primitive::<Date32Type>().iter().map(|day| {
+            day.map(|day| i64::from(day).checked_mul(of_day).ok_or_else(out_of_range)).transpose()
+        });
+        return Ok(cast(&times.collect::<Result<Int64Array, Error>>()?, &target)?);
+    }
     let timed = match column.data_type() {
-        DataType::Time32(_) | DataType::Time64(_) => cast(&cast(column, &TIME)?, &DataType::Int64)?,
+        DataType::Time32(_) | DataType::Time64(_) => {
+            let nanoseconds = cast(&cast(column, &TIME)?, &DataType::Int64)?;
+            cast(&nanoseconds, &DataType::Timestamp(TimeUnit::Nanosecond, None))?
+        }
         DataType::Timestamp(unit, _) => cast(column, &DataType::Timestamp(*unit, None))?,
         _ => column.clone(),
     };
-    Ok(cast(&timed, &nanoseconds)?)
+    Ok(cast_with_options(&timed, &target, &exactly)?)
 }
 
 /// Returns the ends of periods that are given by times or by lengths.
-fn ends(starts: &ArrayRef, ends: &ArrayRef) -> Result<ArrayRef> {
+fn ends(starts: &ArrayRef, ends: &ArrayRef, unit: TimeUnit) -> Result<ArrayRef> {
     match ends.data_type() {
         DataType::Interval(_) | DataType::Duration(_) => Ok(add(starts, ends)?),
-        _ => points(ends),
+        _ => points(ends, unit),
     }
 }
 
 fn overlap(columns: &[ArrayRef]) -> Result<ArrayRef> {
-    let starts = [points(&columns[0])?, points(&columns[2])?];
-    let ends = [ends(&starts[0], &columns[1])?, ends(&starts[1], &columns[3])?];
+    let has_days = columns.iter().any(|column| *column.data_type() == DataType::Date32);
+    let unit = if has_days { TimeUnit::Microsecond } else { TimeUnit::Nanosecond };
+    let starts = [points(&columns[0], unit)?, points(&columns[2], unit)?];
+    let ends = [ends(&starts[0], &columns[1], unit)?, ends(&starts[1], &columns[3], unit)?];
     let numbers = |column: &ArrayRef| -> Result<Int64Array> {
         Ok(cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
     };
@@ -119,7 +135,7 @@ fn from_parts(columns: &[ArrayRef]) -> Result<ArrayRef> {
             return Ok(None);
         }
         let (hour, minute, second) = (hours.value(row), minutes.value(row), seconds.value(row));
-        let is_time = (0..24).contains(&hour) && (0..60).contains(&minute) && (0.0..60.0).contains(&second);
+        let is_time = (0..24).contains(&hour) && (0..60).contains(&minute) && (0.0..=60.0).contains(&second);
         if !is_time {
             return Err(Error::invalid(format!("time field value out of range: {hour}:{minute}:{second}"))
                 .code(sqlstate::DATETIME_FIELD_OVERFLOW));
@@ -147,6 +163,7 @@ fn rounded(columns: &[ArrayRef]) -> Result<ArrayRef> {
         DataType::Timestamp(unit, _) | DataType::Time64(unit) => units_of_second(*unit),
         other => return Err(Error::bug(format!("{other} is no time")).into()),
     };
+    let is_clock = matches!(found, DataType::Time64(_));
     let ticks = cast(&columns[0], &DataType::Int64)?;
     let digits = cast(&columns[1], &DataType::Int64)?;
     let pairs = ticks.as_primitive::<Int64Type>().iter().zip(digits.as_primitive::<Int64Type>());
@@ -155,7 +172,10 @@ fn rounded(columns: &[ArrayRef]) -> Result<ArrayRef> {
         let digits = u32::try_from(digits.min(6))
             .map_err(|_| Error::invalid(format!("the precision {digits} of a time is negative")))?;
         let unit = (of_second / 10_i64.pow(digits)).max(1);
-        Ok(ticks.checked_add(unit / 2).map(|sum| sum - sum.rem_euclid(unit)))
+        let rounded = ticks.checked_add(unit / 2).map(|sum| sum - sum.rem_euclid(unit));
+        // There is no TIME '24:00:00'.
+        let last = if is_clock { 86_400 * of_second - 1 } else { i64::MAX };
+        Ok(rounded.map(|rounded| rounded.min(last)))
     });
     Ok(cast(&rows.collect::<Result<Int64Array, Error>>()?, &found)?)
 }

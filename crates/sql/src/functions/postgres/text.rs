@@ -1,11 +1,12 @@
-//! Text functions: format and quoting.
+//! Text functions: format and quoting; and `regexp_split_to_array` of plans that were stored.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringViewArray};
+use arrow::array::{Array, ArrayRef, AsArray, ListBuilder, StringViewArray, StringViewBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use datafusion::error::Result;
+use regex::Regex;
 
 use crate::error::Error;
 use crate::functions::Registry;
@@ -16,11 +17,14 @@ use crate::functions::time_text::with_texts;
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     let text = |_: &[DataType]| Ok(DataType::Utf8View);
     let one = vec![DataType::Utf8View];
+    let two = vec![DataType::Utf8View; 2];
     registry.add(Scalar::any("format", format_type, format_rows));
     registry.add(Scalar::exact("quote_ident", one, text, |columns| {
         let names = columns[0].as_string_view().iter().map(|name| name.map(quote_ident));
         Ok(Arc::new(names.collect::<StringViewArray>()))
     }));
+    let list = |_: &[DataType]| Ok(DataType::new_list(DataType::Utf8View, true));
+    registry.add(Scalar::exact("regexp_split_to_array", two, list, split));
 }
 
 /// Quotes a name if SQL requires it.
@@ -33,6 +37,27 @@ pub fn quote_ident(name: &str) -> String {
 /// Quotes a name, also one that may be a word of the grammar.
 pub fn quoted_ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Splits texts by patterns in the syntax of the crate `regex`. Only plans stored by earlier versions call it.
+fn split(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let mut lists = ListBuilder::new(StringViewBuilder::new());
+    let mut last: Option<(String, Regex)> = None;
+    for (text, pattern) in columns[0].as_string_view().iter().zip(columns[1].as_string_view()) {
+        let (Some(text), Some(pattern)) = (text, pattern) else {
+            lists.append(false);
+            continue;
+        };
+        if last.as_ref().is_none_or(|(known, _)| known != pattern) {
+            let regex = Regex::new(pattern)
+                .map_err(|error| Error::invalid(format!("'{pattern}' is no regular expression: {error}")))?;
+            last = Some((pattern.to_string(), regex));
+        }
+        let parts = last.iter().flat_map(|(_, regex)| regex.split(text));
+        parts.for_each(|part| lists.values().append_value(part));
+        lists.append(true);
+    }
+    Ok(Arc::new(lists.finish()))
 }
 
 fn format_type(arguments: &[DataType]) -> Result<DataType> {

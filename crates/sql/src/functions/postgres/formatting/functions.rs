@@ -24,6 +24,7 @@ use super::read_time::{self, Parsed};
 use super::write_time::{self, Moment};
 use crate::error::Error;
 use crate::functions::postgres::patterns;
+use crate::functions::value_size_limit::check_column;
 use crate::sqlstate;
 
 const SECOND: i64 = 1_000_000_000;
@@ -94,7 +95,12 @@ impl Formatting {
         texts: ArrayRef,
     ) -> Result<ArrayRef> {
         let patterns = cast(&texts, &DataType::Utf8View)?;
-        let is_other = |pattern: Option<&str>| Some(pattern.is_some_and(is_strftime));
+        // DataFusion's function writes neither numbers nor months of intervals.
+        let has_strftime = self.kind != Kind::ToChar
+            || !(values.data_type().is_numeric() || matches!(values.data_type(), DataType::Interval(_)));
+        let is_other = |pattern: Option<&str>| {
+            Some(has_strftime && pattern.is_some_and(|pattern| pattern.contains('%')))
+        };
         let others: BooleanArray = patterns.as_string_view().iter().map(is_other).collect();
         let target = arguments.return_type();
         let formatted = |values: &ArrayRef, patterns: &ArrayRef| -> Result<ArrayRef> {
@@ -119,10 +125,6 @@ impl Formatting {
             .collect();
         Ok(interleave(&[one.as_ref(), other.as_ref()], &rows)?)
     }
-}
-
-fn is_strftime(pattern: &str) -> bool {
-    pattern.contains('%')
 }
 
 fn is_text(data_type: &DataType) -> bool {
@@ -243,6 +245,7 @@ fn to_char(values: &ArrayRef, patterns: &StringViewArray) -> Result<ArrayRef> {
         };
         text.clear();
         write_time::write(&mut text, &moments(row), last.get(pattern))?;
+        check_column("to_char", out.values_slice().len(), text.len())?;
         out.append_value(&text);
     }
     Ok(Arc::new(out.finish()))

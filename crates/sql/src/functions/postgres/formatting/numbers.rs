@@ -16,6 +16,7 @@ use super::number_pattern::Pattern;
 use super::read_number;
 use super::write_number::{self, DOUBLE_DIGITS, Number, REAL_DIGITS};
 use crate::error::Error;
+use crate::functions::value_size_limit::check_column;
 use crate::sqlstate;
 
 /// The digits of a NUMERIC.
@@ -95,6 +96,7 @@ pub(super) fn to_char(numbers: &Numbers, patterns: &StringViewArray) -> Result<A
             Some(number) => {
                 text.clear();
                 write_number::write(&mut text, &number, pattern);
+                check_column("to_char", out.values_slice().len(), text.len())?;
                 out.append_value(&text);
             }
             None => out.append_null(),

@@ -156,8 +156,7 @@ impl Reader<'_> {
             }
         } else if !is_read
             && signs.anchor.is_none()
-            && !signs.plus
-            && !signs.minus
+            && (signs.plus || signs.minus)
             && let Some(c @ ('-' | '+')) = self.next()
         {
             self.sign = Some(c);

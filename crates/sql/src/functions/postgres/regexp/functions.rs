@@ -11,6 +11,7 @@ use super::arguments::{Columns, Kind, LastPattern, Pattern, byte_of, check};
 use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::scalar::{Label, Scalar};
+use crate::functions::value_size_limit::check_value;
 use crate::sqlstate;
 
 use Kind::{Number, Text};
@@ -54,7 +55,12 @@ pub(super) fn register(registry: &mut Registry<'_>) {
         matches_type,
         all_matches,
     ));
-    registry.add(Scalar::any("regexp_split_to_array", split_type, split));
+    registry.add(Scalar::labelled(
+        "postgres_regexp_split_to_array",
+        Label::Written("regexp_split_to_array"),
+        split_type,
+        split,
+    ));
 }
 
 fn like_type(found: &[DataType]) -> Result<DataType> {
@@ -208,13 +214,13 @@ fn replace(found: &[ArrayRef]) -> Result<ArrayRef> {
             true => columns.number("n", 4, row, 1, 0)?,
             false => usize::from(!pattern.options.global),
         };
-        Ok(Some(replaced(pattern, columns.text(0, row), columns.text(2, row), start, nth)))
+        replaced(pattern, columns.text(0, row), columns.text(2, row), start, nth).map(Some)
     });
     Ok(Arc::new(rows.collect::<Result<StringViewArray, Error>>()?))
 }
 
 /// Replaces the n-th match, or all.
-fn replaced(pattern: &Pattern, text: &str, by: &str, start: usize, nth: usize) -> String {
+fn replaced(pattern: &Pattern, text: &str, by: &str, start: usize, nth: usize) -> Result<String, Error> {
     let mut out = String::with_capacity(text.len());
     let mut copied = 0;
     for (place, found) in matches_from(pattern, text, start).enumerate() {
@@ -222,19 +228,26 @@ fn replaced(pattern: &Pattern, text: &str, by: &str, start: usize, nth: usize) -
         if nth != 0 && place + 1 != nth {
             continue;
         }
-        out.push_str(&text[copied..whole.start()]);
-        replacement(&mut out, by, &found);
+        append(&mut out, &text[copied..whole.start()])?;
+        replacement(&mut out, by, &found)?;
         copied = whole.end();
         if nth != 0 {
             break;
         }
     }
-    out.push_str(&text[copied..]);
-    out
+    append(&mut out, &text[copied..])?;
+    Ok(out)
+}
+
+/// Appends to a value, unless it grows too long.
+fn append(out: &mut String, part: &str) -> Result<(), Error> {
+    check_value("regexp_replace", out.len() + part.len())?;
+    out.push_str(part);
+    Ok(())
 }
 
 /// Writes a replacement: `\1` is a group, `\&` the whole match, `\\` a backslash.
-fn replacement(out: &mut String, by: &str, found: &Captures<'_>) {
+fn replacement(out: &mut String, by: &str, found: &Captures<'_>) -> Result<(), Error> {
     let mut chars = by.chars();
     while let Some(c) = chars.next() {
         if c != '\\' {
@@ -242,15 +255,16 @@ fn replacement(out: &mut String, by: &str, found: &Captures<'_>) {
             continue;
         }
         match chars.next() {
-            Some('&') => out.push_str(found.get(0).map_or("", |part| part.as_str())),
+            Some('&') => append(out, found.get(0).map_or("", |part| part.as_str()))?,
             Some(digit @ '1'..='9') => {
                 let group = digit.to_digit(10).and_then(|group| usize::try_from(group).ok()).unwrap_or(0);
-                out.push_str(found.get(group).map_or("", |part| part.as_str()));
+                append(out, found.get(group).map_or("", |part| part.as_str()))?;
             }
             Some('\\') | None => out.push('\\'),
             Some(other) => out.extend(['\\', other]),
         }
     }
+    Ok(())
 }
 
 /// Adds the groups of a match, or the whole match if the pattern has no groups.
