@@ -181,7 +181,8 @@ fn declared(session: &Session, reader: &mut TokenReader<'_>) -> Result<Declared>
     if *reader.peek() != Token::LParen {
         return Ok(Declared { columns: None, list: None });
     }
-    let list = Some(reader.position());
+    let at = reader.position();
+    let list = Some(at.clone());
     if lacks_columns(reader) {
         reader.group()?;
         return Ok(Declared { columns: None, list });
@@ -198,7 +199,7 @@ fn declared(session: &Session, reader: &mut TokenReader<'_>) -> Result<Declared>
             () => "REFERENCES for a source",
         });
         return Err(error
-            .at(list.unwrap_or_default())
+            .at(at)
             .hint("Leave it out. A view can leave rows out: CREATE VIEW v AS SELECT * FROM the source WHERE condition."));
     }
     Ok(Declared { columns: Some(columns), list })

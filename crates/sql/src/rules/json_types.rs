@@ -159,8 +159,8 @@ fn resolve_case(mut expression: Expr, columns: &Columns<'_>) -> Transformed<Expr
 
 /// Plans BETWEEN as comparisons of JSONB.
 fn resolve_between(between: Between, columns: &Columns<'_>) -> Transformed<Expr> {
-    let sides = [&between.expr, &between.low, &between.high];
-    let is_jsonb = |part: &&Box<Expr>| Shape::mark(part, columns) == Some(Mark::Jsonb);
+    let sides: [&Expr; 3] = [&between.expr, &between.low, &between.high];
+    let is_jsonb = |part: &&Expr| Shape::mark(part, columns) == Some(Mark::Jsonb);
     if !sides.iter().any(is_jsonb) || !sides.iter().all(|part| is_jsonb(part) || is_literal(part)) {
         return Transformed::no(Expr::Between(between));
     }

@@ -31,6 +31,7 @@ const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400 * SECOND;
 
 /// A function of this file.
+#[allow(clippy::enum_variant_names)] // They are the names of the functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     ToChar,

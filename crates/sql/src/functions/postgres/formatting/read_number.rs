@@ -68,11 +68,7 @@ impl Reader<'_> {
                     self.skip();
                 }
                 Node::Currency => self.skip_other(1),
-                Node::Ordinal { .. } => {
-                    if self.sign != Some('-') && !self.pattern.point {
-                        self.skip_other(2);
-                    }
-                }
+                Node::Ordinal { .. } if self.sign != Some('-') && !self.pattern.point => self.skip_other(2),
                 Node::Minus if next == '-' => self.take_sign(),
                 Node::Plus if next == '+' => self.take_sign(),
                 Node::Sign if matches!(next, '-' | '+') => self.take_sign(),

@@ -352,7 +352,7 @@ impl<'a> Reader<'a> {
         let rest = self.rest();
         let starts =
             |name: &&str| rest.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
-        let Some(place) = names.iter().position(|name| starts(name)) else {
+        let Some(place) = names.iter().position(starts) else {
             let shown: String = rest.chars().take_while(|c| !is_space(*c)).take(40).collect();
             let expected = names.join(", ");
             let field = action.word.text;
