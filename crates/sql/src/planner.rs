@@ -150,6 +150,7 @@ impl Planner {
         physical.insert(check, Arc::new(MissingSorts));
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(functions::nth::Nth));
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(JsonOperators));
+        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(functions::postgres::Arrays));
         let mut state = builder.with_optimizer_rules(rules::joins::guarded(&rules)).build();
         functions::register(&mut state);
         // Physical expressions read the settings from here. `at` sets the clock.

@@ -72,7 +72,10 @@ const ALTERED: &[&[&str]] =
 /// Runs one statement of a session.
 pub(crate) async fn run(session: &mut Session, text: &str) -> Result<Response> {
     let reader = TokenReader::new(text)?;
-    create_table_as::refuse_unfinished(&reader)?;
+    // The journal has statements of the engine itself.
+    if !session.is_recovering {
+        create_table_as::refuse_unfinished(&reader)?;
+    }
     session.enter(&reader)?;
     if STATEMENTS.is_ddl(&reader) {
         let mut tags = ddl::change(session, &[text]).await.map_err(|(_, error)| error)?;

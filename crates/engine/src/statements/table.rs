@@ -351,7 +351,7 @@ mod tests {
             "SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION or AGGREGATE";
         assert_eq!(name("CREATE TABEL t"), format!("syntax error: expected {kinds}, found TABEL"));
         assert_eq!(name("START"), "syntax error: expected TRANSACTION, found the end of the statement");
-        assert_eq!(STATEMENTS.prepared(), "INSERT, UPDATE, DELETE, SELECT, WITH, VALUES or TABLE");
+        assert_eq!(STATEMENTS.prepared(), "INSERT, UPDATE, DELETE, MERGE, SELECT, WITH, VALUES or TABLE");
         let names = STATEMENTS.names();
         assert!(names.starts_with(&format!("CREATE {kinds}, ALTER VIEW, ")), "{names}");
         assert!(names.contains(", COPY, BEGIN, START TRANSACTION, COMMIT, "), "{names}");

@@ -8,7 +8,7 @@ pub(super) const OTHERS: &[(&str, usize, &str)] = &[
     // Arrays and maps.
     ("array_size", 1, "array_length($1)"),
     ("size", 1, "cardinality($1)"),
-    ("get", 2, "CASE WHEN $2 >= 0 THEN ($1)[($2 + 1)] END"),
+    ("get", 2, "($1)[($2 + 1)]"),
     ("sort_array", 1, "array_sort($1)"),
     ("sequence", 2, "array_sequence($1, $2)"),
     ("sequence", 3, "generate_series($1, $2, $3)"),

@@ -138,7 +138,8 @@ pub fn effect(sql: &str) -> Effect {
 
 /// Returns the effect of `SELECT … INTO name FROM …`.
 fn select_into(tokens: &[Token]) -> Option<Effect> {
-    let words = at_top(tokens).take_while(|(_, token)| keyword(token) != "FROM");
+    let others = ["FROM", "INSERT", "UPDATE", "DELETE", "MERGE"];
+    let words = at_top(tokens).take_while(|(_, token)| !others.contains(&keyword(token).as_str()));
     let (at, _) = words.filter(|(_, token)| keyword(token) == "INTO").last()?;
     let at = if keyword(tokens.get(at + 1)?) == "TABLE" { at + 2 } else { at + 1 };
     let name = tokens.get(at).and_then(name_of)?;
@@ -281,6 +282,7 @@ mod tests {
         assert_eq!(effect("CREATE TABLE T (a INT)"), table("t", false));
         assert_eq!(effect("SELECT (SELECT 1 FROM u) AS a INTO T FROM u"), table("t", false));
         assert_eq!(effect("SELECT a FROM u"), Effect::None);
+        assert_eq!(effect("WITH q AS (SELECT 1) INSERT INTO t SELECT * FROM q"), Effect::None);
         assert!(["CREATE TABLE t AS SELECT 1", "SELECT 1 INTO t"].into_iter().all(has_rows_of_query));
         assert!(!has_rows_of_query("CREATE TABLE t (a INT, b AS (a + 1))"));
         assert_eq!(effect("create table if not exists \"T\" (a int)"), table("T", true));

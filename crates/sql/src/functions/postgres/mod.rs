@@ -43,7 +43,6 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::any("sql_typeof", |_| Ok(DataType::Utf8View), type_of));
     let bucket = vec![DataType::Float64, DataType::Float64, DataType::Float64, DataType::Int64];
     registry.add(Scalar::exact("width_bucket", bucket, integer, width_bucket));
-    registry.add_planner(Arc::new(Arrays));
 }
 
 /// Returns functions that replace other syntax in plans, and that statements can't name.
@@ -52,8 +51,10 @@ pub(crate) fn unnamed() -> [ScalarUDF; 3] {
 }
 
 /// Plans `a && b`, true if two arrays share an element, and `a = '{1,2}'`, where the text is an array.
+///
+/// It comes before DataFusion's planners: these take each subscript.
 #[derive(Debug)]
-struct Arrays;
+pub(crate) struct Arrays;
 
 impl ExprPlanner for Arrays {
     fn plan_binary_op(
