@@ -64,9 +64,7 @@ fn main() -> ExitCode {
     let suites: Arc<Mutex<Vec<FileCounts>>> = Arc::default();
     trials.extend(suite_trials(&suites));
     watch();
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = arguments.test_threads.or_else(threads);
-    let conclusion = libtest_mimic::run(&arguments, trials);
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     if let Ok(counts) = counts.lock()
         && !counts.is_empty()
     {
@@ -81,12 +79,6 @@ fn main() -> ExitCode {
         println!("{slowest}");
     }
     conclusion.exit_code()
-}
-
-/// Returns the number of trials that run side by side, unless `--test-threads` says another one: two per core, since
-/// scenarios wait more than they compute.
-fn threads() -> Option<usize> {
-    std::thread::available_parallelism().ok().map(|cores| 2 * cores.get())
 }
 
 /// Returns trials of DataFusion's own files, one per suite.
