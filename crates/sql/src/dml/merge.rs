@@ -41,7 +41,7 @@ const PRESENT: &str = "row of the merged table";
 /// The column that stands for DO NOTHING, which the parser doesn't know.
 const NOTHING: &str = "do nothing of merge";
 
-/// What happens with a row of the query.
+/// The action that a MERGE takes for a row of its query.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Action {
     Nothing = 0,
