@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringViewArray};
+use arrow::buffer::OffsetBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field};
 use datafusion::error::Result;
@@ -175,18 +176,28 @@ pub(super) fn members_writer(column: &ArrayRef, shape: &Shape, name: &str) -> Re
         }
     }
     let write = writer(members.column(1), value)?;
-    Ok(Box::new(move |row, out| {
-        let offsets = lists.value_offsets();
+    Ok(object_writer(lists.offsets().clone(), keys, write, ["{ ", " : ", ", ", " }"]))
+}
+
+/// Returns the writer of objects whose members lie between two offsets, with the texts that open an object, follow a name,
+/// follow a member and close the object.
+fn object_writer(
+    offsets: OffsetBuffer<i32>,
+    keys: StringViewArray,
+    write: Writer,
+    [open, colon, comma, close]: [&'static str; 4],
+) -> Writer {
+    Box::new(move |row, out| {
         let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
-        out.push_str("{ ");
+        out.push_str(open);
         for place in start..end {
-            out.push_str(if place > start { ", " } else { "" });
+            out.push_str(if place > start { comma } else { "" });
             quote(keys.value(place), out);
-            out.push_str(" : ");
+            out.push_str(colon);
             write(place, out);
         }
-        out.push_str(" }");
-    }))
+        out.push_str(close);
+    })
 }
 
 fn row_writer(column: &ArrayRef, shape: &Shape) -> Result<Writer> {
@@ -226,16 +237,5 @@ fn map_writer(column: &ArrayRef) -> Result<Writer> {
     };
     let keys = texts(&time_text::with_texts(maps.keys())?)?;
     let write = writer(maps.values(), &Shape::Plain)?;
-    Ok(Box::new(move |row, out| {
-        let offsets = maps.value_offsets();
-        let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
-        out.push('{');
-        for place in start..end {
-            out.push_str(if place > start { "," } else { "" });
-            quote(keys.value(place), out);
-            out.push(':');
-            write(place, out);
-        }
-        out.push('}');
-    }))
+    Ok(object_writer(maps.offsets().clone(), keys, write, ["{", ":", ",", "}"]))
 }

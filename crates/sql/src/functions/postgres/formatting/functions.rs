@@ -7,10 +7,7 @@ use arrow::array::{
     TimestampNanosecondArray, new_null_array,
 };
 use arrow::compute::{cast, filter, interleave};
-use arrow::datatypes::{
-    DataType, Date32Type, Field, FieldRef, Float64Type, Int64Type, IntervalMonthDayNano,
-    IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
-};
+use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -18,17 +15,15 @@ use datafusion::logical_expr::{
 use datafusion::scalar::ScalarValue;
 use millstream_delta::sql_type;
 
-use super::numbers::{self, Numbers};
+use super::numbers::{self, Numbers, is_text};
 use super::pattern::{self, Node};
 use super::read_time::{self, Parsed};
 use super::write_time::{self, Moment};
 use crate::error::Error;
 use crate::functions::postgres::patterns;
+use crate::functions::postgres::time_parts::{DAY, SECOND, TimeColumn, TimeValue, is_time};
 use crate::functions::value_size_limit::check_column;
 use crate::sqlstate;
-
-const SECOND: i64 = 1_000_000_000;
-const DAY: i64 = 86_400 * SECOND;
 
 /// A function of this file.
 #[allow(clippy::enum_variant_names)] // They are the names of the functions.
@@ -128,10 +123,6 @@ impl Formatting {
     }
 }
 
-fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null)
-}
-
 impl ScalarUDFImpl for Formatting {
     fn name(&self) -> &str {
         self.other.name()
@@ -193,18 +184,7 @@ impl ScalarUDFImpl for Formatting {
 
 /// True for the types that `to_char` writes.
 fn takes(data_type: &DataType) -> bool {
-    data_type.is_numeric()
-        || data_type.is_null()
-        || matches!(
-            data_type,
-            DataType::Date32
-                | DataType::Date64
-                | DataType::Timestamp(..)
-                | DataType::Time32(_)
-                | DataType::Time64(_)
-                | DataType::Interval(_)
-                | DataType::Duration(_)
-        )
+    data_type.is_numeric() || data_type.is_null() || is_time(data_type)
 }
 
 /// The nodes of the last pattern: most columns of patterns have one.
@@ -233,66 +213,33 @@ fn to_char(values: &ArrayRef, patterns: &StringViewArray) -> Result<ArrayRef> {
     if values.data_type().is_numeric() {
         return numbers::to_char(&Numbers::new(values)?, patterns);
     }
-    let moments = moments_of(values)?;
+    let moments = TimeColumn::new(values)?;
     let mut last = LastPattern::new();
     let mut out = StringBuilder::with_capacity(values.len(), 16 * values.len());
     let mut text = String::new();
     for (row, pattern) in patterns.iter().enumerate() {
         // As in PostgreSQL, an empty pattern gives NULL.
-        let (Some(pattern), true) = (pattern.filter(|pattern| !pattern.is_empty()), values.is_valid(row))
+        let (Some(pattern), Some(moment)) = (pattern.filter(|pattern| !pattern.is_empty()), moments.get(row))
         else {
             out.append_null();
             continue;
         };
         text.clear();
-        write_time::write(&mut text, &moments(row), last.get(pattern))?;
+        write_time::write(&mut text, &moment_of(moment, values.data_type()), last.get(pattern))?;
         check_column("to_char", out.values_slice().len(), text.len())?;
         out.append_value(&text);
     }
     Ok(Arc::new(out.finish()))
 }
 
-/// Returns a function from a row to its parts.
-fn moments_of(values: &ArrayRef) -> Result<Box<dyn Fn(usize) -> Moment>> {
-    let data_type = values.data_type().clone();
-    if let DataType::Interval(_) = data_type {
-        let intervals = cast(values, &DataType::Interval(IntervalUnit::MonthDayNano))?;
-        let intervals = intervals.as_primitive::<IntervalMonthDayNanoType>().clone();
-        return Ok(Box::new(move |row| Moment::of_interval(intervals.value(row))));
-    }
-    if data_type == DataType::Date32 {
-        let days = values.as_primitive::<Date32Type>().clone();
-        return Ok(Box::new(move |row| Moment::of_time(i64::from(days.value(row)) * 86_400, 0, true)));
-    }
-    let (unit, zoned) = match &data_type {
-        DataType::Date64 => (TimeUnit::Millisecond, true),
-        DataType::Timestamp(unit, zone) => (*unit, zone.is_some()),
-        DataType::Time32(unit) | DataType::Time64(unit) | DataType::Duration(unit) => (*unit, false),
-        other => return Err(Error::bug(format!("{other} is no type of time")).into()),
-    };
-    let is_length = !matches!(data_type, DataType::Timestamp(..) | DataType::Date64);
-    let whole = match data_type {
-        DataType::Time32(_) => cast(values, &DataType::Int32)?,
-        _ => values.clone(),
-    };
-    let ticks = cast(&whole, &DataType::Int64)?.as_primitive::<Int64Type>().clone();
-    let of_second = match unit {
-        TimeUnit::Second => 1,
-        TimeUnit::Millisecond => 1_000,
-        TimeUnit::Microsecond => 1_000_000,
-        TimeUnit::Nanosecond => SECOND,
-    };
-    Ok(Box::new(move |row| {
-        let ticks = ticks.value(row);
-        if is_length {
-            let total = i128::from(ticks) * i128::from(SECOND / of_second);
-            let days = i32::try_from(total / i128::from(DAY)).unwrap_or(i32::MAX);
-            let rest = i64::try_from(total % i128::from(DAY)).unwrap_or_default();
-            return Moment::of_interval(IntervalMonthDayNano::new(0, days, rest));
+/// Returns the parts of a value. A date has a zone, as in PostgreSQL.
+fn moment_of(value: TimeValue, data_type: &DataType) -> Moment {
+    match value {
+        TimeValue::Interval(interval) => Moment::of_interval(interval),
+        TimeValue::Moment { days, nanoseconds } => {
+            Moment::of_day(days, nanoseconds, !matches!(data_type, DataType::Timestamp(_, None)))
         }
-        let microsecond = ticks.rem_euclid(of_second) * (SECOND / of_second) / 1_000;
-        Moment::of_time(ticks.div_euclid(of_second), microsecond, zoned)
-    }))
+    }
 }
 
 /// Reads each text by its pattern.

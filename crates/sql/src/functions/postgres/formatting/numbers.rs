@@ -115,7 +115,8 @@ struct ToNumber {
     signature: Signature,
 }
 
-fn is_text(data_type: &DataType) -> bool {
+/// True for text, and for a NULL without a type.
+pub(super) fn is_text(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null)
 }
 

@@ -8,6 +8,7 @@ use super::pattern::{Action, Case, Field, Node};
 use super::write_number::ordinal_suffix;
 use crate::error::{Error, Result};
 use crate::functions::postgres::calendar::{self, Date, EPOCH_JULIAN};
+use crate::functions::postgres::time_parts::SECOND;
 
 pub(super) const MONTHS: [&str; 12] = [
     "January",
@@ -31,8 +32,6 @@ pub(super) const DAYS: [&str; 7] =
 pub(super) const ROMAN_MONTHS: [&str; 12] =
     ["XII", "XI", "X", "IX", "VIII", "VII", "VI", "V", "IV", "III", "II", "I"];
 
-const DAY_SECONDS: i64 = 86_400;
-
 /// A time or an interval in the parts that fields show.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
@@ -52,15 +51,15 @@ enum Kind {
 }
 
 impl Moment {
-    /// Returns the parts of a time, in seconds since 1970 and microseconds. Times with a zone are in UTC.
-    pub(super) fn of_time(seconds: i64, microsecond: i64, zoned: bool) -> Moment {
-        let clock = seconds.rem_euclid(DAY_SECONDS);
+    /// Returns the parts of a time: the days since 1970, and the nanoseconds of the day. Times with a zone are in UTC.
+    pub(super) fn of_day(days: i64, nanoseconds: i64, zoned: bool) -> Moment {
+        let clock = nanoseconds / SECOND;
         Moment {
-            date: Date::of_days(seconds.div_euclid(DAY_SECONDS)),
+            date: Date::of_days(days),
             hour: clock / 3600,
             minute: clock / 60 % 60,
             second: clock % 60,
-            microsecond,
+            microsecond: nanoseconds % SECOND / 1_000,
             kind: if zoned { Kind::Zoned } else { Kind::Local },
         }
     }

@@ -10,57 +10,29 @@ use regex::Captures;
 use super::arguments::{Columns, Kind, LastPattern, Pattern, byte_of, check};
 use crate::error::Error;
 use crate::functions::Registry;
-use crate::functions::scalar::{Label, Scalar};
+use crate::functions::scalar::{Kernel, Label, Scalar, Typed};
 use crate::functions::value_size_limit::check_value;
 use crate::sqlstate;
 
 use Kind::{Number, Text};
 
-/// Registers the functions. Statements call them by PostgreSQL's names.
+/// The functions: the name, the one that statements call them by, the type and the kernel.
+const FUNCTIONS: [(&str, &str, Typed, Kernel); 8] = [
+    ("postgres_regexp_like", "regexp_like", like_type, like),
+    ("postgres_regexp_count", "regexp_count", count_type, count),
+    ("postgres_regexp_instr", "regexp_instr", instr_type, instr),
+    ("postgres_regexp_substr", "regexp_substr", substr_type, substr),
+    ("postgres_regexp_replace", "regexp_replace", replace_type, replace),
+    ("postgres_regexp_match", "regexp_match", match_type, first_match),
+    ("postgres_regexp_matches", "regexp_matches", matches_type, all_matches),
+    ("postgres_regexp_split_to_array", "regexp_split_to_array", split_type, split),
+];
+
+/// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
-    registry.add(Scalar::labelled("postgres_regexp_like", Label::Written("regexp_like"), like_type, like));
-    registry.add(Scalar::labelled(
-        "postgres_regexp_count",
-        Label::Written("regexp_count"),
-        count_type,
-        count,
-    ));
-    registry.add(Scalar::labelled(
-        "postgres_regexp_instr",
-        Label::Written("regexp_instr"),
-        instr_type,
-        instr,
-    ));
-    registry.add(Scalar::labelled(
-        "postgres_regexp_substr",
-        Label::Written("regexp_substr"),
-        substr_type,
-        substr,
-    ));
-    registry.add(Scalar::labelled(
-        "postgres_regexp_replace",
-        Label::Written("regexp_replace"),
-        replace_type,
-        replace,
-    ));
-    registry.add(Scalar::labelled(
-        "postgres_regexp_match",
-        Label::Written("regexp_match"),
-        match_type,
-        first_match,
-    ));
-    registry.add(Scalar::labelled(
-        "postgres_regexp_matches",
-        Label::Written("regexp_matches"),
-        matches_type,
-        all_matches,
-    ));
-    registry.add(Scalar::labelled(
-        "postgres_regexp_split_to_array",
-        Label::Written("regexp_split_to_array"),
-        split_type,
-        split,
-    ));
+    for (name, written, typed, kernel) in FUNCTIONS {
+        registry.add(Scalar::labelled(name, Label::Written(written), typed, kernel));
+    }
 }
 
 fn like_type(found: &[DataType]) -> Result<DataType> {
