@@ -26,6 +26,9 @@ const IDENTITY: &str = "millstream.identity";
 /// constraint's name.
 const CHECK: &str = "millstream.check.";
 
+/// The beginning of the keys in a field's metadata that hold indexes of the table. The rest is the index's name.
+const INDEX: &str = "millstream.index.";
+
 /// Declares a field as a type that Arrow lacks.
 pub fn declared(field: Field, spelling: &str) -> Field {
     let mut metadata = field.metadata().clone();
@@ -87,21 +90,45 @@ pub fn with_check(field: Field, name: &str, text: &str) -> Field {
 
 /// Returns the names and conditions of the CHECK constraints at a field, by name.
 pub fn checks_of(field: &Field) -> Vec<(&str, &str)> {
-    let mut checks: Vec<(&str, &str)> = Vec::new();
-    for (key, text) in field.metadata() {
-        checks.extend(key.strip_prefix(CHECK).map(|name| (name, text.as_str())));
-    }
-    checks.sort_unstable();
-    checks
+    named(field, CHECK)
 }
 
-/// Returns the field with its type alone: without default, expression, identity and constraints.
+/// Adds an index of the table to a field, which a text describes. Its name is as that of a CHECK constraint.
+pub fn with_index(field: Field, name: &str, text: &str) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.insert(format!("{INDEX}{name}"), text.into());
+    field.with_metadata(metadata)
+}
+
+/// Returns the names and descriptions of the indexes at a field, by name.
+pub fn indexes_of(field: &Field) -> Vec<(&str, &str)> {
+    named(field, INDEX)
+}
+
+fn named<'a>(field: &'a Field, prefix: &str) -> Vec<(&'a str, &'a str)> {
+    let mut all: Vec<(&str, &str)> = Vec::new();
+    for (key, text) in field.metadata() {
+        all.extend(key.strip_prefix(prefix).map(|name| (name, text.as_str())));
+    }
+    all.sort_unstable();
+    all
+}
+
+/// Returns the field without the CHECK constraint or the index of this name.
+pub fn without_constraint(field: &Field, name: &str) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.remove(&format!("{CHECK}{name}"));
+    metadata.remove(&format!("{INDEX}{name}"));
+    field.clone().with_metadata(metadata)
+}
+
+/// Returns the field with its type alone: without default, expression, identity, constraints and indexes.
 pub fn type_alone(field: &Field) -> Field {
     let mut metadata = field.metadata().clone();
     metadata.remove(DEFAULT);
     metadata.remove(GENERATED);
     metadata.remove(IDENTITY);
-    metadata.retain(|key, _| !key.starts_with(CHECK));
+    metadata.retain(|key, _| !key.starts_with(CHECK) && !key.starts_with(INDEX));
     field.clone().with_metadata(metadata)
 }
 

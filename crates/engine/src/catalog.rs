@@ -1,5 +1,6 @@
 //! The objects by name, and their dependencies.
 
+mod comments;
 mod functions;
 mod renaming;
 
@@ -44,6 +45,7 @@ pub struct Catalog {
     called: BTreeMap<Arc<str>, Called>,
     /// The names that renamed objects were created under, by their present name.
     made_as: BTreeMap<Arc<str>, Arc<str>>,
+    comments: BTreeMap<comments::Subject, String>,
 }
 
 /// The first OID of an object, as in PostgreSQL.
@@ -349,6 +351,9 @@ impl Catalog {
     /// Replaces the object of the same name.
     pub fn replace(&mut self, object: Arc<Object>) {
         self.version += 1;
+        if let Some(before) = self.find(&object.name).cloned() {
+            self.move_column_comments(&before, &object);
+        }
         self.late.remove(&object.name);
         self.objects.insert(object.name.clone(), object);
     }
@@ -361,6 +366,7 @@ impl Catalog {
         self.late.remove(name);
         self.called.remove(name);
         self.made_as.remove(name);
+        self.forget_comments(name);
     }
 
     /// Returns the columns of a query's late rows, if its windows close.

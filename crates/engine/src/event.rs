@@ -23,7 +23,8 @@ use crate::content::Content;
 use crate::jobs::{self, Job};
 use crate::metrics::MetricValue;
 use crate::run::{
-    Backfill, Correction, Handover, LogPlace, Parted, Reservation, Since, SinkReport, TableWrite, Written,
+    Backfill, Correction, Handover, Indexes, LogPlace, Parted, Reservation, Since, SinkReport, TableWrite,
+    Written,
 };
 use crate::settings::{Keeping, Settings};
 use crate::source_history::SourceHistory;
@@ -68,12 +69,33 @@ pub(crate) enum Change {
     Create { object: Arc<Object>, source: Option<Box<dyn Source>>, backfill: Option<Handover> },
     /// Replaces the definition of an object.
     Alter { object: Arc<Object> },
+    /// Sets or removes the comment on an object, or on one of its columns.
+    Comment { on: Arc<str>, column: Option<String>, text: Option<String> },
     /// Renames an object.
     Rename { from: Arc<str>, to: Arc<str> },
-    /// Appends columns to a table; `added` holds the values for the existing rows.
-    AddColumns { object: Arc<Object>, added: Vec<ScalarValue> },
+    /// Changes the columns and the constraints of a table.
+    AlterTable(Box<AlteredTable>),
     /// Removes objects, dependent objects first.
     Drop { names: Vec<Arc<str>> },
+}
+
+/// A table with other columns or constraints.
+pub(crate) struct AlteredTable {
+    pub(crate) object: Arc<Object>,
+    /// The values of the columns added at its end, for the existing rows.
+    pub(crate) added: Vec<ScalarValue>,
+    /// The proof that its rows meet the constraints, if there are new ones.
+    pub(crate) verified: Option<VerifiedRows>,
+    /// The change that no reader of the table survives, if there is one: "rename".
+    pub(crate) affects_readers: Option<&'static str>,
+}
+
+/// Rows of a table that meet new constraints.
+pub(crate) struct VerifiedRows {
+    /// The version of the table that had these rows.
+    pub(crate) versions: Vec<TableVersion>,
+    /// The new indexes, over these rows.
+    pub(crate) indexes: Indexes,
 }
 
 /// A request to replace the query of an existing relation.

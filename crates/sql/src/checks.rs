@@ -21,7 +21,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::Column;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ScalarUDF, lit};
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_delta::{checks_of, sql_type, with_check};
+use millstream_delta::{checks_of, indexes_of, sql_type, with_check};
 
 use crate::error::{Error, Result};
 use crate::functions::scalar::Scalar;
@@ -57,12 +57,14 @@ pub(crate) fn add(
     fields: &mut [Field],
 ) -> Result<()> {
     let columns = Schema::new(fields.to_vec());
-    let mut taken: Vec<String> = Vec::new();
+    let mut taken = constraint_names(fields);
     for check in written {
         let text = &statement[check.condition.clone()];
         let name = match &check.name {
             Some((name, at)) if taken.contains(name) => {
-                return Err(Error::invalid(format!("constraint \"{name}\" is declared twice")).at(at.clone()));
+                return Err(
+                    Error::invalid(format!("there is a constraint \"{name}\" already")).at(at.clone())
+                );
             }
             Some((name, _)) => name.clone(),
             None => free_name(check.place, text, &columns, &taken)?,
@@ -77,6 +79,15 @@ pub(crate) fn add(
         taken.push(name);
     }
     Ok(())
+}
+
+/// Returns the names of the constraints and indexes of some columns, as these keep them.
+pub(crate) fn constraint_names(fields: &[Field]) -> Vec<String> {
+    let names = |field: &Field| -> Vec<String> {
+        let checks = checks_of(field).into_iter().chain(indexes_of(field));
+        checks.map(|(name, _)| name.to_string()).collect()
+    };
+    fields.iter().flat_map(names).collect()
 }
 
 /// Fails if the condition of a constraint can't be computed for any row.
@@ -148,8 +159,17 @@ impl Checks {
         Ok(Some(checks).filter(|checks| !checks.checks.is_empty()))
     }
 
-    /// Fails if one of the rows violates a constraint. Rows have the table's first columns, in order.
+    /// Fails if one of the new rows violates a constraint. Rows have the table's first columns, in order.
     pub fn verify(&self, rows: &RecordBatch) -> Result<()> {
+        self.verify_rows(rows, "new row for")
+    }
+
+    /// The same for rows that the table has already.
+    pub fn verify_existing(&self, rows: &RecordBatch) -> Result<()> {
+        self.verify_rows(rows, "a row of")
+    }
+
+    fn verify_rows(&self, rows: &RecordBatch, which: &str) -> Result<()> {
         let fields = self.columns.fields().iter().enumerate();
         let column = |(place, field): (usize, &Arc<Field>)| match rows.columns().get(place) {
             Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
@@ -165,7 +185,7 @@ impl Checks {
         for (name, check) in &self.checks {
             let holds = check.evaluate(&row).and_then(|holds| holds.into_array(row.num_rows()))?;
             if let Some(place) = first_false(&holds) {
-                return Err(violated(&self.table, name, row.columns(), place));
+                return Err(violated(which, &self.table, name, row.columns(), place));
             }
         }
         Ok(())
@@ -205,7 +225,7 @@ pub(crate) fn enforce(
 }
 
 /// Returns the name of a constraint in messages.
-fn full_name(table: &str, name: &str) -> String {
+pub(crate) fn full_name(table: &str, name: &str) -> String {
     match name.strip_prefix('.') {
         Some(rest) => format!("{table}_{rest}"),
         None => name.to_string(),
@@ -234,7 +254,7 @@ pub(crate) fn function() -> ScalarUDF {
         let row = others.get(names.len()..).unwrap_or_default();
         for (name, holds) in names.iter().zip(others) {
             if let Some(place) = first_false(holds) {
-                return Err(violated(&text(table)?, name, row, place).into());
+                return Err(violated("new row for", &text(table)?, name, row, place).into());
             }
         }
         Ok(Arc::clone(value))
@@ -247,7 +267,7 @@ fn first_false(holds: &ArrayRef) -> Option<usize> {
     (0..holds.len()).find(|place| holds.is_valid(*place) && !holds.value(*place))
 }
 
-fn violated(table: &str, name: &str, row: &[ArrayRef], place: usize) -> Error {
+fn violated(which: &str, table: &str, name: &str, row: &[ArrayRef], place: usize) -> Error {
     let options = FormatOptions::new().with_null("NULL");
     let value = |column: &ArrayRef| match ArrayFormatter::try_new(column, &options) {
         Ok(formatter) => formatter.value(place).to_string(),
@@ -258,7 +278,7 @@ fn violated(table: &str, name: &str, row: &[ArrayRef], place: usize) -> Error {
         shown.truncate(end);
         shown.push('…');
     }
-    Error::invalid(format!("new row for table \"{table}\" violates check constraint \"{name}\": ({shown})"))
+    Error::invalid(format!("{which} table \"{table}\" violates check constraint \"{name}\": ({shown})"))
         .code(sqlstate::CHECK_VIOLATION)
 }
 
@@ -327,7 +347,7 @@ mod tests {
         assert!(message("(a INT, CONSTRAINT c CHECK (a > (SELECT 1)))").contains("not an expression over"));
         assert_eq!(
             message("(a INT, CONSTRAINT c CHECK (a > 1), CONSTRAINT c CHECK (a < 9))"),
-            "constraint \"c\" is declared twice"
+            "there is a constraint \"c\" already"
         );
     }
 }

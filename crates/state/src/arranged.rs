@@ -16,7 +16,7 @@ use millstream_delta::{Chunk, Delta, RowEncoder};
 
 use crate::lineage::{Bits, Marks};
 use crate::lists::Lists;
-use crate::store::Store;
+use crate::store::{AddColumns, Store};
 use crate::{Error, Paged, Result, Size};
 
 /// Maximum number of rows gathered into one batch.
@@ -97,6 +97,13 @@ impl Arranged {
     /// rows until they change.
     pub fn project(&self, columns: &[usize]) -> Result<Arranged> {
         let store = self.store.project(columns)?;
+        let marks = Marks::beside(store.marks());
+        Ok(Arranged { store, lists: self.lists.clone(), long: HashMap::new(), encoder: None, marks })
+    }
+
+    /// Returns the same rows with additional columns at their end, which `add` adds to a batch.
+    pub fn with_columns(&self, schema: &SchemaRef, add: &AddColumns<'_>) -> Result<Arranged> {
+        let store = self.store.with_columns(schema, add)?;
         let marks = Marks::beside(store.marks());
         Ok(Arranged { store, lists: self.lists.clone(), long: HashMap::new(), encoder: None, marks })
     }

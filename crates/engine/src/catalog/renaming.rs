@@ -36,6 +36,7 @@ impl Catalog {
         move_key(&mut self.oids, from, to);
         move_key(&mut self.late, from, to);
         move_key(&mut self.called, from, to);
+        self.move_comments(from, to);
         let made_as = self.made_as.remove(from).unwrap_or_else(|| before.name.clone());
         self.made_as.insert(to.clone(), made_as);
         Ok(())

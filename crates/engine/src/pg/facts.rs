@@ -12,6 +12,7 @@ use millstream_sql::{
     is_hidden,
 };
 
+use super::constraints::{self, ListedCheck, ListedIndex};
 use super::layout::{self, Layout};
 use super::{functions, pg_types as types};
 use crate::catalog::{Catalog, Definition, Object};
@@ -49,12 +50,13 @@ pub(super) struct Listed {
     pub(super) name: String,
     pub(super) kind: char,
     pub(super) columns: Vec<ListedColumn>,
-    /// The positions of the primary key's columns.
-    pub(super) key: Vec<usize>,
+    /// Its indexes; that of the primary key comes first.
+    pub(super) indexes: Vec<ListedIndex>,
+    pub(super) checks: Vec<ListedCheck>,
     /// The object, if a statement created the relation.
     pub(super) object: Option<Arc<Object>>,
     /// Its description, if any.
-    pub(super) doc: Option<&'static str>,
+    pub(super) doc: Option<String>,
 }
 
 /// A column of such a relation.
@@ -67,7 +69,7 @@ pub(super) struct ListedColumn {
     /// The default, or the expression of a generated column.
     pub(super) default: Option<String>,
     pub(super) is_generated: bool,
-    pub(super) doc: Option<&'static str>,
+    pub(super) doc: Option<String>,
 }
 
 /// The first OID of column defaults.
@@ -87,29 +89,14 @@ impl Listed {
         self.oid + 2
     }
 
-    /// Returns the OID of its key's index.
-    pub(super) fn index(&self) -> i64 {
-        self.oid + 3
-    }
-
     /// Returns the OID of the default of the column at this position. It lies above those of objects.
     pub(super) fn default(&self, place: usize) -> i64 {
         FIRST_DEFAULT + self.oid * COLUMNS_MAX + place as i64
     }
 
-    /// Returns the OID of its key's constraint.
-    pub(super) fn constraint(&self) -> i64 {
-        self.oid + 4
-    }
-
     /// Returns the OID of the rule that makes it a view.
     pub(super) fn rule(&self) -> i64 {
         self.oid + 5
-    }
-
-    /// Returns the name of its key and of the key's index.
-    pub(super) fn key_name(&self) -> String {
-        format!("{}_pkey", self.name)
     }
 
     /// Returns true if no statement created it.
@@ -171,11 +158,6 @@ impl Facts {
             relations.map(|(place, relation)| (relation.oid, place)).collect()
         });
         numbers.get(&oid).map(|place| &self.relations()[*place])
-    }
-
-    /// Returns the relation whose key's index has this OID.
-    pub(super) fn indexed(&self, index: i64) -> Option<&Listed> {
-        self.relation(index - 3).filter(|relation| !relation.key.is_empty() && relation.index() == index)
     }
 
     /// Returns the relation of this name in SQL's spelling, `public."T"`, looked up as in a query.
@@ -244,15 +226,21 @@ fn listed(catalog: &Catalog, object: &Arc<Object>) -> Option<Listed> {
         Definition::Source { spec, table: Some(_), .. } => spec.key.clone(),
         _ => Vec::new(),
     };
+    let oid = catalog.oid(&object.name);
+    let mut columns = columns(schema);
+    for column in &mut columns {
+        column.doc = catalog.comment(&object.name, Some(&column.name)).map(str::to_string);
+    }
     Some(Listed {
-        oid: catalog.oid(&object.name),
+        oid,
         namespace: 2200,
         name: object.name.to_string(),
         kind,
-        columns: columns(schema),
-        key,
+        columns,
+        indexes: constraints::indexes(oid, &object.name, schema, &key),
+        checks: constraints::checks(oid, &object.name, schema),
         object: Some(object.clone()),
-        doc: None,
+        doc: catalog.comment(&object.name, None).map(str::to_string),
     })
 }
 
@@ -277,16 +265,17 @@ fn column(field: &Field) -> ListedColumn {
 fn system_table((place, table): (usize, &'static system::SystemTableDoc)) -> Listed {
     let schema = table.schema();
     let mut columns = columns(&schema);
-    columns.iter_mut().zip(table.columns).for_each(|(column, doc)| column.doc = Some(doc.doc));
+    columns.iter_mut().zip(table.columns).for_each(|(column, doc)| column.doc = Some(doc.doc.to_string()));
     Listed {
         oid: FIRST_SYSTEM + 8 * place as i64,
         namespace: 15_000,
         name: table.name.into(),
         kind: 'v',
         columns,
-        key: Vec::new(),
+        indexes: Vec::new(),
+        checks: Vec::new(),
         object: None,
-        doc: Some(table.doc),
+        doc: Some(table.doc.to_string()),
     }
 }
 
@@ -306,7 +295,8 @@ fn catalog_table(layout: &'static Layout) -> Listed {
         name: layout.name.into(),
         kind: layout.kind,
         columns: layout.columns.iter().map(column).collect(),
-        key: Vec::new(),
+        indexes: Vec::new(),
+        checks: Vec::new(),
         object: None,
         doc: None,
     }

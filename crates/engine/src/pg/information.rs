@@ -2,7 +2,7 @@
 
 use super::facts::{Facts, Listed, NAMESPACES, namespace_name};
 use super::rows::{Rows, Value};
-use super::{pg_types as types, routines};
+use super::{constraints, pg_types as types, routines};
 
 type Cells = Vec<(&'static str, Value)>;
 
@@ -62,8 +62,9 @@ fn usage(facts: &Facts, table: &str, rows: &mut Rows) {
     match table {
         "view_table_usage" => view_usage(facts, database, rows),
         "table_constraints" | "key_column_usage" | "constraint_column_usage" | "constraint_table_usage" => {
-            let keyed = relations.filter(|relation| !relation.key.is_empty());
-            keyed.for_each(|relation| constraints(relation, table, database, rows));
+            let keyed =
+                relations.filter(|relation| !relation.indexes.is_empty() || !relation.checks.is_empty());
+            keyed.for_each(|relation| constraints_of(relation, table, database, rows));
         }
         "foreign_tables" => relations.filter(|relation| relation.kind == 'f').for_each(|relation| {
             rows.push(&[
@@ -196,33 +197,17 @@ fn type_cells(oid: i64, modifier: i64, database: &str) -> Cells {
     cells
 }
 
-fn constraints(relation: &Listed, table: &str, database: &str, rows: &mut Rows) {
-    let shared = || {
+fn constraints_of(relation: &Listed, table: &str, database: &str, rows: &mut Rows) {
+    let shared = |name: &str| {
         let mut cells = names(relation, database);
         cells.extend([
             ("constraint_catalog", database.into()),
             ("constraint_schema", namespace_name(relation.namespace).into()),
-            ("constraint_name", relation.key_name().into()),
+            ("constraint_name", name.into()),
         ]);
         cells
     };
-    if table == "table_constraints" || table == "constraint_table_usage" {
-        let mut cells = shared();
-        cells.extend([
-            ("constraint_type", "PRIMARY KEY".into()),
-            ("is_deferrable", "NO".into()),
-            ("initially_deferred", "NO".into()),
-            ("enforced", "YES".into()),
-        ]);
-        rows.push(&cells);
-        return;
-    }
-    for (number, place) in relation.key.iter().enumerate() {
-        let mut cells = shared();
-        cells.push(("column_name", relation.columns[*place].name.as_str().into()));
-        cells.push(("ordinal_position", (number + 1).into()));
-        rows.push(&cells);
-    }
+    constraints::information(relation, table, shared, rows);
 }
 
 fn view_usage(facts: &Facts, database: &str, rows: &mut Rows) {

@@ -13,6 +13,7 @@
 //! | system table | `v` | |
 //! | sink | none | it can't be read: SHOW SINKS |
 
+mod constraints;
 mod facts;
 mod functions;
 mod information;

@@ -1,7 +1,6 @@
 //! The relations in PostgreSQL's catalog: their columns, keys and rules.
 
-use millstream_sql::functions::quote_ident;
-
+use super::constraints;
 use super::facts::{Facts, Listed, NAMESPACES, OWNER, namespace_name};
 use super::pg_types as types;
 use super::rows::{Rows, Value};
@@ -27,16 +26,9 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
         "pg_namespace" => NAMESPACES.iter().for_each(|(oid, name)| {
             rows.push(&[("oid", (*oid).into()), ("nspname", (*name).into()), ("nspowner", OWNER.into())]);
         }),
-        "pg_index" => keyed(facts).for_each(|relation| index(relation, rows)),
-        "pg_indexes" => keyed(facts).for_each(|relation| {
-            rows.push(&[
-                ("schemaname", namespace_name(relation.namespace).into()),
-                ("tablename", relation.name.as_str().into()),
-                ("indexname", relation.key_name().into()),
-                ("indexdef", index_definition(relation).into()),
-            ]);
-        }),
-        "pg_constraint" => keyed(facts).for_each(|relation| constraint(relation, rows)),
+        "pg_index" => all.for_each(|relation| constraints::pg_index(relation, rows)),
+        "pg_indexes" => all.for_each(|relation| constraints::pg_indexes(relation, rows)),
+        "pg_constraint" => all.for_each(|relation| constraints::pg_constraint(relation, rows)),
         "pg_rewrite" => all.filter(|relation| is_query(relation)).for_each(|relation| {
             rows.push(&[
                 ("oid", relation.rule().into()),
@@ -78,7 +70,7 @@ fn listings(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
         ]),
         "pg_tables" => all.filter(|relation| relation.kind == 'r').for_each(|relation| {
             let mut cells = named(relation, "tablename", "tableowner", facts);
-            cells.push(("hasindexes", (!relation.key.is_empty()).into()));
+            cells.push(("hasindexes", (!relation.indexes.is_empty()).into()));
             rows.push(&cells);
         }),
         "pg_views" => all.filter(|relation| relation.kind == 'v').for_each(|relation| {
@@ -106,10 +98,6 @@ fn listings(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
         _ => return false,
     }
     true
-}
-
-fn keyed(facts: &Facts) -> impl Iterator<Item = &Listed> {
-    facts.relations().iter().filter(|relation| !relation.key.is_empty())
 }
 
 fn sources(facts: &Facts) -> impl Iterator<Item = &Listed> {
@@ -144,7 +132,8 @@ fn class(relation: &Listed, rows: &mut Rows) {
         ("relam", if is_stored(relation) { 2 } else { 0 }.into()),
         ("relfilenode", if is_stored(relation) { relation.oid } else { 0 }.into()),
         ("reltuples", (-1).into()),
-        ("relhasindex", (!relation.key.is_empty()).into()),
+        ("relhasindex", (!relation.indexes.is_empty()).into()),
+        ("relchecks", relation.checks.len().into()),
         ("relpersistence", 'p'.into()),
         ("relkind", relation.kind.into()),
         ("relnatts", relation.columns.len().into()),
@@ -152,31 +141,32 @@ fn class(relation: &Listed, rows: &mut Rows) {
         ("relispopulated", true.into()),
         ("relreplident", if relation.is_system() { 'n' } else { 'd' }.into()),
     ]);
-    if relation.key.is_empty() {
-        return;
+    for index in &relation.indexes {
+        rows.push(&[
+            ("oid", index.oid.into()),
+            ("relname", index.name.as_str().into()),
+            ("relnamespace", relation.namespace.into()),
+            ("relowner", OWNER.into()),
+            ("relam", BTREE.into()),
+            ("relfilenode", index.oid.into()),
+            ("reltuples", (-1).into()),
+            ("relpersistence", 'p'.into()),
+            ("relkind", 'i'.into()),
+            ("relnatts", index.columns.len().into()),
+            ("relispopulated", true.into()),
+            ("relreplident", 'n'.into()),
+        ]);
     }
-    rows.push(&[
-        ("oid", relation.index().into()),
-        ("relname", relation.key_name().into()),
-        ("relnamespace", relation.namespace.into()),
-        ("relowner", OWNER.into()),
-        ("relam", BTREE.into()),
-        ("relfilenode", relation.index().into()),
-        ("reltuples", (-1).into()),
-        ("relpersistence", 'p'.into()),
-        ("relkind", 'i'.into()),
-        ("relnatts", relation.key.len().into()),
-        ("relispopulated", true.into()),
-        ("relreplident", 'n'.into()),
-    ]);
 }
 
 fn attributes(relation: &Listed, rows: &mut Rows) {
     for (place, column) in relation.columns.iter().enumerate() {
         attribute(relation.oid, place + 1, column, rows);
     }
-    for (place, column) in relation.key.iter().enumerate() {
-        attribute(relation.index(), place + 1, &relation.columns[*column], rows);
+    for index in &relation.indexes {
+        for (place, column) in index.columns.iter().enumerate() {
+            attribute(index.oid, place + 1, &relation.columns[*column], rows);
+        }
     }
 }
 
@@ -283,73 +273,14 @@ fn row_type(relation: &Listed, rows: &mut Rows) {
     rows.push(&array);
 }
 
-fn places(relation: &Listed) -> Value {
-    Value::Ints(relation.key.iter().map(|place| *place as i64 + 1).collect())
-}
-
-fn index(relation: &Listed, rows: &mut Rows) {
-    let zeros = || Value::Ints(vec![0; relation.key.len()]);
-    rows.push(&[
-        ("indexrelid", relation.index().into()),
-        ("indrelid", relation.oid.into()),
-        ("indnatts", relation.key.len().into()),
-        ("indnkeyatts", relation.key.len().into()),
-        ("indisunique", true.into()),
-        ("indisprimary", true.into()),
-        ("indimmediate", true.into()),
-        ("indisvalid", true.into()),
-        ("indisready", true.into()),
-        ("indislive", true.into()),
-        ("indkey", places(relation)),
-        ("indcollation", zeros()),
-        ("indclass", zeros()),
-        ("indoption", zeros()),
-    ]);
-}
-
-fn constraint(relation: &Listed, rows: &mut Rows) {
-    rows.push(&[
-        ("oid", relation.constraint().into()),
-        ("conname", relation.key_name().into()),
-        ("connamespace", relation.namespace.into()),
-        ("contype", 'p'.into()),
-        ("convalidated", true.into()),
-        ("conrelid", relation.oid.into()),
-        ("conindid", relation.index().into()),
-        ("confupdtype", ' '.into()),
-        ("confdeltype", ' '.into()),
-        ("confmatchtype", ' '.into()),
-        ("conislocal", true.into()),
-        ("connoinherit", true.into()),
-        ("conkey", places(relation)),
-    ]);
-}
-
-/// Returns the columns of a key, as in its definition.
-pub(super) fn key_columns(relation: &Listed) -> String {
-    let names = relation.key.iter().map(|place| quote_ident(&relation.columns[*place].name));
-    names.collect::<Vec<_>>().join(", ")
-}
-
-/// Returns the statement that would create the index of a key.
-pub(super) fn index_definition(relation: &Listed) -> String {
-    format!(
-        "CREATE UNIQUE INDEX {} ON {}.{} USING btree ({})",
-        quote_ident(&relation.key_name()),
-        namespace_name(relation.namespace).unwrap_or("public"),
-        quote_ident(&relation.name),
-        key_columns(relation)
-    )
-}
-
-/// Adds the dependencies of a view's rule on the relations it reads, and of a key's index on its constraint.
+/// Adds the dependencies of a view's rule on the relations it reads, and of indexes on their constraints.
 fn dependencies(facts: &Facts, relation: &Listed, rows: &mut Rows) {
-    if !relation.key.is_empty() {
+    for (index, constraint) in relation.indexes.iter().filter_map(|index| Some((index, index.constraint?))) {
         rows.push(&[
             ("classid", CLASS.into()),
-            ("objid", relation.index().into()),
+            ("objid", index.oid.into()),
             ("refclassid", 2606.into()),
-            ("refobjid", relation.constraint().into()),
+            ("refobjid", constraint.into()),
             ("deptype", 'i'.into()),
         ]);
     }
@@ -373,9 +304,9 @@ fn dependencies(facts: &Facts, relation: &Listed, rows: &mut Rows) {
 }
 
 fn descriptions(relation: &Listed, rows: &mut Rows) {
-    let whole = relation.doc.map(|doc| (0, doc));
+    let whole = relation.doc.as_deref().map(|doc| (0, doc));
     let columns = relation.columns.iter().enumerate();
-    let columns = columns.filter_map(|(place, column)| Some((place as i64 + 1, column.doc?)));
+    let columns = columns.filter_map(|(place, column)| Some((place as i64 + 1, column.doc.as_deref()?)));
     for (number, doc) in whole.into_iter().chain(columns) {
         rows.push(&[
             ("objoid", relation.oid.into()),

@@ -162,10 +162,10 @@ impl Applied {
             event::Change::Create { object, .. } => {
                 matches!(&object.definition, Definition::SinkInto { table, .. } if self.will_have(table))
             }
-            event::Change::Alter { object } | event::Change::AddColumns { object, .. } => {
-                self.will_have(&object.name)
-            }
+            event::Change::Alter { object } => self.will_have(&object.name),
+            event::Change::AlterTable(altered) => self.will_have(&altered.object.name),
             event::Change::Rename { from, .. } => self.will_have(from),
+            event::Change::Comment { .. } => false,
             event::Change::Drop { names } => names.iter().any(|name| self.will_have(name)),
         }
     }

@@ -10,7 +10,7 @@ use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 use millstream_state::Conflict;
 
-use super::add_column::{AddedColumns, install_added_columns, prepare_added_columns};
+use super::alter_table::{PreparedTable, install_altered, prepare_altered};
 use super::backfill::{Backfill, taken};
 use super::compile::Scope;
 use super::ddl_log::DdlChanges;
@@ -51,11 +51,12 @@ pub(super) enum Prepared {
         table: Option<Box<Table>>,
     },
     Table(Arc<Object>, Box<Table>),
-    View,
+    /// A change of the catalog alone.
+    Done,
     /// A change of the watermark.
     Alter(Arc<Object>),
-    /// New columns after the present ones.
-    AddColumns(AddedColumns),
+    /// Other columns or constraints of a table.
+    AlterTable(Box<PreparedTable>),
     /// A rename, from one name to another.
     Rename(Arc<str>, Arc<str>),
     /// The object's own query is the last one; only that query reads the others.
@@ -81,10 +82,10 @@ impl Prepared {
             Prepared::SinkInto(query) => (&query.into.as_ref()?.sink, query.as_ref()),
             Prepared::Source { .. }
             | Prepared::Table(..)
-            | Prepared::View
+            | Prepared::Done
             | Prepared::Subscription(_)
             | Prepared::Alter(_)
-            | Prepared::AddColumns(_)
+            | Prepared::AlterTable(_)
             | Prepared::Rename(..)
             | Prepared::Drop(_) => {
                 return None;
@@ -169,11 +170,15 @@ impl CatalogChanges<'_> {
                 catalog.replace(object.clone());
                 return Ok(Prepared::Alter(object));
             }
-            Change::AddColumns { object, added } => {
-                let columns =
-                    prepare_added_columns(self.queries, self.tables, self.outputs, &object, &added)?;
+            Change::AlterTable(altered) => {
+                let object = altered.object.clone();
+                let table = prepare_altered(self.queries, self.tables, self.outputs, catalog, *altered)?;
                 catalog.replace(object);
-                return Ok(Prepared::AddColumns(columns));
+                return Ok(Prepared::AlterTable(Box::new(table)));
+            }
+            Change::Comment { on, column, text } => {
+                catalog.set_comment(&on, column.as_deref(), text.as_deref());
+                return Ok(Prepared::Done);
             }
             Change::Rename { from, to } => {
                 catalog.rename(&from, &to)?;
@@ -191,17 +196,18 @@ impl CatalogChanges<'_> {
             Definition::Source { schema, spec, rate_limit, table, .. } => {
                 let source = source.ok_or_else(|| Error::bug("a source was not opened"))?;
                 let intake = table.or_else(|| (!spec.key.is_empty()).then(Intake::default));
-                let table = intake.map(|intake| Table::new(schema, &spec.key, intake)).transpose()?;
+                let table =
+                    intake.map(|intake| Table::new(&object.name, schema, &spec.key, intake)).transpose()?;
                 let table = table.map(Box::new);
                 let opened = Opened { source, health: spec.health.clone(), rate_limit: *rate_limit };
                 Prepared::Source { object, opened, table }
             }
             Definition::Table { schema, key, intake, .. } => {
-                let mut table = Table::new(schema, key, self.setup.execution.intake(*intake))?;
+                let mut table = Table::new(&object.name, schema, key, self.setup.execution.intake(*intake))?;
                 table.sequences = self.tables.sequences.create(schema);
                 Prepared::Table(object, Box::new(table))
             }
-            Definition::View { .. } | Definition::Function(_) | Definition::Aggregate(_) => Prepared::View,
+            Definition::View { .. } | Definition::Function(_) | Definition::Aggregate(_) => Prepared::Done,
             Definition::MaterializedView { on_error, .. } | Definition::Stream { on_error, .. } => {
                 let on_error = on_error.unwrap_or(self.setup.settings.on_error);
                 let queries = match backfill {
@@ -245,12 +251,12 @@ impl CatalogChanges<'_> {
                 self.watermarks.watch(&object);
                 self.tables.insert(object.name.clone(), *table);
             }
-            Prepared::View => {}
+            Prepared::Done => {}
             Prepared::Alter(object) => {
                 let now = self.clock.now(&self.setup.settings);
                 self.watermarks.alter(self.sources, self.tables, &self.setup.settings, now, &object);
             }
-            Prepared::AddColumns(columns) => install_added_columns(self.tables, self.outputs, columns),
+            Prepared::AlterTable(table) => install_altered(self.tables, self.outputs, *table),
             Prepared::Rename(from, to) => self.rename(&from, &to),
             Prepared::Queries(object, queries) => {
                 names.push(object.name.clone());

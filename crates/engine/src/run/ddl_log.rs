@@ -2,7 +2,7 @@
 //!
 //! A start repeats these entries without rows. They keep their order, because an object may depend on earlier settings
 //! and on alterations of other objects. Entries of dropped objects are removed. Of the settings, pauses and alterations
-//! between two objects, only the last counts. So there are never many more entries than objects.
+//! between two objects, only the last counts. So there are not many more entries than objects and ALTER TABLE statements.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,10 +20,11 @@ use crate::statements::rename;
 enum Step {
     /// The creation of an object.
     Object(Arc<str>, Entry),
-    /// An alteration of an object. `overrules`: it replaces all earlier ones.
-    Altered { name: Arc<str>, overrules: bool, entry: Entry },
-    /// New columns after the others of a table. Earlier steps know the table without them.
-    ColumnsAdded { name: Arc<str>, entry: Entry },
+    /// An alteration of an object. `column`: it comments on that, or on the object if it is empty. `overrules`: it replaces
+    /// all earlier ones.
+    Altered { name: Arc<str>, column: Option<String>, overrules: bool, entry: Entry },
+    /// Other columns or constraints of a table. Earlier steps know the table without them.
+    TableAltered { name: Arc<str>, adds_columns: bool, entry: Entry },
     /// A rename of an object. Earlier steps know the object, and all that read it, by the names at that time.
     Renamed { name: Arc<str>, from: Arc<str>, entry: Entry },
     /// A setting, or a pause; of an object by its present name.
@@ -36,7 +37,7 @@ impl Step {
         match self {
             Step::Object(name, _)
             | Step::Altered { name, .. }
-            | Step::ColumnsAdded { name, .. }
+            | Step::TableAltered { name, .. }
             | Step::Renamed { name, .. } => Some(name),
             Step::State(name, _) => name.as_ref(),
         }
@@ -46,7 +47,7 @@ impl Step {
         match self {
             Step::Object(name, _)
             | Step::Altered { name, .. }
-            | Step::ColumnsAdded { name, .. }
+            | Step::TableAltered { name, .. }
             | Step::Renamed { name, .. } => Some(name),
             Step::State(name, _) => name.as_mut(),
         }
@@ -56,7 +57,7 @@ impl Step {
         match self {
             Step::Object(_, entry)
             | Step::Altered { entry, .. }
-            | Step::ColumnsAdded { entry, .. }
+            | Step::TableAltered { entry, .. }
             | Step::Renamed { entry, .. }
             | Step::State(_, entry) => entry,
         }
@@ -91,6 +92,7 @@ enum DdlChange {
     },
     Altered {
         name: Arc<str>,
+        column: Option<String>,
         overrules: bool,
     },
     /// A new definition of an object. The objects that depend on it are ordered after it.
@@ -99,7 +101,10 @@ enum DdlChange {
         statement: String,
         dependants: Vec<Arc<str>>,
     },
-    ColumnsAdded(Arc<str>),
+    TableAltered {
+        name: Arc<str>,
+        adds_columns: bool,
+    },
     Renamed {
         from: Arc<str>,
         to: Arc<str>,
@@ -121,9 +126,18 @@ impl DdlChanges {
             // A watermark can only be dropped if there is one, so the step that declared it must stay.
             Change::Alter { object } => DdlChange::Altered {
                 name: object.name.clone(),
+                column: None,
                 overrules: object.definition.watermark().is_some(),
             },
-            Change::AddColumns { object, .. } => DdlChange::ColumnsAdded(object.name.clone()),
+            Change::Comment { on, column, .. } => DdlChange::Altered {
+                name: on.clone(),
+                column: Some(column.clone().unwrap_or_default()),
+                overrules: true,
+            },
+            Change::AlterTable(altered) => DdlChange::TableAltered {
+                name: altered.object.name.clone(),
+                adds_columns: !altered.added.is_empty(),
+            },
             Change::Rename { from, to } => DdlChange::Renamed { from: from.clone(), to: to.clone() },
             Change::Drop { names } => DdlChange::Dropped(names.clone()),
         };
@@ -147,9 +161,9 @@ impl DdlLog {
                     self.steps.push(Step::Object(name, entry));
                 }
                 // No other statement shares an entry with an ALTER.
-                DdlChange::Altered { name, overrules } => {
+                DdlChange::Altered { name, column, overrules } => {
                     let entry = alone(entry, None, standing);
-                    self.steps.push(Step::Altered { name, overrules, entry });
+                    self.steps.push(Step::Altered { name, column, overrules, entry });
                 }
                 DdlChange::Replaced { name, statement, dependants } => {
                     let behind = self.take_out(&name, &dependants);
@@ -157,9 +171,9 @@ impl DdlLog {
                     self.steps.push(Step::Object(name, entry));
                     self.put_back(behind);
                 }
-                DdlChange::ColumnsAdded(name) => {
+                DdlChange::TableAltered { name, adds_columns } => {
                     let entry = alone(entry, None, standing);
-                    self.steps.push(Step::ColumnsAdded { name, entry });
+                    self.steps.push(Step::TableAltered { name, adds_columns, entry });
                 }
                 DdlChange::Renamed { from, to } => self.rename(&from, &to, alone(entry, None, standing)),
                 DdlChange::Dropped(names) => self.forget(&names),
@@ -224,7 +238,7 @@ impl DdlLog {
                 made.extend(reader.filter(|reader| !reader.is_kept || !has_plan(entry)));
                 None
             }
-            Step::ColumnsAdded { name, .. } => {
+            Step::TableAltered { name, adds_columns: true, .. } => {
                 let reader = made.iter().find(|reader| reader.reads.contains(name))?;
                 Some((&reader.name, name))
             }
@@ -314,12 +328,17 @@ impl DdlLog {
                     kept.push(step);
                     continue;
                 }
-                Step::ColumnsAdded { .. } => {
+                Step::TableAltered { .. } => {
+                    // It may rename columns, which comments follow.
+                    later.retain(|(kind, _)| *kind != "comment");
                     kept.push(step);
                     continue;
                 }
-                Step::Altered { name, overrules, .. } => {
-                    let key = ("altered", name.to_string());
+                Step::Altered { name, column, overrules, .. } => {
+                    let key = match column {
+                        None => ("altered", name.to_string()),
+                        Some(column) => ("comment", format!("{name} {column}")),
+                    };
                     if !later.contains(&key) {
                         if *overrules {
                             later.insert(key);

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
-use millstream_delta::{fitted, under_schema};
+use millstream_delta::{checks_of, fitted, under_schema};
 use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, changed_twice, sqlstate};
 use millstream_state::Conflict;
 
@@ -93,6 +93,10 @@ impl ReadView<'_> {
                 self.change_by(&dml, &rows, updated)
             }
             Modification::Insert { table, rows } => {
+                let schema = self.setup.catalog.columns(&table)?;
+                if !rows.iter().all(|rows| are_checked(rows, &schema)) {
+                    return Err(altered(&table));
+                }
                 let rows =
                     rows.into_iter().map(|rows| fitting(self.tables, &self.setup.catalog, &table, rows));
                 let rows = rows.collect::<Result<Vec<_>>>()?;
@@ -120,9 +124,8 @@ impl ReadView<'_> {
     ) -> Result<(Arc<str>, Change)> {
         let name: Arc<str> = dml.table.as_str().into();
         let schema = self.setup.catalog.columns(&name)?;
-        if dml.columns.fields().len() != schema.fields().len() {
-            let error = format!("table \"{name}\" got a column while the statement was planned");
-            return Err(Error::external(error).hint("Run it again.").code(sqlstate::SERIALIZATION_FAILURE));
+        if dml.columns.fields() != schema.fields() {
+            return Err(altered(&name));
         }
         let parts = |batches: &[RecordBatch], place| {
             parts(batches, place, &schema).map_err(|error| named(&name, error))
@@ -202,7 +205,7 @@ impl ReadView<'_> {
             let batches = match self.tables.get(name) {
                 Some(table) => {
                     match wanted.map(|wanted| table.staged_wanted(wanted)).transpose()?.flatten() {
-                        Some(found) => found,
+                        Some(found) => found.rows,
                         None => table.staged().batches().map_err(error::arrow)?,
                     }
                 }
@@ -234,7 +237,9 @@ impl BaseTables {
             staged.versions.push(TableVersion { name: name.clone(), version: table.version() });
         }
         let wanted = table.staged_wanted(&asked.wanted)?;
-        staged.relations.push(wanted.map_or_else(|| Content::Snapshot(table.staged()), Content::Batches));
+        staged.relations.push(
+            wanted.map_or_else(|| Content::Snapshot(table.staged()), |found| Content::Batches(found.rows)),
+        );
         Ok(true)
     }
 
@@ -276,6 +281,23 @@ impl BaseTables {
             (done, _) => reply.send(done),
         }
     }
+}
+
+/// Returns true if rows from a program were checked for all constraints that their table has.
+fn are_checked(rows: &RecordBatch, schema: &SchemaRef) -> bool {
+    let checks = |field: &Field| checks_of(field).len();
+    let given = rows.schema_ref().fields().iter();
+    schema
+        .fields()
+        .iter()
+        .zip(given)
+        .all(|(field, given)| checks(field) == 0 || checks(field) == checks(given))
+}
+
+fn altered(table: &str) -> Error {
+    Error::external(format!("table \"{table}\" was altered while the statement was planned"))
+        .hint("Run it again.")
+        .code(sqlstate::SERIALIZATION_FAILURE)
 }
 
 fn no_table(name: &str) -> Error {

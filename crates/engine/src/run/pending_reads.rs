@@ -330,7 +330,7 @@ fn needs_of_event(queries: &Queries, catalog: &Catalog, event: &Event) -> Vec<Ar
         Event::Change { changes, .. }
             if changes
                 .iter()
-                .any(|change| matches!(change, Change::Rename { .. } | Change::AddColumns { .. })) =>
+                .any(|change| matches!(change, Change::Rename { .. } | Change::AlterTable(_))) =>
         {
             queries.iter().map(|query| query.name.clone()).collect()
         }

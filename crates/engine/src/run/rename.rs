@@ -80,6 +80,7 @@ fn rename_kept(
         ];
         copies.into_iter().flatten().for_each(|copy| tasks.renamed.note(copy, to));
         move_key(tables, from, to);
+        tables.get_mut(to).into_iter().for_each(|table| table.indexes.rename(to));
         move_key(sources, from, to);
         sources.get(to).into_iter().for_each(|source| source.health.rename(to));
         move_key(&mut outputs.sinks, from, to);

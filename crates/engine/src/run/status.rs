@@ -281,7 +281,7 @@ impl BaseTables {
     ) -> Result<Option<Vec<RecordBatch>>> {
         let same = |(key, table): &(&Arc<str>, &Table)| Arc::ptr_eq(key, name) && table.version() == version;
         match self.get_key_value(name).filter(same) {
-            Some((_, table)) => table.staged_wanted(wanted),
+            Some((_, table)) => Ok(table.staged_wanted(wanted)?.map(|found| found.rows)),
             None => Ok(None),
         }
     }
@@ -356,14 +356,16 @@ pub(super) fn found_by_key(
     asked: &[Asked],
 ) -> Vec<(Arc<str>, String)> {
     let found = asked.iter().filter(|asked| !asked.wanted.is_empty()).filter_map(|asked| {
-        let by_key = match tables.get(&asked.name) {
-            Some(table) => matches!(table.staged_wanted(&asked.wanted), Ok(Some(_))),
-            None => queries.query(&asked.name)?.read_wanted(&asked.wanted).is_some(),
+        let key = match tables.get(&asked.name) {
+            Some(table) => table.staged_wanted(&asked.wanted).ok()??.by,
+            None => {
+                queries.query(&asked.name)?.read_wanted(&asked.wanted)?.ok()?;
+                scope.key(&asked.name)?
+            }
         };
         let schema = catalog.find(&asked.name)?.definition.schema()?;
-        let key = scope.key(&asked.name)?;
         let names: Vec<&str> = key.iter().map(|place| schema.field(*place).name().as_str()).collect();
-        by_key.then(|| (asked.name.clone(), format!("({})", names.join(", "))))
+        Some((asked.name.clone(), format!("({})", names.join(", "))))
     });
     found.collect()
 }

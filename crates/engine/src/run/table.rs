@@ -1,10 +1,11 @@
 //! A table's rows, as DML statements see them and as readers see them.
 
-mod add_column;
 mod bring;
 mod change;
 mod commit;
+mod extended;
 mod feed;
+mod index;
 mod saving;
 mod wanted;
 
@@ -12,18 +13,19 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::ScalarValue;
 use millstream_delta::{Delta, consolidate};
-use millstream_sql::{Error, Result};
+use millstream_sql::{Error, Result, TableIndex};
 use millstream_state::{Conflict, Keyed, Rows, RowsSnapshot, Spillable, Spilling};
 
 use crate::catalog::Intake;
 use crate::error;
 use crate::event::Reply;
 use crate::sequences::TableSequences;
-pub(crate) use add_column::{ExtendedTable, extended, extended_delta};
 pub(crate) use bring::ToBring;
 use change::Applying;
 pub(crate) use change::{Applying as ApplyingChange, Change, TableWrite};
 pub(crate) use commit::Undo;
+pub(crate) use extended::{ExtendedTable, extended, extended_delta};
+pub(crate) use index::Indexes;
 
 /// The rows of a table. Statements change the staged rows at once. The next epoch takes their changes in; readers see
 /// the rows as of the last epoch.
@@ -44,6 +46,7 @@ pub(crate) struct Table {
     added: Vec<ScalarValue>,
     /// The sequences of its identity columns.
     pub(super) sequences: TableSequences,
+    pub(super) indexes: Indexes,
 }
 
 /// Statements that wait for their epoch, each with its number of rows.
@@ -58,6 +61,14 @@ enum Content {
 }
 
 impl Content {
+    /// Returns the columns of the primary key; none without one.
+    fn key_columns(&self) -> &[usize] {
+        match self {
+            Content::Keyed(rows) => rows.key_columns(),
+            Content::Bag(_) => &[],
+        }
+    }
+
     fn snapshot(&self) -> RowsSnapshot {
         match self {
             Content::Bag(rows) => rows.snapshot(),
@@ -68,7 +79,7 @@ impl Content {
 
 impl Table {
     /// Creates an empty table; `key` is empty if it has no primary key.
-    pub(crate) fn new(schema: &SchemaRef, key: &[usize], intake: Intake) -> Result<Table> {
+    pub(crate) fn new(name: &str, schema: &SchemaRef, key: &[usize], intake: Intake) -> Result<Table> {
         let rows = if key.is_empty() {
             Content::Bag(Box::new(Rows::new(schema.clone())))
         } else {
@@ -85,6 +96,7 @@ impl Table {
             version: 0,
             added: Vec::new(),
             sequences: TableSequences::default(),
+            indexes: Indexes::new(name, TableIndex::all(schema), schema, key)?,
         })
     }
 
@@ -122,10 +134,11 @@ impl Table {
 
     /// Returns the number of rows, and their approximate bytes.
     pub(crate) fn size(&self) -> (usize, usize) {
-        match &self.rows {
+        let (rows, bytes) = match &self.rows {
             Content::Bag(rows) => (rows.num_rows(), rows.memory_bytes()),
             Content::Keyed(rows) => (rows.num_rows(), rows.memory_bytes()),
-        }
+        };
+        (rows, bytes + self.indexes.memory_bytes())
     }
 
     /// Fails if two rows have one key.
@@ -193,12 +206,14 @@ impl Spillable for Table {
             Content::Bag(rows) => rows.spill(spilling),
             Content::Keyed(rows) => rows.spill(spilling),
         }
+        self.indexes.spill(spilling);
     }
 
     fn spilled_bytes(&self) -> usize {
-        match &self.rows {
+        let rows = match &self.rows {
             Content::Bag(rows) => rows.spilled_bytes(),
             Content::Keyed(rows) => rows.spilled_bytes(),
-        }
+        };
+        rows + self.indexes.spilled_bytes()
     }
 }

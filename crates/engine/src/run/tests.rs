@@ -49,7 +49,9 @@ impl Idle {
         let mut catalog = Catalog::default();
         catalog.add(object.clone()).unwrap();
         state.setup.publish_catalog(catalog);
-        state.tables.insert(object.name.clone(), table::Table::new(&schema, &[], intake).unwrap());
+        state
+            .tables
+            .insert(object.name.clone(), table::Table::new(&object.name, &schema, &[], intake).unwrap());
         Idle { state, inbox, _runtimes: runtimes }
     }
 

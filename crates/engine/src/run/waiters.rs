@@ -184,8 +184,9 @@ impl Undo {
                 _ => Some(object.clone()),
             },
             Change::Alter { .. }
+            | Change::Comment { .. }
             | Change::Rename { .. }
-            | Change::AddColumns { .. }
+            | Change::AlterTable(_)
             | Change::Drop { .. } => None,
         };
         let objects = changes.iter().map(made).collect::<Option<_>>()?;

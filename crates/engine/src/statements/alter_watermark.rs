@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use millstream_sql::{Error, Result, TokenReader};
+use millstream_sql::{Error, Result, TokenReader, statements};
 
-use super::add_column;
 use crate::catalog::{Definition, Object};
 use crate::ddl::{self, busy};
 use crate::event::{Change, Event};
@@ -92,11 +91,10 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Object,
 
 /// Returns a relation's DDL without the statements that altered its watermark.
 fn without_watermarks(ddl: &str) -> Result<String> {
-    let mut parts = ddl.split("; ALTER ");
-    let mut made = parts.next().unwrap_or_default().to_string();
-    for altered in parts.map(|part| format!("ALTER {part}")) {
-        if add_column::begins(&TokenReader::new(&altered)?) {
-            made = format!("{made}; {altered}");
+    let mut made = String::new();
+    for part in statements(ddl)? {
+        if !begins(&TokenReader::new(&part.text)?) {
+            made = if made.is_empty() { part.text } else { format!("{made}; {}", part.text) };
         }
     }
     Ok(made)

@@ -11,7 +11,7 @@ use arrow::datatypes::{FieldRef, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{Connector, Health, Options, Source, SourceSpec};
 use millstream_delta::{checks_of, declared_type, default_of, identity_of};
-use millstream_sql::{Columns, Error, Result, TokenReader, is_hidden};
+use millstream_sql::{Columns, Error, Result, TableIndex, TokenReader, is_hidden};
 
 use self::completed::{Completed, Places, completed};
 use super::create_stream::retention;
@@ -192,9 +192,11 @@ fn declared(session: &Session, reader: &mut TokenReader<'_>) -> Result<Declared>
     check_columns(&columns.schema)?;
     let has_checks = columns.schema.fields().iter().any(|field| !checks_of(field).is_empty());
     let has_identity = columns.schema.fields().iter().any(|field| identity_of(field).is_some());
-    if has_checks || has_identity || !columns.notices.is_empty() {
+    let has_unique = !TableIndex::all(&columns.schema).is_empty();
+    if has_checks || has_unique || has_identity || !columns.notices.is_empty() {
         let error = Error::unsupported(match () {
             () if has_checks => "CHECK for a source",
+            () if has_unique => "UNIQUE for a source",
             () if has_identity => "an identity column of a source",
             () => "REFERENCES for a source",
         });

@@ -20,9 +20,9 @@ pub(super) static CREATE_TABLE: Statement = Statement {
     words: &[&["CREATE", "TABLE"]],
     synopsis: concat!(
         "CREATE TABLE [IF NOT EXISTS] name (\n",
-        "  column type [DEFAULT value | identity] [NOT NULL] [PRIMARY KEY] [[CONSTRAINT name] CHECK (condition)]\n",
+        "  column type [DEFAULT value | identity] [NOT NULL] [PRIMARY KEY | UNIQUE] [[CONSTRAINT name] CHECK (condition)]\n",
         "  | column [type] [GENERATED ALWAYS] AS expression [STORED | VIRTUAL] [NOT NULL] [PRIMARY KEY]\n",
-        "  [, …] [, PRIMARY KEY (column, …)] [, [CONSTRAINT name] CHECK (condition)]\n",
+        "  [, …] [, PRIMARY KEY (column, …)] [, [CONSTRAINT name] UNIQUE (column, …) | CHECK (condition)]\n",
         "  [, WATERMARK FOR column AS expression]\n",
         ") [APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE]\n",
         "  [[INCLUDE …] WITH (connector = '…', option = value, …) [FORMAT … ENCODE …]];",

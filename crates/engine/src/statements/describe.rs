@@ -75,6 +75,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
             generated_of(field).map(|expression| format!("generated as {expression}")),
             is_hidden(field).then(|| "hidden: not in *".to_string()),
             watermark.map(|watermark| format!("watermark {}", watermark.text(field.name()))),
+            catalog.comment(&name, Some(field.name())).map(str::to_string),
         ];
         remarks.into_iter().flatten().collect::<Vec<_>>().join("; ")
     });

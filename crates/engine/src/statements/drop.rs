@@ -27,7 +27,8 @@ pub(super) static DROP: Statement = Statement {
 pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let kinds = STATEMENTS.kinds();
     let Some(kind) = reader.one_of(&kinds) else {
-        let kinds: Vec<String> = kinds.iter().map(|words| words.join(" ")).collect();
+        let mut kinds: Vec<String> = kinds.iter().map(|words| words.join(" ")).collect();
+        kinds.push("INDEX".into());
         return Err(reader.expected(&or(&kinds)));
     };
     let kind = kinds[kind].join(" ");

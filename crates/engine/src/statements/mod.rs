@@ -1,13 +1,15 @@
 //! The statements, one per file: syntax, execution, rules and description together. `table.rs` lists them.
 
-pub(crate) mod add_column;
 mod advance;
 mod alter_source;
+pub(crate) mod alter_table;
 mod alter_watermark;
 mod checkpoint;
+mod comment;
 mod copy;
 mod create_aggregate;
 mod create_function;
+mod create_index;
 mod create_materialized_view;
 mod create_sink;
 mod create_source;
@@ -65,7 +67,7 @@ use crate::stamp::names_batch;
 use crate::system;
 use crate::transaction::say_at_once;
 
-/// The kinds of objects that can be renamed or get a column.
+/// The kinds of objects that can be altered.
 const ALTERED: &[&[&str]] =
     &[&["TABLE"], &["SOURCE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["STREAM"], &["SINK"]];
 
@@ -91,10 +93,10 @@ pub(crate) async fn run(session: &mut Session, text: &str) -> Result<Response> {
 /// Returns true if the statement is `ALTER kind name word …`.
 fn alters(reader: &TokenReader<'_>, word: &str) -> bool {
     let mut ahead = reader.clone();
-    ahead.keyword(&["ALTER"])
-        && ahead.one_of(ALTERED).is_some()
-        && ahead.relation_name().is_ok()
-        && ahead.is_keyword(&[word])
+    let is_alter = ahead.keyword(&["ALTER"]) && ahead.one_of(ALTERED).is_some();
+    ahead.keyword(&["IF", "EXISTS"]);
+    ahead.keyword(&["ONLY"]);
+    is_alter && ahead.relation_name().is_ok() && ahead.is_keyword(&[word])
 }
 
 /// Fails if a name is in one of the engine's own schemas.

@@ -4,8 +4,6 @@ use std::ops::Range;
 
 use millstream_sql::{Error, TokenReader};
 
-use super::{alter_watermark, alters};
-
 /// Returns the position of a clause that isn't implemented; `None` if another statement begins here.
 type Clause = fn(&TokenReader<'_>) -> Option<Range<usize>>;
 
@@ -27,7 +25,6 @@ const fn not_yet(words: &'static [&'static str], name: &'static str) -> NotYet {
 pub(super) static NOT_YET: &[NotYet] = &[
     not_yet(&["CREATE", "SECRET"], "CREATE SECRET"),
     not_yet(&["CREATE", "CONNECTION"], "CREATE CONNECTION"),
-    not_yet(&["CREATE", "INDEX"], "CREATE INDEX"),
     not_yet(&["CREATE", "SCHEMA"], "CREATE SCHEMA"),
     not_yet(&["CREATE", "OR", "REPLACE"], "CREATE OR REPLACE"),
     NotYet {
@@ -40,14 +37,6 @@ pub(super) static NOT_YET: &[NotYet] = &[
         ),
     },
     not_yet(&["ALTER"], "ALTER"),
-    NotYet {
-        words: &["ALTER", "TABLE"],
-        clause: Some(drops_column),
-        name: "ALTER TABLE … DROP COLUMN",
-        hint: Some(
-            "CREATE VIEW v AS SELECT the other columns FROM the table, and read that: the column may stay NULL.",
-        ),
-    },
     not_yet(&["COMMIT", "PREPARED"], TWO_PHASES),
     not_yet(&["ROLLBACK", "PREPARED"], TWO_PHASES),
     not_yet(&["PREPARE", "TRANSACTION"], TWO_PHASES),
@@ -56,16 +45,6 @@ pub(super) static NOT_YET: &[NotYet] = &[
 ];
 
 const TWO_PHASES: &str = "a transaction that is committed in two phases";
-
-/// Returns the position of DROP in `ALTER TABLE name DROP …`.
-fn drops_column(reader: &TokenReader<'_>) -> Option<Range<usize>> {
-    let mut ahead = reader.clone();
-    if !ahead.keyword(&["ALTER", "TABLE"]) || !alters(reader, "DROP") || alter_watermark::begins(reader) {
-        return None;
-    }
-    ahead.relation_name().ok()?;
-    (!ahead.is_keyword(&["DROP", "CONSTRAINT"])).then(|| ahead.position())
-}
 
 impl NotYet {
     /// Returns the error of the statement.

@@ -29,7 +29,11 @@ pub(super) static RENAME: Statement = Statement {
 
 /// Returns true if the statement renames an object: `ALTER TABLE t RENAME TO u`.
 pub(super) fn begins(reader: &TokenReader<'_>) -> bool {
-    alters(reader, "RENAME")
+    let mut ahead = reader.clone();
+    while !ahead.is_end() && !ahead.is_keyword(&["RENAME", "TO"]) {
+        ahead.next();
+    }
+    alters(reader, "RENAME") && ahead.keyword(&["RENAME", "TO"])
 }
 
 /// Returns the kind of object that such a statement renames: TABLE, MATERIALIZED VIEW.
@@ -51,13 +55,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
     let from = reader.relation_name()?;
     let from_at = reader.last_position();
     reader.expect_keyword(&["RENAME"])?;
-    let column_at = reader.position();
-    if !reader.keyword(&["TO"]) {
-        return Err(Error::unsupported("RENAME of a column").at(column_at).hint(
-            "ALTER … RENAME TO renames a whole object. Rename a column with a view: CREATE VIEW v AS \
-             SELECT a AS b FROM t.",
-        ));
-    }
+    reader.expect_keyword(&["TO"])?;
     let to: Arc<str> = reader.relation_name()?.into();
     let to_at = reader.last_position();
     refuse_system_name(&to, "be a name").map_err(|error| error.at(to_at.clone()))?;

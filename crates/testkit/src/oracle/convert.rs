@@ -399,7 +399,8 @@ fn object(name: &str, ddl: &str, content: Option<&RecordBatch>) -> Object {
         Table {
             rows: rows.clone(),
             key: key.iter().filter_map(|column| columns.index_of(column).ok()).collect(),
-            append_only: words.contains("APPEND ONLY") || words.contains("DO NOTHING"),
+            // Random rows of a table with a UNIQUE constraint would violate it.
+            append_only: ["APPEND ONLY", "DO NOTHING", "UNIQUE"].iter().any(|word| words.contains(word)),
         }
     });
     Object { name: name.to_string(), ddl: statement::patient(ddl), table }

@@ -5,7 +5,6 @@ use millstream_sql::functions::quote_ident;
 
 use super::{Gives, Known, any_null, int, text};
 use crate::pg::facts::{Facts, Listed, OWNER};
-use crate::pg::relations::{index_definition, key_columns};
 use crate::pg::rows::Value;
 use crate::pg::{pg_types as types, routines};
 
@@ -107,22 +106,22 @@ fn format_type(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     })
 }
 
-/// Returns the definition of a key's index, or the name of one of its columns.
+/// Returns the definition of an index, or the name of one of its columns.
 fn pg_get_indexdef(facts: &Facts, arguments: &[Value]) -> Result<Value> {
-    let Some(relation) = int(arguments, 0).and_then(|oid| facts.indexed(oid)) else { return Ok(Value::Null) };
+    let Some((relation, index)) = int(arguments, 0).and_then(|oid| facts.index(oid)) else {
+        return Ok(Value::Null);
+    };
     Ok(match int(arguments, 1) {
-        None | Some(0) => index_definition(relation).into(),
+        None | Some(0) => index.definition(relation).into(),
         Some(number) => {
-            let place = usize::try_from(number - 1).ok().and_then(|number| relation.key.get(number));
+            let place = usize::try_from(number - 1).ok().and_then(|number| index.columns.get(number));
             place.map(|place| quote_ident(&relation.columns[*place].name)).into()
         }
     })
 }
 
 fn pg_get_constraintdef(facts: &Facts, arguments: &[Value]) -> Result<Value> {
-    let relation = int(arguments, 0).and_then(|oid| facts.relation(oid - 4));
-    let keyed = relation.filter(|relation| !relation.key.is_empty());
-    Ok(keyed.map(|relation| format!("PRIMARY KEY ({})", key_columns(relation))).into())
+    Ok(int(arguments, 0).and_then(|oid| facts.constraint(oid)).into())
 }
 
 fn pg_get_viewdef(facts: &Facts, arguments: &[Value]) -> Result<Value> {
@@ -149,20 +148,20 @@ fn function_arguments(facts: &Facts, arguments: &[Value]) -> Result<Value> {
 fn obj_description(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     let of_relation = text(arguments, 1).is_none_or(|catalog| catalog == "pg_class");
     let relation = int(arguments, 0).filter(|_| of_relation).and_then(|oid| facts.relation(oid));
-    Ok(relation.and_then(|relation| relation.doc).into())
+    Ok(relation.and_then(|relation| relation.doc.as_deref()).into())
 }
 
 fn col_description(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     let relation = int(arguments, 0).and_then(|oid| facts.relation(oid));
     let place = int(arguments, 1).and_then(|number| usize::try_from(number - 1).ok());
     let column = relation.zip(place).and_then(|(relation, place)| relation.columns.get(place));
-    Ok(column.and_then(|column| column.doc).into())
+    Ok(column.and_then(|column| column.doc.as_deref()).into())
 }
 
 /// Returns true if the relation is found without a schema, in `public` or `pg_catalog`.
 fn pg_table_is_visible(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     let Some(oid) = int(arguments, 0) else { return Ok(Value::Null) };
-    let relation = facts.relation(oid).or_else(|| facts.indexed(oid));
+    let relation = facts.relation(oid).or_else(|| Some(facts.index(oid)?.0));
     Ok(relation.map(|relation| [11, 2200].contains(&relation.namespace)).into())
 }
 

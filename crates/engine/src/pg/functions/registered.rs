@@ -39,7 +39,7 @@ pub(super) const FUNCTIONS: &[Known] = &[
     }),
     ("regclass_text", Gives::Text, |facts, arguments| {
         name(arguments, |oid| {
-            let index = facts.indexed(oid).map(|relation| quote_ident(&relation.key_name()));
+            let index = facts.index(oid).map(|(_, index)| quote_ident(&index.name));
             facts.relation(oid).map(|relation| facts.name_of(relation)).or(index)
         })
     }),
@@ -95,8 +95,8 @@ fn name(arguments: &[Value], find: impl Fn(i64) -> Option<String>) -> Result<Val
 fn class(facts: &Facts, name: &str) -> Option<i64> {
     facts.relation_named(name).map(|relation| relation.oid).or_else(|| {
         let (_, index) = crate::pg::facts::split_name(name)?;
-        let table = facts.relation_named(&quote_ident(index.strip_suffix("_pkey")?))?;
-        (!table.key.is_empty()).then(|| table.index())
+        let mut indexes = facts.relations().iter().flat_map(|relation| &relation.indexes);
+        indexes.find(|of| of.name == index).map(|index| index.oid)
     })
 }
 

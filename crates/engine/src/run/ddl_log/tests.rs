@@ -37,7 +37,8 @@ fn dropped(log: &mut DdlLog, names: &[&str]) {
 
 fn altered(log: &mut DdlLog, name: &str, statement: &str) {
     let overrules = !statement.starts_with("drop");
-    let changes = DdlChanges { changes: vec![DdlChange::Altered { name: name.into(), overrules }] };
+    let changes =
+        DdlChanges { changes: vec![DdlChange::Altered { name: name.into(), column: None, overrules }] };
     log.change(changes, &changed(&[statement]), Standing::default());
 }
 
@@ -153,7 +154,7 @@ fn names_that_stand_together_become_one() {
 
 fn added(log: &mut DdlLog, name: &str, statement: &str) {
     log.change(
-        DdlChanges { changes: vec![DdlChange::ColumnsAdded(name.into())] },
+        DdlChanges { changes: vec![DdlChange::TableAltered { name: name.into(), adds_columns: true }] },
         &changed(&[statement]),
         Standing::default(),
     );

@@ -6,7 +6,7 @@ use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Delta, consolidate};
 use millstream_sql::{Error, Result};
 
-use super::add_column::extended_delta;
+use super::extended::extended_delta;
 use super::{Change, Content, Table};
 use crate::error;
 
@@ -49,9 +49,18 @@ impl ToBring {
         Change::bring(self.fitted()?, is_keyed)
     }
 
-    /// Applies the changes and returns those of the table. A keyed table first deletes by key, then inserts by its rules
-    /// for conflicts.
+    /// Applies the changes and returns those of the table.
     fn apply_to(self, table: &mut Table) -> Result<Delta> {
+        let change = self.apply_to_rows(table)?;
+        if let Err(error) = table.indexes.apply(&change) {
+            table.rows.take_back(change);
+            return Err(error);
+        }
+        Ok(change)
+    }
+
+    /// The same for the rows alone. A keyed table first deletes by key, then inserts by its rules for conflicts.
+    fn apply_to_rows(self, table: &mut Table) -> Result<Delta> {
         let schema = self.schema.clone();
         let delta = self.fitted()?;
         table.sequences.pass_all(&delta);

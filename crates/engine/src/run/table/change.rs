@@ -12,7 +12,7 @@ use millstream_delta::{Chunk, Delta};
 use millstream_sql::{Error, Result};
 use millstream_state::{Conflict, RowsSnapshot, Size};
 
-use super::{Content, Table};
+use super::{Content, Indexes, Table};
 use crate::error;
 use crate::transaction::{Found, Write, conflict};
 
@@ -284,14 +284,14 @@ impl Table {
         self.stage();
         let (mut done, mut count) = (Delta::default(), 0);
         for piece in change.pieces {
-            match self.rows.apply(piece, self.intake.on_conflict) {
+            match self.rows.change(&mut self.indexes, piece, self.intake.on_conflict) {
                 Ok((delta, counted)) => {
                     self.sequences.pass_all(&delta);
                     done.append(delta);
                     count += counted;
                 }
                 Err(error) => {
-                    self.rows.take_back(done);
+                    self.rows.undo(&mut self.indexes, done);
                     return Err(error);
                 }
             }
@@ -351,11 +351,11 @@ impl Table {
         let mut ended = false;
         if applying.failed.is_some() {
             match applying.done.chunks.pop() {
-                Some(chunk) => self.rows.take_back(Delta::of(chunk)),
+                Some(chunk) => self.rows.undo(&mut self.indexes, Delta::of(chunk)),
                 None => ended = true,
             }
         } else if let Some(piece) = applying.left.pop_front() {
-            match self.rows.apply(piece, self.intake.on_conflict) {
+            match self.rows.change(&mut self.indexes, piece, self.intake.on_conflict) {
                 Ok((delta, counted)) => {
                     self.sequences.pass_all(&delta);
                     applying.done.append(delta);
@@ -411,11 +411,45 @@ impl Table {
 }
 
 impl Content {
+    /// Changes rows and indexes, and returns how many rows count. `otherwise`: the table's own conflict rule.
+    fn change(&mut self, indexes: &mut Indexes, piece: Piece, otherwise: Conflict) -> Result<(Delta, u64)> {
+        let piece = self.without_conflicts(indexes, piece)?;
+        let (delta, count) = self.apply(piece, otherwise)?;
+        match indexes.apply(&delta) {
+            Ok(()) => Ok((delta, count)),
+            Err(error) => {
+                self.take_back(delta);
+                Err(error)
+            }
+        }
+    }
+
+    /// Undoes changes of rows and indexes.
+    pub(super) fn undo(&mut self, indexes: &mut Indexes, done: Delta) {
+        indexes.undo(&done);
+        self.take_back(done);
+    }
+
+    /// Leaves out new rows that violate a UNIQUE constraint, if the statement says so.
+    fn without_conflicts(&self, indexes: &Indexes, piece: Piece) -> Result<Piece> {
+        match piece {
+            Piece::Insert { rows, on_conflict: Some(Conflict::Keep), counted } if indexes.has_unique() => {
+                let keys: Vec<ArrayRef> =
+                    self.key_columns().iter().map(|place| rows.column(*place).clone()).collect();
+                let mut is_there: Vec<bool> = self.look_up(&keys)?.iter().map(Option::is_some).collect();
+                is_there.resize(rows.num_rows(), false);
+                let rows = indexes.without_conflicts(&rows, &is_there)?;
+                Ok(Piece::Insert { rows, on_conflict: Some(Conflict::Keep), counted })
+            }
+            other => Ok(other),
+        }
+    }
+
     fn check(&self, check: &Check) -> Result<()> {
         if self.look_up(&check.keys)? == check.base { Ok(()) } else { Err(conflict()) }
     }
 
-    /// Changes rows, and returns how many of them count. `otherwise`: the table's own conflict rule.
+    /// The same for the rows alone.
     fn apply(&mut self, piece: Piece, otherwise: Conflict) -> Result<(Delta, u64)> {
         let (rows, on_conflict, counted) = match piece {
             Piece::Delete(rows) => {

@@ -49,7 +49,7 @@ impl Table {
     /// Undoes the changes since a point.
     pub(crate) fn undo(&mut self, undo: Undo) {
         let done = self.pending.chunks.split_off(undo.0.min(self.pending.chunks.len()));
-        self.rows.take_back(Delta { chunks: done });
+        self.rows.undo(&mut self.indexes, Delta { chunks: done });
     }
 }
 

@@ -34,6 +34,7 @@ impl Table {
             }
         }
         self.sequences.restore(|name| all.take_number_if(name));
-        Ok(())
+        let (rows, key) = (self.rows.snapshot(), self.rows.key_columns().to_vec());
+        self.indexes.rebuild(rows.schema(), &key, &rows)
     }
 }

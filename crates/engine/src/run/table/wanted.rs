@@ -1,15 +1,23 @@
-//! Looking up rows of a table by their key.
+//! Looking up rows of a table by their key, or by an index.
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::RecordBatch;
 use millstream_delta::{Delta, consolidate};
 use millstream_flow::{Wanted, keys_wanted};
 use millstream_sql::Result;
 
+use super::index::Entries;
 use super::{Content, Table};
 use crate::error;
 
 /// Maximum of pending changes that are undone for one reader.
 const PENDING_ROWS_MAX: usize = 1000;
+
+/// Rows of a table that a reader wants, and perhaps others.
+pub(crate) struct FoundRows {
+    pub(crate) rows: Vec<RecordBatch>,
+    /// The columns by whose values they were found.
+    pub(crate) by: Vec<usize>,
+}
 
 impl Table {
     /// Returns a number that rises with every change.
@@ -22,7 +30,7 @@ impl Table {
         if self.pending.num_rows() > PENDING_ROWS_MAX {
             return Ok(None);
         }
-        let Some(rows) = self.staged_wanted(wanted)? else { return Ok(None) };
+        let Some(FoundRows { rows, .. }) = self.staged_wanted(wanted)? else { return Ok(None) };
         if self.pending.is_empty() {
             return Ok(Some(rows));
         }
@@ -35,16 +43,24 @@ impl Table {
     }
 
     /// The same as statements see the rows; `None` also while a large statement is applied.
-    pub(crate) fn staged_wanted(&self, wanted: &Wanted) -> Result<Option<Vec<RecordBatch>>> {
-        let Content::Keyed(kept) = &self.rows else { return Ok(None) };
+    pub(crate) fn staged_wanted(&self, wanted: &Wanted) -> Result<Option<FoundRows>> {
         if self.applying.is_some() {
             return Ok(None);
         }
-        let Some(keys) = keys_wanted(wanted, kept.key_columns().iter().copied()) else { return Ok(None) };
-        let keys: Vec<ArrayRef> = keys.map_err(error::flow)?;
+        let key = self.rows.key_columns();
+        let by_key = keys_wanted(wanted, key.iter().copied()).transpose().map_err(error::flow)?;
+        let (keys, by) = match by_key {
+            Some(keys) => (keys, key),
+            None => match self.indexes.find(wanted)? {
+                None => return Ok(None),
+                Some((Entries::Keys(keys), by)) => (keys, by),
+                Some((Entries::Rows(rows), by)) => return Ok(Some(FoundRows { rows, by: by.to_vec() })),
+            },
+        };
+        let Content::Keyed(kept) = &self.rows else { return Ok(None) };
         let mut ids: Vec<u64> = kept.lookup(&keys).map_err(error::change)?.into_iter().flatten().collect();
         ids.sort_unstable();
         ids.dedup();
-        Ok(Some(vec![kept.gather(&ids).map_err(error::state)?]))
+        Ok(Some(FoundRows { rows: vec![kept.gather(&ids).map_err(error::state)?], by: by.to_vec() }))
     }
 }

@@ -8,7 +8,7 @@ use millstream_delta::{Chunk, Delta};
 use millstream_sql::{Error, Result};
 use millstream_state::{RowsSnapshot, Store};
 
-use super::{Content, Table};
+use super::{Content, Indexes, Table};
 use crate::error;
 
 /// The rows of a table with added columns, which will replace its rows.
@@ -17,12 +17,20 @@ pub(crate) struct ExtendedTable {
     published: Option<RowsSnapshot>,
     pending: Delta,
     added: Vec<ScalarValue>,
+    indexes: Indexes,
 }
 
 impl Table {
     /// Returns the rows with the columns of a schema that begins with the table's own. `added` has the values of the others.
     /// The old columns are shared, and indexes stay, so this takes time in proportion to the new values.
-    pub(crate) fn extended(&self, schema: &SchemaRef, added: &[ScalarValue]) -> Result<ExtendedTable> {
+    /// `new` has the indexes that the schema has in addition.
+    pub(crate) fn extended(
+        &self,
+        schema: &SchemaRef,
+        added: &[ScalarValue],
+        new: Indexes,
+    ) -> Result<ExtendedTable> {
+        let indexes = self.indexes.altered(schema, self.rows.key_columns(), added, new)?;
         let added = [&self.added[..], added].concat();
         let add = |rows: &RecordBatch| {
             extended(rows, schema, &added).map_err(|error| ArrowError::from_external_error(Box::new(error)))
@@ -34,17 +42,18 @@ impl Table {
         let published = self.published.as_ref().map(|published| published.with_columns(schema, &add));
         let (rows, published) = (rows.map_err(error::state)?, published.transpose().map_err(error::arrow)?);
         let pending = extended_delta(&self.pending, schema, &added)?;
-        Ok(ExtendedTable { rows, published, pending, added })
+        Ok(ExtendedTable { rows, published, pending, added, indexes })
     }
 
     /// Replaces the rows by the same ones with added columns.
     pub(crate) fn install_extended(&mut self, table: ExtendedTable) {
-        let ExtendedTable { rows, published, pending, added } = table;
+        let ExtendedTable { rows, published, pending, added, indexes } = table;
         match &mut self.rows {
             Content::Bag(kept) => kept.replace(rows),
             Content::Keyed(kept) => kept.replace(rows),
         }
-        (self.published, self.pending, self.added) = (published, pending, added);
+        (self.published, self.pending) = (published, pending);
+        (self.added, self.indexes) = (added, indexes);
         (self.summed, self.applying, self.version) = (0, None, self.version + 1);
     }
 

@@ -1,0 +1,223 @@
+//! `ALTER TABLE name ADD COLUMN … | ADD CONSTRAINT … | DROP CONSTRAINT … | ALTER COLUMN … | RENAME COLUMN …, …`
+//!
+//! A new constraint must hold for the rows of the table. They are verified, and a new index is built over them, while the
+//! statement has the table reserved: other statements that change it wait, readers don't.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
+use millstream_flow::Wanted;
+use millstream_sql::functions::quote_ident;
+use millstream_sql::{Checks, Error, Result, TableIndex, TokenReader, sqlstate};
+
+use super::{ALTERED, alter_watermark, alters};
+use crate::catalog::{Definition, Object};
+use crate::ddl::{PLANS_MAX, busy, entry};
+use crate::evaluate::is_conflict;
+use crate::event::{AlteredTable, Apart, Asked, Change, Event, VerifiedRows};
+use crate::run::{Indexes, extended};
+use crate::session::{Response, Session, Tag};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static ALTER_TABLE: Statement = Statement {
+    words: &[&["ALTER", "TABLE"]],
+    synopsis: concat!(
+        "ALTER TABLE [IF EXISTS] name action [, …];\n",
+        "  ADD [COLUMN] [IF NOT EXISTS] column type [DEFAULT value] [NOT NULL] [UNIQUE] [CHECK (condition)]\n",
+        "  ADD [CONSTRAINT name] UNIQUE (column, …) | CHECK (condition)\n",
+        "  DROP CONSTRAINT [IF EXISTS] name | RENAME CONSTRAINT name TO new_name\n",
+        "  ALTER [COLUMN] column SET DEFAULT value | DROP DEFAULT | SET NOT NULL | DROP NOT NULL\n",
+        "  RENAME [COLUMN] column TO new_name",
+    ),
+    purpose: "change the columns and the constraints of a table",
+    pages: &["alter-table"],
+    begins: Some(begins),
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    rules: Rules::ALTER,
+};
+
+/// Returns true if the statement changes columns or constraints: `ALTER TABLE t ADD COLUMN c INT`.
+pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
+    let is_rename = alters(reader, "RENAME") && !super::rename::begins(reader);
+    let drops = alters(reader, "DROP") && !alter_watermark::begins(reader);
+    is_rename || drops || ["ADD", "ALTER", "OWNER"].iter().any(|word| alters(reader, word))
+}
+
+/// A change of a table, if there is any, and the version of the catalog that it is based on.
+pub(super) struct Planned {
+    pub(super) base: u64,
+    pub(super) tag: Tag,
+    pub(super) change: Option<TableChange>,
+}
+
+/// The new definition of a table.
+pub(super) struct TableChange {
+    object: Arc<Object>,
+    before: SchemaRef,
+    schema: SchemaRef,
+    key: Vec<usize>,
+    added: Vec<ScalarValue>,
+    /// True if the rows of the table may violate a new constraint, or a new index needs them.
+    needs_rows: bool,
+    affects_readers: Option<&'static str>,
+}
+
+impl TableChange {
+    /// Returns the change of a table to other columns. `statement` makes it.
+    pub(super) fn of(object: &Object, schema: SchemaRef, statement: &str) -> Result<TableChange> {
+        let Definition::Table { schema: before, key, intake, watermark } = &object.definition else {
+            return Err(Error::bug(format!("\"{}\" is no table", object.name)));
+        };
+        // The object's DDL includes the statement, so that it still recreates the object.
+        let ddl = format!("{}; {statement}", object.ddl.trim_end().trim_end_matches(';'));
+        let definition = Definition::Table {
+            schema: schema.clone(),
+            key: key.clone(),
+            intake: *intake,
+            watermark: *watermark,
+        };
+        let (before, key) = (before.clone(), key.clone());
+        let object = Object { name: object.name.clone(), ddl, reads: object.reads.clone(), definition };
+        let object = Arc::new(object);
+        let added = Vec::new();
+        Ok(TableChange { object, before, schema, key, added, needs_rows: false, affects_readers: None })
+    }
+
+    /// Makes the change wait until the rows of the table are verified and indexed.
+    pub(super) fn needing_rows(self, needs_rows: bool) -> TableChange {
+        TableChange { needs_rows, ..self }
+    }
+}
+
+pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    alter(session, reader, plan).await
+}
+
+/// Applies the change that `plan` returns. Plans again if the catalog or the table has changed since.
+pub(super) async fn alter(
+    session: &Session,
+    reader: &TokenReader<'_>,
+    plan: impl Fn(&Session, &mut TokenReader<'_>) -> Result<Planned>,
+) -> Result<Response> {
+    let mut reservation = None;
+    for _ in 0..PLANS_MAX {
+        let Planned { base, mut tag, change } = plan(session, &mut reader.clone())?;
+        let Some(change) = change else { return Ok(tag.into()) };
+        if change.needs_rows && reservation.is_none() && !session.is_recovering {
+            let tables = vec![change.object.name.clone()];
+            let reserve = |reply| Event::Apart(Apart::Reserve { tables, reply });
+            reservation = Some(session.shared.ask(reserve).await?);
+            // The table may have changed until it was reserved.
+            continue;
+        }
+        let number = reservation.as_ref().map(|reservation| reservation.number);
+        let verified = match change.needs_rows {
+            true => Some(verified(session, &change, number).await?),
+            false => None,
+        };
+        let entry = Box::new(entry(session, &[reader.text()], Vec::new()));
+        let TableChange { object, added, affects_readers, .. } = change;
+        let altered = AlteredTable { object, added, verified, affects_readers };
+        let changes = vec![Change::AlterTable(Box::new(altered))];
+        match session.shared.ask(|reply| Event::Change { base, changes, entry, reply }).await {
+            Ok(Some(notices)) => {
+                tag.notices.extend(notices);
+                return Ok(tag.into());
+            }
+            Ok(None) => {}
+            Err(error) if is_conflict(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(busy())
+}
+
+/// Returns the change, if any, and the version of the catalog that it is based on.
+fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
+    reader.expect_keyword(&["ALTER"])?;
+    let kind = reader.one_of(ALTERED).and_then(|kind| ALTERED.get(kind));
+    let kind = kind.ok_or_else(|| reader.expected("a kind of object, such as TABLE"))?.join(" ");
+    let lenient = reader.keyword(&["IF", "EXISTS"]);
+    reader.keyword(&["ONLY"]);
+    let name = reader.relation_name()?;
+    let at = reader.last_position();
+    let catalog = session.shared.catalog();
+    let mut tag = Tag::new(format!("ALTER {kind}"));
+    if lenient && catalog.find(&name).is_none() {
+        tag.notices.push(format!("relation \"{name}\" does not exist, nothing was done"));
+        return Ok(Planned { base: catalog.version, tag, change: None });
+    }
+    let object = catalog.get(&name).map_err(|error| error.at(at.clone()))?;
+    let (found, kind) = (object.definition.kind(), kind.to_lowercase());
+    if found != kind {
+        return Err(Error::invalid(format!("\"{name}\" is a {found}, not a {kind}")).at(at));
+    }
+    let Definition::Table { schema, key, .. } = &object.definition else {
+        return Err(refused(&name, &object.definition).at(reader.position()));
+    };
+    let alteration = session.shared.planner.alter_columns(reader, &name, schema, key)?;
+    tag.notices.extend(alteration.notices.iter().cloned());
+    let Some(altered) = alteration.schema.clone() else {
+        return Ok(Planned { base: catalog.version, tag, change: None });
+    };
+    let statement = format!("ALTER TABLE {} {}", quote_ident(&object.name), alteration.clauses.join(", "));
+    let change = TableChange::of(object, altered, &statement)?;
+    let change =
+        TableChange { added: alteration.added, affects_readers: alteration.affects_readers, ..change };
+    Ok(Planned { base: catalog.version, tag, change: Some(change.needing_rows(alteration.restricts)) })
+}
+
+/// Verifies that the rows of a table meet its new constraints, and builds its new indexes.
+async fn verified(session: &Session, change: &TableChange, reservation: Option<u64>) -> Result<VerifiedRows> {
+    let TableChange { object, before, schema, key, added, .. } = change;
+    let name = &object.name;
+    let relations = vec![Asked { name: name.clone(), wanted: Wanted::new() }];
+    let read = |reply| Event::Apart(Apart::ReadStaged { relations, reservation, reply });
+    let staged = session.shared.ask(read).await?;
+    let known = TableIndex::all(before);
+    let new = TableIndex::all(schema).into_iter().filter(|index| !known.contains(index)).collect();
+    let mut indexes = Indexes::new(name, new, schema, key)?;
+    let checks = Checks::of(&session.shared.planner, schema, name)?;
+    for content in staged.relations {
+        for rows in content.batches().await? {
+            let rows = extended(&rows, schema, added)?;
+            verify_not_null(&rows, schema, name)?;
+            checks.as_ref().map_or(Ok(()), |checks| checks.verify_existing(&rows))?;
+            indexes.insert(rows)?;
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(VerifiedRows { versions: staged.versions, indexes })
+}
+
+fn verify_not_null(rows: &RecordBatch, schema: &SchemaRef, table: &str) -> Result<()> {
+    for (field, column) in schema.fields().iter().zip(rows.columns()) {
+        let nulls = column.logical_null_count();
+        if !field.is_nullable() && nulls > 0 {
+            let column = field.name();
+            return Err(Error::invalid(format!(
+                "column \"{column}\" of table \"{table}\" contains null values"
+            ))
+            .hint(format!("UPDATE {table} SET {column} = … WHERE {column} IS NULL; then SET NOT NULL."))
+            .code(sqlstate::NOT_NULL_VIOLATION));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the error for an object whose columns come from elsewhere.
+fn refused(name: &str, definition: &Definition) -> Error {
+    let kind = definition.kind();
+    let error =
+        Error::invalid(format!("only a table has columns that can be altered, not {kind} \"{name}\""));
+    let upper = kind.to_uppercase();
+    match definition {
+        Definition::View { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. } => error
+            .hint(format!(
+                "Its columns are those of its query: change it with ALTER {upper} {name} AS SELECT …."
+            )),
+        _ => error.hint(format!("DROP {upper} {name} and CREATE it again with other columns.")),
+    }
+}

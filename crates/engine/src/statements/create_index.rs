@@ -1,0 +1,161 @@
+//! `CREATE [UNIQUE] INDEX [name] ON table (column, …)`, `DROP INDEX name`
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_delta::without_constraint;
+use millstream_sql::functions::quote_ident;
+use millstream_sql::{Error, IndexKind, Result, TableIndex, TokenReader, WrittenIndex, suggestion};
+
+use super::alter_table::{Planned, TableChange, alter};
+use crate::catalog::{Catalog, Definition, Object};
+use crate::session::{Session, Tag};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static CREATE_INDEX: Statement = Statement {
+    words: &[&["CREATE", "INDEX"], &["CREATE", "UNIQUE", "INDEX"]],
+    synopsis: "CREATE [UNIQUE] INDEX [[IF NOT EXISTS] name] ON table (column, …) [NULLS [NOT] DISTINCT];",
+    purpose: "define an index of a table",
+    pages: &["create-index"],
+    begins: Some(|reader| {
+        reader.is_keyword(&["CREATE", "INDEX"]) || reader.is_keyword(&["CREATE", "UNIQUE", "INDEX"])
+    }),
+    run: Run::Alone(|session, reader| Box::pin(async move { alter(session, &reader, plan).await })),
+    rules: Rules::ALTER,
+};
+
+pub(super) static DROP_INDEX: Statement = Statement {
+    words: &[&["DROP", "INDEX"]],
+    synopsis: "DROP INDEX [IF EXISTS] name;",
+    purpose: "remove an index",
+    pages: &["create-index"],
+    begins: None,
+    run: Run::Alone(|session, reader| Box::pin(async move { alter(session, &reader, plan_drop).await })),
+    rules: Rules::ALTER,
+};
+
+/// Returns the new definition of the table.
+fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
+    reader.expect_keyword(&["CREATE"])?;
+    let unique = reader.keyword(&["UNIQUE"]);
+    reader.expect_keyword(&["INDEX"])?;
+    reader.keyword(&["CONCURRENTLY"]);
+    let lenient = reader.keyword(&["IF", "NOT", "EXISTS"]);
+    let name = match reader.is_keyword(&["ON"]) {
+        true => None,
+        false => Some((reader.relation_name()?, reader.last_position())),
+    };
+    reader.expect_keyword(&["ON"])?;
+    reader.keyword(&["ONLY"]);
+    let table = reader.relation_name()?;
+    let at = reader.last_position();
+    let catalog = session.shared.catalog();
+    let mut tag = Tag::new("CREATE INDEX");
+    if let Some((name, _)) = name.as_ref().filter(|(name, _)| lenient && owner(&catalog, name).is_some()) {
+        tag.notices.push(format!("index \"{name}\" already exists, nothing was done"));
+        return Ok(Planned { base: catalog.version, tag, change: None });
+    }
+    let object = catalog.get(&table).map_err(|error| error.at(at.clone()))?;
+    let kind = if unique { IndexKind::Unique } else { IndexKind::Plain };
+    let written = WrittenIndex::read(reader, name.clone(), kind)?;
+    tag.notices.extend(written.notices.iter().cloned());
+    reader.expect_end()?;
+    let Definition::Table { schema, .. } = &object.definition else {
+        return without_effect(&catalog, object, unique, tag).map_err(|error| error.at(at));
+    };
+    if let Some((name, at)) = &name
+        && let Some(owner) = owner(&catalog, name).or_else(|| catalog.find(name))
+    {
+        let error = format!("\"{name}\" already exists: {} \"{}\"", owner.definition.kind(), owner.name);
+        return Err(Error::invalid(error).at(at.clone()).hint("Choose another name, or use IF NOT EXISTS."));
+    }
+    let index = written.over(schema)?;
+    let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+    index.add_to(&mut fields);
+    let schema: SchemaRef = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
+    let change = TableChange::of(object, schema.clone(), &statement(&index, &schema, &table))?;
+    Ok(Planned { base: catalog.version, tag, change: Some(change.needing_rows(true)) })
+}
+
+/// Returns the statement that creates an index.
+fn statement(index: &TableIndex, schema: &Schema, table: &str) -> String {
+    let unique = if index.is_unique() { "UNIQUE " } else { "" };
+    let columns = index.columns.iter().map(|place| quote_ident(schema.field(*place).name()));
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    let nulls = if index.nulls_distinct { "" } else { " NULLS NOT DISTINCT" };
+    // An index without a name has one that follows the table's.
+    let name = match index.name.starts_with('.') {
+        true => String::new(),
+        false => format!("{} ", quote_ident(&index.name)),
+    };
+    format!("CREATE {unique}INDEX {name}ON {} ({columns}){nulls}", quote_ident(table))
+}
+
+/// Accepts an index of a relation that isn't a table: its rows are found by their key already, or all are read.
+fn without_effect(catalog: &Catalog, object: &Object, unique: bool, mut tag: Tag) -> Result<Planned> {
+    let (kind, name) = (object.definition.kind(), &object.name);
+    if object.definition.schema().is_none() {
+        return Err(Error::invalid(format!("{kind} \"{name}\" has no rows that an index would find")));
+    }
+    if unique {
+        let error = format!("UNIQUE INDEX of {kind} \"{name}\"");
+        return Err(Error::unsupported(error).hint("Only the rows of a table are checked."));
+    }
+    tag.notices.push(format!(
+        "no index was created: reads of {kind} \"{name}\" find rows by its own key, see EXPLAIN SELECT"
+    ));
+    Ok(Planned { base: catalog.version, tag, change: None })
+}
+
+/// Returns the table that has an index of this name.
+fn owner<'a>(catalog: &'a Catalog, name: &str) -> Option<&'a Arc<Object>> {
+    catalog.objects().find(|object| index_of(object, name).is_some())
+}
+
+fn index_of(table: &Object, name: &str) -> Option<TableIndex> {
+    let Definition::Table { schema, .. } = &table.definition else { return None };
+    TableIndex::all(schema).into_iter().find(|index| index.name_in(&table.name) == name)
+}
+
+/// Returns the new definition of the table that has the index.
+fn plan_drop(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
+    reader.keyword(&["CONCURRENTLY"]);
+    let lenient = reader.keyword(&["IF", "EXISTS"]);
+    let name = reader.relation_name()?;
+    let at = reader.last_position();
+    if *reader.peek() == Token::Comma {
+        return Err(Error::unsupported("DROP INDEX of several").at(at).hint("Drop one at a time."));
+    }
+    reader.one_of(&[&["CASCADE"], &["RESTRICT"]]);
+    reader.expect_end()?;
+    let catalog = session.shared.catalog();
+    let mut tag = Tag::new("DROP INDEX");
+    let Some(table) = owner(&catalog, &name) else {
+        let error = format!("index \"{name}\" does not exist");
+        if lenient {
+            tag.notices.push(format!("{error}, nothing was done"));
+            return Ok(Planned { base: catalog.version, tag, change: None });
+        }
+        let names = catalog.objects().flat_map(|object| names_of(object)).collect::<Vec<_>>();
+        let hint = suggestion::did_you_mean(&name, names.iter().map(String::as_str));
+        return Err(Error::invalid(error).maybe_hint(hint).at(at));
+    };
+    let index = index_of(table, &name).ok_or_else(|| Error::bug("the owner of an index has it"))?;
+    if index.kind == IndexKind::Constraint {
+        let error = format!("index \"{name}\" belongs to a UNIQUE constraint of table \"{}\"", table.name);
+        let hint = format!("ALTER TABLE {} DROP CONSTRAINT {name}.", table.name);
+        return Err(Error::invalid(error).at(at).hint(hint));
+    }
+    let schema = table.definition.schema().ok_or_else(|| Error::bug("a table has columns"))?;
+    let fields = schema.fields().iter().map(|field| without_constraint(field, &index.name));
+    let schema = Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone());
+    let statement = format!("DROP INDEX {}", quote_ident(&name));
+    let change = TableChange::of(table, Arc::new(schema), &statement)?;
+    Ok(Planned { base: catalog.version, tag, change: Some(change) })
+}
+
+fn names_of(table: &Object) -> Vec<String> {
+    let Definition::Table { schema, .. } = &table.definition else { return Vec::new() };
+    TableIndex::all(schema).iter().map(|index| index.name_in(&table.name)).collect()
+}

@@ -1,0 +1,432 @@
+//! The actions of ALTER TABLE: they change the columns of a table, and what rows these accept.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_delta::{
+    checks_of, default_of, generated_of, identity_of, indexes_of, with_default, without_constraint,
+};
+
+use super::list::{ColumnList, constraint_name, opens_unique};
+use crate::defaults::constant;
+use crate::error::{Error, Result};
+use crate::indexes::TableIndex;
+use crate::planner::Planner;
+use crate::reader::TokenReader;
+use crate::suggestion;
+
+/// The effect of an ALTER TABLE on the columns of its table.
+#[derive(Clone, Debug, Default)]
+pub struct Alteration {
+    /// The columns, with those that were added at their end.
+    pub schema: Option<SchemaRef>,
+    /// The values of the added columns in the rows of the table.
+    pub added: Vec<ScalarValue>,
+    /// True if the rows of the table may violate a new constraint.
+    pub restricts: bool,
+    /// Columns that may be NULL from now on, and new names of columns: queries that read the table depend on these.
+    pub affects_readers: Option<&'static str>,
+    /// The clauses that have an effect.
+    pub clauses: Vec<String>,
+    /// Notices for the user.
+    pub notices: Vec<String>,
+}
+
+/// A table whose columns are altered.
+struct Altered<'a> {
+    planner: &'a Planner,
+    table: &'a str,
+    key: &'a [usize],
+    list: ColumnList,
+    done: Alteration,
+}
+
+impl Planner {
+    /// Reads the actions of ALTER TABLE, `ADD COLUMN c INT, DROP CONSTRAINT k`, up to the end of the statement.
+    ///
+    /// # Errors
+    /// Fails if a column or a constraint doesn't exist, or exists already, and for actions that aren't there.
+    pub fn alter_columns(
+        &self,
+        reader: &mut TokenReader<'_>,
+        table: &str,
+        columns: &Schema,
+        key: &[usize],
+    ) -> Result<Alteration> {
+        let fields = columns.fields().iter().map(|field| field.as_ref().clone()).collect();
+        let list = ColumnList { fields, ..ColumnList::default() };
+        let mut altered = Altered { planner: self, table, key, list, done: Alteration::default() };
+        loop {
+            let start = reader.position().start;
+            if altered.action(reader)? {
+                altered.done.clauses.push(reader.text()[start..reader.last_position().end].to_string());
+            }
+            if !reader.symbol(Token::Comma) {
+                break;
+            }
+        }
+        reader.expect_end()?;
+        let Altered { list, mut done, .. } = altered;
+        done.notices.extend(list.notices);
+        let schema = Schema::new_with_metadata(list.fields, columns.metadata().clone());
+        done.schema = (!done.clauses.is_empty()).then(|| Arc::new(schema));
+        Ok(done)
+    }
+}
+
+impl Altered<'_> {
+    /// Reads one action; returns true if it has an effect.
+    fn action(&mut self, reader: &mut TokenReader<'_>) -> Result<bool> {
+        let start = reader.position();
+        if reader.keyword(&["ADD"]) {
+            return self.add(reader);
+        }
+        if reader.keyword(&["DROP", "CONSTRAINT"]) {
+            return self.drop_constraint(reader);
+        }
+        if reader.keyword(&["RENAME", "CONSTRAINT"]) {
+            return self.rename_constraint(reader);
+        }
+        if reader.keyword(&["RENAME"]) {
+            reader.keyword(&["COLUMN"]);
+            return self.rename(reader);
+        }
+        if reader.keyword(&["ALTER"]) {
+            reader.keyword(&["COLUMN"]);
+            return self.column(reader);
+        }
+        if reader.keyword(&["OWNER", "TO"]) {
+            reader.identifier()?;
+            self.done.notices.push("OWNER TO has no effect: there are no roles".into());
+            return Ok(false);
+        }
+        if reader.keyword(&["DROP"]) {
+            return Err(Error::unsupported("ALTER TABLE … DROP COLUMN").at(start).hint(
+                "CREATE VIEW v AS SELECT the other columns FROM the table, and read that: the column may stay NULL.",
+            ));
+        }
+        Err(reader.expected("ADD, ALTER COLUMN, DROP CONSTRAINT, RENAME or SET WATERMARK"))
+    }
+
+    fn add(&mut self, reader: &mut TokenReader<'_>) -> Result<bool> {
+        let at = reader.position();
+        let has_word = reader.keyword(&["COLUMN"]);
+        if !has_word && opens_constraint(reader) {
+            return self.add_constraint(reader);
+        }
+        if !has_word && reader.is_keyword(&["WATERMARK", "FOR"]) {
+            return Err(Error::invalid("a watermark is set, not added").at(at).hint(
+                "ALTER TABLE … SET WATERMARK FOR ts AS ts - INTERVAL '5 seconds'; ADD COLUMN adds its column first.",
+            ));
+        }
+        let lenient = reader.keyword(&["IF", "NOT", "EXISTS"]);
+        let start = reader.position();
+        let name = reader.clone().identifier().map_err(|_| reader.expected("the name of a column"))?;
+        if self.list.fields.iter().any(|field| *field.name() == name) {
+            let error = format!("column \"{name}\" of table \"{}\" already exists", self.table);
+            if !lenient {
+                return Err(Error::invalid(error)
+                    .at(start)
+                    .hint("Choose another name, or use ADD COLUMN IF NOT EXISTS."));
+            }
+            // The declaration is read, and has no effect.
+            ColumnList::default().column(self.planner, reader)?;
+            self.done.notices.push(format!("{error}, nothing was done for it"));
+            return Ok(false);
+        }
+        self.list.column(self.planner, reader)?;
+        let place = start.start..reader.last_position().end;
+        let field = self.list.fields.last().ok_or_else(|| Error::bug("a column was read"))?;
+        if !self.list.generated.is_empty() {
+            return Err(Error::unsupported("adding a generated column")
+                .at(place)
+                .hint("A view computes it: SELECT *, expression AS column FROM the table."));
+        }
+        if self.list.key.is_some() {
+            return Err(Error::invalid("an added column can't be part of the primary key")
+                .at(place)
+                .hint("CREATE another table with that key, and INSERT … SELECT into it."));
+        }
+        if identity_of(field).is_some() {
+            return Err(Error::unsupported("adding an identity column").at(place));
+        }
+        // Rows that are there already get the default, too.
+        self.done.added.push(match default_of(field) {
+            Some(text) => constant(self.planner, field, text, place)?,
+            None => ScalarValue::try_from(field.data_type())?,
+        });
+        self.constrain(reader)?;
+        Ok(true)
+    }
+
+    fn add_constraint(&mut self, reader: &mut TokenReader<'_>) -> Result<bool> {
+        let mut ahead = reader.clone();
+        constraint_name(&mut ahead)?;
+        for words in [&["PRIMARY", "KEY"] as &[&str], &["EXCLUDE"]] {
+            if ahead.is_keyword(words) {
+                return Err(Error::unsupported(format!("ALTER TABLE … ADD {}", words.join(" ")))
+                    .at(ahead.position())
+                    .hint("For a key, CREATE another table that has it, and INSERT … SELECT into it."));
+            }
+        }
+        let is_reference = ahead.is_keyword(&["FOREIGN", "KEY"]);
+        self.list.item(self.planner, reader)?;
+        if reader.keyword(&["NOT", "VALID"]) {
+            self.done.notices.push("NOT VALID has no effect: the rows of the table are checked, too".into());
+        }
+        self.constrain(reader)?;
+        Ok(!is_reference)
+    }
+
+    /// Adds the constraints that were read to the columns.
+    fn constrain(&mut self, reader: &TokenReader<'_>) -> Result<()> {
+        let names = self.list.checks.iter().map(|check| &check.name);
+        for (name, at) in names.chain(self.list.indexes.iter().map(|index| &index.name)).flatten() {
+            if self.constraint(name).is_some() {
+                return Err(
+                    Error::invalid(format!("there is a constraint \"{name}\" already")).at(at.clone())
+                );
+            }
+        }
+        self.done.restricts |= !self.list.checks.is_empty() || !self.list.indexes.is_empty();
+        self.list.constrain(self.planner, reader.text())?;
+        self.list.checks.clear();
+        self.list.indexes.clear();
+        Ok(())
+    }
+
+    fn drop_constraint(&mut self, reader: &mut TokenReader<'_>) -> Result<bool> {
+        let lenient = reader.keyword(&["IF", "EXISTS"]);
+        let at = reader.position();
+        let name = reader.identifier()?;
+        reader.one_of(&[&["CASCADE"], &["RESTRICT"]]);
+        let Some((place, known)) = self.constraint(&name) else {
+            if name == format!("{}_pkey", self.table) && !self.key.is_empty() {
+                return Err(Error::unsupported("DROP CONSTRAINT of a primary key").at(at));
+            }
+            let error = format!("constraint \"{name}\" of table \"{}\" does not exist", self.table);
+            if lenient {
+                self.done.notices.push(format!("{error}, nothing was done"));
+                return Ok(false);
+            }
+            return Err(self.no_constraint(error, &name).at(at));
+        };
+        let field = &mut self.list.fields[place];
+        *field = without_constraint(field, &known);
+        Ok(true)
+    }
+
+    fn rename_constraint(&mut self, reader: &mut TokenReader<'_>) -> Result<bool> {
+        let at = reader.position();
+        let (from, _) = (reader.identifier()?, reader.expect_keyword(&["TO"])?);
+        let to_at = reader.position();
+        let to = reader.identifier()?;
+        let Some((place, known)) = self.constraint(&from) else {
+            let error = format!("constraint \"{from}\" of table \"{}\" does not exist", self.table);
+            return Err(self.no_constraint(error, &from).at(at));
+        };
+        if self.constraint(&to).is_some() {
+            return Err(Error::invalid(format!("there is a constraint \"{to}\" already")).at(to_at));
+        }
+        let field = self.list.fields[place].clone();
+        let check = checks_of(&field).into_iter().find(|(name, _)| *name == known);
+        let index = indexes_of(&field).into_iter().find(|(name, _)| *name == known);
+        let bare = without_constraint(&field, &known);
+        self.list.fields[place] = match (check, index) {
+            (Some((_, text)), _) => millstream_delta::with_check(bare, &to, text),
+            (None, Some((_, text))) => millstream_delta::with_index(bare, &to, text),
+            (None, None) => bare,
+        };
+        Ok(true)
+    }
+
+    /// Returns the column that keeps a constraint of this name, and the name by which it does.
+    fn constraint(&self, name: &str) -> Option<(usize, String)> {
+        let follows = |known: &str| {
+            known.strip_prefix('.').is_some_and(|rest| format!("{}_{rest}", self.table) == name)
+        };
+        self.list.fields.iter().enumerate().find_map(|(place, field)| {
+            let constraints =
+                indexes_of(field).into_iter().filter(|(_, text)| text.starts_with("constraint"));
+            let mut all = checks_of(field).into_iter().chain(constraints).map(|(known, _)| known);
+            all.find(|known| *known == name || follows(known)).map(|known| (place, known.to_string()))
+        })
+    }
+
+    fn no_constraint(&self, error: String, name: &str) -> Error {
+        let schema = Schema::new(self.list.fields.clone());
+        let checks = schema.fields().iter().flat_map(|field| checks_of(field));
+        let mut names: Vec<String> =
+            checks.map(|(known, _)| crate::checks::full_name(self.table, known)).collect();
+        names.extend(TableIndex::all(&schema).iter().map(|index| index.name_in(self.table)));
+        Error::invalid(error).maybe_hint(suggestion::hint(
+            name,
+            "constraints",
+            names.iter().map(String::as_str),
+        ))
+    }
+
+    /// Reads the rest of `ALTER COLUMN c …`.
+    fn column(&mut self, reader: &mut TokenReader<'_>) -> Result<bool> {
+        let place = self.place(reader)?;
+        let field = self.list.fields[place].clone();
+        let (name, at) = (field.name().clone(), reader.position());
+        let is_computed = generated_of(&field).is_some() || identity_of(&field).is_some();
+        if reader.keyword(&["SET", "NOT", "NULL"]) {
+            self.list.fields[place].set_nullable(false);
+            self.done.restricts |= field.is_nullable();
+            return Ok(field.is_nullable());
+        }
+        if reader.keyword(&["DROP", "NOT", "NULL"]) {
+            if self.key.contains(&place) || identity_of(&field).is_some() {
+                let why = if self.key.contains(&place) { "is in the primary key" } else { "is an identity" };
+                let error =
+                    format!("column \"{name}\" of table \"{}\" {why}, so it can't be NULL", self.table);
+                return Err(Error::invalid(error).at(at));
+            }
+            self.list.fields[place].set_nullable(true);
+            if !field.is_nullable() {
+                self.done.affects_readers = Some("lose NOT NULL in");
+            }
+            return Ok(!field.is_nullable());
+        }
+        if reader.keyword(&["SET", "DEFAULT"]) {
+            if is_computed {
+                let error = format!(
+                    "column \"{name}\" of table \"{}\" is generated, so it has no default",
+                    self.table
+                );
+                return Err(Error::invalid(error).at(at));
+            }
+            self.list.fields[place] = self.planner.default(reader, with_default(field, None), &[])?;
+            return Ok(true);
+        }
+        if reader.keyword(&["DROP", "DEFAULT"]) {
+            if is_computed {
+                let error = format!(
+                    "column \"{name}\" of table \"{}\" is generated, so it has no default",
+                    self.table
+                );
+                return Err(Error::invalid(error).at(at));
+            }
+            self.list.fields[place] = with_default(field, None);
+            return Ok(true);
+        }
+        let without_effect: &[&[&str]] =
+            &[&["SET", "STATISTICS"], &["SET", "STORAGE"], &["SET", "COMPRESSION"]];
+        if let Some(clause) = reader.one_of(without_effect) {
+            reader.next();
+            self.done.notices.push(format!("{} has no effect", without_effect[clause].join(" ")));
+            return Ok(false);
+        }
+        if reader.keyword(&["TYPE"]) || reader.keyword(&["SET", "DATA", "TYPE"]) {
+            return self.set_type(reader, place, at);
+        }
+        Err(reader.expected("SET DEFAULT, DROP DEFAULT, SET NOT NULL, DROP NOT NULL or TYPE"))
+    }
+
+    /// Reads a type; only that which the column has is possible.
+    fn set_type(
+        &mut self,
+        reader: &mut TokenReader<'_>,
+        place: usize,
+        at: std::ops::Range<usize>,
+    ) -> Result<bool> {
+        let field = &self.list.fields[place];
+        let found = self.planner.type_until(reader, &["USING", "COLLATE"])?;
+        if type_of(&found) == type_of(field) && !reader.is_keyword(&["USING"]) {
+            return Ok(false);
+        }
+        Err(Error::unsupported("ALTER TABLE … ALTER COLUMN … TYPE").at(at).hint(format!(
+            "ADD COLUMN another one, and UPDATE {} SET it = \"{}\"::{}.",
+            self.table,
+            field.name(),
+            millstream_delta::sql_type_of(&found)
+        )))
+    }
+
+    /// Reads the rest of `RENAME [COLUMN] a TO b`.
+    fn rename(&mut self, reader: &mut TokenReader<'_>) -> Result<bool> {
+        let place = self.place(reader)?;
+        reader.expect_keyword(&["TO"])?;
+        let at = reader.position();
+        let name = reader.identifier()?;
+        let from = self.list.fields[place].name().clone();
+        if name == from {
+            return Ok(false);
+        }
+        if self.list.fields.iter().any(|field| *field.name() == name) {
+            let error = format!("column \"{name}\" of table \"{}\" already exists", self.table);
+            return Err(Error::invalid(error).at(at));
+        }
+        self.done.affects_readers = Some("rename");
+        self.list.fields = renamed(&self.list.fields, place, &name)?;
+        Ok(true)
+    }
+
+    /// Reads the name of a column of the table.
+    fn place(&self, reader: &mut TokenReader<'_>) -> Result<usize> {
+        let at = reader.position();
+        let name = reader.identifier()?;
+        let names = || self.list.fields.iter().map(|field| field.name().as_str());
+        names().position(|other| other == name).ok_or_else(|| {
+            Error::invalid(format!("column \"{name}\" of table \"{}\" does not exist", self.table))
+                .maybe_hint(suggestion::hint(&name, "columns", names()))
+                .at(at)
+        })
+    }
+}
+
+/// Returns the columns with another name for one of them. Fails if an expression of the table may name it.
+fn renamed(fields: &[Field], place: usize, name: &str) -> Result<Vec<Field>> {
+    let from = fields[place].name();
+    let names_it = |text: &str| -> Result<bool> {
+        let mut reader = TokenReader::new(text)?;
+        while !reader.is_end() {
+            match reader.identifier() {
+                Ok(found) if found == *from => return Ok(true),
+                Ok(_) => {}
+                Err(_) => drop(reader.next()),
+            }
+        }
+        Ok(false)
+    };
+    for field in fields {
+        let texts = checks_of(field).into_iter().map(|(_, text)| text).chain(generated_of(field));
+        for text in texts {
+            if names_it(text)? {
+                return Err(Error::invalid(format!(
+                    "column \"{from}\" can't be renamed: ({text}) of the table names it"
+                ))
+                .hint("Drop the constraint first, and add it again with the new name."));
+            }
+        }
+    }
+    let schema = Schema::new(fields.to_vec());
+    let indexes: Vec<TableIndex> =
+        TableIndex::all(&schema).into_iter().filter(|index| index.columns.contains(&place)).collect();
+    let mut fields = fields.to_vec();
+    for index in &indexes {
+        fields[index.columns[0]] = without_constraint(&fields[index.columns[0]], &index.name);
+    }
+    fields[place] = fields[place].clone().with_name(name);
+    indexes.iter().for_each(|index| index.add_to(&mut fields));
+    Ok(fields)
+}
+
+/// Returns the type of a column with everything that tells it from others.
+fn type_of(field: &Field) -> (DataType, Option<String>) {
+    (field.data_type().clone(), millstream_delta::declared_type(field).map(str::to_string))
+}
+
+/// Returns true if a constraint of the table follows, not a column.
+fn opens_constraint(reader: &TokenReader<'_>) -> bool {
+    let is_column = !matches!(reader.peek_at(1), Token::LParen);
+    reader.is_keyword(&["CONSTRAINT"])
+        || reader.is_keyword(&["PRIMARY", "KEY"])
+        || reader.is_keyword(&["FOREIGN", "KEY"])
+        || opens_unique(reader)
+        || ((reader.is_keyword(&["CHECK"]) || reader.is_keyword(&["EXCLUDE"])) && !is_column)
+}
