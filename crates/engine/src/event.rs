@@ -14,6 +14,7 @@ use millstream_durable::{
 };
 use millstream_flow::{Explained, Flow, Wanted};
 use millstream_sql::{BatchQuery, Dml, Result};
+use millstream_state::Keyed;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::Record;
@@ -96,6 +97,8 @@ pub(crate) struct VerifiedRows {
     pub(crate) versions: Vec<TableVersion>,
     /// The new indexes, over these rows.
     pub(crate) indexes: Indexes,
+    /// The rows by their new primary key, if there is one.
+    pub(crate) keyed: Option<Box<Keyed>>,
 }
 
 /// A request to replace the query of an existing relation.

@@ -56,15 +56,15 @@ pub(super) fn prepare_altered(
         check_readers(queries, catalog, name, change)?;
     }
     check_new_columns(queries, tables, &object, &added)?;
-    let new = match verified {
+    let (new, keyed) = match verified {
         Some(verified) => {
             tables.check_unchanged(&verified.versions)?;
-            check_sinks(queries, catalog, &object)?;
-            verified.indexes
+            check_sinks(queries, catalog, &object, verified.keyed.is_some())?;
+            (verified.indexes, verified.keyed)
         }
-        None => Indexes::default(),
+        None => (Indexes::default(), None),
     };
-    let rows = Box::new(table.extended(schema, &added, new)?);
+    let rows = Box::new(table.extended(schema, &added, new, keyed)?);
     let log = outputs.logs.get(name).map(|log| log.mapped(|delta| extended_delta(delta, schema, &added)));
     Ok(PreparedTable { object: object.clone(), rows, log: log.transpose()? })
 }
@@ -115,18 +115,19 @@ fn check_new_columns(
     }
 }
 
-/// Fails if a sink delivers into a table with a new CHECK constraint, which its query doesn't have.
-fn check_sinks(queries: &Queries, catalog: &Catalog, object: &Object) -> Result<()> {
+/// Fails if a sink delivers into a table with a new CHECK constraint, or with a new key: its query was planned without.
+fn check_sinks(queries: &Queries, catalog: &Catalog, object: &Object, has_new_key: bool) -> Result<()> {
     let checks = |object: &Object| -> usize {
         let fields = object.definition.schema().into_iter().flat_map(|schema| schema.fields());
         fields.map(|field| checks_of(field).len()).sum()
     };
     let name = &object.name;
     let before = catalog.find(name).map_or(0, |before| checks(before));
-    match queries.sink_into(name).filter(|_| checks(object) > before) {
+    let new = if has_new_key { "primary key" } else { "CHECK constraint" };
+    match queries.sink_into(name).filter(|_| has_new_key || checks(object) > before) {
         None => Ok(()),
         Some(sink) => Err(Error::invalid(format!(
-            "table \"{name}\" can't get a CHECK constraint: sink \"{sink}\" delivers rows that it wouldn't check"
+            "table \"{name}\" can't get a {new}: sink \"{sink}\" delivers rows without regard to it"
         ))
         .hint(format!("DROP SINK {sink} first, and create it again afterwards."))),
     }

@@ -11,10 +11,13 @@ use datafusion::common::ScalarValue;
 use millstream_flow::Wanted;
 use millstream_sql::functions::quote_ident;
 use millstream_sql::{Checks, Error, Result, TableIndex, TokenReader, sqlstate};
+use millstream_state::{Conflict, Keyed};
 
+use super::create_table::refuse_intervals;
 use super::{ALTERED, alter_watermark, alters};
 use crate::catalog::{Definition, Object};
 use crate::ddl::{PLANS_MAX, busy, entry};
+use crate::error;
 use crate::evaluate::is_conflict;
 use crate::event::{AlteredTable, Apart, Asked, Change, Event, VerifiedRows};
 use crate::run::{Indexes, extended};
@@ -26,7 +29,7 @@ pub(super) static ALTER_TABLE: Statement = Statement {
     synopsis: concat!(
         "ALTER TABLE [IF EXISTS] name action [, …];\n",
         "  ADD [COLUMN] [IF NOT EXISTS] column type [DEFAULT value] [NOT NULL] [UNIQUE] [CHECK (condition)]\n",
-        "  ADD [CONSTRAINT name] UNIQUE (column, …) | CHECK (condition)\n",
+        "  ADD [CONSTRAINT name] UNIQUE (column, …) | CHECK (condition) | PRIMARY KEY (column, …)\n",
         "  DROP CONSTRAINT [IF EXISTS] name | RENAME CONSTRAINT name TO new_name\n",
         "  ALTER [COLUMN] column SET DEFAULT value | DROP DEFAULT | SET NOT NULL | DROP NOT NULL\n",
         "  RENAME [COLUMN] column TO new_name",
@@ -59,6 +62,8 @@ pub(super) struct TableChange {
     schema: SchemaRef,
     key: Vec<usize>,
     added: Vec<ScalarValue>,
+    /// True if the primary key is new.
+    has_new_key: bool,
     /// True if the rows of the table may violate a new constraint, or a new index needs them.
     needs_rows: bool,
     affects_readers: Option<&'static str>,
@@ -66,10 +71,17 @@ pub(super) struct TableChange {
 
 impl TableChange {
     /// Returns the change of a table to other columns. `statement` makes it.
-    pub(super) fn of(object: &Object, schema: SchemaRef, statement: &str) -> Result<TableChange> {
+    pub(super) fn of(
+        object: &Object,
+        schema: SchemaRef,
+        new_key: Option<Vec<usize>>,
+        statement: &str,
+    ) -> Result<TableChange> {
         let Definition::Table { schema: before, key, intake, watermark } = &object.definition else {
             return Err(Error::bug(format!("\"{}\" is no table", object.name)));
         };
+        let has_new_key = new_key.is_some();
+        let key = new_key.unwrap_or_else(|| key.clone());
         // The object's DDL includes the statement, so that it still recreates the object.
         let ddl = format!("{}; {statement}", object.ddl.trim_end().trim_end_matches(';'));
         let definition = Definition::Table {
@@ -78,11 +90,20 @@ impl TableChange {
             intake: *intake,
             watermark: *watermark,
         };
-        let (before, key) = (before.clone(), key.clone());
+        let before = before.clone();
         let object = Object { name: object.name.clone(), ddl, reads: object.reads.clone(), definition };
         let object = Arc::new(object);
         let added = Vec::new();
-        Ok(TableChange { object, before, schema, key, added, needs_rows: false, affects_readers: None })
+        Ok(TableChange {
+            object,
+            before,
+            schema,
+            key,
+            added,
+            has_new_key,
+            needs_rows: false,
+            affects_readers: None,
+        })
     }
 
     /// Makes the change wait until the rows of the table are verified and indexed.
@@ -163,7 +184,10 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
         return Ok(Planned { base: catalog.version, tag, change: None });
     };
     let statement = format!("ALTER TABLE {} {}", quote_ident(&object.name), alteration.clauses.join(", "));
-    let change = TableChange::of(object, altered, &statement)?;
+    if let Some(key) = &alteration.key {
+        refuse_intervals(&altered, key)?;
+    }
+    let change = TableChange::of(object, altered, alteration.key, &statement)?;
     let change =
         TableChange { added: alteration.added, affects_readers: alteration.affects_readers, ..change };
     Ok(Planned { base: catalog.version, tag, change: Some(change.needing_rows(alteration.restricts)) })
@@ -176,7 +200,12 @@ async fn verified(session: &Session, change: &TableChange, reservation: Option<u
     let relations = vec![Asked { name: name.clone(), wanted: Wanted::new() }];
     let read = |reply| Event::Apart(Apart::ReadStaged { relations, reservation, reply });
     let staged = session.shared.ask(read).await?;
-    let known = TableIndex::all(before);
+    // Indexes have the primary keys of rows.
+    let known = if change.has_new_key { Vec::new() } else { TableIndex::all(before) };
+    let mut keyed = match change.has_new_key {
+        true => Some(Box::new(Keyed::new(schema.clone(), key.clone()).map_err(error::change)?)),
+        false => None,
+    };
     let new = TableIndex::all(schema).into_iter().filter(|index| !known.contains(index)).collect();
     let mut indexes = Indexes::new(name, new, schema, key)?;
     let checks = Checks::of(&session.shared.planner, schema, name)?;
@@ -185,11 +214,14 @@ async fn verified(session: &Session, change: &TableChange, reservation: Option<u
             let rows = extended(&rows, schema, added)?;
             verify_not_null(&rows, schema, name)?;
             checks.as_ref().map_or(Ok(()), |checks| checks.verify_existing(&rows))?;
+            if let Some(keyed) = &mut keyed {
+                keyed.upsert(&rows, Conflict::Fail).map_err(|error| duplicate_key(error, name))?;
+            }
             indexes.insert(rows)?;
             tokio::task::yield_now().await;
         }
     }
-    Ok(VerifiedRows { versions: staged.versions, indexes })
+    Ok(VerifiedRows { versions: staged.versions, indexes, keyed })
 }
 
 fn verify_not_null(rows: &RecordBatch, schema: &SchemaRef, table: &str) -> Result<()> {
@@ -205,6 +237,18 @@ fn verify_not_null(rows: &RecordBatch, schema: &SchemaRef, table: &str) -> Resul
         }
     }
     Ok(())
+}
+
+/// Returns the error for rows that have one key.
+fn duplicate_key(error: millstream_state::Error, table: &str) -> Error {
+    match error {
+        millstream_state::Error::DuplicateKey { .. } => {
+            Error::invalid(format!("two rows of table \"{table}\" have the same values in the primary key"))
+                .hint(format!("SELECT key, count(*) FROM {table} GROUP BY key HAVING count(*) > 1 finds them."))
+                .code(sqlstate::UNIQUE_VIOLATION)
+        }
+        other => error::change(other),
+    }
 }
 
 /// Returns the error for an object whose columns come from elsewhere.

@@ -74,7 +74,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
     index.add_to(&mut fields);
     let schema: SchemaRef = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
-    let change = TableChange::of(object, schema.clone(), &statement(&index, &schema, &table))?;
+    let change = TableChange::of(object, schema.clone(), None, &statement(&index, &schema, &table))?;
     Ok(Planned { base: catalog.version, tag, change: Some(change.needing_rows(true)) })
 }
 
@@ -151,7 +151,7 @@ fn plan_drop(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned>
     let fields = schema.fields().iter().map(|field| without_constraint(field, &index.name));
     let schema = Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone());
     let statement = format!("DROP INDEX {}", quote_ident(&name));
-    let change = TableChange::of(table, Arc::new(schema), &statement)?;
+    let change = TableChange::of(table, Arc::new(schema), None, &statement)?;
     Ok(Planned { base: catalog.version, tag, change: Some(change) })
 }
 

@@ -26,6 +26,8 @@ pub struct Alteration {
     pub added: Vec<ScalarValue>,
     /// True if the rows of the table may violate a new constraint.
     pub restricts: bool,
+    /// The columns of a new primary key.
+    pub key: Option<Vec<usize>>,
     /// Columns that may be NULL from now on, and new names of columns: queries that read the table depend on these.
     pub affects_readers: Option<&'static str>,
     /// The clauses that have an effect.
@@ -164,12 +166,12 @@ impl Altered<'_> {
     fn add_constraint(&mut self, reader: &mut TokenReader<'_>) -> Result<bool> {
         let mut ahead = reader.clone();
         constraint_name(&mut ahead)?;
-        for words in [&["PRIMARY", "KEY"] as &[&str], &["EXCLUDE"]] {
-            if ahead.is_keyword(words) {
-                return Err(Error::unsupported(format!("ALTER TABLE … ADD {}", words.join(" ")))
-                    .at(ahead.position())
-                    .hint("For a key, CREATE another table that has it, and INSERT … SELECT into it."));
-            }
+        if ahead.is_keyword(&["EXCLUDE"]) {
+            return Err(Error::unsupported("ALTER TABLE … ADD EXCLUDE").at(ahead.position()));
+        }
+        if ahead.is_keyword(&["PRIMARY", "KEY"]) && (!self.key.is_empty() || self.done.key.is_some()) {
+            let error = format!("table \"{}\" has a primary key already", self.table);
+            return Err(Error::invalid(error).at(ahead.position()));
         }
         let is_reference = ahead.is_keyword(&["FOREIGN", "KEY"]);
         self.list.item(self.planner, reader)?;
@@ -177,6 +179,10 @@ impl Altered<'_> {
             self.done.notices.push("NOT VALID has no effect: the rows of the table are checked, too".into());
         }
         self.constrain(reader)?;
+        if self.list.key.is_some() {
+            self.done.key = Some(self.list.set_key_columns()?);
+            self.done.restricts = true;
+        }
         Ok(!is_reference)
     }
 
@@ -280,8 +286,9 @@ impl Altered<'_> {
             return Ok(field.is_nullable());
         }
         if reader.keyword(&["DROP", "NOT", "NULL"]) {
-            if self.key.contains(&place) || identity_of(&field).is_some() {
-                let why = if self.key.contains(&place) { "is in the primary key" } else { "is an identity" };
+            let key = self.done.key.as_deref().unwrap_or(self.key);
+            if key.contains(&place) || identity_of(&field).is_some() {
+                let why = if key.contains(&place) { "is in the primary key" } else { "is an identity" };
                 let error =
                     format!("column \"{name}\" of table \"{}\" {why}, so it can't be NULL", self.table);
                 return Err(Error::invalid(error).at(at));

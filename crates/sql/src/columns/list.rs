@@ -267,10 +267,8 @@ impl ColumnList {
         }
     }
 
-    pub(super) fn finish(mut self, start: Range<usize>, others: &[FieldRef]) -> Result<Columns> {
-        if self.fields.is_empty() {
-            return Err(Error::invalid("a column list needs at least one column").at(start));
-        }
+    /// Makes the columns of the primary key NOT NULL, and returns their numbers.
+    pub(super) fn set_key_columns(&mut self) -> Result<Vec<usize>> {
         let mut primary_key = Vec::new();
         for (name, place) in self.key.take().into_iter().flatten() {
             let names = || self.fields.iter().map(|field| field.name().as_str());
@@ -284,6 +282,14 @@ impl ColumnList {
         for index in &primary_key {
             self.fields[*index].set_nullable(false);
         }
+        Ok(primary_key)
+    }
+
+    pub(super) fn finish(mut self, start: Range<usize>, others: &[FieldRef]) -> Result<Columns> {
+        if self.fields.is_empty() {
+            return Err(Error::invalid("a column list needs at least one column").at(start));
+        }
+        let primary_key = self.set_key_columns()?;
         let schema: SchemaRef = Arc::new(Schema::new(self.fields));
         let others = others.iter().filter(|other| schema.field_with_name(other.name()).is_err());
         let all = Schema::new(schema.fields().iter().chain(others).cloned().collect::<Vec<_>>());

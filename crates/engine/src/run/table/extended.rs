@@ -6,38 +6,48 @@ use arrow::error::ArrowError;
 use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Delta};
 use millstream_sql::{Error, Result};
-use millstream_state::{RowsSnapshot, Store};
+use millstream_state::{Keyed, RowsSnapshot, Store};
 
 use super::{Content, Indexes, Table};
 use crate::error;
 
 /// The rows of a table with added columns, which will replace its rows.
 pub(crate) struct ExtendedTable {
-    rows: Store,
+    rows: NewRows,
     published: Option<RowsSnapshot>,
     pending: Delta,
     added: Vec<ScalarValue>,
     indexes: Indexes,
 }
 
+enum NewRows {
+    /// The same ones with other columns.
+    Columns(Store),
+    /// The same ones under a new primary key.
+    Keyed(Box<Keyed>),
+}
+
 impl Table {
     /// Returns the rows with the columns of a schema that begins with the table's own. `added` has the values of the others.
     /// The old columns are shared, and indexes stay, so this takes time in proportion to the new values.
-    /// `new` has the indexes that the schema has in addition.
+    /// `new` has the indexes that the schema has in addition; `keyed` the rows by a new primary key.
     pub(crate) fn extended(
         &self,
         schema: &SchemaRef,
         added: &[ScalarValue],
         new: Indexes,
+        keyed: Option<Box<Keyed>>,
     ) -> Result<ExtendedTable> {
-        let indexes = self.indexes.altered(schema, self.rows.key_columns(), added, new)?;
+        let key = keyed.as_ref().map_or(self.rows.key_columns(), |keyed| keyed.key_columns());
+        let indexes = self.indexes.altered(schema, key, added, new)?;
         let added = [&self.added[..], added].concat();
         let add = |rows: &RecordBatch| {
             extended(rows, schema, &added).map_err(|error| ArrowError::from_external_error(Box::new(error)))
         };
-        let rows = match &self.rows {
-            Content::Bag(rows) => rows.with_columns(schema, &add),
-            Content::Keyed(rows) => rows.with_columns(schema, &add),
+        let rows = match (keyed, &self.rows) {
+            (Some(keyed), _) => Ok(NewRows::Keyed(keyed)),
+            (None, Content::Bag(rows)) => rows.with_columns(schema, &add).map(NewRows::Columns),
+            (None, Content::Keyed(rows)) => rows.with_columns(schema, &add).map(NewRows::Columns),
         };
         let published = self.published.as_ref().map(|published| published.with_columns(schema, &add));
         let (rows, published) = (rows.map_err(error::state)?, published.transpose().map_err(error::arrow)?);
@@ -48,9 +58,10 @@ impl Table {
     /// Replaces the rows by the same ones with added columns.
     pub(crate) fn install_extended(&mut self, table: ExtendedTable) {
         let ExtendedTable { rows, published, pending, added, indexes } = table;
-        match &mut self.rows {
-            Content::Bag(kept) => kept.replace(rows),
-            Content::Keyed(kept) => kept.replace(rows),
+        match (rows, &mut self.rows) {
+            (NewRows::Columns(rows), Content::Bag(kept)) => kept.replace(rows),
+            (NewRows::Columns(rows), Content::Keyed(kept)) => kept.replace(rows),
+            (NewRows::Keyed(keyed), kept) => *kept = Content::Keyed(keyed),
         }
         (self.published, self.pending) = (published, pending);
         (self.added, self.indexes) = (added, indexes);
