@@ -275,7 +275,8 @@ impl Variable {
                 let parts: Vec<&str> =
                     value.split(',').map(|part| part.trim().trim_matches(['"', '\''])).collect();
                 let known = parts.iter().all(|part| ["$user", "public", "pg_catalog"].contains(part));
-                if known && parts.contains(&"public") {
+                // With an empty path, as scripts of pg_dump set it, all names have their schemas.
+                if (known && parts.contains(&"public")) || parts == [""] {
                     Ok(value.trim().to_string())
                 } else {
                     refused("a list with public, where all names are looked up,".into())
@@ -326,6 +327,7 @@ mod tests {
             ("extra_float_digits", "3", "3"),
             ("TIMEZONE", "Etc/UTC", "UTC"),
             ("timezone", "+00:00", "UTC"),
+            ("search_path", "", ""),
             ("search_path", "public, pg_catalog", "public, pg_catalog"),
             ("statement_timeout", "30s", "30s"),
             ("row_security", "false", "off"),

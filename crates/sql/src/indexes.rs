@@ -111,6 +111,8 @@ pub struct WrittenIndex {
     columns: Vec<Named>,
     kind: IndexKind,
     nulls_distinct: bool,
+    /// True if it is over an expression, which no index of a table can be.
+    pub has_expressions: bool,
     /// Notices for the user.
     pub notices: Vec<String>,
 }
@@ -119,16 +121,19 @@ impl WrittenIndex {
     /// Reads the rest of CREATE INDEX, after the name of the table: `(a, b DESC) NULLS NOT DISTINCT`.
     ///
     /// # Errors
-    /// Fails for expressions, and for a unique index of some rows only.
+    /// Fails for a unique index over an expression, or of some rows only.
     pub fn read(reader: &mut TokenReader<'_>, name: Option<Named>, kind: IndexKind) -> Result<WrittenIndex> {
         let mut notices = Vec::new();
         if reader.keyword(&["USING"]) {
             reader.identifier()?;
         }
-        let mut columns = Vec::new();
+        let (mut columns, mut has_expressions) = (Vec::new(), false);
         reader.expect_symbol(Token::LParen)?;
         loop {
-            columns.push(index_column(reader)?);
+            match index_column(reader, kind)? {
+                Some(column) => columns.push(column),
+                None => has_expressions = true,
+            }
             if !reader.symbol(Token::Comma) {
                 reader.expect_symbol(Token::RParen)?;
                 break;
@@ -156,7 +161,7 @@ impl WrittenIndex {
             }
             notices.push("WHERE has no effect: the index has all rows".into());
         }
-        Ok(WrittenIndex { name, columns, kind, nulls_distinct, notices })
+        Ok(WrittenIndex { name, columns, kind, nulls_distinct, has_expressions, notices })
     }
 
     /// Returns the index over the columns of a table.
@@ -190,7 +195,8 @@ impl WrittenIndex {
             .is_some()
         {}
         let notices = Vec::new();
-        Ok(WrittenIndex { name, columns, kind: IndexKind::Constraint, nulls_distinct, notices })
+        let has_expressions = false;
+        Ok(WrittenIndex { name, columns, kind: IndexKind::Constraint, nulls_distinct, has_expressions, notices })
     }
 
     /// Returns the index over these columns. `is_taken` knows the names that it can't have.
@@ -264,16 +270,27 @@ fn names(reader: &mut TokenReader<'_>) -> Result<Vec<Named>> {
     }
 }
 
-/// Reads a column of an index: `a`, `a text_pattern_ops DESC NULLS LAST`. The order of the values is not used.
-fn index_column(reader: &mut TokenReader<'_>) -> Result<Named> {
+/// Reads a column of an index: `a`, `a text_pattern_ops DESC NULLS LAST`. The order of the values is not used. Returns
+/// `None` for an expression: `lower(a)`, `(a + b)`.
+fn index_column(reader: &mut TokenReader<'_>, kind: IndexKind) -> Result<Option<Named>> {
     let at = reader.position();
-    let next = reader.peek_at(1).clone();
-    if *reader.peek() == Token::LParen || next == Token::LParen {
-        return Err(Error::unsupported("an index over an expression").at(at).hint(
+    let is_call = *reader.peek_at(1) == Token::LParen;
+    let is_expression = is_call || *reader.peek() == Token::LParen;
+    if is_expression && kind != IndexKind::Plain {
+        return Err(Error::unsupported("a unique index over an expression").at(at).hint(
             "A generated column has its values: c TEXT GENERATED ALWAYS AS (lower(name)) STORED; index that.",
         ));
     }
-    let column = reader.identifier()?;
+    let column = match is_expression {
+        true => None,
+        false => Some((reader.identifier()?, at)),
+    };
+    if is_call {
+        reader.next();
+    }
+    if is_expression {
+        reader.group()?;
+    }
     if reader.keyword(&["COLLATE"]) {
         reader.relation_name()?;
     }
@@ -283,5 +300,5 @@ fn index_column(reader: &mut TokenReader<'_>) -> Result<Named> {
     }
     reader.one_of(&[&["ASC"], &["DESC"]]);
     reader.one_of(&[&["NULLS", "FIRST"], &["NULLS", "LAST"]]);
-    Ok((column, at))
+    Ok(column)
 }

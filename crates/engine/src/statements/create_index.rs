@@ -61,6 +61,12 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     let written = WrittenIndex::read(reader, name.clone(), kind)?;
     tag.notices.extend(written.notices.iter().cloned());
     reader.expect_end()?;
+    if written.has_expressions {
+        tag.notices.push(
+            "no index was created: an index can't be over an expression; index a generated column instead".into(),
+        );
+        return Ok(Planned { base: catalog.version, tag, change: None });
+    }
     let Definition::Table { schema, .. } = &object.definition else {
         return without_effect(&catalog, object, unique, tag).map_err(|error| error.at(at));
     };
