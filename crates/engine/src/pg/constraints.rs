@@ -228,6 +228,18 @@ pub(super) fn pg_constraint(relation: &Listed, rows: &mut Rows) {
     }
 }
 
+/// Adds the CHECK constraints of a relation to `check_constraints`.
+pub(super) fn check_constraints(relation: &Listed, database: &str, rows: &mut Rows) {
+    for check in &relation.checks {
+        rows.push(&[
+            ("constraint_catalog", database.into()),
+            ("constraint_schema", namespace_name(relation.namespace).into()),
+            ("constraint_name", check.name.as_str().into()),
+            ("check_clause", format!("({})", check.text).into()),
+        ]);
+    }
+}
+
 /// Adds the constraints of a relation to a table of `information_schema`. `shared` returns the first cells of a row, for
 /// the name of a constraint.
 pub(super) fn information(

@@ -66,6 +66,9 @@ fn usage(facts: &Facts, table: &str, rows: &mut Rows) {
                 relations.filter(|relation| !relation.indexes.is_empty() || !relation.checks.is_empty());
             keyed.for_each(|relation| constraints_of(relation, table, database, rows));
         }
+        "check_constraints" => relations.for_each(|relation| {
+            constraints::check_constraints(relation, database, rows);
+        }),
         "foreign_tables" => relations.filter(|relation| relation.kind == 'f').for_each(|relation| {
             rows.push(&[
                 ("foreign_table_catalog", database.into()),
