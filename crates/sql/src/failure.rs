@@ -12,6 +12,7 @@ use arrow::error::ArrowError;
 use datafusion::common::{Column, DataFusionError, Diagnostic, SchemaError, Span, TableReference};
 use datafusion::sql::sqlparser::parser::ParserError;
 
+use crate::ast_rewrite::set_returning::misplaced;
 use crate::error::{Error, Kind};
 use crate::rules::conditions;
 use crate::sqlstate;
@@ -61,6 +62,9 @@ impl ErrorTranslator<'_> {
             DataFusionError::Plan(message) => self.plan(message),
             DataFusionError::ArrowError(error, _) => self.arrow(error),
             DataFusionError::External(error) => self.foreign(error.as_ref()),
+            DataFusionError::NotImplemented(message) if message.starts_with("Unnest should be rewritten") => {
+                misplaced()
+            }
             DataFusionError::NotImplemented(message) => not_built(message),
             DataFusionError::Execution(message) => Error::invalid(of_data(message)),
             DataFusionError::Configuration(message) => Error::invalid(plain(message)),
