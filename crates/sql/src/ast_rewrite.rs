@@ -40,7 +40,7 @@ mod precedence;
 mod row_values;
 mod rows_from;
 mod scopes;
-pub(crate) mod set_returning;
+mod set_returning;
 pub(crate) mod shorthand;
 mod shorthand_others;
 mod subquery_names;

@@ -12,12 +12,24 @@ use arrow::error::ArrowError;
 use datafusion::common::{Column, DataFusionError, Diagnostic, SchemaError, Span, TableReference};
 use datafusion::sql::sqlparser::parser::ParserError;
 
-use crate::ast_rewrite::set_returning::misplaced;
 use crate::error::{Error, Kind};
 use crate::rules::conditions;
 use crate::sqlstate;
 use crate::suggestion;
 use crate::tokens;
+
+/// Advice for a set-returning function where no rows can result.
+pub(crate) const MOVE_INTO_FROM: &str = "Move it into FROM: SELECT … FROM t, LATERAL unnest(t.a) AS x.";
+
+/// Returns the error for a set-returning function that no rewriting has found a place for.
+fn misplaced() -> Error {
+    Error::invalid(
+        "a set-returning function is only allowed in FROM, in GROUP BY and in the select list, there outside of \
+         aggregates and window functions",
+    )
+    .hint(MOVE_INTO_FROM)
+    .code(sqlstate::FEATURE_NOT_SUPPORTED)
+}
 
 /// Converts a DataFusion error about this text into ours.
 pub(crate) fn explain(error: &DataFusionError, sql: Option<&str>) -> Error {

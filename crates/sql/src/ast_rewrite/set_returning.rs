@@ -20,6 +20,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::{call, shorthand, text, times};
 use crate::error::{Error, Result};
+use crate::failure::MOVE_INTO_FROM;
 use crate::output_names::name_of;
 use crate::sqlstate;
 
@@ -60,23 +61,11 @@ const MEMBERS: [(&str, &str, &str); 4] = [
     ("jsonb_each_text", "jsonb_member_texts", ""),
 ];
 
-const HINT: &str = "Move it into FROM: SELECT … FROM t, LATERAL unnest(t.a) AS x.";
-
 /// Returns the error for a set-returning function in a clause without rows of its own.
 fn refused(place: &str) -> Error {
     Error::invalid(format!("set-returning functions are not allowed in {place}"))
-        .hint(HINT)
+        .hint(MOVE_INTO_FROM)
         .code(sqlstate::FEATURE_NOT_SUPPORTED)
-}
-
-/// Returns the error for a set-returning function that no clause above names.
-pub(crate) fn misplaced() -> Error {
-    Error::invalid(
-        "a set-returning function is only allowed in FROM, in GROUP BY and in the select list, there outside of \
-         aggregates and window functions",
-    )
-    .hint(HINT)
-    .code(sqlstate::FEATURE_NOT_SUPPORTED)
 }
 
 /// Rewrites ORDER BY of a query whose select list has the same call, and checks its other clauses.
