@@ -15,8 +15,8 @@ use millstream_connect::{Connector, SinkSpec, SourceSpec};
 use millstream_flow::Called;
 use millstream_sql::routines::{Routine, UserAggregate, UserFunction, routine_name};
 use millstream_sql::{
-    AS_OF, BatchQuery, Error, Relation, Relations, Result, RoutineCatalog, SYSTEM_SCHEMA, Watermark,
-    suggestion,
+    AS_OF, BatchQuery, Error, FILE_READERS, Relation, Relations, Result, RoutineCatalog, SYSTEM_SCHEMA,
+    Watermark, suggestion,
 };
 use millstream_state::{Conflict, Tables};
 
@@ -24,6 +24,7 @@ pub use functions::Moment;
 pub(crate) use renaming::{move_key, with_name};
 
 use crate::error;
+use crate::files;
 use crate::pg;
 use crate::settings::{Keeping, OnError};
 use crate::stamp::stamped;
@@ -565,6 +566,7 @@ impl Relations for Catalog {
             "late_rows" => self.late_rows(arguments).map(Some),
             "watermark" => self.watermark(arguments).map(Some),
             AS_OF => self.as_of(arguments).map(Some),
+            name if FILE_READERS.contains(&name) => Err(files::refused(arguments)),
             _ => Ok(None),
         }
     }

@@ -20,6 +20,7 @@ mod error;
 mod evaluate;
 mod event;
 mod execution_options;
+mod files;
 mod generated_source;
 mod idempotency;
 mod jobs;

@@ -13,6 +13,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use millstream_sql::{Parameters, Query, Result, TokenReader};
 
+use crate::files;
 use crate::pg;
 use crate::point;
 use crate::session::{Response, Session};
@@ -124,10 +125,11 @@ async fn cached_plan(
 
 /// Returns true if the query has the same plan for all values of its parameters.
 fn can_be_cached(query: &Query, parameters: &[DataType]) -> Result<bool> {
-    // PostgreSQL's catalog differs per session.
+    // PostgreSQL's catalog differs per session, and files change.
     if pg::is_read_by(&query.plan)?
         || parameters.iter().any(DataType::is_decimal)
         || reads_batch(&query.plan)?
+        || files::are_read_by(&query.plan)?
     {
         return Ok(false);
     }

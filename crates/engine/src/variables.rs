@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use millstream_sql::{Error, Result};
 
 use crate::catalog::Catalog;
+use crate::files::Files;
 use crate::pg::{Facts, OneShot};
 use crate::session::Session;
 use crate::settings::Settings;
@@ -214,7 +215,8 @@ impl Session {
     pub(crate) fn one_shot(&self, catalog: Arc<Catalog>, settings: Settings) -> OneShot {
         drop(self.variables());
         let variables = self.variables.values.clone();
-        OneShot::new(Facts::new(catalog, settings, variables, self.shared.statements.jobs.clone()))
+        let facts = Facts::new(catalog, settings, variables, self.shared.statements.jobs.clone());
+        OneShot::new(facts, Files::of(&self.shared))
     }
 }
 

@@ -21,12 +21,15 @@
 //! | `to_char(1.5, '9.9')` | `to_char(CAST('1.5' AS NUMERIC(2, 1)), '9.9')` | 1.5 would be a float, see [`exact_literals`] |
 //! | `extract(century FROM t)`, OVERLAPS | functions | DataFusion lacks them, see [`times`] |
 //! | `mode() WITHIN GROUP (ORDER BY x)` and others | functions of `array_agg` | see [`ordered_sets`] |
+//! | `SELECT generate_series(1, 3)` | `SELECT unnest(generate_series(1, 3))` | see [`set_returning`] |
+//! | `FROM 'a.csv'` | `FROM read_file('a.csv') AS a` | see [`files`] |
 //! | `mod(a, b)` and others | `a % b` | DataFusion lacks them, see [`shorthand`] |
 //!
 //! DataFusion would silently ignore TABLESAMPLE, hints after a table and LIMIT BY: they are refused.
 
 mod arrays;
 mod exact_literals;
+pub(crate) mod files;
 mod json;
 mod ordered_sets;
 mod others;
@@ -35,13 +38,18 @@ mod patterns;
 mod postgres;
 mod precedence;
 mod row_values;
+mod rows_from;
 mod scopes;
+mod set_returning;
 pub(crate) mod shorthand;
 mod shorthand_others;
 mod subquery_names;
 mod times;
 mod values;
 mod whole_rows;
+mod with_names;
+
+pub(crate) use postgres::parsed;
 
 use std::ops::ControlFlow;
 
@@ -66,6 +74,7 @@ pub(crate) fn rewrite_statement(
     columns: &dyn Fn(&str) -> Option<Vec<String>>,
 ) -> Result<()> {
     system_time::rewrite(statement)?;
+    with_names::tell_apart(statement);
     outer::qualify(statement);
     subquery_names::rename_duplicates(statement, known(RUNS_ONCE));
     postgres::show_names(statement, known);
@@ -92,6 +101,9 @@ impl VisitorMut for RewriteStatement<'_> {
         self.with
             .extend(query.with.iter().flat_map(|with| &with.cte_tables).map(whole_rows::columns_of_with));
         values::same_casts(query);
+        if let Err(error) = set_returning::rewrite_query(query) {
+            return ControlFlow::Break(error);
+        }
         let by = matches!(&query.limit_clause, Some(LimitClause::LimitOffset { limit_by, .. }) if !limit_by.is_empty());
         if by {
             return ControlFlow::Break(Error::unsupported("LIMIT … BY"));
@@ -113,6 +125,9 @@ impl VisitorMut for RewriteStatement<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        if let Err(error) = set_returning::rewrite_select(select) {
+            return ControlFlow::Break(error);
+        }
         using_joins::nest_select(select, &mut self.merged);
         shorthand::name_columns(select);
         let with = &self.with;
@@ -138,7 +153,13 @@ impl VisitorMut for RewriteStatement<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         using_joins::nest_factor(factor, &mut self.merged);
+        if let Err(error) = files::rewrite(factor) {
+            return ControlFlow::Break(error);
+        }
         if let Err(error) = json::table_function(factor) {
+            return ControlFlow::Break(error);
+        }
+        if let Err(error) = rows_from::rewrite(factor) {
             return ControlFlow::Break(error);
         }
         postgres::table_function(factor);

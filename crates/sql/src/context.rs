@@ -99,6 +99,7 @@ impl<'a> Context<'a> {
                 let relation = relation.with_event_time(event_time).with_defaults(defaults);
                 provider_as_source(Arc::new(relation))
             }
+            Relation::Provided(provider) => provider_as_source(provider),
             Relation::View(plan) => provider_as_source(Arc::new(ViewTable::new(plan, None))),
         };
         let schema = source.schema();
@@ -246,7 +247,14 @@ impl ContextProvider for Context<'_> {
         }
         let functions = self.state.table_functions();
         let Some(function) = functions.get(name) else {
-            let names = functions.keys().map(String::as_str).chain(["bad_rows", "late_rows", "unnest"]);
+            let names = functions.keys().map(String::as_str).chain([
+                "bad_rows",
+                "late_rows",
+                "unnest",
+                "read_csv",
+                "read_json",
+                "read_parquet",
+            ]);
             return Err(Error::invalid(format!("table function \"{name}\" not found"))
                 .maybe_hint(suggestion::did_you_mean(name, names))
                 .into());

@@ -4,6 +4,8 @@
 //! alias.
 
 pub(crate) mod calls;
+pub(crate) mod postgres_forms;
+pub(crate) mod rows_from;
 pub(crate) mod string_calls;
 pub(crate) mod table;
 pub(crate) mod update_state;

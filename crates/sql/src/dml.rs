@@ -2,8 +2,6 @@
 //!
 //! An INSERT's query returns whole new rows, a DELETE's the old rows, an UPDATE's the old columns followed by
 //! the new ones, a MERGE's both and what happens to the row ([`merge`]). Hidden columns are left out. Code that runs the plan calls [`Dml::check`] on every batch.
-//!
-//! Deliberately absent until it is built, and refused by name: INSERT … DEFAULT VALUES.
 
 mod column_aliases;
 mod column_checks;
@@ -14,6 +12,7 @@ mod insert;
 mod insert_target;
 pub mod merge;
 pub mod returning;
+mod row_assignment;
 pub(crate) mod tree;
 mod values;
 mod verb;
@@ -227,6 +226,7 @@ impl Scope<'_> {
     /// Returns the expression that each column is set to, if any.
     fn assignments(&self, target: &Target, all: Vec<ast::Assignment>) -> Result<Vec<Option<ast::Expr>>> {
         let mut values = vec![None; target.columns.fields().len()];
+        let all = row_assignment::of_columns(all).map_err(|failed| self.place(failed.0, &failed.1))?;
         for assignment in all {
             let AssignmentTarget::ColumnName(name) = &assignment.target else {
                 return Err(self.place(Error::unsupported("SET (…) = (…)"), &assignment));
@@ -342,6 +342,7 @@ impl Scope<'_> {
         }
         match self.relations.get(&table) {
             Some(Relation::Rows { schema, .. }) => Ok((table, hidden_columns::visible_schema(&schema, &[]))),
+            Some(Relation::Provided(_)) => Err(self.place(unknown_relation(&table, self.relations), name)),
             Some(Relation::View(_)) => Err(self
                 .place(Error::invalid(format!("\"{table}\" is a view: it keeps no rows of its own")), name)
                 .hint("Change the tables that it reads.")),

@@ -18,6 +18,19 @@ use crate::sqlstate;
 use crate::suggestion;
 use crate::tokens;
 
+/// Advice for a set-returning function where no rows can result.
+pub(crate) const MOVE_INTO_FROM: &str = "Move it into FROM: SELECT … FROM t, LATERAL unnest(t.a) AS x.";
+
+/// Returns the error for a set-returning function that no rewriting has found a place for.
+fn misplaced() -> Error {
+    Error::invalid(
+        "a set-returning function is only allowed in FROM, in GROUP BY and in the select list, there outside of \
+         aggregates and window functions",
+    )
+    .hint(MOVE_INTO_FROM)
+    .code(sqlstate::FEATURE_NOT_SUPPORTED)
+}
+
 /// Converts a DataFusion error about this text into ours.
 pub(crate) fn explain(error: &DataFusionError, sql: Option<&str>) -> Error {
     let mut reader = ErrorTranslator { sql, diagnostic: None };
@@ -61,6 +74,9 @@ impl ErrorTranslator<'_> {
             DataFusionError::Plan(message) => self.plan(message),
             DataFusionError::ArrowError(error, _) => self.arrow(error),
             DataFusionError::External(error) => self.foreign(error.as_ref()),
+            DataFusionError::NotImplemented(message) if message.starts_with("Unnest should be rewritten") => {
+                misplaced()
+            }
             DataFusionError::NotImplemented(message) => not_built(message),
             DataFusionError::Execution(message) => Error::invalid(of_data(message)),
             DataFusionError::Configuration(message) => Error::invalid(plain(message)),

@@ -100,6 +100,11 @@ impl Grammar {
 }
 
 impl Dialect for Grammar {
+    /// `(jsonb_each(j)).*`
+    fn supports_select_expr_star(&self) -> bool {
+        true
+    }
+
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
         if let Some(tries) = &self.tries {
             let spend = |left: usize| left.checked_sub(1);

@@ -59,6 +59,7 @@ pub(crate) fn visible_columns(relation: &Relation, names: &[String]) -> Vec<Stri
     match relation {
         Relation::Rows { schema, .. } => of(&visible_schema(schema, names)),
         Relation::View(plan) => of(plan.schema().as_arrow()),
+        Relation::Provided(provider) => of(&provider.schema()),
     }
 }
 

@@ -53,6 +53,7 @@ mod unsupported_clauses;
 mod using_joins;
 mod watermark;
 
+pub use ast_rewrite::files::READERS as FILE_READERS;
 pub use batches::{BatchClock, BatchQuery, Window, WindowKind, WindowOf, length_text};
 pub use checks::Checks;
 pub use columns::{Alteration, Columns};
@@ -75,7 +76,7 @@ pub use planner::{Planner, Query, function_names, replaying};
 pub use reader::TokenReader;
 pub use relation::{
     INFORMATION_SCHEMA, PG_CATALOG, Provide, Relation, RelationTable, Relations, RoutineCatalog,
-    SYSTEM_SCHEMA, SYSTEM_SCHEMAS, bind, relation_of,
+    SYSTEM_SCHEMA, SYSTEM_SCHEMAS, bind, relation_of, scans,
 };
 pub use relation_rename::rename_relations;
 pub use routines::{Routine, routine_name};

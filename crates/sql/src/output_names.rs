@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Fields, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, DataType, Expr, ObjectName, Query as QueryTree, Select, SelectItem, SetExpr,
+    AccessExpr, ArrayElemTypeDef, DataType, Expr, ObjectName, Query as QueryTree, Select, SelectItem, SetExpr,
 };
 
 use crate::declared_types::with_declared;
@@ -120,7 +120,13 @@ pub(crate) fn name_of(expr: &Expr) -> Option<String> {
             folded(&name.value, name.quote_style.is_some())
         }
         Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => return name_of(inner),
-        Expr::CompoundFieldAccess { root, .. } => return name_of(root),
+        Expr::CompoundFieldAccess { root, access_chain } => {
+            let field = |part: &AccessExpr| match part {
+                AccessExpr::Dot(field) => name_of(field),
+                AccessExpr::Subscript(_) => None,
+            };
+            return access_chain.iter().rev().find_map(field).or_else(|| name_of(root));
+        }
         Expr::Function(function) => object_name(&function.name)?,
         Expr::Cast { expr, data_type, .. } => match name_of(expr) {
             Some(name) => name,

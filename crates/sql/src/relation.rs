@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{Constraint, Constraints};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::Result as PlanResult;
@@ -139,6 +139,8 @@ pub enum Relation {
     },
     /// A view: the `raw` plan of a [`crate::Query`], not analysed, so the rules see the whole query at once.
     View(LogicalPlan),
+    /// A table whose rows a query reads from outside: files. Only a query that runs once has such relations.
+    Provided(Arc<dyn TableProvider>),
 }
 
 /// A table that only has a schema. Code that executes a plan replaces it, see [`bind`].
@@ -268,6 +270,20 @@ impl TableProvider for RelationTable {
 pub fn relation_of(scan: &TableScan) -> Option<Arc<dyn TableProvider>> {
     let provider = source_as_provider(&scan.source).ok()?;
     is_relation(provider.as_ref()).then_some(provider)
+}
+
+/// True if a plan scans a provider that passes the test, also within subqueries.
+pub fn scans(plan: &LogicalPlan, test: &dyn Fn(&dyn TableProvider) -> bool) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = source_as_provider(&scan.source)
+        {
+            found |= test(provider.as_ref());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
 }
 
 fn is_relation(provider: &dyn TableProvider) -> bool {

@@ -16,6 +16,7 @@ use super::constraints::{self, ListedCheck, ListedIndex};
 use super::layout::{self, Layout};
 use super::{functions, pg_types as types};
 use crate::catalog::{Catalog, Definition, Object};
+use crate::files::Files;
 use crate::jobs::Jobs;
 use crate::settings::Settings;
 use crate::system;
@@ -305,11 +306,12 @@ fn catalog_table(layout: &'static Layout) -> Listed {
 /// The names that a one-time SELECT may use: everything in the catalog, and the functions over it.
 pub(crate) struct OneShot {
     facts: Arc<Facts>,
+    files: Files,
 }
 
 impl OneShot {
-    pub(crate) fn new(facts: Facts) -> OneShot {
-        OneShot { facts: Arc::new(facts) }
+    pub(crate) fn new(facts: Facts, files: Files) -> OneShot {
+        OneShot { facts: Arc::new(facts), files }
     }
 
     /// Returns the state that its tables are computed from.
@@ -344,7 +346,10 @@ impl Relations for OneShot {
     }
 
     fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
-        self.facts.catalog.function(name, arguments)
+        match self.files.relation(name, arguments)? {
+            Some(files) => Ok(Some(files)),
+            None => self.facts.catalog.function(name, arguments),
+        }
     }
 
     fn routine_catalog(&self) -> &dyn RoutineCatalog {

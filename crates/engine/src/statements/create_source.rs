@@ -34,7 +34,8 @@ pub(super) static CREATE_SOURCE: Statement = Statement {
         "  [INCLUDE topic | partition | offset | timestamp | key | headers [AS column] …]\n",
         "  WITH (connector = '…', option = value, …)\n",
         "  [FORMAT PLAIN | UPSERT | DEBEZIUM | MAXWELL | CANAL\n",
-        "   ENCODE JSON | AVRO | PROTOBUF | CSV | PARQUET | TEXT | BYTES [(option = value, …)]];",
+        "   ENCODE JSON | AVRO | PROTOBUF | CSV | PARQUET | TEXT | BYTES [(option = value, …)]];\n",
+        "CREATE SOURCE [IF NOT EXISTS] name [(column, …)] FROM 'path' [WITH (option = value, …)];",
     ),
     purpose: "define a relation whose rows come from an external system",
     pages: &["create-source"],
@@ -250,14 +251,20 @@ fn with_clause(
 ) -> Result<WithClause> {
     let at = reader.position();
     let included = includes(reader)?;
-    if !reader.is_keyword(&["WITH"]) {
-        return Err(reader.expected("INCLUDE or WITH (connector = '…', …)"));
+    let mut options = of_file(reader)?;
+    if !reader.is_keyword(&["WITH"]) && options.is_empty() {
+        return Err(reader.expected("INCLUDE, FROM 'path' or WITH (connector = '…', …)"));
     }
     let mut ahead = reader.clone();
     ahead.keyword(&["WITH"]);
     ahead.symbol(Token::LParen);
     let first_option = ahead.last_position().end;
-    let mut options = reader.options()?;
+    for (name, value) in reader.options()? {
+        if options.iter().any(|(known, _)| *known == name) {
+            return Err(Error::invalid(format!("option '{name}' is given twice: FROM gives it, too")).at(at));
+        }
+        options.push((name, value));
+    }
     format_encode::merge(included, &mut options)?;
     format_encode::read(reader, &mut options)?;
     reader.expect_end()?;
@@ -273,6 +280,22 @@ fn with_clause(
     let declared = columns.map(|columns| &columns.schema);
     let connector = GeneratingConnector::wrap(connector, &session.shared.planner, declared);
     Ok(WithClause { own, connector, options, first_option })
+}
+
+/// Reads `FROM 'path'` as options of the connector `file`.
+fn of_file(reader: &mut TokenReader<'_>) -> Result<Vec<(String, String)>> {
+    if !reader.keyword(&["FROM"]) {
+        return Ok(Vec::new());
+    }
+    let path = reader.string()?;
+    let at = reader.last_position();
+    let is_format_known = path.rsplit('/').next().is_some_and(|name| name.contains('.'));
+    if !is_format_known && !reader.is_keyword(&["WITH"]) {
+        return Err(Error::invalid(format!("the name '{path}' has no extension that tells the format"))
+            .hint("Add WITH (format = 'csv'), or name the files: FROM 'in/*.csv'.")
+            .at(at));
+    }
+    Ok(vec![("connector".into(), "file".into()), ("path".into(), path)])
 }
 
 /// Asks a connector on a thread that may wait.

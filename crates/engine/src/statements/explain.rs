@@ -145,17 +145,43 @@ fn form(reader: &mut TokenReader<'_>) -> Result<Form> {
         return Ok(Form::Plan);
     }
     reader.next();
-    let at = reader.position();
-    let form = match reader.identifier()?.as_str() {
-        "state" => Form::State,
-        "analyze" => Form::Analyze,
-        other => {
-            let error = format!("EXPLAIN ({}) is not supported yet", other.to_uppercase());
-            return Err(Error::invalid(error).hint("The options are STATE and ANALYZE.").at(at));
+    let mut form = Form::Plan;
+    loop {
+        let at = reader.position();
+        match reader.identifier()?.as_str() {
+            "state" if is_on(reader) => form = Form::State,
+            "analyze" if is_on(reader) => form = Form::Analyze,
+            "format" if reader.keyword(&["TEXT"]) => {}
+            name if DETAILS.contains(&name) => {
+                is_on(reader);
+            }
+            "state" | "analyze" => {}
+            other => {
+                let error = format!("EXPLAIN ({}) is not supported yet", other.to_uppercase());
+                return Err(Error::invalid(error).hint("The options are STATE and ANALYZE.").at(at));
+            }
         }
-    };
-    reader.expect_symbol(Token::RParen)?;
-    Ok(form)
+        if reader.symbol(Token::RParen) {
+            return Ok(form);
+        }
+        reader.expect_symbol(Token::Comma)?;
+    }
+}
+
+/// PostgreSQL's options for details, which have no effect: the output has one level of detail.
+const DETAILS: [&str; 7] = ["verbose", "costs", "settings", "buffers", "wal", "timing", "summary"];
+
+/// Reads the value of an option; true if there is none.
+fn is_on(reader: &mut TokenReader<'_>) -> bool {
+    let is_off = matches!(reader.peek(), Token::Number(digits, _) if digits == "0");
+    if is_off || matches!(reader.peek(), Token::Number(digits, _) if digits == "1") {
+        reader.next();
+        return !is_off;
+    }
+    match reader.one_of(&[&["OFF"], &["FALSE"], &["ON"], &["TRUE"]]) {
+        Some(word) => word > 1,
+        None => true,
+    }
 }
 
 fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {

@@ -9,6 +9,7 @@ use super::late_insert;
 use crate::ddl::{PLANS_MAX, busy};
 use crate::evaluate::{change_rows, has_catalog, is_conflict};
 use crate::event::Modification;
+use crate::files::{Files, WithFiles};
 use crate::returning::{self, DmlResult};
 use crate::session::{Response, Session, Tag};
 use crate::statement::{RowsTag, Rules, Run, Statement};
@@ -70,7 +71,8 @@ pub(super) async fn change(session: &mut Session, text: &str) -> Result<(Operati
     for _ in 0..PLANS_MAX {
         let catalog = session.shared.catalog();
         let (_, now) = session.settings().await?;
-        let dml = session.planner(now).dml(text, catalog.as_ref())?;
+        let relations = WithFiles { relations: catalog.as_ref(), files: Files::of(&session.shared) };
+        let dml = session.planner(now).dml(text, &relations)?;
         let operation = dml.operation;
         let columns = dml.returning.as_ref().map(|returning| returning.columns());
         let columns = columns.unwrap_or_else(|| Arc::new(Schema::empty()));

@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::postgres::parsed;
-use super::{call, scopes, text, whole_rows};
+use super::{call, rows_from, scopes, text, whole_rows};
 use crate::error::{Error, Result};
 
 /// The rows of a function in FROM.
@@ -181,8 +181,8 @@ fn records(subquery: &mut Query, found: &Called, alias: &mut TableAlias) -> Resu
     Ok(())
 }
 
-/// Writes `e.value` for `e` in a SELECT from `jsonb_array_elements(j) AS e`: the function's rows are its values. A column
-/// of that name in another relation comes first.
+/// Writes `e.value` for `e` in a SELECT from `jsonb_array_elements(j) AS e` or from DataFusion's `generate_series(1, 3) AS
+/// e`: the function's rows are its values. A column of that name in another relation comes first.
 pub(super) fn name_values(select: &mut Select, of_relation: &whole_rows::Columns<'_>) {
     let columns: Vec<String> = scopes::factors(select)
         .flat_map(|factor| whole_rows::column_names(factor, of_relation).unwrap_or_default())
@@ -192,7 +192,8 @@ pub(super) fn name_values(select: &mut Select, of_relation: &whole_rows::Columns
         let factors =
             std::iter::once(&mut from.relation).chain(from.joins.iter_mut().map(|j| &mut j.relation));
         for factor in factors {
-            let is_value = matches!(called(factor).map(|found| found.rows), Some(Rows::Values(_, Some(_))));
+            let is_value = matches!(called(factor).map(|found| found.rows), Some(Rows::Values(_, Some(_))))
+                || rows_from::is_literal_series(factor);
             if let (true, Some(Some(alias))) = (is_value, alias_of(factor))
                 && alias.columns.is_empty()
                 && !columns.contains(&scopes::folded(&alias.name))

@@ -28,7 +28,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 use super::arrays::array_of;
-use super::{call, text, times};
+use super::{call, rows_from, text};
 use crate::error::{Error, Result};
 use crate::relation::{INFORMATION_SCHEMA, PG_CATALOG};
 use crate::tokens::DIALECT;
@@ -144,6 +144,9 @@ fn without_casts(expression: &Expr) -> String {
         while let Expr::Cast { expr, .. } | Expr::Nested(expr) = part {
             *part = expr.as_ref().clone();
         }
+        if let Expr::TypedString(typed) = part {
+            *part = Expr::Value(typed.value.clone());
+        }
         ControlFlow::<()>::Continue(())
     });
     bare.to_string()
@@ -211,12 +214,16 @@ pub(super) fn table_function(factor: &mut TableFactor) {
         }
         return;
     }
+    let is_planned = rows_from::is_literal_series(factor);
     let (name, arguments, alias) = match factor {
         TableFactor::Table { name, args: Some(arguments), alias, .. } => (name, &arguments.args, alias),
         TableFactor::Function { name, args, alias, with_ordinality: false, .. } => (name, &*args, alias),
         _ => return,
     };
     unqualify(name);
+    if is_planned {
+        return;
+    }
     let called = name.to_string().to_lowercase();
     let arguments: Option<Vec<Expr>> = arguments
         .iter()
@@ -226,27 +233,14 @@ pub(super) fn table_function(factor: &mut TableFactor) {
         })
         .collect();
     let Some(arguments) = arguments else { return };
-    let arrays = match called.as_str() {
-        "unnest" => arguments,
-        "generate_subscripts" => vec![call("array_subscripts", arguments)],
-        "regexp_matches" => vec![call("postgres_regexp_matches", arguments)],
-        "regexp_split_to_table" => vec![call("postgres_regexp_split_to_array", arguments)],
-        "string_to_table" => vec![call("string_to_array", arguments)],
-        "generate_series" if times::is_series(&arguments) => {
-            vec![call("generate_series", times::series(arguments))]
+    let Some(arrays) = rows_from::lists(&called, arguments) else {
+        if let Some((_, rows)) = NO_ROWS.iter().find(|(name, _)| *name == called)
+            && let Ok(Statement::Query(subquery)) = parsed(rows)
+        {
+            let alias = alias.take().or_else(|| Some(named(&called)));
+            *factor = TableFactor::Derived { lateral: false, subquery, alias, sample: None };
         }
-        // DataFusion's own function accepts only literals.
-        "generate_series" if !arguments.iter().all(is_literal) => vec![call("generate_series", arguments)],
-        name if ONE_VALUE.contains(&name) => vec![call("make_array", vec![call(name, arguments)])],
-        _ => {
-            if let Some((_, rows)) = NO_ROWS.iter().find(|(name, _)| *name == called)
-                && let Ok(Statement::Query(subquery)) = parsed(rows)
-            {
-                let alias = alias.take().or_else(|| Some(named(&called)));
-                *factor = TableFactor::Derived { lateral: false, subquery, alias, sample: None };
-            }
-            return;
-        }
+        return;
     };
     let alias = alias.take().map(column_alias).or_else(|| Some(column_alias(named(&called))));
     *factor = TableFactor::UNNEST {
@@ -298,24 +292,6 @@ fn column_alias(mut alias: TableAlias) -> TableAlias {
     }
     alias
 }
-
-fn is_literal(expression: &Expr) -> bool {
-    match expression {
-        Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_) => true,
-        Expr::UnaryOp { expr, .. } | Expr::Cast { expr, .. } | Expr::Nested(expr) => is_literal(expr),
-        _ => false,
-    }
-}
-
-/// Functions in FROM that return one row with their value.
-const ONE_VALUE: [&str; 6] = [
-    "string_to_array",
-    "current_setting",
-    "current_schemas",
-    "current_database",
-    "current_schema",
-    "version",
-];
 
 /// Shows OIDs as names in the columns of a query's result. Only a query that runs once can do that.
 pub(super) fn show_names(statement: &mut Statement, known: &dyn Fn(&str) -> bool) {
@@ -530,6 +506,6 @@ fn set_of(function: &Function) -> Option<Expr> {
     Some(call("unnest", vec![call(array, arguments.collect::<Option<_>>()?)]))
 }
 
-pub(super) fn parsed(sql: &str) -> std::result::Result<Statement, ParserError> {
+pub(crate) fn parsed(sql: &str) -> std::result::Result<Statement, ParserError> {
     Parser::new(&DIALECT).try_with_sql(sql).and_then(|mut parser| parser.parse_statement())
 }

@@ -161,7 +161,7 @@ pub(super) fn name_columns(select: &mut Select) {
 }
 
 /// Returns plain arguments; none if there are others.
-pub(super) fn arguments(function: &Function) -> Option<Vec<Expr>> {
+pub(crate) fn arguments(function: &Function) -> Option<Vec<Expr>> {
     match &function.args {
         FunctionArguments::None => Some(Vec::new()),
         FunctionArguments::List(list) if list.duplicate_treatment.is_none() && list.clauses.is_empty() => {

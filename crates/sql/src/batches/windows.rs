@@ -292,7 +292,7 @@ impl Take<'_> {
         };
         let text = fold(name);
         match self.relations.get(&text) {
-            None => Err(unknown_relation(&text, self.relations)),
+            None | Some(Relation::Provided(_)) => Err(unknown_relation(&text, self.relations)),
             Some(Relation::View(_)) => self.over(&format!("SELECT * FROM {name}"), text, name.clone()),
             Some(Relation::Rows { schema, .. }) => {
                 let relation = Relation::Rows { schema, key: None };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
-use datafusion::sql::sqlparser::ast::{self, SetExpr, Statement, TableObject};
+use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName, Query, SetExpr, Statement, TableObject};
 use millstream_delta::generated_of;
 
 use super::column_aliases::alias_items;
@@ -13,6 +13,7 @@ use super::column_checks::check_declared_types;
 use super::generated::leave_out_generated;
 use super::insert_target::InsertTarget;
 use super::{Dml, Operation, Scope, is_default, refuse, verb};
+use crate::ast_rewrite::parsed;
 use crate::error::{Error, Result};
 use crate::hidden_columns::{self, last_name};
 use crate::identity;
@@ -29,9 +30,10 @@ impl Scope<'_> {
         let (table, columns) = self.table(name)?;
         let on_conflict = insert.on.take().map(|on| self.conflict(on, &table, &columns)).transpose()?;
         let returning = self.returning_of_insert(insert.returning.take(), &table, &columns)?;
-        let Some(source) = insert.source.as_mut() else {
-            return Err(Error::unsupported("INSERT … DEFAULT VALUES"));
-        };
+        if insert.source.is_none() {
+            (insert.columns, insert.source) = default_values(&columns)?;
+        }
+        let source = insert.source.as_mut().ok_or_else(|| Error::bug("an INSERT has a query"))?;
         alias_items(source);
         leave_out_generated(source, &mut insert.columns, &columns).map_err(|(error, name)| match name {
             Some(name) => self.place(error, &name),
@@ -109,6 +111,18 @@ impl Scope<'_> {
         let plan = LogicalPlanBuilder::from(plan).project(items).and_then(LogicalPlanBuilder::build);
         let plan = plan.map_err(|error| Error::from_datafusion(&error, self.reader.text()))?;
         Ok(Raw { plan, reads })
+    }
+}
+
+/// Returns the columns and the query of `INSERT … DEFAULT VALUES`: a row with the default of each column.
+fn default_values(columns: &Schema) -> Result<(Vec<ObjectName>, Option<Box<Query>>)> {
+    let plain = columns.fields().iter().filter(|field| generated_of(field).is_none());
+    let names: Vec<ObjectName> =
+        plain.map(|field| ObjectName::from(vec![Ident::with_quote('"', field.name())])).collect();
+    let row = vec!["DEFAULT"; names.len()].join(", ");
+    match parsed(&format!("VALUES ({row})")) {
+        Ok(Statement::Query(query)) => Ok((names, Some(query))),
+        _ => Err(Error::bug("VALUES of defaults is a query")),
     }
 }
 

@@ -235,7 +235,7 @@ mod tests {
             &["|NULL|1000000"],
         );
         tables.check(
-            "SELECT range(3), range(5, 1), generate_series(1, 3), range(9, 3, -3)",
+            "SELECT range(3), range(5, 1), range(1, 4), range(9, 3, -3)",
             &["[0, 1, 2]|[]|[1, 2, 3]|[9, 6]"],
         );
         tables.check("SELECT array_repeat('a', 2), array_resize([1], 2, 7)", &["[a, a]|[1, 7]"]);

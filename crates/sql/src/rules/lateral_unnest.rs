@@ -4,13 +4,16 @@
 //! side replaces the single empty row that the subquery starts from. A column of the outer row is then an
 //! ordinary column, and each row of t is returned with its own elements.
 //!
-//! Deliberately absent: LEFT JOIN UNNEST, which would keep rows without elements, and is refused.
+//! `LEFT JOIN UNNEST(…) ON TRUE` keeps a row without elements, with NULL for the element. So the columns of its right side
+//! must be NULL if the element is.
+//!
+//! Deliberately absent: LEFT JOIN UNNEST with another condition, which is refused.
 
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, JoinType, TableReference};
+use datafusion::common::{Column, DFSchema, JoinType, NullHandling, ScalarValue, TableReference};
 use datafusion::error::Result;
 use datafusion::logical_expr::logical_plan::{Filter, Join, Projection, SubqueryAlias, Unnest};
 use datafusion::logical_expr::utils::conjunction;
@@ -38,16 +41,64 @@ fn rewrite(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     if !is_lateral_unnest(&join.right) {
         return Ok(Transformed::no(LogicalPlan::Join(join)));
     }
-    if join.join_type != JoinType::Inner {
-        return Err(Error::unsupported(format!(
-            "{} JOIN with UNNEST",
-            join.join_type.to_string().to_uppercase()
-        ))
-        .hint("Write FROM t, UNNEST(…) if rows without elements may be left out.")
+    match join.join_type {
+        JoinType::Inner => {
+            let joined = graft(&Outer { plan: &join.left, keeps_rows: false }, &join.right)?;
+            Ok(Transformed::yes(filter(joined, &join)?))
+        }
+        JoinType::Left => Ok(Transformed::yes(left_join(&join)?)),
+        other => Err(Error::unsupported(format!("{} JOIN with UNNEST", other.to_string().to_uppercase()))
+            .hint("Write FROM t, UNNEST(…) if rows without elements may be left out.")
+            .into()),
+    }
+}
+
+/// Returns a left join whose rows without elements are kept.
+fn left_join(join: &Join) -> Result<LogicalPlan> {
+    let is_true = |condition: &Expr| matches!(condition, Expr::Literal(ScalarValue::Boolean(Some(true)), _));
+    if !join.on.is_empty() || !join.filter.iter().all(is_true) {
+        return Err(Error::unsupported("LEFT JOIN with UNNEST and a condition other than TRUE")
+            .hint("Write ON TRUE, or FROM t, UNNEST(…) WHERE … if rows without elements may be left out.")
+            .into());
+    }
+    if !is_null_without_element(&join.right, false) {
+        return Err(Error::unsupported(
+            "LEFT JOIN with a subquery over UNNEST that filters rows, or computes values that NULL elements have, too,",
+        )
+        .hint("Join UNNEST itself, and compute the values in the select list.")
         .into());
     }
-    let joined = graft(&join.left, &join.right)?;
-    Ok(Transformed::yes(filter(joined, &join)?))
+    graft(&Outer { plan: &join.left, keeps_rows: true }, &join.right)
+}
+
+/// True if all columns of a subquery over one unnest are NULL where the element is. `below`: the plan lies below the
+/// unnest.
+fn is_null_without_element(plan: &LogicalPlan, below: bool) -> bool {
+    match plan {
+        LogicalPlan::Subquery(subquery) => is_null_without_element(&subquery.subquery, below),
+        LogicalPlan::SubqueryAlias(alias) => is_null_without_element(&alias.input, below),
+        LogicalPlan::Projection(projection) => {
+            (below || projection.expr.iter().all(keeps_null))
+                && is_null_without_element(&projection.input, below)
+        }
+        LogicalPlan::Unnest(unnest) => !below && is_null_without_element(&unnest.input, true),
+        LogicalPlan::EmptyRelation(_) => below,
+        _ => false,
+    }
+}
+
+/// True if an expression is NULL where the columns in it are.
+fn keeps_null(expression: &Expr) -> bool {
+    match expression {
+        Expr::Column(_) => true,
+        Expr::Alias(alias) => keeps_null(&alias.expr),
+        Expr::Cast(cast) => keeps_null(&cast.expr),
+        Expr::ScalarFunction(function) => {
+            let is_strict = ["get_field", "json_same", "jsonb_same"].contains(&function.name());
+            is_strict && function.args.first().is_some_and(keeps_null)
+        }
+        _ => false,
+    }
 }
 
 /// Applies the join's own condition.
@@ -83,10 +134,17 @@ fn starts_from_one_row(plan: &LogicalPlan, unnests: bool) -> bool {
     }
 }
 
+/// The rows before a lateral UNNEST.
+struct Outer<'a> {
+    plan: &'a Arc<LogicalPlan>,
+    /// True if a row without elements is kept.
+    keeps_rows: bool,
+}
+
 /// Replaces the single empty row of a plan by `left`. The plan's columns come after those of `left`.
-fn graft(left: &Arc<LogicalPlan>, plan: &LogicalPlan) -> Result<LogicalPlan> {
+fn graft(left: &Outer<'_>, plan: &LogicalPlan) -> Result<LogicalPlan> {
     match plan {
-        LogicalPlan::EmptyRelation(_) => Ok(left.as_ref().clone()),
+        LogicalPlan::EmptyRelation(_) => Ok(left.plan.as_ref().clone()),
         LogicalPlan::Subquery(subquery) => graft(left, &subquery.subquery),
         LogicalPlan::Join(join) => Ok(LogicalPlan::Join(Join::try_new(
             Arc::new(graft(left, &join.left)?),
@@ -106,16 +164,16 @@ fn graft(left: &Arc<LogicalPlan>, plan: &LogicalPlan) -> Result<LogicalPlan> {
         LogicalPlan::Projection(projection) => project(left, projection, plan.schema()),
         LogicalPlan::Filter(filter) => {
             let input = graft(left, &filter.input)?;
-            let condition = inner(filter.predicate.clone(), left.schema())?;
+            let condition = inner(filter.predicate.clone(), left.plan.schema())?;
             Ok(LogicalPlan::Filter(Filter::try_new(condition, Arc::new(input))?))
         }
         LogicalPlan::Unnest(unnest) => {
             let input = Arc::new(graft(left, &unnest.input)?);
-            Ok(LogicalPlan::Unnest(Unnest::try_new(
-                input,
-                unnest.exec_columns.clone(),
-                unnest.options.clone(),
-            )?))
+            let options = match left.keeps_rows {
+                true => unnest.options.clone().with_null_handling(NullHandling::PreserveAndExpandEmpty),
+                false => unnest.options.clone(),
+            };
+            Ok(LogicalPlan::Unnest(Unnest::try_new(input, unnest.exec_columns.clone(), options)?))
         }
         other => Err(Error::bug(format!("{} in a lateral UNNEST", other.display())).into()),
     }
@@ -130,12 +188,12 @@ fn without_mark(plan: &LogicalPlan) -> &LogicalPlan {
 }
 
 /// Applies a projection of the subquery, under the names of `schema`, after the columns of `left`.
-fn project(left: &Arc<LogicalPlan>, projection: &Projection, schema: &DFSchema) -> Result<LogicalPlan> {
+fn project(left: &Outer<'_>, projection: &Projection, schema: &DFSchema) -> Result<LogicalPlan> {
     let input = graft(left, &projection.input)?;
-    let mut items = columns_of(left);
+    let mut items = columns_of(left.plan);
     for (at, item) in projection.expr.iter().enumerate() {
         let (qualifier, field) = schema.qualified_field(at);
-        let item = inner(item.clone(), left.schema())?.unalias();
+        let item = inner(item.clone(), left.plan.schema())?.unalias();
         items.push(item.alias_qualified(qualifier.cloned(), field.name()));
     }
     Ok(LogicalPlan::Projection(Projection::try_new(items, Arc::new(input))?))
@@ -143,12 +201,12 @@ fn project(left: &Arc<LogicalPlan>, projection: &Projection, schema: &DFSchema) 
 
 /// Gives the columns after those of `left` the names of `schema`, under an alias.
 fn rename(
-    left: &LogicalPlan,
+    left: &Outer<'_>,
     input: LogicalPlan,
     schema: &DFSchema,
     alias: Option<&TableReference>,
 ) -> Result<LogicalPlan> {
-    let mut items = columns_of(left);
+    let mut items = columns_of(left.plan);
     let first = items.len();
     for (at, field) in schema.fields().iter().enumerate() {
         let column = Expr::Column(Column::from(input.schema().qualified_field(first + at)));
@@ -246,10 +304,28 @@ mod tests {
     }
 
     #[test]
-    fn a_left_join_is_refused() {
-        tables().fails(
-            "SELECT * FROM t LEFT JOIN UNNEST(t.ns) AS x(n) ON TRUE",
-            "LEFT JOIN with UNNEST is not supported yet\nHINT: Write FROM t, UNNEST(…) if rows without elements may be left out.",
+    fn a_left_join_keeps_rows_without_elements() {
+        let tables = tables();
+        let expected = ["1|1", "1|2", "2|3", "3|NULL", "4|4", "4|NULL"];
+        tables.check("SELECT id, n FROM t LEFT JOIN UNNEST(t.ns) AS x(n) ON TRUE", &expected);
+        tables.check(
+            "SELECT t.id, x.key, x.value FROM t LEFT JOIN LATERAL json_each('{\"a\":1}') AS x ON TRUE WHERE id = 1",
+            &["1|a|1"],
+        );
+        tables.check(
+            "SELECT s.id, n FROM (SELECT id, m, ns FROM t, UNNEST(ns) AS y(m)) s LEFT JOIN UNNEST(s.ns) AS x(n) ON TRUE \
+             WHERE id = 2",
+            &["2|3"],
+        );
+        tables.fails(
+            "SELECT * FROM t LEFT JOIN UNNEST(t.ns) AS x(n) ON n > 1",
+            "LEFT JOIN with UNNEST and a condition other than TRUE is not supported yet\nHINT: Write ON TRUE, or FROM t, \
+             UNNEST(…) WHERE … if rows without elements may be left out.",
+        );
+        tables.fails(
+            "SELECT * FROM t LEFT JOIN LATERAL (SELECT 1 AS one, UNNEST(t.ns) AS n) AS x ON TRUE",
+            "LEFT JOIN with a subquery over UNNEST that filters rows, or computes values that NULL elements have, too, is \
+             not supported yet\nHINT: Join UNNEST itself, and compute the values in the select list.",
         );
     }
 

@@ -1,0 +1,165 @@
+//! Forms of PostgreSQL that the parser lacks, and that mean no more than others that it has.
+//!
+//! | written | read as |
+//! | --- | --- |
+//! | `FROM ONLY t`, `FROM t *` | `FROM t`: tables have no children |
+//! | `WITH t AS [NOT] MATERIALIZED (…)` | `WITH t AS (…)` |
+//! | `ORDER BY a USING <`, `USING >` | `ORDER BY a ASC`, `DESC` |
+//! | `f(a, VARIADIC ARRAY[b, c])` | `f(a, b, c)` |
+
+use datafusion::sql::sqlparser::keywords::RESERVED_FOR_TABLE_ALIAS;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use crate::reader::is_word;
+
+/// Rewrites all such forms. Positions in errors stay those of the text.
+pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let words = ["ONLY", "MATERIALIZED", "USING", "VARIADIC"];
+    let may_have = |token: &TokenWithSpan| {
+        token.token == Token::Mul || words.iter().any(|word| is_word(&token.token, word))
+    };
+    if !found.iter().any(may_have) {
+        return found;
+    }
+    let mut out = Vec::with_capacity(found.len());
+    let mut closed: Vec<usize> = Vec::new();
+    let mut at = 0;
+    while at < found.len() {
+        let tokens = Tokens(&found);
+        if closed.contains(&at) || tokens.is_only(at) || tokens.is_star(at) {
+            at += 1;
+        } else if let Some(width) = tokens.materialized(at) {
+            at += width;
+        } else if let Some(word) = tokens.direction(at) {
+            out.push(TokenWithSpan { token: Token::make_keyword(word), span: found[at].span });
+            at += 2;
+        } else if let Some(end) = tokens.variadic(at) {
+            closed.push(end);
+            at += 3;
+        } else {
+            out.push(found[at].clone());
+            at += 1;
+        }
+    }
+    out
+}
+
+struct Tokens<'a>(&'a [TokenWithSpan]);
+
+impl Tokens<'_> {
+    fn get(&self, at: usize) -> Option<&Token> {
+        self.0.get(at).map(|token| &token.token)
+    }
+
+    fn is(&self, at: usize, words: &[&str]) -> bool {
+        self.get(at).is_some_and(|token| words.iter().any(|word| is_word(token, word)))
+    }
+
+    /// True if a token is a name rather than the beginning of a clause.
+    fn is_name(&self, at: usize) -> bool {
+        match self.get(at) {
+            Some(Token::Word(word)) => {
+                word.quote_style.is_some() || !RESERVED_FOR_TABLE_ALIAS.contains(&word.keyword)
+            }
+            _ => false,
+        }
+    }
+
+    /// True for ONLY before a table.
+    fn is_only(&self, at: usize) -> bool {
+        let is_table = self.is_name(at + 1) || self.get(at + 1) == Some(&Token::LParen);
+        self.is(at, &["ONLY"]) && is_table && at > 0 && self.is(at - 1, &["FROM", "JOIN", "UPDATE"])
+    }
+
+    /// True for `*` after a table.
+    fn is_star(&self, at: usize) -> bool {
+        let ends = match self.get(at + 1) {
+            None | Some(Token::RParen | Token::Comma | Token::SemiColon | Token::EOF) => true,
+            Some(_) => self.is(at + 1, &["AS"]) || (self.is_word(at + 1) && !self.is_name(at + 1)),
+        };
+        if self.get(at) != Some(&Token::Mul) || !ends {
+            return false;
+        }
+        let Some(mut first) = at.checked_sub(1).filter(|name| self.is_name(*name)) else { return false };
+        while first >= 2 && self.get(first - 1) == Some(&Token::Period) && self.is_name(first - 2) {
+            first -= 2;
+        }
+        first > 0 && self.is(first - 1, &["FROM", "JOIN", "ONLY"])
+    }
+
+    fn is_word(&self, at: usize) -> bool {
+        matches!(self.get(at), Some(Token::Word(_)))
+    }
+
+    /// Returns the number of tokens of `[NOT] MATERIALIZED` between AS and the query.
+    fn materialized(&self, at: usize) -> Option<usize> {
+        let width = if self.is(at, &["NOT"]) { 2 } else { 1 };
+        let is_clause = at > 0
+            && self.is(at - 1, &["AS"])
+            && self.is(at + width - 1, &["MATERIALIZED"])
+            && self.get(at + width) == Some(&Token::LParen);
+        is_clause.then_some(width)
+    }
+
+    /// Returns the direction that `USING <` or `USING >` stands for.
+    fn direction(&self, at: usize) -> Option<&'static str> {
+        match self.get(at + 1) {
+            Some(Token::Lt) if self.is(at, &["USING"]) => Some("ASC"),
+            Some(Token::Gt) if self.is(at, &["USING"]) => Some("DESC"),
+            _ => None,
+        }
+    }
+
+    /// Returns the closing bracket of `VARIADIC ARRAY[a, b]`, the last argument of a call.
+    fn variadic(&self, at: usize) -> Option<usize> {
+        if !self.is(at, &["VARIADIC"]) || !self.is(at + 1, &["ARRAY"]) {
+            return None;
+        }
+        let mut depth = 0;
+        for (place, token) in self.0.iter().enumerate().skip(at + 2) {
+            match token.token {
+                Token::LBracket => depth += 1,
+                Token::RBracket => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                let is_last = self.get(place + 1) == Some(&Token::RParen) && place > at + 3;
+                return is_last.then_some(place);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reader::TokenReader;
+
+    fn check(sql: &str, expected: &str) {
+        let tokens = rewrite(TokenReader::new(sql).unwrap().rest_tokens());
+        let words: Vec<String> = tokens.iter().map(|token| token.token.to_string()).collect();
+        let spaced = words.join(" ");
+        assert_eq!(spaced.split_whitespace().collect::<Vec<_>>().join(" "), expected);
+    }
+
+    #[test]
+    fn tables_have_no_children() {
+        check("SELECT * FROM ONLY t", "SELECT * FROM t");
+        check("SELECT * FROM ONLY (s.t) AS x", "SELECT * FROM ( s . t ) AS x");
+        check("SELECT a * b FROM s.t * WHERE a = 1", "SELECT a * b FROM s . t WHERE a = 1");
+        check("SELECT 1 FROM (SELECT * FROM ONLY t *) AS u", "SELECT 1 FROM ( SELECT * FROM t ) AS u");
+        check("SELECT extract(day FROM t * 2) FROM t", "SELECT extract ( day FROM t * 2 ) FROM t");
+        check("SELECT * FROM only WHERE a", "SELECT * FROM only WHERE a");
+    }
+
+    #[test]
+    fn other_forms_are_plain_ones() {
+        check("WITH t AS NOT MATERIALIZED (SELECT 1) SELECT 2", "WITH t AS ( SELECT 1 ) SELECT 2");
+        check("WITH t AS MATERIALIZED (SELECT 1) SELECT 2", "WITH t AS ( SELECT 1 ) SELECT 2");
+        check("SELECT 1 AS materialized", "SELECT 1 AS materialized");
+        check("SELECT a FROM t ORDER BY a USING > , b USING <", "SELECT a FROM t ORDER BY a DESC , b ASC");
+        check("SELECT f('%s', VARIADIC ARRAY['a', b[1]])", "SELECT f ( '%s' , 'a' , b [ 1 ] )");
+        check("SELECT f(VARIADIC a)", "SELECT f ( VARIADIC a )");
+    }
+}
