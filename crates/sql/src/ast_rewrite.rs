@@ -21,13 +21,17 @@
 //! | `to_char(1.5, '9.9')` | `to_char(CAST('1.5' AS NUMERIC(2, 1)), '9.9')` | 1.5 would be a float, see [`exact_literals`] |
 //! | `extract(century FROM t)`, OVERLAPS | functions | DataFusion lacks them, see [`times`] |
 //! | `mode() WITHIN GROUP (ORDER BY x)` and others | functions of `array_agg` | see [`ordered_sets`] |
+//! | `LATERAL VIEW explode(a) t AS x`, `posexplode(a)` | a subquery over UNNEST in FROM | see [`generators`] |
+//! | `transform(a, x -> x.f)` | `transform(a, x -> get_field(x, 'f'))` | `x.f` would be a column |
 //! | `mod(a, b)` and others | `a % b` | DataFusion lacks them, see [`shorthand`] |
 //!
 //! DataFusion would silently ignore TABLESAMPLE, hints after a table and LIMIT BY: they are refused.
 
 mod arrays;
 mod exact_literals;
+mod generators;
 mod json;
+mod lambda_fields;
 mod ordered_sets;
 mod others;
 mod outer;
@@ -113,6 +117,9 @@ impl VisitorMut for RewriteStatement<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        if let Err(error) = generators::into_from(select) {
+            return ControlFlow::Break(error);
+        }
         using_joins::nest_select(select, &mut self.merged);
         shorthand::name_columns(select);
         let with = &self.with;
@@ -138,7 +145,7 @@ impl VisitorMut for RewriteStatement<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         using_joins::nest_factor(factor, &mut self.merged);
-        if let Err(error) = json::table_function(factor) {
+        if let Err(error) = json::table_function(factor).and_then(|()| generators::table_function(factor)) {
             return ControlFlow::Break(error);
         }
         postgres::table_function(factor);
@@ -169,6 +176,7 @@ impl VisitorMut for RewriteStatement<'_> {
         match expression {
             Expr::Array(array) => *expression = make_array(std::mem::take(&mut array.elem)),
             Expr::Exists { subquery, .. } => any_row(subquery),
+            Expr::Lambda(lambda) => lambda_fields::name_fields(lambda),
             Expr::IsNull(_) | Expr::IsNotNull(_) => row_values::test_fields(expression),
             Expr::InSubquery { .. } => return done(row_values::rewrite_expression(expression)),
             Expr::Function(function) => {

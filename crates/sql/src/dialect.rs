@@ -4,6 +4,7 @@
 //! alias.
 
 pub(crate) mod calls;
+pub(crate) mod lambdas;
 pub(crate) mod string_calls;
 pub(crate) mod table;
 pub(crate) mod update_state;

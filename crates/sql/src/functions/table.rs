@@ -6,8 +6,8 @@
 mod initials;
 
 use super::{
-    Registry, date_part, flink, json, other_numbers, other_texts, other_times, postgres, read_text, round,
-    signed_results, spark, value_size_limit,
+    Registry, date_part, flink, generators, json, lambdas, maps, other_numbers, other_texts, other_times,
+    postgres, read_text, round, signed_results, spark, value_size_limit,
 };
 
 /// Adds the functions of a file to a session.
@@ -38,6 +38,9 @@ pub(super) static FUNCTIONS: &[Register] = &[
     postgres::regexp::register,
     round::register,
     flink::register,
+    generators::register,
+    lambdas::register,
+    maps::register,
     other_numbers::register,
     other_texts::register,
     other_times::register,

@@ -64,6 +64,7 @@ impl StatementParser {
         let tokens = event_time::rewrite(dialect::update_state::rewrite(tokens, reader.text())?)?;
         let tokens = row_pattern::rewrite(time_joins::rewrite(tokens)?);
         let tokens = dialect::string_calls::rewrite(dialect::table::rewrite(tokens));
+        let tokens = dialect::lambdas::rewrite(tokens);
         let grammar = time_joins::dialect(reader).bounded(tokens.len());
         let mut parsed = DFParserBuilder::new(tokens)
             .with_dialect(&grammar)
