@@ -11,13 +11,13 @@ use arrow::row::{RowConverter, SortField};
 use datafusion::error::Result;
 use datafusion::logical_expr::type_coercion::binary::type_union_resolution;
 use millstream_delta::sql_type;
-use regex::Regex;
 
 use super::{entry_fields, map_array, map_type};
 use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::lambdas::elements::Elements;
 use crate::functions::scalar::Scalar;
+use crate::functions::spark_texts::Patterns;
 
 /// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
@@ -185,7 +185,7 @@ fn map_from_entries(columns: &[ArrayRef]) -> Result<ArrayRef> {
 /// Splits a text at one pattern into pairs, and each pair at another into a key and a value.
 fn text_to_map(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let [texts, pairs, parts] = [0, 1, 2].map(|at| columns[at].as_string_view());
-    let mut patterns: HashMap<String, Regex> = HashMap::new();
+    let mut patterns = Patterns::default();
     let (mut keys, mut values) = (StringViewBuilder::new(), StringViewBuilder::new());
     let mut lengths = vec![0; texts.len()];
     let mut present = vec![false; texts.len()];
@@ -194,18 +194,8 @@ fn text_to_map(columns: &[ArrayRef]) -> Result<ArrayRef> {
             continue;
         }
         present[row] = true;
-        for pattern in [pairs.value(row), parts.value(row)] {
-            if !patterns.contains_key(pattern) {
-                let parsed = Regex::new(pattern).map_err(|error| {
-                    Error::invalid(format!("'{pattern}' is no regular expression for str_to_map: {error}"))
-                })?;
-                patterns.insert(pattern.to_string(), parsed);
-            }
-        }
-        let (Some(between), Some(within)) = (patterns.get(pairs.value(row)), patterns.get(parts.value(row)))
-        else {
-            continue;
-        };
+        let between = patterns.get("str_to_map", pairs.value(row))?;
+        let within = patterns.get("str_to_map", parts.value(row))?;
         for pair in between.split(texts.value(row)) {
             let mut parts = within.splitn(pair, 2);
             keys.append_value(parts.next().unwrap_or(""));
