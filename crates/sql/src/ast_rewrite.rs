@@ -34,6 +34,7 @@ mod json;
 mod lambda_fields;
 mod ordered_sets;
 mod others;
+mod others_by_literal;
 mod outer;
 mod patterns;
 mod postgres;

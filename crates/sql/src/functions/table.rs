@@ -7,7 +7,8 @@ mod initials;
 
 use super::{
     Registry, date_part, flink, generators, hashes, java_patterns, json, lambdas, maps, other_numbers,
-    other_texts, other_times, postgres, read_text, round, signed_results, spark, value_size_limit,
+    other_texts, other_times, postgres, read_text, round, signed_results, spark, spark_arrays, spark_numbers,
+    spark_texts, value_size_limit,
 };
 
 /// Adds the functions of a file to a session.
