@@ -9,9 +9,9 @@
 //! | `SELECT k, posexplode(a) FROM t` | `SELECT k, g.pos, g.col FROM t, LATERAL posexplode(a) AS g` |
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Join, JoinOperator, ObjectName,
-    Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins,
-    Value,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Join, JoinConstraint,
+    JoinOperator, ObjectName, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef,
+    TableFactor, TableWithJoins, Value,
 };
 
 use super::call;
@@ -259,12 +259,12 @@ fn join(select: &mut Select, name: &str, function: &Function, alias: Ident, colu
         with_ordinality: false,
         alias: Some(alias),
     };
-    match select.from.last_mut() {
-        Some(from) => {
-            let join_operator =
-                JoinOperator::CrossJoin(datafusion::sql::sqlparser::ast::JoinConstraint::None);
+    match select.from.as_mut_slice() {
+        [from] => {
+            let join_operator = JoinOperator::CrossJoin(JoinConstraint::None);
             from.joins.push(Join { relation, global: false, join_operator });
         }
-        None => select.from.push(TableWithJoins { relation, joins: Vec::new() }),
+        // A generator may read columns of all tables before it.
+        _ => select.from.push(TableWithJoins { relation, joins: Vec::new() }),
     }
 }

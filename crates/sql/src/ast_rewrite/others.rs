@@ -41,6 +41,9 @@ pub(super) fn rewrite_expression(expression: &mut Expr) {
         Expr::Ceil { expr, field: CeilFloorKind::Scale(scale) } => {
             *expression = call("ceil_to", vec![expr.as_ref().clone(), Expr::Value(scale.clone())]);
         }
+        Expr::Struct { values, fields } if fields.is_empty() && !values.is_empty() => {
+            *expression = others_by_literal::named(std::mem::take(values));
+        }
         Expr::Function(function) => {
             let name = function.name.to_string().to_lowercase();
             let rewritten = match name.as_str() {

@@ -65,7 +65,9 @@ pub(super) fn rewritten(name: &str, function: &Function) -> Option<Expr> {
         ("array_sort", [_, flags @ ..]) if !flags.is_empty() && flags.iter().all(|flag| is_flag(flag)) => {
             Some(call("sort_array", all.iter().map(|of| (*of).clone()).collect()))
         }
-        ("struct", values) if !values.is_empty() => named(function),
+        ("struct", values) if !values.is_empty() => {
+            Some(named(values.iter().map(|value| (*value).clone()).collect()))
+        }
         _ => None,
     }
 }
@@ -123,23 +125,21 @@ fn decode(of: &Expr, cases: &[&Expr]) -> Expr {
 }
 
 /// Names the fields of a struct: by their column or their alias, or else by their place.
-fn named(function: &Function) -> Option<Expr> {
-    let FunctionArguments::List(list) = &function.args else { return None };
-    let mut all = Vec::with_capacity(2 * list.args.len());
-    for (at, argument) in list.args.iter().enumerate() {
-        let FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) = argument else { return None };
-        let name = match value {
-            Expr::Identifier(name) => scopes::folded(name),
-            Expr::CompoundIdentifier(path) => path.last().map(scopes::folded)?,
-            _ => format!("col{}", at + 1),
-        };
+pub(super) fn named(values: Vec<Expr>) -> Expr {
+    let mut all = Vec::with_capacity(2 * values.len());
+    for (at, value) in values.into_iter().enumerate() {
         let (name, value) = match value {
-            Expr::Named { expr, name } => (scopes::folded(name), expr.as_ref().clone()),
-            value => (name, value.clone()),
+            Expr::Named { expr, name } => (Some(scopes::folded(&name)), *expr),
+            Expr::Identifier(name) => (Some(scopes::folded(&name)), Expr::Identifier(name)),
+            Expr::CompoundIdentifier(path) => {
+                (path.last().map(scopes::folded), Expr::CompoundIdentifier(path))
+            }
+            value => (None, value),
         };
+        let name = name.unwrap_or_else(|| format!("col{}", at + 1));
         all.extend([text(&name), value]);
     }
-    Some(call("named_struct", all))
+    call("named_struct", all)
 }
 
 /// Adds the separator, which Spark lets out, and the order of WITHIN GROUP to `string_agg`.

@@ -156,6 +156,9 @@ pub(super) const OTHERS: &[(&str, usize, &str)] = &[
 pub(super) const OTHER_FORMS: &[(&str, usize, &str)] = &[
     ("instr", 3, "text_position($1, $2, $3, 1)"),
     ("instr", 4, "text_position($1, $2, $3, $4)"),
+    ("ceil", 2, "ceil_to($1, $2)"),
+    ("ceiling", 2, "ceil_to($1, $2)"),
+    ("floor", 2, "floor_to($1, $2)"),
     ("levenshtein", 3, "levenshtein_up_to($1, $2, $3)"),
     ("next_day", 2, "next_day(CAST($1 AS DATE), $2)"),
     ("date_format", 2, "to_char(CAST($1 AS TIMESTAMP), java_pattern($2))"),

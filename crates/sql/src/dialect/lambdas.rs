@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::calls::{arguments, closing};
+use crate::reader::is_word;
 
 /// The functions, with their names in the registry.
 const FUNCTIONS: [(&str, &str); 22] = [
@@ -69,6 +70,11 @@ pub(crate) fn rewrite(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
 fn function_at(tokens: &[TokenWithSpan], at: usize) -> Option<&'static str> {
     let Token::Word(word) = &tokens[at].token else { return None };
     if tokens.get(at + 1)?.token != Token::LParen {
+        return None;
+    }
+    // EXISTS (SELECT a, b -> 'k' …) and FILTER (WHERE …) have no lambdas.
+    let first = &tokens.get(at + 2)?.token;
+    if ["SELECT", "WITH", "VALUES", "TABLE", "FROM", "WHERE"].iter().any(|word| is_word(first, word)) {
         return None;
     }
     let found = FUNCTIONS.iter().find(|(name, _)| match word.quote_style {
@@ -148,6 +154,7 @@ mod tests {
         check("transform(ARRAY['{\"k\": 1}'::JSON], x -> x -> 'k')", "[1]");
         check("coalesce('{\"a\": 1}'::JSON -> 'a', '{}'::JSON)", "1");
         check("exists(ARRAY[1, 2], \"X\" -> \"X\" > 1), EXISTS (SELECT 1)", "true|true");
+        check("EXISTS (SELECT 1, x -> 'a' FROM (VALUES ('{}'::JSON)) AS t(x))", "true");
         check("count(*) FILTER (WHERE '{\"a\": 1}'::JSON -> 'a' IS NOT NULL)", "1");
     }
 }

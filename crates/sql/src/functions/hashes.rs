@@ -91,66 +91,7 @@ fn hash_rows<H: Hasher>(columns: &[ArrayRef], seed: H::Seed) -> Result<Vec<H::Se
 
 /// Continues the hash `seeds[i]` with the value at `places[i]`.
 fn hash_column<H: Hasher>(column: &ArrayRef, places: &[usize], seeds: &mut [H::Seed]) -> Result<()> {
-    let each = |seeds: &mut [H::Seed], hash: &dyn Fn(usize, H::Seed) -> H::Seed| {
-        for (seed, place) in seeds.iter_mut().zip(places).filter(|(_, place)| column.is_valid(**place)) {
-            *seed = hash(*place, *seed);
-        }
-    };
     match column.data_type() {
-        DataType::Null => {}
-        DataType::Boolean => {
-            let values = column.as_boolean();
-            each(seeds, &|at, seed| H::int(i32::from(values.value(at)), seed));
-        }
-        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Date32 => {
-            let values = cast(column, &DataType::Int32)?;
-            let values = values.as_primitive::<Int32Type>();
-            each(seeds, &|at, seed| H::int(values.value(at), seed));
-        }
-        DataType::Int64 => {
-            let values = column.as_primitive::<Int64Type>();
-            each(seeds, &|at, seed| H::long(values.value(at), seed));
-        }
-        DataType::Timestamp(_, zone) => {
-            let micros = cast(column, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?;
-            let micros = cast(&micros, &DataType::Int64)?;
-            let micros = micros.as_primitive::<Int64Type>();
-            each(seeds, &|at, seed| H::long(micros.value(at), seed));
-        }
-        DataType::Float32 => {
-            let values = column.as_primitive::<Float32Type>();
-            let bits = |value: f32| {
-                if value == 0.0 {
-                    0
-                } else if value.is_nan() {
-                    0x7fc0_0000
-                } else {
-                    value.to_bits()
-                }
-            };
-            each(seeds, &|at, seed| H::int(bits(values.value(at)).cast_signed(), seed));
-        }
-        DataType::Float64 => {
-            let values = column.as_primitive::<Float64Type>();
-            let bits = |value: f64| {
-                if value == 0.0 {
-                    0
-                } else if value.is_nan() {
-                    0x7ff8_0000_0000_0000
-                } else {
-                    value.to_bits()
-                }
-            };
-            each(seeds, &|at, seed| H::long(bits(values.value(at)).cast_signed(), seed));
-        }
-        DataType::Decimal128(precision, _) => {
-            let values = column.as_primitive::<Decimal128Type>();
-            let is_short = *precision <= 18;
-            each(seeds, &|at, seed| match i64::try_from(values.value(at)) {
-                Ok(value) if is_short => H::long(value, seed),
-                _ => H::bytes(shortest(&values.value(at).to_be_bytes()), seed),
-            });
-        }
         DataType::List(_) => {
             let elements = Elements::of(column)?;
             let starts = elements.starts();
@@ -169,12 +110,70 @@ fn hash_column<H: Hasher>(column: &ArrayRef, places: &[usize], seeds: &mut [H::S
             }
         }
         _ => {
-            let bytes = bytes_of(column)?;
-            let bytes = bytes.as_binary_view();
-            each(seeds, &|at, seed| H::bytes(bytes.value(at), seed));
+            let hash = leaf::<H>(column)?;
+            for (seed, place) in seeds.iter_mut().zip(places).filter(|(_, place)| column.is_valid(**place)) {
+                *seed = hash(*place, *seed);
+            }
         }
     }
     Ok(())
+}
+
+/// Continues a hash with the value at a place.
+type Continue<H> = Box<dyn Fn(usize, <H as Hasher>::Seed) -> <H as Hasher>::Seed>;
+
+/// Returns the hash of the values of a column without parts.
+fn leaf<H: Hasher>(column: &ArrayRef) -> Result<Continue<H>> {
+    Ok(match column.data_type() {
+        DataType::Null => Box::new(|_, seed| seed),
+        DataType::Boolean => {
+            let values = column.as_boolean().clone();
+            Box::new(move |at, seed| H::int(i32::from(values.value(at)), seed))
+        }
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Date32 => {
+            let values = cast(column, &DataType::Int32)?.as_primitive::<Int32Type>().clone();
+            Box::new(move |at, seed| H::int(values.value(at), seed))
+        }
+        DataType::Int64 => {
+            let values = column.as_primitive::<Int64Type>().clone();
+            Box::new(move |at, seed| H::long(values.value(at), seed))
+        }
+        DataType::Timestamp(_, zone) => {
+            let micros = cast(column, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?;
+            let micros = cast(&micros, &DataType::Int64)?.as_primitive::<Int64Type>().clone();
+            Box::new(move |at, seed| H::long(micros.value(at), seed))
+        }
+        DataType::Float32 => {
+            let values = column.as_primitive::<Float32Type>().clone();
+            let bits = |value: f32| match value {
+                0.0 => 0,
+                value if value.is_nan() => 0x7fc0_0000,
+                value => value.to_bits(),
+            };
+            Box::new(move |at, seed| H::int(bits(values.value(at)).cast_signed(), seed))
+        }
+        DataType::Float64 => {
+            let values = column.as_primitive::<Float64Type>().clone();
+            let bits = |value: f64| match value {
+                0.0 => 0,
+                value if value.is_nan() => 0x7ff8_0000_0000_0000,
+                value => value.to_bits(),
+            };
+            Box::new(move |at, seed| H::long(bits(values.value(at)).cast_signed(), seed))
+        }
+        DataType::Decimal128(precision, _) => {
+            let values = column.as_primitive::<Decimal128Type>().clone();
+            let is_short = *precision <= 18;
+            Box::new(move |at, seed| match i64::try_from(values.value(at)) {
+                Ok(value) if is_short => H::long(value, seed),
+                _ => H::bytes(shortest(&values.value(at).to_be_bytes()), seed),
+            })
+        }
+        _ => {
+            let bytes = bytes_of(column)?.as_binary_view().clone();
+            Box::new(move |at, seed| H::bytes(bytes.value(at), seed))
+        }
+    })
 }
 
 /// Returns the fewest bytes of a two's complement that have the value, as Java's BigInteger does.
@@ -364,6 +363,6 @@ mod tests {
             "sha1('Spark'), sha('')",
             "85f5955f4b27a9a4c2aab6ffe5d7189fc298b92c|da39a3ee5e6b4b0d3255bfef95601890afd80709",
         );
-        check("sha1(repeat('a', 56)) = encode(sha1(repeat('a', 56))::BYTEA, 'escape')", "true");
+        check("sha1(repeat('a', 56))", "c2db330f6083854c99d4b5bfb6e8f29f201be699");
     }
 }

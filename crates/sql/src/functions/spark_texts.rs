@@ -318,7 +318,7 @@ fn format_number(columns: &[ArrayRef]) -> Result<ArrayRef> {
         let written = format!("{:.decimals$}", number.abs());
         let (whole, fraction) = written.split_at(written.find('.').unwrap_or(written.len()));
         let mut out = String::with_capacity(written.len() * 2);
-        if number < 0.0 && written.bytes().any(|digit| (b'1'..=b'9').contains(&digit)) {
+        if number.is_sign_negative() {
             out.push('-');
         }
         for (at, digit) in whole.chars().enumerate() {

@@ -57,6 +57,15 @@ impl Rules {
     fn error(&self, problem: &str) -> Error {
         Error::invalid(format!("{} {problem}", self.name))
     }
+
+    /// Returns the error for another number or order of arguments.
+    fn usage(&self) -> Error {
+        let (least, most) = self.lambdas;
+        let lambda = if most == 1 { "a lambda".to_string() } else { format!("{least} or {most} lambdas") };
+        let value =
+            if self.values == 1 { "one value".to_string() } else { format!("{} values", self.values) };
+        self.error(&format!("takes {value}, then {lambda}"))
+    }
 }
 
 /// A function of values and lambdas.
@@ -82,11 +91,7 @@ impl HigherOrder {
             || in_order != rules.values
             || !(least..=most).contains(&lambdas.len())
         {
-            let lambda =
-                if most == 1 { "a lambda".to_string() } else { format!("{least} or {most} lambdas") };
-            let value =
-                if rules.values == 1 { "one value".into() } else { format!("{} values", rules.values) };
-            return Err(rules.error(&format!("takes {value}, then {lambda}")).into());
+            return Err(rules.usage().into());
         }
         let values = values.into_iter().filter_map(|argument| match argument {
             ValueOrLambda::Value(value) => Some(value),
@@ -131,10 +136,7 @@ impl HigherOrderUDFImpl for HigherOrder {
 
     fn coerce_value_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         if types.len() != self.rules.values {
-            return Err(self
-                .rules
-                .error(&format!("takes {} values before its lambda", self.rules.values))
-                .into());
+            return Err(self.rules.usage().into());
         }
         (self.rules.cast)(self.rules, types)
     }

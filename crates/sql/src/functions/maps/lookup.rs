@@ -7,6 +7,7 @@ use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::row::{RowConverter, SortField};
 use datafusion::error::Result;
+use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::type_coercion::binary::type_union_resolution;
 use millstream_delta::sql_type;
 
@@ -19,20 +20,16 @@ use crate::functions::scalar::Scalar;
 /// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
     // DataFusion's function of this name returns an array.
-    registry.replace(
-        "element_at",
-        |function| function.name() == "map_extract",
-        |_| {
-            Scalar::any(
-                "element_at",
-                |types| element_type("element_at", types),
-                |columns| element(columns, false),
-            )
-        },
-    );
+    registry.replace("element_at", |function| function.name() == "map_extract", |_| element_at());
     let element_of = |types: &[DataType]| element_type("try_element_at", types);
     registry.add(Scalar::any("try_element_at", element_of, |columns| element(columns, true)));
     registry.add(Scalar::any("map_contains_key", contains_type, contains_key));
+}
+
+/// Returns the function of an element of an array or a map.
+pub(crate) fn element_at() -> ScalarUDF {
+    let typed = |types: &[DataType]| element_type("element_at", types);
+    Scalar::any("element_at", typed, |columns| element(columns, false))
 }
 
 fn element_type(name: &str, arguments: &[DataType]) -> Result<DataType> {
@@ -139,7 +136,7 @@ fn contains_type(arguments: &[DataType]) -> Result<DataType> {
 }
 
 fn contains_key(columns: &[ArrayRef]) -> Result<ArrayRef> {
-    if columns[0].data_type().is_null() {
+    if columns.iter().any(|column| column.data_type().is_null()) {
         return Ok(new_null_array(&DataType::Boolean, columns[0].len()));
     }
     let elements = Elements::of(&columns[0])?;

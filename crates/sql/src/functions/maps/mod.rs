@@ -16,6 +16,7 @@ use arrow::row::{RowConverter, SortField};
 use arrow::util::display::array_value_to_string;
 use datafusion::error::Result;
 
+pub(crate) use self::lookup::element_at;
 use super::Registry;
 use crate::error::Error;
 
