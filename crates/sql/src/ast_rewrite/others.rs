@@ -8,7 +8,7 @@
 //! | `CEIL(x, 2)` | `ceil_to(x, 2)` |
 //! | `sha2(x, 256)` | `encode(sha256(x), 'hex')` |
 //! | `trunc(d, 'MM')` | `CAST(date_trunc('month', d) AS DATE)` |
-//! | `struct(a, 1)` | `named_struct('a', a, 'col2', 1)` |
+//! | `struct(a AS x, 1)` | `named_struct('x', a, 'col2', 1)` |
 //!
 //! More forms are in [`super::others_by_literal`].
 

@@ -8,7 +8,7 @@
 //! | `to_timestamp_ltz('2024-01-01', 'yyyy-MM-dd')` | `to_timestamp('2024-01-01', java_pattern('yyyy-MM-dd'))` |
 //! | `timestampadd(HOUR, 2, t)` | `t + 2 * INTERVAL '1 hour'` |
 //! | `array_sort(a, FALSE)` | `sort_array(a, FALSE)` |
-//! | `struct(a, 1)` | `named_struct('a', a, 'col2', 1)` |
+//! | `struct(a AS x, 1)` | `named_struct('x', a, 'col2', 1)` |
 //! | `listagg(x)` | `string_agg(x, '')` |
 
 use datafusion::sql::sqlparser::ast::{
@@ -124,16 +124,12 @@ fn decode(of: &Expr, cases: &[&Expr]) -> Expr {
     }
 }
 
-/// Names the fields of a struct: by their column or their alias, or else by their place.
+/// Names the fields of a struct: by their alias, or else by their place, so that structs of the same types fit in one array.
 pub(super) fn named(values: Vec<Expr>) -> Expr {
     let mut all = Vec::with_capacity(2 * values.len());
     for (at, value) in values.into_iter().enumerate() {
         let (name, value) = match value {
             Expr::Named { expr, name } => (Some(scopes::folded(&name)), *expr),
-            Expr::Identifier(name) => (Some(scopes::folded(&name)), Expr::Identifier(name)),
-            Expr::CompoundIdentifier(path) => {
-                (path.last().map(scopes::folded), Expr::CompoundIdentifier(path))
-            }
             value => (None, value),
         };
         let name = name.unwrap_or_else(|| format!("col{}", at + 1));
