@@ -10,7 +10,6 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::calls::{arguments, closing};
-use crate::reader::is_word;
 
 /// The functions, with their names in the registry.
 const FUNCTIONS: [(&str, &str); 22] = [
@@ -37,6 +36,9 @@ const FUNCTIONS: [(&str, &str); 22] = [
     ("transform_values", "transform_values"),
     ("zip_with", "zip_with"),
 ];
+
+/// The words that begin a subquery or a condition.
+const STARTS: [&str; 6] = ["SELECT", "WITH", "VALUES", "TABLE", "FROM", "WHERE"];
 
 /// The text of the token for the arrow of a lambda.
 const ARROW: &str = "->";
@@ -74,7 +76,10 @@ fn function_at(tokens: &[TokenWithSpan], at: usize) -> Option<&'static str> {
     }
     // EXISTS (SELECT a, b -> 'k' …) and FILTER (WHERE …) have no lambdas.
     let first = &tokens.get(at + 2)?.token;
-    if ["SELECT", "WITH", "VALUES", "TABLE", "FROM", "WHERE"].iter().any(|word| is_word(first, word)) {
+    if let Token::Word(first) = first
+        && first.quote_style.is_none()
+        && STARTS.iter().any(|start| first.value.eq_ignore_ascii_case(start))
+    {
         return None;
     }
     let found = FUNCTIONS.iter().find(|(name, _)| match word.quote_style {
