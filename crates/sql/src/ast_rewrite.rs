@@ -23,6 +23,8 @@
 //! | `mode() WITHIN GROUP (ORDER BY x)` and others | functions of `array_agg` | see [`ordered_sets`] |
 //! | `SELECT generate_series(1, 3)` | `SELECT unnest(generate_series(1, 3))` | see [`set_returning`] |
 //! | `FROM 'a.csv'` | `FROM read_file('a.csv') AS a` | see [`files`] |
+//! | `LATERAL VIEW explode(a) t AS x`, `posexplode(a)` | a subquery over UNNEST in FROM | see [`generators`] |
+//! | `transform(a, x -> x.f)` | `transform(a, x -> get_field(x, 'f'))` | `x.f` would be a column |
 //! | `mod(a, b)` and others | `a % b` | DataFusion lacks them, see [`shorthand`] |
 //!
 //! DataFusion would silently ignore TABLESAMPLE, hints after a table and LIMIT BY: they are refused.
@@ -30,9 +32,12 @@
 mod arrays;
 mod exact_literals;
 pub(crate) mod files;
+mod generators;
 mod json;
+mod lambda_fields;
 mod ordered_sets;
 mod others;
+mod others_by_literal;
 mod outer;
 mod patterns;
 mod postgres;
@@ -125,7 +130,7 @@ impl VisitorMut for RewriteStatement<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
-        if let Err(error) = set_returning::rewrite_select(select) {
+        if let Err(error) = generators::into_from(select).and_then(|()| set_returning::rewrite_select(select)) {
             return ControlFlow::Break(error);
         }
         using_joins::nest_select(select, &mut self.merged);
@@ -156,7 +161,7 @@ impl VisitorMut for RewriteStatement<'_> {
         if let Err(error) = files::rewrite(factor) {
             return ControlFlow::Break(error);
         }
-        if let Err(error) = json::table_function(factor) {
+        if let Err(error) = json::table_function(factor).and_then(|()| generators::table_function(factor)) {
             return ControlFlow::Break(error);
         }
         if let Err(error) = rows_from::rewrite(factor) {
@@ -190,6 +195,7 @@ impl VisitorMut for RewriteStatement<'_> {
         match expression {
             Expr::Array(array) => *expression = make_array(std::mem::take(&mut array.elem)),
             Expr::Exists { subquery, .. } => any_row(subquery),
+            Expr::Lambda(lambda) => lambda_fields::name_fields(lambda),
             Expr::IsNull(_) | Expr::IsNotNull(_) => row_values::test_fields(expression),
             Expr::InSubquery { .. } => return done(row_values::rewrite_expression(expression)),
             Expr::Function(function) => {

@@ -4,6 +4,7 @@
 //! alias.
 
 pub(crate) mod calls;
+pub(crate) mod lambdas;
 pub(crate) mod postgres_forms;
 pub(crate) mod rows_from;
 pub(crate) mod string_calls;

@@ -12,6 +12,8 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use crate::dialect::lambdas;
+
 /// The number of times per token that the parser may start to read an expression. A valid statement without
 /// much backtracking needs fewer.
 const TRIES: usize = 64;
@@ -111,6 +113,9 @@ impl Dialect for Grammar {
             if tries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_err() {
                 return Some(Err(ParserError::RecursionLimitExceeded));
             }
+        }
+        if let Some(lambda) = lambdas::parse(parser) {
+            return Some(lambda);
         }
         let op = match parser.peek_token_ref().token {
             Token::Minus => UnaryOperator::Minus,

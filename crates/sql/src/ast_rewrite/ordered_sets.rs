@@ -7,7 +7,7 @@
 //! | `percentile_cont(ARRAY[f, g]) WITHIN GROUP (ORDER BY x)` | `percentile_cont_of(array_agg(x ORDER BY x), ARRAY[f, g])` |
 //! | `rank(v) WITHIN GROUP (ORDER BY x DESC)` | `rank_of(array_agg(x ORDER BY x DESC), v, true, true)` |
 //!
-//! Spark's `mode(x)` and `percentile(x, f)` are the same functions.
+//! Spark's `mode(x)`, `percentile(x, f)` and `percentile_approx(x, f, accuracy)` are the same functions.
 //!
 //! An array is maintained under deletes, so these are, too.
 
@@ -68,7 +68,9 @@ pub(super) fn rewrite(function: &Function) -> Result<Option<Expr>> {
 
 /// Rewrites Spark's forms without WITHIN GROUP: `mode(x)`, `percentile(x, f)`.
 fn plain(function: &Function, name: &str) -> Option<Expr> {
-    if function.over.is_some() || !matches!(name, "mode" | "percentile") {
+    if function.over.is_some()
+        || !matches!(name, "mode" | "percentile" | "approx_percentile" | "percentile_approx")
+    {
         return None;
     }
     let arguments = shorthand::arguments(function)?;
@@ -86,6 +88,10 @@ fn plain(function: &Function, name: &str) -> Option<Expr> {
             let fractions = call("make_array", vec![fraction.clone()]);
             let found = call("percentile_cont_of", vec![sorted(function, &order(of)), fractions]);
             Some(call("array_element", vec![found, Expr::value(Value::Number("1".into(), false))]))
+        }
+        // The exact element is as near as any accuracy asks for.
+        ("approx_percentile" | "percentile_approx", [of, fraction] | [of, fraction, _]) => {
+            Some(call("percentile_disc_of", vec![sorted(function, &order(of)), fraction.clone()]))
         }
         _ => None,
     }

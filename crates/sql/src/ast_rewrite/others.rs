@@ -5,14 +5,19 @@
 //! | `TIMESTAMPDIFF(DAY, a, b)` | `timestamp_difference('day', a, b)` |
 //! | `FLOOR(t TO HOUR)` | `date_trunc('hour', t)` |
 //! | `CEIL(t TO HOUR)` | `date_trunc('hour', t + INTERVAL '1 hour' - INTERVAL '1 microsecond')` |
+//! | `CEIL(x, 2)` | `ceil_to(x, 2)` |
 //! | `sha2(x, 256)` | `encode(sha256(x), 'hex')` |
+//! | `trunc(d, 'MM')` | `CAST(date_trunc('month', d) AS DATE)` |
+//! | `struct(a AS x, 1)` | `named_struct('x', a, 'col2', 1)` |
+//!
+//! More forms are in [`super::others_by_literal`].
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, CeilFloorKind, DataType as SqlType, DateTimeField, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArguments, Value,
 };
 
-use super::{call, text};
+use super::{call, others_by_literal, text};
 
 /// Rewrites one expression.
 pub(super) fn rewrite_expression(expression: &mut Expr) {
@@ -30,12 +35,21 @@ pub(super) fn rewrite_expression(expression: &mut Expr) {
             let before = operation(later, BinaryOperator::Minus, "1 microsecond");
             *expression = truncated(unit, Expr::Nested(Box::new(before)));
         }
+        Expr::Floor { expr, field: CeilFloorKind::Scale(scale) } => {
+            *expression = call("floor_to", vec![expr.as_ref().clone(), Expr::Value(scale.clone())]);
+        }
+        Expr::Ceil { expr, field: CeilFloorKind::Scale(scale) } => {
+            *expression = call("ceil_to", vec![expr.as_ref().clone(), Expr::Value(scale.clone())]);
+        }
+        Expr::Struct { values, fields } if fields.is_empty() && !values.is_empty() => {
+            *expression = others_by_literal::named(std::mem::take(values));
+        }
         Expr::Function(function) => {
             let name = function.name.to_string().to_lowercase();
             let rewritten = match name.as_str() {
                 "timestampdiff" => difference(function),
                 "sha2" => sha2(function),
-                _ => None,
+                name => others_by_literal::rewritten(name, function),
             };
             if let Some(rewritten) = rewritten {
                 *expression = rewritten;
@@ -53,13 +67,13 @@ fn truncated(unit: &DateTimeField, of: Expr) -> Expr {
     call("date_trunc", vec![text(&unit.to_string().to_lowercase()), of])
 }
 
-fn interval(length: &str) -> Expr {
+pub(super) fn interval(length: &str) -> Expr {
     let data_type = SqlType::Interval { fields: None, precision: None };
     let expr = Box::new(text(length));
     Expr::Cast { kind: CastKind::Cast, expr, data_type, array: false, format: None }
 }
 
-fn arguments(function: &Function) -> Option<Vec<&Expr>> {
+pub(super) fn arguments(function: &Function) -> Option<Vec<&Expr>> {
     let FunctionArguments::List(list) = &function.args else { return None };
     let plain =
         |argument: &'_ FunctionArg| matches!(argument, FunctionArg::Unnamed(FunctionArgExpr::Expr(_)));

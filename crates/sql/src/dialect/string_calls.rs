@@ -1,5 +1,5 @@
 //! Calls and operators that the parser doesn't know: `substring(s SIMILAR p ESCAPE e)`, `trim(BOTH FROM s, characters)`, and
-//! PostgreSQL's prefix operators `|/ x`, `||/ x`, `@ x` and `~ x`.
+//! PostgreSQL's prefix operators `|/ x`, `||/ x`, `@ x` and `~ x`; Spark's literals `r'\d'` and `TIMESTAMP_NTZ '…'`.
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -8,7 +8,7 @@ use crate::reader::is_word;
 
 /// Rewrites every such call in the tokens to a form that is parsed. Positions in errors stay those of the text.
 pub(crate) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let mut tokens = enclose_operands(tokens);
+    let mut tokens = enclose_operands(plain_literals(tokens));
     let mut at = 0;
     while at + 1 < tokens.len() {
         if tokens[at + 1].token == Token::LParen {
@@ -19,6 +19,31 @@ pub(crate) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             }
         }
         at += 1;
+    }
+    tokens
+}
+
+/// Writes `'a\b'` for `r'a\b'`, whose backslashes mean themselves in any literal, and `TIMESTAMP '…'` for
+/// `TIMESTAMP_NTZ '…'`.
+fn plain_literals(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    for at in 0..tokens.len() {
+        let is_literal =
+            |at: usize| matches!(tokens.get(at).map(|next| &next.token), Some(Token::SingleQuotedString(_)));
+        let plain = match &tokens[at].token {
+            Token::SingleQuotedRawStringLiteral(text) | Token::DoubleQuotedRawStringLiteral(text) => {
+                Some(Token::SingleQuotedString(text.clone()))
+            }
+            word if is_word(word, "TIMESTAMP_NTZ") && is_literal(at + 1) => {
+                Some(Token::make_keyword("TIMESTAMP"))
+            }
+            word if is_word(word, "TIMESTAMP_LTZ") && is_literal(at + 1) => {
+                Some(Token::make_keyword("TIMESTAMPTZ"))
+            }
+            _ => None,
+        };
+        if let Some(plain) = plain {
+            tokens[at].token = plain;
+        }
     }
     tokens
 }
@@ -184,7 +209,7 @@ fn trim(tokens: &mut Vec<TokenWithSpan>, name: usize) {
     }
     let commas =
         top_level(tokens, open, close).into_iter().filter(|at| tokens[*at].token == Token::Comma).count();
-    if commas != 1 {
+    if commas > 1 {
         return;
     }
     let function = match side {
@@ -215,6 +240,8 @@ mod tests {
         check("trim(from f(a, b), 'x')", "btrim ( f ( a , b ) , 'x' )");
         check("trim(both 'x' from a)", "trim ( both 'x' from a )");
         check("trim(a)", "trim ( a )");
+        check("trim(trailing from a)", "rtrim ( a )");
+        check("r'\\d', timestamp_ntz '2020-01-01'", "'\\d' , TIMESTAMP '2020-01-01'");
         check("|/ 25.0 + ||/ t.x < 2", "sqrt ( 25.0 + cbrt ( t . x ) ) < 2");
         check("~ 5 + a::int - ~2", "~ ( 5 + a :: int - ~ ( 2 ) )");
         check("select ~a[1] & 3, b ~ 'x', |/ case", "select ~ ( a [ 1 ] ) & 3 , b ~ 'x' , |/ case");

@@ -106,7 +106,7 @@ fn url_encode(text: &str) -> String {
     out
 }
 
-fn url_decode(text: &str) -> Result<String, Error> {
+pub(super) fn url_decode(text: &str) -> Result<String, Error> {
     let wrong = || Error::invalid(format!("'{text}' is no encoded URL: %XX was expected behind each %"));
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

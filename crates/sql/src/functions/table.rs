@@ -6,8 +6,9 @@
 mod initials;
 
 use super::{
-    Registry, date_part, flink, json, other_numbers, other_texts, other_times, postgres, read_text, round,
-    signed_results, spark, value_size_limit,
+    Registry, date_part, flink, generators, hashes, java_patterns, json, lambdas, maps, other_numbers,
+    other_texts, other_times, postgres, read_text, round, signed_results, spark, spark_arrays, spark_numbers,
+    spark_texts, value_size_limit,
 };
 
 /// Adds the functions of a file to a session.
@@ -38,10 +39,18 @@ pub(super) static FUNCTIONS: &[Register] = &[
     postgres::regexp::register,
     round::register,
     flink::register,
+    generators::register,
+    hashes::register,
+    java_patterns::register,
+    lambdas::register,
+    maps::register,
     other_numbers::register,
     other_texts::register,
     other_times::register,
     spark::register,
+    spark_arrays::register,
+    spark_numbers::register,
+    spark_texts::register,
     signed_results::register,
 ];
 

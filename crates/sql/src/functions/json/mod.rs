@@ -13,6 +13,7 @@ mod change;
 pub(crate) mod columns;
 pub(crate) mod constructors;
 mod encode;
+mod extract;
 mod function;
 pub(crate) mod marks;
 mod objects;
@@ -22,6 +23,8 @@ pub(crate) mod scan;
 mod sets;
 pub(crate) mod shape;
 pub(crate) mod shapes;
+mod typed;
+mod typed_schema;
 pub(crate) mod value;
 
 use std::sync::Arc;
@@ -58,6 +61,8 @@ pub(super) fn register(registry: &mut Registry<'_>) {
         registry.add(function.as_ref().clone());
     }
     catalog::register(registry);
+    extract::register(registry);
+    typed::register(registry);
     constructors::register(registry);
     build::register(registry);
     registry.add_planner(Arc::new(Operators));

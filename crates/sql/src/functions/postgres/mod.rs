@@ -32,6 +32,7 @@ use millstream_delta::sql_type;
 pub use text::{quote_ident, quoted_ident};
 
 use super::Registry;
+use super::maps::element_at;
 use super::scalar::Scalar;
 use crate::error::Error;
 
@@ -90,14 +91,25 @@ impl ExprPlanner for Arrays {
         }
     }
 
-    /// Plans `a[i]` of an array: there is no element below 1.
+    /// Plans `a[i]` of an array, which has no element below 1, and `m[k]` of a map.
     fn plan_field_access(
         &self,
         access: RawFieldAccessExpr,
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawFieldAccessExpr>> {
         let RawFieldAccessExpr { expr, field_access } = access;
-        let is_list = expr.get_type(schema).is_ok_and(|found| matches!(found, DataType::List(_)));
+        let found = expr.get_type(schema);
+        if found.as_ref().is_ok_and(|found| matches!(found, DataType::Map(..))) {
+            let key = match field_access {
+                GetFieldAccess::NamedStructField { name } => Expr::Literal(name, None),
+                GetFieldAccess::ListIndex { key } => *key,
+                other => {
+                    return Ok(PlannerResult::Original(RawFieldAccessExpr { expr, field_access: other }));
+                }
+            };
+            return Ok(PlannerResult::Planned(element_at().call(vec![expr, key])));
+        }
+        let is_list = found.is_ok_and(|found| matches!(found, DataType::List(_)));
         let field_access = match field_access {
             GetFieldAccess::ListIndex { key } if is_list && !matches!(expr, Expr::AggregateFunction(_)) => {
                 let key = match &*key {
