@@ -114,10 +114,16 @@ fn named<'a>(field: &'a Field, prefix: &str) -> Vec<(&'a str, &'a str)> {
     all
 }
 
-/// Returns the field without the CHECK constraint or the index of this name.
-pub fn without_constraint(field: &Field, name: &str) -> Field {
+/// Returns the field without the CHECK constraint of this name.
+pub fn without_check(field: &Field, name: &str) -> Field {
     let mut metadata = field.metadata().clone();
     metadata.remove(&format!("{CHECK}{name}"));
+    field.clone().with_metadata(metadata)
+}
+
+/// Returns the field without the index of this name.
+pub fn without_index(field: &Field, name: &str) -> Field {
+    let mut metadata = field.metadata().clone();
     metadata.remove(&format!("{INDEX}{name}"));
     field.clone().with_metadata(metadata)
 }

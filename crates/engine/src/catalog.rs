@@ -1,6 +1,7 @@
 //! The objects by name, and their dependencies.
 
 mod comments;
+mod constraints;
 mod functions;
 mod renaming;
 
@@ -352,9 +353,7 @@ impl Catalog {
     /// Replaces the object of the same name.
     pub fn replace(&mut self, object: Arc<Object>) {
         self.version += 1;
-        if let Some(before) = self.find(&object.name).cloned() {
-            self.move_column_comments(&before, &object);
-        }
+        self.forget_column_comments(&object);
         self.late.remove(&object.name);
         self.objects.insert(object.name.clone(), object);
     }

@@ -12,7 +12,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use millstream_flow::{Wanted, keys_wanted};
-use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, RETURNED, Result, sqlstate};
+use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, RETURNED, Result, TableIndex, sqlstate};
 use millstream_state::Conflict;
 
 use crate::catalog::{Catalog, Definition};
@@ -129,6 +129,7 @@ async fn returned(
         }
         _ => (&[] as &[usize], Conflict::Fail),
     };
+    refuse_unknown_rows(dml)?;
     let named = |error: Error| Error { message: format!("table \"{}\": {error}", dml.table), ..error };
     let place = usize::from(dml.operation == Operation::Update);
     let rows = part(&evaluated.rows, place, &dml.columns).map_err(named)?;
@@ -144,6 +145,16 @@ async fn returned(
     let changed = changed_rows(dml, key, &affected)?;
     let given = Given { name: RETURNED, rows: &changed, table: RETURNED, wanted: Wanted::new() };
     run_over_staged(shared, &returning.query.plan, Some(given), evaluated).await.map(Some)
+}
+
+/// Fails if a RETURNING clause would return rows that the loop skips for a UNIQUE constraint.
+pub(crate) fn refuse_unknown_rows(dml: &Dml) -> Result<()> {
+    let skips = dml.returning.is_some() && matches!(dml.on_conflict, Some(OnConflict::DoNothing));
+    match skips && TableIndex::all(&dml.columns).iter().any(TableIndex::is_unique) {
+        false => Ok(()),
+        true => Err(Error::unsupported("RETURNING with ON CONFLICT DO NOTHING in a table with UNIQUE")
+            .hint("The rows that it skips are known only later: leave RETURNING out.")),
+    }
 }
 
 /// Runs a statement's query over the rows left by earlier statements, and records their versions in `by`.

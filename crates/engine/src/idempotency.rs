@@ -198,7 +198,8 @@ fn made_by(text: &str) -> Result<Option<String>> {
 
 /// Returns true if an object has the definition of a statement, ignoring later ALTER statements.
 fn is_made_by(object: &Object, text: &str) -> bool {
-    let made = object.ddl.split("; ALTER ").next().unwrap_or_default();
+    let pieces = millstream_sql::statements(&object.ddl).unwrap_or_default();
+    let made = pieces.first().map_or("", |piece| piece.text.as_str());
     let plain = |text: &str| one_line(text).replacen("CREATE OR REPLACE ", "CREATE ", 1);
     plain(made) == plain(text)
 }

@@ -130,7 +130,8 @@ impl VisitorMut for RewriteStatement<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
-        if let Err(error) = generators::into_from(select).and_then(|()| set_returning::rewrite_select(select)) {
+        if let Err(error) = generators::into_from(select).and_then(|()| set_returning::rewrite_select(select))
+        {
             return ControlFlow::Break(error);
         }
         using_joins::nest_select(select, &mut self.merged);

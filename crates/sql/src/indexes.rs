@@ -19,6 +19,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::{indexes_of, sql_type_of, with_index};
 
+use crate::checks::constraint_names;
 use crate::error::{Error, Result};
 use crate::reader::TokenReader;
 use crate::suggestion;
@@ -169,7 +170,8 @@ impl WrittenIndex {
     /// # Errors
     /// Fails if the table lacks a column, or if a column's type can't be indexed.
     pub fn over(&self, columns: &Schema) -> Result<TableIndex> {
-        let taken: Vec<String> = TableIndex::all(columns).into_iter().map(|index| index.name).collect();
+        let fields: Vec<Field> = columns.fields().iter().map(|field| field.as_ref().clone()).collect();
+        let taken = constraint_names(&fields);
         self.of(columns.fields(), &|name| taken.iter().any(|taken| taken == name))
     }
 
@@ -196,7 +198,14 @@ impl WrittenIndex {
         {}
         let notices = Vec::new();
         let has_expressions = false;
-        Ok(WrittenIndex { name, columns, kind: IndexKind::Constraint, nulls_distinct, has_expressions, notices })
+        Ok(WrittenIndex {
+            name,
+            columns,
+            kind: IndexKind::Constraint,
+            nulls_distinct,
+            has_expressions,
+            notices,
+        })
     }
 
     /// Returns the index over these columns. `is_taken` knows the names that it can't have.
@@ -244,7 +253,19 @@ impl WrittenIndex {
 
 /// Returns true if values of a column are equal exactly if their stored forms are.
 fn can_be_indexed(field: &Field) -> bool {
-    !matches!(field.data_type(), DataType::Interval(_)) && sql_type_of(field) != "JSON"
+    !has_intervals(field.data_type()) && sql_type_of(field) != "JSON"
+}
+
+fn has_intervals(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Interval(_) => true,
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::Map(field, _) => !can_be_indexed(field),
+        DataType::Struct(fields) => !fields.iter().all(|field| can_be_indexed(field)),
+        _ => false,
+    }
 }
 
 /// Reads `NULLS [NOT] DISTINCT`, if it comes next. Returns true if NULLs are different values.

@@ -36,8 +36,16 @@ impl Catalog {
         });
     }
 
-    /// Gives the comments on columns that an object has under another name these names.
-    pub(super) fn move_column_comments(&mut self, before: &Object, after: &Object) {
+    /// Removes the comments on columns that an object doesn't have any more.
+    pub(super) fn forget_column_comments(&mut self, after: &Object) {
+        let Some(schema) = after.definition.schema() else { return };
+        let has = |column: &String| schema.index_of(column).is_ok();
+        self.comments.retain(|(of, column), _| *of != after.name || column.as_ref().is_none_or(has));
+    }
+
+    /// Gives the comments on columns that an altered table has under another name these names.
+    pub(crate) fn move_column_comments(&mut self, after: &Object) {
+        let Some(before) = self.find(&after.name).cloned() else { return };
         let (Some(before), Some(schema)) = (before.definition.schema(), after.definition.schema()) else {
             return;
         };

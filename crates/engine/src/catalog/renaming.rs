@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use millstream_flow::Called;
 use millstream_sql::functions::quote_ident;
-use millstream_sql::{BatchQuery, Error, Result, TokenReader, rename_relations};
+use millstream_sql::{BatchQuery, Error, Result, TokenReader, rename_relations, statements};
 
 use super::{AS_OF, Catalog, Definition, Object, Runs, as_of, bad_rows_of, late_rows_of, watermark_of};
 use crate::statements::{STATEMENTS, own_relation};
@@ -153,27 +153,27 @@ fn in_call(name: &str, from: &str, to: &Arc<str>) -> Option<String> {
     (relation == from).then(|| format!("{AS_OF}('{}{rest}", to.replace('\'', "''")))
 }
 
-/// Returns an object's DDL, including later ALTER statements, with another name for the object.
+/// Returns an object's DDL, including later statements that altered it, with another name for the object.
 pub(crate) fn with_name(ddl: &str, to: &str) -> Result<String> {
-    let altered = "; ALTER ";
-    let makes_rows = TokenReader::new(ddl)?;
-    // Only tables and sources have ALTER statements appended.
-    let may_be_altered =
-        makes_rows.is_keyword(&["CREATE", "TABLE"]) || makes_rows.is_keyword(&["CREATE", "SOURCE"]);
-    let (first, rest) = match ddl.split_once(altered).filter(|_| may_be_altered) {
-        Some((first, rest)) => (first, rest.split(altered).collect()),
-        None => (ddl, Vec::new()),
-    };
-    let mut all = named(first, to)?;
-    for statement in rest {
-        all.push_str("; ");
-        all.push_str(&named(&format!("ALTER {statement}"), to)?);
-    }
-    Ok(all)
+    let statements = statements(ddl)?;
+    let named = statements.iter().map(|statement| named(&statement.text, to));
+    Ok(named.collect::<Result<Vec<_>>>()?.join("; "))
 }
 
 fn named(statement: &str, to: &str) -> Result<String> {
     let mut reader = TokenReader::new(statement)?;
+    if reader.is_keyword(&["DROP", "INDEX"]) {
+        return Ok(statement.to_string());
+    }
+    if reader.is_keyword(&["CREATE", "INDEX"]) || reader.is_keyword(&["CREATE", "UNIQUE", "INDEX"]) {
+        while !reader.is_end() && !reader.keyword(&["ON"]) {
+            reader.next();
+        }
+        let start = reader.position().start;
+        reader.relation_name()?;
+        let end = reader.last_position().end;
+        return Ok(format!("{}{}{}", &statement[..start], quote_ident(to), &statement[end..]));
+    }
     if reader.keyword(&["CREATE"]) {
         reader.keyword(&["OR", "REPLACE"]);
     } else {
@@ -211,6 +211,11 @@ mod tests {
             "CREATE TABLE t (ts TIMESTAMP); ALTER TABLE t DROP WATERMARK",
             "u",
             "CREATE TABLE u (ts TIMESTAMP); ALTER TABLE u DROP WATERMARK",
+        );
+        check(
+            "CREATE TABLE t (a TEXT DEFAULT '; ALTER x'); CREATE UNIQUE INDEX i ON t (a); DROP INDEX i",
+            "u",
+            "CREATE TABLE u (a TEXT DEFAULT '; ALTER x'); CREATE UNIQUE INDEX i ON u (a); DROP INDEX i",
         );
         check("CREATE VIEW v AS SELECT '; ALTER TABLE v'", "w", "CREATE VIEW w AS SELECT '; ALTER TABLE v'");
     }

@@ -37,13 +37,13 @@ impl Queries {
     }
 }
 
-/// Returns the rows of a table as altered. Fails if rows would lack a value in a NOT NULL column, if the table has changed
+/// Puts a table as altered into the catalog, and returns its rows. Fails if rows would lack a value in a NOT NULL column, if the table has changed
 /// since its rows were verified, and if a reader wouldn't survive the change.
 pub(super) fn prepare_altered(
     queries: &Queries,
     tables: &BaseTables,
     outputs: &Outputs,
-    catalog: &Catalog,
+    catalog: &mut Catalog,
     altered: AlteredTable,
 ) -> Result<PreparedTable> {
     let AlteredTable { object, added, verified, affects_readers } = altered;
@@ -66,7 +66,10 @@ pub(super) fn prepare_altered(
     };
     let rows = Box::new(table.extended(schema, &added, new, keyed)?);
     let log = outputs.logs.get(name).map(|log| log.mapped(|delta| extended_delta(delta, schema, &added)));
-    Ok(PreparedTable { object: object.clone(), rows, log: log.transpose()? })
+    let log = log.transpose()?;
+    catalog.move_column_comments(&object);
+    catalog.replace(object.clone());
+    Ok(PreparedTable { object, rows, log })
 }
 
 /// Fails if an object or a subscriber's query reads a table.
@@ -75,8 +78,8 @@ fn check_readers(queries: &Queries, catalog: &Catalog, name: &Arc<str>, change: 
     let reader = reader.and_then(|reader| catalog.find(&reader));
     let temporary = |query: &&super::query::RunningQuery| query.role.is_temporary() && query.reads_from(name);
     let reader = match (reader, queries.all.iter().find(temporary)) {
-        (Some(reader), _) => format!("{} \"{}\" reads", reader.definition.kind(), reader.name),
-        (None, Some(_)) => "a query that is being followed reads".into(),
+        (Some(reader), _) => format!("{} \"{}\" uses", reader.definition.kind(), reader.name),
+        (None, Some(_)) => "a query that is being followed uses".into(),
         (None, None) => return Ok(()),
     };
     Err(Error::invalid(format!("can't {change} a column of table \"{name}\": {reader} the table"))
@@ -117,14 +120,14 @@ fn check_new_columns(
 
 /// Fails if a sink delivers into a table with a new CHECK constraint, or with a new key: its query was planned without.
 fn check_sinks(queries: &Queries, catalog: &Catalog, object: &Object, has_new_key: bool) -> Result<()> {
-    let checks = |object: &Object| -> usize {
-        let fields = object.definition.schema().into_iter().flat_map(|schema| schema.fields());
-        fields.map(|field| checks_of(field).len()).sum()
-    };
     let name = &object.name;
-    let before = catalog.find(name).map_or(0, |before| checks(before));
+    let before = catalog.find(name).and_then(|before| before.definition.schema());
+    let known: Vec<(&str, &str)> =
+        before.into_iter().flat_map(|schema| schema.fields()).flat_map(|field| checks_of(field)).collect();
+    let fields = object.definition.schema().into_iter().flat_map(|schema| schema.fields());
+    let has_new_check = fields.flat_map(|field| checks_of(field)).any(|check| !known.contains(&check));
     let new = if has_new_key { "primary key" } else { "CHECK constraint" };
-    match queries.sink_into(name).filter(|_| has_new_key || checks(object) > before) {
+    match queries.sink_into(name).filter(|_| has_new_key || has_new_check) {
         None => Ok(()),
         Some(sink) => Err(Error::invalid(format!(
             "table \"{name}\" can't get a {new}: sink \"{sink}\" delivers rows without regard to it"

@@ -171,10 +171,8 @@ impl CatalogChanges<'_> {
                 return Ok(Prepared::Alter(object));
             }
             Change::AlterTable(altered) => {
-                let object = altered.object.clone();
                 let table = prepare_altered(self.queries, self.tables, self.outputs, catalog, *altered)?;
-                catalog.replace(object);
-                return Ok(Prepared::AlterTable(Box::new(table)));
+                return Ok(Prepared::AlterTable(table.into()));
             }
             Change::Comment { on, column, text } => {
                 catalog.set_comment(&on, column.as_deref(), text.as_deref());

@@ -273,6 +273,10 @@ impl DdlLog {
                     }
                     kept.push(step);
                 }
+                // Comments stay, unless the object has lost their column.
+                Step::Altered { name: of, column: Some(_), .. } if of == name => {
+                    taken.push((settings.clone(), step));
+                }
                 _ if step.of() == Some(name) => {}
                 Step::State(Some(of), _) if dependants.contains(of) => {}
                 _ if step.of().is_some_and(|of| dependants.contains(of)) => {
@@ -337,7 +341,7 @@ impl DdlLog {
                 Step::Altered { name, column, overrules, .. } => {
                     let key = match column {
                         None => ("altered", name.to_string()),
-                        Some(column) => ("comment", format!("{name} {column}")),
+                        Some(column) => ("comment", format!("{name}\0{column}")),
                     };
                     if !later.contains(&key) {
                         if *overrules {

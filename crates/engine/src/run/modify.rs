@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
-use millstream_delta::{checks_of, fitted, under_schema};
+use millstream_delta::{checks_of, fitted, sql_type_of, under_schema};
 use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, changed_twice, sqlstate};
 use millstream_state::Conflict;
 
@@ -285,13 +285,12 @@ impl BaseTables {
 
 /// Returns true if rows from a program were checked for all constraints that their table has.
 fn are_checked(rows: &RecordBatch, schema: &SchemaRef) -> bool {
-    let checks = |field: &Field| checks_of(field).len();
     let given = rows.schema_ref().fields().iter();
-    schema
-        .fields()
-        .iter()
-        .zip(given)
-        .all(|(field, given)| checks(field) == 0 || checks(field) == checks(given))
+    let has_all = |field: &Field, given: &Field| {
+        let checks = checks_of(given);
+        checks_of(field).iter().all(|check| checks.contains(check))
+    };
+    schema.fields().iter().zip(given).all(|(field, given)| has_all(field, given))
 }
 
 fn altered(table: &str) -> Error {
@@ -309,8 +308,12 @@ fn fitting(tables: &BaseTables, catalog: &Catalog, table: &str, rows: RecordBatc
     let schema = catalog.columns(table)?;
     let fit = |rows: &RecordBatch, schema: &SchemaRef| {
         fitted(rows, schema).map_err(|error| {
-            let error = format!("the rows don't fit the columns of table \"{table}\" ({schema}): {error}");
-            Error::invalid(error)
+            let columns =
+                schema.fields().iter().map(|field| format!("{} {}", field.name(), sql_type_of(field)));
+            let columns = columns.collect::<Vec<_>>().join(", ");
+            Error::invalid(format!(
+                "the rows don't fit the columns of table \"{table}\" ({columns}): {error}"
+            ))
         })
     };
     // The program may not know columns that were added meanwhile.

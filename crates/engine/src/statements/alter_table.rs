@@ -83,7 +83,8 @@ impl TableChange {
         let has_new_key = new_key.is_some();
         let key = new_key.unwrap_or_else(|| key.clone());
         // The object's DDL includes the statement, so that it still recreates the object.
-        let ddl = format!("{}; {statement}", object.ddl.trim_end().trim_end_matches(';'));
+        let made = object.ddl.trim_end().trim_end_matches(';');
+        let ddl = if statement.is_empty() { made.to_string() } else { format!("{made}; {statement}") };
         let definition = Definition::Table {
             schema: schema.clone(),
             key: key.clone(),
@@ -183,6 +184,9 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     let Some(altered) = alteration.schema.clone() else {
         return Ok(Planned { base: catalog.version, tag, change: None });
     };
+    if !session.is_recovering {
+        catalog.check_constraint_names(&name, &altered).map_err(|error| error.at(at))?;
+    }
     let statement = format!("ALTER TABLE {} {}", quote_ident(&object.name), alteration.clauses.join(", "));
     if let Some(key) = &alteration.key {
         refuse_intervals(&altered, key)?;
@@ -244,7 +248,9 @@ fn duplicate_key(error: millstream_state::Error, table: &str) -> Error {
     match error {
         millstream_state::Error::DuplicateKey { .. } => {
             Error::invalid(format!("two rows of table \"{table}\" have the same values in the primary key"))
-                .hint(format!("SELECT key, count(*) FROM {table} GROUP BY key HAVING count(*) > 1 finds them."))
+                .hint(format!(
+                    "SELECT key, count(*) FROM {table} GROUP BY key HAVING count(*) > 1 finds them."
+                ))
                 .code(sqlstate::UNIQUE_VIOLATION)
         }
         other => error::change(other),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_delta::without_constraint;
+use millstream_delta::without_index;
 use millstream_sql::functions::quote_ident;
 use millstream_sql::{Error, IndexKind, Result, TableIndex, TokenReader, WrittenIndex, suggestion};
 
@@ -52,7 +52,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     let at = reader.last_position();
     let catalog = session.shared.catalog();
     let mut tag = Tag::new("CREATE INDEX");
-    if let Some((name, _)) = name.as_ref().filter(|(name, _)| lenient && owner(&catalog, name).is_some()) {
+    if let Some((name, _)) = name.as_ref().filter(|(name, _)| lenient && catalog.indexed(name).is_some()) {
         tag.notices.push(format!("index \"{name}\" already exists, nothing was done"));
         return Ok(Planned { base: catalog.version, tag, change: None });
     }
@@ -63,23 +63,22 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     reader.expect_end()?;
     if written.has_expressions {
         tag.notices.push(
-            "no index was created: an index can't be over an expression; index a generated column instead".into(),
+            "no index was created: an index can't be over an expression; index a generated column instead"
+                .into(),
         );
         return Ok(Planned { base: catalog.version, tag, change: None });
     }
     let Definition::Table { schema, .. } = &object.definition else {
         return without_effect(&catalog, object, unique, tag).map_err(|error| error.at(at));
     };
-    if let Some((name, at)) = &name
-        && let Some(owner) = owner(&catalog, name).or_else(|| catalog.find(name))
-    {
-        let error = format!("\"{name}\" already exists: {} \"{}\"", owner.definition.kind(), owner.name);
-        return Err(Error::invalid(error).at(at.clone()).hint("Choose another name, or use IF NOT EXISTS."));
-    }
     let index = written.over(schema)?;
     let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
     index.add_to(&mut fields);
     let schema: SchemaRef = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
+    let at = name.map_or(at, |(_, at)| at);
+    if !session.is_recovering {
+        catalog.check_constraint_names(&table, &schema).map_err(|error| error.at(at))?;
+    }
     let change = TableChange::of(object, schema.clone(), None, &statement(&index, &schema, &table))?;
     Ok(Planned { base: catalog.version, tag, change: Some(change.needing_rows(true)) })
 }
@@ -114,16 +113,6 @@ fn without_effect(catalog: &Catalog, object: &Object, unique: bool, mut tag: Tag
     Ok(Planned { base: catalog.version, tag, change: None })
 }
 
-/// Returns the table that has an index of this name.
-fn owner<'a>(catalog: &'a Catalog, name: &str) -> Option<&'a Arc<Object>> {
-    catalog.objects().find(|object| index_of(object, name).is_some())
-}
-
-fn index_of(table: &Object, name: &str) -> Option<TableIndex> {
-    let Definition::Table { schema, .. } = &table.definition else { return None };
-    TableIndex::all(schema).into_iter().find(|index| index.name_in(&table.name) == name)
-}
-
 /// Returns the new definition of the table that has the index.
 fn plan_drop(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     reader.keyword(&["CONCURRENTLY"]);
@@ -137,31 +126,41 @@ fn plan_drop(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned>
     reader.expect_end()?;
     let catalog = session.shared.catalog();
     let mut tag = Tag::new("DROP INDEX");
-    let Some(table) = owner(&catalog, &name) else {
+    let Some(table) = catalog.indexed(&name) else {
         let error = format!("index \"{name}\" does not exist");
         if lenient {
             tag.notices.push(format!("{error}, nothing was done"));
             return Ok(Planned { base: catalog.version, tag, change: None });
         }
-        let names = catalog.objects().flat_map(|object| names_of(object)).collect::<Vec<_>>();
+        let names =
+            catalog.objects().flat_map(|object| object.indexes()).map(|index| index.0).collect::<Vec<_>>();
         let hint = suggestion::did_you_mean(&name, names.iter().map(String::as_str));
         return Err(Error::invalid(error).maybe_hint(hint).at(at));
     };
-    let index = index_of(table, &name).ok_or_else(|| Error::bug("the owner of an index has it"))?;
+    let index = table.indexes().into_iter().find(|(known, _)| *known == name);
+    let (_, index) = index.ok_or_else(|| Error::bug("the owner of an index has it"))?;
     if index.kind == IndexKind::Constraint {
         let error = format!("index \"{name}\" belongs to a UNIQUE constraint of table \"{}\"", table.name);
         let hint = format!("ALTER TABLE {} DROP CONSTRAINT {name}.", table.name);
         return Err(Error::invalid(error).at(at).hint(hint));
     }
     let schema = table.definition.schema().ok_or_else(|| Error::bug("a table has columns"))?;
-    let fields = schema.fields().iter().map(|field| without_constraint(field, &index.name));
+    let fields = schema.fields().iter().map(|field| without_index(field, &index.name));
     let schema = Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone());
-    let statement = format!("DROP INDEX {}", quote_ident(&name));
-    let change = TableChange::of(table, Arc::new(schema), None, &statement)?;
+    // A table that never had the index has the same definition.
+    let created = format!("; {}", statement(&index, &schema, &table.name));
+    let change = match table.ddl.split_once(&created) {
+        Some((before, after)) if after.is_empty() || after.starts_with(';') => {
+            let ddl = format!("{before}{after}");
+            let without = Object {
+                name: table.name.clone(),
+                ddl,
+                reads: table.reads.clone(),
+                definition: table.definition.clone(),
+            };
+            TableChange::of(&without, Arc::new(schema), None, "")?
+        }
+        _ => TableChange::of(table, Arc::new(schema), None, &format!("DROP INDEX {}", quote_ident(&name)))?,
+    };
     Ok(Planned { base: catalog.version, tag, change: Some(change) })
-}
-
-fn names_of(table: &Object) -> Vec<String> {
-    let Definition::Table { schema, .. } = &table.definition else { return Vec::new() };
-    TableIndex::all(schema).iter().map(|index| index.name_in(&table.name)).collect()
 }

@@ -80,6 +80,9 @@ fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<
     reader.expect_end()?;
     let Columns { schema, primary_key: key, watermark, notices } = columns;
     let schema = Identity::named(&schema, &name, |sequence| has_sequence(&working.catalog, sequence));
+    if !session.is_recovering {
+        working.catalog.check_constraint_names(&name, &schema)?;
+    }
     let definition = Definition::Table { schema, key, intake, watermark };
     working.create(Object { name, ddl: reader.text().to_string(), reads: Vec::new(), definition }, None)?;
     Ok(Tag { text: "CREATE TABLE".into(), notices })

@@ -100,7 +100,7 @@ mod tests {
             &["6"],
         );
         tables.check(
-            "WITH t AS (SELECT 1 AS a) SELECT (WITH t AS (SELECT 3 AS a), u AS (SELECT a * 2 AS a FROM t) SELECT a FROM u), a \
+            "WITH t AS (SELECT 1 AS a) SELECT (WITH t AS (SELECT 3 AS a), u AS (SELECT a * 2 AS a FROM t) SELECT a FROM u) AS b, a \
              FROM t",
             &["6|1"],
         );

@@ -6,10 +6,12 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::{
-    checks_of, default_of, generated_of, identity_of, indexes_of, with_default, without_constraint,
+    checks_of, default_of, generated_of, identity_of, indexes_of, with_check, with_default, with_index,
+    without_check, without_index,
 };
 
 use super::list::{ColumnList, constraint_name, opens_unique};
+use crate::checks::{self, constraint_names};
 use crate::defaults::constant;
 use crate::error::{Error, Result};
 use crate::indexes::TableIndex;
@@ -34,6 +36,12 @@ pub struct Alteration {
     pub clauses: Vec<String>,
     /// Notices for the user.
     pub notices: Vec<String>,
+}
+
+/// The name by which a column keeps a constraint.
+enum Known {
+    Check(String),
+    Index(String),
 }
 
 /// A table whose columns are altered.
@@ -220,7 +228,10 @@ impl Altered<'_> {
             return Err(self.no_constraint(error, &name).at(at));
         };
         let field = &mut self.list.fields[place];
-        *field = without_constraint(field, &known);
+        *field = match known {
+            Known::Check(known) => without_check(field, &known),
+            Known::Index(known) => without_index(field, &known),
+        };
         Ok(true)
     }
 
@@ -233,39 +244,48 @@ impl Altered<'_> {
             let error = format!("constraint \"{from}\" of table \"{}\" does not exist", self.table);
             return Err(self.no_constraint(error, &from).at(at));
         };
-        if self.constraint(&to).is_some() {
+        if self.is_taken(&to) {
             return Err(Error::invalid(format!("there is a constraint \"{to}\" already")).at(to_at));
         }
-        let field = self.list.fields[place].clone();
-        let check = checks_of(&field).into_iter().find(|(name, _)| *name == known);
-        let index = indexes_of(&field).into_iter().find(|(name, _)| *name == known);
-        let bare = without_constraint(&field, &known);
-        self.list.fields[place] = match (check, index) {
-            (Some((_, text)), _) => millstream_delta::with_check(bare, &to, text),
-            (None, Some((_, text))) => millstream_delta::with_index(bare, &to, text),
-            (None, None) => bare,
+        let field = &mut self.list.fields[place];
+        *field = match known {
+            Known::Check(known) => {
+                let text = checks_of(field).into_iter().find(|(name, _)| *name == known);
+                let text = text.map(|(_, text)| text.to_string()).unwrap_or_default();
+                with_check(without_check(field, &known), &to, &text)
+            }
+            Known::Index(known) => {
+                let text = indexes_of(field).into_iter().find(|(name, _)| *name == known);
+                let text = text.map(|(_, text)| text.to_string()).unwrap_or_default();
+                with_index(without_index(field, &known), &to, &text)
+            }
         };
         Ok(true)
     }
 
     /// Returns the column that keeps a constraint of this name, and the name by which it does.
-    fn constraint(&self, name: &str) -> Option<(usize, String)> {
-        let follows = |known: &str| {
-            known.strip_prefix('.').is_some_and(|rest| format!("{}_{rest}", self.table) == name)
-        };
+    fn constraint(&self, name: &str) -> Option<(usize, Known)> {
+        let is_it = |known: &str| checks::full_name(self.table, known) == name;
         self.list.fields.iter().enumerate().find_map(|(place, field)| {
-            let constraints =
-                indexes_of(field).into_iter().filter(|(_, text)| text.starts_with("constraint"));
-            let mut all = checks_of(field).into_iter().chain(constraints).map(|(known, _)| known);
-            all.find(|known| *known == name || follows(known)).map(|known| (place, known.to_string()))
+            let mut checks = checks_of(field).into_iter().filter(|(known, _)| is_it(known));
+            let check = checks.next().map(|(known, _)| Known::Check(known.to_string()));
+            let indexes = indexes_of(field).into_iter().filter(|(known, _)| is_it(known));
+            let mut constraints = indexes.filter(|(_, text)| text.starts_with("constraint"));
+            let index = || constraints.next().map(|(known, _)| Known::Index(known.to_string()));
+            check.or_else(index).map(|known| (place, known))
         })
+    }
+
+    /// Returns true if a constraint or an index has this name.
+    fn is_taken(&self, name: &str) -> bool {
+        let names = constraint_names(&self.list.fields);
+        names.iter().any(|known| checks::full_name(self.table, known) == name)
     }
 
     fn no_constraint(&self, error: String, name: &str) -> Error {
         let schema = Schema::new(self.list.fields.clone());
         let checks = schema.fields().iter().flat_map(|field| checks_of(field));
-        let mut names: Vec<String> =
-            checks.map(|(known, _)| crate::checks::full_name(self.table, known)).collect();
+        let mut names: Vec<String> = checks.map(|(known, _)| checks::full_name(self.table, known)).collect();
         names.extend(TableIndex::all(&schema).iter().map(|index| index.name_in(self.table)));
         Error::invalid(error).maybe_hint(suggestion::hint(
             name,
@@ -416,7 +436,7 @@ fn renamed(fields: &[Field], place: usize, name: &str) -> Result<Vec<Field>> {
         TableIndex::all(&schema).into_iter().filter(|index| index.columns.contains(&place)).collect();
     let mut fields = fields.to_vec();
     for index in &indexes {
-        fields[index.columns[0]] = without_constraint(&fields[index.columns[0]], &index.name);
+        fields[index.columns[0]] = without_index(&fields[index.columns[0]], &index.name);
     }
     fields[place] = fields[place].clone().with_name(name);
     indexes.iter().for_each(|index| index.add_to(&mut fields));

@@ -81,7 +81,11 @@ fn is_null_without_element(plan: &LogicalPlan, below: bool) -> bool {
             (below || projection.expr.iter().all(keeps_null))
                 && is_null_without_element(&projection.input, below)
         }
-        LogicalPlan::Unnest(unnest) => !below && is_null_without_element(&unnest.input, true),
+        LogicalPlan::Unnest(unnest) => {
+            // Other columns of its input have values beside a missing element.
+            let has_elements_alone = unnest.exec_columns.len() == unnest.input.schema().fields().len();
+            !below && has_elements_alone && is_null_without_element(&unnest.input, true)
+        }
         LogicalPlan::EmptyRelation(_) => below,
         _ => false,
     }

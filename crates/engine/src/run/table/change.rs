@@ -67,6 +67,24 @@ struct Check {
 }
 
 impl Change {
+    /// Makes a change that replaces rows in several pieces delete all of these first: a new row may have the unique values
+    /// of one that a later piece replaces.
+    fn freeing(mut self, rows: &Content, indexes: &Indexes, otherwise: Conflict) -> Change {
+        let key = rows.key_columns();
+        let replaces = |piece: &&Piece| matches!(piece, Piece::Insert { on_conflict, .. } if on_conflict.unwrap_or(otherwise) == Conflict::Replace);
+        let replacing: Vec<&Piece> = self.pieces.iter().filter(replaces).collect();
+        if key.is_empty() || !indexes.has_unique() || replacing.len() < 2 {
+            return self;
+        }
+        let keys = |piece: &&Piece| match piece {
+            Piece::Insert { rows, .. } => key.iter().map(|place| rows.column(*place).clone()).collect(),
+            _ => Vec::new(),
+        };
+        let gone: Vec<Piece> = replacing.iter().map(keys).map(Piece::DeleteKeys).collect();
+        gone.into_iter().rev().for_each(|piece| self.pieces.push_front(piece));
+        self
+    }
+
     /// True if it deletes rows of a table that must index many before.
     pub(crate) fn must_index(&self, table: &Table) -> bool {
         table.must_index() && self.pieces.iter().any(Piece::deletes)
@@ -281,6 +299,7 @@ impl Table {
     /// Changes rows, all or none, and returns the number of rows for the statement.
     pub(crate) fn change(&mut self, change: Change) -> Result<u64> {
         self.check_takes(&change)?;
+        let change = change.freeing(&self.rows, &self.indexes, self.intake.on_conflict);
         self.stage();
         let (mut done, mut count) = (Delta::default(), 0);
         for piece in change.pieces {
@@ -308,6 +327,7 @@ impl Table {
     /// Begins to change rows a piece at a time.
     pub(crate) fn begin(&mut self, change: Change) -> Result<()> {
         self.check_takes(&change)?;
+        let change = change.freeing(&self.rows, &self.indexes, self.intake.on_conflict);
         let next_id = self.next_id();
         self.applying = Some(Box::new(Applying {
             before: self.rows.snapshot(),

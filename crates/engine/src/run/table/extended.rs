@@ -4,10 +4,11 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use datafusion::common::ScalarValue;
-use millstream_delta::{Chunk, Delta};
+use millstream_delta::{Chunk, Delta, under_schema};
 use millstream_sql::{Error, Result};
 use millstream_state::{Keyed, RowsSnapshot, Store};
 
+use super::index::AlteredIndex;
 use super::{Content, Indexes, Table};
 use crate::error;
 
@@ -17,7 +18,7 @@ pub(crate) struct ExtendedTable {
     published: Option<RowsSnapshot>,
     pending: Delta,
     added: Vec<ScalarValue>,
-    indexes: Indexes,
+    indexes: Vec<AlteredIndex>,
 }
 
 enum NewRows {
@@ -64,7 +65,8 @@ impl Table {
             (NewRows::Keyed(keyed), kept) => *kept = Content::Keyed(keyed),
         }
         (self.published, self.pending) = (published, pending);
-        (self.added, self.indexes) = (added, indexes);
+        self.added = added;
+        self.indexes.install(indexes);
         (self.summed, self.applying, self.version) = (0, None, self.version + 1);
     }
 
@@ -93,7 +95,11 @@ pub(crate) fn extended_delta(delta: &Delta, schema: &SchemaRef, added: &[ScalarV
 pub(crate) fn extended(rows: &RecordBatch, schema: &SchemaRef, added: &[ScalarValue]) -> Result<RecordBatch> {
     let (count, width) = (rows.num_rows(), rows.num_columns());
     let missing = schema.fields().len().saturating_sub(width);
-    if missing == 0 || missing > added.len() {
+    if missing == 0 {
+        // A column may have lost NOT NULL. Changes of before it was set may have NULLs, and stay as they are.
+        return Ok(under_schema(rows, schema).unwrap_or_else(|_| rows.clone()));
+    }
+    if missing > added.len() {
         return Ok(rows.clone());
     }
     let mut columns: Vec<ArrayRef> = rows.columns().to_vec();

@@ -163,49 +163,73 @@ impl Indexes {
         Ok(Some((of.entries(&slots)?, &of.index.columns)))
     }
 
-    /// Returns the indexes of the same rows with added columns, and under another list of indexes: those that are there
-    /// stay, and `new` has the others.
+    /// Returns the indexes of the same rows with other columns: those that are there stay, and `new` has the others.
     pub(super) fn altered(
         &self,
         columns: &SchemaRef,
         key: &[usize],
         added: &[ScalarValue],
         mut new: Indexes,
-    ) -> Result<Indexes> {
-        let add = |rows: &RecordBatch| {
-            extended(rows, columns, added).map_err(|error| ArrowError::from_external_error(Box::new(error)))
-        };
-        let mut all = Vec::new();
+    ) -> Result<Vec<AlteredIndex>> {
+        let mut altered = Vec::new();
+        let mut kept = vec![false; self.all.len()];
         for index in TableIndex::all(columns) {
-            let same = |of: &&RowIndex| {
-                of.index.columns == index.columns && of.index.is_unique() == index.is_unique()
-            };
-            let old = self.all.iter().find(same);
-            let made = new.all.iter().position(|of| of.index == index).map(|place| new.all.remove(place));
-            all.push(match (made, old) {
-                (Some(made), _) => made,
-                (None, Some(old)) => {
-                    let rows = match key.is_empty() {
-                        true => old.rows.with_columns(columns, &add).map_err(error::state)?,
-                        false => old
-                            .rows
-                            .project(&(0..old.stored.len()).collect::<Vec<_>>())
-                            .map_err(error::state)?,
-                    };
-                    let stored = stored(&index, columns, key);
-                    RowIndex {
-                        index,
-                        keys: old.keys.try_clone().map_err(error::state)?,
-                        rows,
-                        stored,
-                        key_columns: key.len(),
+            let stored = stored(&index, columns, key);
+            let source =
+                match new.all.iter().position(|of| of.index == index) {
+                    Some(place) => IndexSource::Built(Box::new(new.all.remove(place))),
+                    None => {
+                        let same = |(place, of): &(usize, &RowIndex)| {
+                            let is_same = of.index.columns == index.columns;
+                            is_same && of.index.is_unique() == index.is_unique() && !kept[*place]
+                        };
+                        let (place, old) =
+                            self.all.iter().enumerate().find(same).ok_or_else(|| {
+                                Error::bug(format!("index \"{}\" was not built", index.name))
+                            })?;
+                        kept[place] = true;
+                        IndexSource::Kept { place, rows: old.rows_under(&stored, columns, added)? }
                     }
-                }
-                (None, None) => return Err(Error::bug(format!("index \"{}\" was not built", index.name))),
-            });
+                };
+            altered.push(AlteredIndex { index, stored, key_columns: key.len(), source });
         }
-        Ok(Indexes { table: self.table.clone(), all })
+        Ok(altered)
     }
+
+    /// Takes over altered indexes; those that are kept move there.
+    pub(super) fn install(&mut self, altered: Vec<AlteredIndex>) {
+        let mut old: Vec<Option<RowIndex>> = std::mem::take(&mut self.all).into_iter().map(Some).collect();
+        for AlteredIndex { index, stored, key_columns, source } in altered {
+            let of = match source {
+                IndexSource::Built(of) => Some(*of),
+                IndexSource::Kept { place, rows } => old[place].take().map(|of| RowIndex {
+                    rows: rows.map_or(of.rows, |rows| *rows),
+                    index,
+                    stored,
+                    key_columns,
+                    keys: of.keys,
+                }),
+            };
+            self.all.extend(of);
+        }
+    }
+}
+
+/// An index of a table that is altered.
+pub(super) struct AlteredIndex {
+    index: TableIndex,
+    stored: Vec<usize>,
+    key_columns: usize,
+    source: IndexSource,
+}
+
+enum IndexSource {
+    Built(Box<RowIndex>),
+    /// One that is there, with other rows if their columns change.
+    Kept {
+        place: usize,
+        rows: Option<Box<Arranged>>,
+    },
 }
 
 /// The values of some rows in the columns of an index.
@@ -233,6 +257,26 @@ impl RowIndex {
         let schema = Arc::new(columns.project(&stored).map_err(error::arrow)?);
         let keys = KeyIndex::new(types).map_err(error::state)?;
         Ok(RowIndex { index, keys, rows: Arranged::new(schema), stored, key_columns: key.len() })
+    }
+
+    /// Returns the rows with other columns; `None` if they stay as they are.
+    fn rows_under(
+        &self,
+        stored: &[usize],
+        columns: &SchemaRef,
+        added: &[ScalarValue],
+    ) -> Result<Option<Box<Arranged>>> {
+        let schema: SchemaRef = Arc::new(columns.project(stored).map_err(error::arrow)?);
+        let nullable = |schema: &SchemaRef| -> Vec<bool> {
+            schema.fields().iter().map(|field| field.is_nullable()).collect()
+        };
+        if nullable(&schema) == nullable(self.rows.schema()) {
+            return Ok(None);
+        }
+        let add = |rows: &RecordBatch| {
+            extended(rows, &schema, added).map_err(|error| ArrowError::from_external_error(Box::new(error)))
+        };
+        self.rows.with_columns(&schema, &add).map(|rows| Some(Box::new(rows))).map_err(error::state)
     }
 
     fn values(&self, rows: &RecordBatch) -> Vec<ArrayRef> {

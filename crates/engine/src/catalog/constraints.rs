@@ -1,0 +1,60 @@
+//! The names of indexes and constraints. As in PostgreSQL, an index shares the names of relations.
+
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use millstream_delta::checks_of;
+use millstream_sql::{Error, Result, TableIndex};
+
+use super::{Catalog, Definition, Object};
+
+impl Object {
+    /// Returns the indexes of a table with their names, without that of its key.
+    pub(crate) fn indexes(&self) -> Vec<(String, TableIndex)> {
+        let Definition::Table { schema, .. } = &self.definition else { return Vec::new() };
+        TableIndex::all(schema).into_iter().map(|index| (index.name_in(&self.name), index)).collect()
+    }
+}
+
+impl Catalog {
+    /// Returns the table that has an index of this name.
+    pub(crate) fn indexed(&self, name: &str) -> Option<&Arc<Object>> {
+        self.objects().find(|object| object.indexes().iter().any(|(known, _)| known == name))
+    }
+
+    /// Returns the table whose primary key has this name.
+    fn keyed(&self, name: &str) -> Option<&Arc<Object>> {
+        let table = self.find(name.strip_suffix("_pkey")?)?;
+        matches!(&table.definition, Definition::Table { key, .. } if !key.is_empty()).then_some(table)
+    }
+
+    /// Fails if an index of a table with these columns has the name of a relation or of another index, or if two of the
+    /// table's constraints have one name.
+    pub(crate) fn check_constraint_names(&self, table: &str, columns: &Schema) -> Result<()> {
+        let taken = |name: &str, of: &str| {
+            Err(Error::invalid(format!("\"{name}\" already exists: {of}")).hint("Choose another name."))
+        };
+        let indexes: Vec<String> =
+            TableIndex::all(columns).iter().map(|index| index.name_in(table)).collect();
+        let checks = columns.fields().iter().flat_map(|field| checks_of(field));
+        let checks = checks.map(|(name, _)| match name.strip_prefix('.') {
+            Some(rest) => format!("{table}_{rest}"),
+            None => name.to_string(),
+        });
+        let mut own: Vec<String> = vec![format!("{table}_pkey")];
+        for name in indexes.iter().cloned().chain(checks) {
+            if own.contains(&name) {
+                return taken(&name, &format!("a constraint of table \"{table}\""));
+            }
+            own.push(name);
+        }
+        for name in &indexes {
+            let other = self.indexed(name).or_else(|| self.keyed(name));
+            let other = other.filter(|other| other.name.as_ref() != table).or_else(|| self.find(name));
+            if let Some(other) = other {
+                return taken(name, &format!("{} \"{}\"", other.definition.kind(), other.name));
+            }
+        }
+        Ok(())
+    }
+}
