@@ -84,7 +84,7 @@ impl Files {
 
 /// True if a plan reads files.
 pub(crate) fn are_read_by(plan: &LogicalPlan) -> Result<bool> {
-    Ok(millstream_sql::scans(plan, &|provider| (provider as &dyn std::any::Any).is::<FileTable>())?)
+    millstream_sql::scans(plan, &|provider| (provider as &dyn std::any::Any).is::<FileTable>())
 }
 
 /// Returns the error for files in a query that lasts.
@@ -104,6 +104,9 @@ fn spec(function: &str, arguments: &[String]) -> Result<SourceSpec> {
     if Path::new(path).is_dir() {
         return Err(Error::invalid(format!("'{path}' is a directory, but a file or a pattern was expected"))
             .hint(format!("Write '{}/*.csv'.", path.trim_end_matches('/'))));
+    }
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(Error::invalid(format!("'{path}' is no file, but a pipe or a device")));
     }
     let mut options = Options::default();
     options.0.insert("path".into(), path.clone());

@@ -226,7 +226,7 @@ impl Scope<'_> {
     /// Returns the expression that each column is set to, if any.
     fn assignments(&self, target: &Target, all: Vec<ast::Assignment>) -> Result<Vec<Option<ast::Expr>>> {
         let mut values = vec![None; target.columns.fields().len()];
-        let all = row_assignment::of_columns(all).map_err(|failed| self.place(failed.0, &failed.1))?;
+        let all = row_assignment::of_columns(self, all).map_err(|failed| self.place(failed.0, &failed.1))?;
         for assignment in all {
             let AssignmentTarget::ColumnName(name) = &assignment.target else {
                 return Err(self.place(Error::unsupported("SET (…) = (…)"), &assignment));

@@ -14,6 +14,7 @@
 //!   takes other rows. The guard keeps that sort above the limit.
 
 pub(crate) mod checked_arithmetic;
+pub(crate) mod lambda_columns;
 pub(crate) mod missing_sorts;
 
 use std::fmt;

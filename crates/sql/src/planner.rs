@@ -144,6 +144,7 @@ impl Planner {
         let rules = builder.optimizer().take().unwrap_or_default().rules;
         let rules: Vec<_> = rules.into_iter().filter(|rule| is_sound(rule.name())).collect();
         let physical = &mut builder.physical_optimizers().get_or_insert_default().rules;
+        *physical = crate::physical::lambda_columns::guarded(std::mem::take(physical));
         physical.insert(0, Arc::new(Guards));
         let check =
             physical.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(physical.len());

@@ -142,5 +142,5 @@ fn check_column(object: &Arc<Object>, column: &str) -> Result<()> {
     }
     let error =
         format!("column \"{column}\" of {} \"{}\" does not exist", object.definition.kind(), object.name);
-    Err(Error::invalid(error).maybe_hint(suggestion::hint(column, "columns", names.into_iter())))
+    Err(Error::invalid(error).maybe_hint(suggestion::hint(column, "columns", names)))
 }

@@ -78,6 +78,7 @@ impl Scope<'_> {
             match node {
                 LogicalPlan::Aggregate(_) => wrong = Some("aggregate functions"),
                 LogicalPlan::Window(_) => wrong = Some("window functions"),
+                LogicalPlan::Unnest(_) => wrong = Some("functions that return rows"),
                 _ => return Ok(TreeNodeRecursion::Continue),
             }
             Ok(TreeNodeRecursion::Stop)

@@ -71,8 +71,8 @@ fn is_hashable(of: &DataType) -> bool {
 }
 
 /// A hash that continues with a seed: that of the columns before.
-trait Hasher {
-    type Seed: Copy;
+trait Hasher: 'static {
+    type Seed: Copy + 'static;
     fn int(value: i32, seed: Self::Seed) -> Self::Seed;
     fn long(value: i64, seed: Self::Seed) -> Self::Seed;
     fn bytes(value: &[u8], seed: Self::Seed) -> Self::Seed;
@@ -83,40 +83,32 @@ fn hash_rows<H: Hasher>(columns: &[ArrayRef], seed: H::Seed) -> Result<Vec<H::Se
     let rows = columns.first().map_or(0, |column| column.len());
     let mut seeds = vec![seed; rows];
     for column in columns {
-        let places: Vec<usize> = (0..rows).collect();
-        hash_column::<H>(column, &places, &mut seeds)?;
+        let hash = hasher::<H>(column)?;
+        seeds.iter_mut().enumerate().for_each(|(row, seed)| *seed = hash(row, *seed));
     }
     Ok(seeds)
 }
 
-/// Continues the hash `seeds[i]` with the value at `places[i]`.
-fn hash_column<H: Hasher>(column: &ArrayRef, places: &[usize], seeds: &mut [H::Seed]) -> Result<()> {
-    match column.data_type() {
+/// Returns the hash of the values of a column. A NULL leaves the seed as it is.
+fn hasher<H: Hasher>(column: &ArrayRef) -> Result<Continue<H>> {
+    let nulls = column.logical_nulls();
+    let is_null = move |at: usize| nulls.as_ref().is_some_and(|nulls| nulls.is_null(at));
+    let hash: Continue<H> = match column.data_type() {
         DataType::List(_) => {
             let elements = Elements::of(column)?;
-            let starts = elements.starts();
-            for (seed, place) in seeds.iter_mut().zip(places) {
-                for at in starts[*place]..starts[*place] + elements.lengths[*place] {
-                    hash_column::<H>(&elements.columns[0], &[at], std::slice::from_mut(seed))?;
-                }
-            }
+            let (starts, inner) = (elements.starts(), hasher::<H>(&elements.columns[0])?);
+            let lengths = elements.lengths;
+            Box::new(move |at, seed| {
+                (starts[at]..starts[at] + lengths[at]).fold(seed, |seed, place| inner(place, seed))
+            })
         }
         DataType::Struct(_) => {
-            let fields = column.as_struct().columns();
-            for (seed, place) in seeds.iter_mut().zip(places).filter(|(_, place)| column.is_valid(**place)) {
-                for field in fields {
-                    hash_column::<H>(field, &[*place], std::slice::from_mut(seed))?;
-                }
-            }
+            let fields = column.as_struct().columns().iter().map(hasher::<H>).collect::<Result<Vec<_>>>()?;
+            Box::new(move |at, seed| fields.iter().fold(seed, |seed, field| field(at, seed)))
         }
-        _ => {
-            let hash = leaf::<H>(column)?;
-            for (seed, place) in seeds.iter_mut().zip(places).filter(|(_, place)| column.is_valid(**place)) {
-                *seed = hash(*place, *seed);
-            }
-        }
-    }
-    Ok(())
+        _ => leaf::<H>(column)?,
+    };
+    Ok(Box::new(move |at, seed| if is_null(at) { seed } else { hash(at, seed) }))
 }
 
 /// Continues a hash with the value at a place.

@@ -41,7 +41,7 @@ pub(super) fn register(registry: &mut Registry<'_>) {
             let kernel = |columns: &[ArrayRef]| {
                 let first = is_list_first(columns[0].data_type(), columns[1].data_type());
                 let (list, value) = if first { (0, 1) } else { (1, 0) };
-                prepend(&columns[list], &columns[value])
+                prepend(&columns[list], &columns[value], first)
             };
             let aliases = ["list_prepend", "array_push_front", "list_push_front"];
             Scalar::any("array_prepend", prepended, kernel).with_aliases(aliases)
@@ -137,12 +137,13 @@ impl Grown {
     }
 }
 
-fn prepend(list: &ArrayRef, value: &ArrayRef) -> Result<ArrayRef> {
+/// Puts an element before the others. Spark's order of arguments keeps NULL; in PostgreSQL's, NULL is an array without
+/// elements.
+fn prepend(list: &ArrayRef, value: &ArrayRef, keeps_null: bool) -> Result<ArrayRef> {
     let mut grown = Grown::new("array_prepend", list, value)?;
-    let nulls = list.logical_nulls();
+    let nulls = list.logical_nulls().filter(|_| keeps_null);
     for row in 0..list.len() {
         let length = grown.elements.lengths[row];
-        // As in PostgreSQL, NULL is an array without elements.
         grown.places.push((1, row));
         grown.old(row, 0..length);
         grown.lengths.push(length + 1);

@@ -131,11 +131,14 @@ fn group(name: &str, pattern: &Regex, number: i64) -> Result<usize> {
     })
 }
 
+/// A text, a pattern and a number; none where one of them is NULL.
+type PatternRow<'a> = Option<(&'a str, &'a Regex, i64)>;
+
 /// Calls `each` with the text, the pattern and the number of each row, with none where one of them is NULL.
 fn with_pattern(
     name: &str,
     columns: &[ArrayRef],
-    each: &mut dyn FnMut(Option<(&str, &Regex, i64)>) -> Result<()>,
+    each: &mut dyn FnMut(PatternRow<'_>) -> Result<()>,
 ) -> Result<()> {
     let mut known = Patterns::default();
     let (texts, patterns) = (columns[0].as_string_view(), columns[1].as_string_view());

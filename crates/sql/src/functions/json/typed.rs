@@ -97,8 +97,14 @@ impl ScalarUDFImpl for FromJson {
         let texts = cast(&texts, &DataType::Utf8View)?;
         let of = arguments.return_field.data_type();
         // Of a text that is no JSON, a struct has fields that are NULL, and an array or a map is NULL.
-        let read = |text: &str| Value::as_written(text).unwrap_or(Value::Object(Vec::new()));
-        let values: Vec<Option<Value>> = texts.as_string_view().iter().map(|text| text.map(read)).collect();
+        let is_struct = matches!(of, DataType::Struct(_));
+        let read = |text: &str| match Value::as_written(text) {
+            _ if text.trim().is_empty() => None,
+            Ok(value) => Some(value),
+            Err(_) => is_struct.then(|| Value::Object(Vec::new())),
+        };
+        let values: Vec<Option<Value>> =
+            texts.as_string_view().iter().map(|text| text.and_then(read)).collect();
         let values: Vec<Option<&Value>> = values.iter().map(Option::as_ref).collect();
         Ok(ColumnarValue::Array(column(&values, of, true)?))
     }

@@ -119,7 +119,7 @@ fn maps_of_one_key(rules: &Rules, types: &[DataType]) -> Result<Vec<DataType>> {
 fn key_and_value(values: &[FieldRef], _: &[Option<FieldRef>]) -> Result<LambdaParametersProgress> {
     let parameters = match entry_fields(values[0].data_type()) {
         Some((key, value)) => vec![parameter(key), parameter(value)],
-        None => vec![Arc::new(Field::new("key", DataType::Null, true)); 2],
+        None => ["key", "value"].map(|name| Arc::new(Field::new(name, DataType::Null, true))).into(),
     };
     Ok(LambdaParametersProgress::Complete(vec![parameters]))
 }

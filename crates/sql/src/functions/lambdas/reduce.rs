@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, UInt64Array};
-use arrow::compute::{cast, interleave, take};
+use arrow::compute::{CastOptions, cast_with_options, interleave, take};
 use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::util::display::FormatOptions;
 use datafusion::common::plan_err;
 use datafusion::error::Result;
 use datafusion::logical_expr::LambdaParametersProgress;
@@ -12,6 +13,9 @@ use datafusion::logical_expr::type_coercion::binary::type_union_resolution;
 
 use super::elements::Elements;
 use super::{Call, Rules, element, list_of};
+
+/// A value that doesn't fit is an error.
+const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: FormatOptions::new() };
 
 /// The functions.
 pub(super) static FUNCTIONS: &[Rules] = &[reduction("aggregate"), reduction("reduce")];
@@ -103,7 +107,7 @@ fn reduce(call: &Call<'_>) -> Result<ArrayRef> {
         let values =
             take(&elements.columns[0], &indices(active.iter().map(|row| starts[*row] + step)), None)?;
         let made = call.evaluate(0, &indices(active.iter().copied()), &[state, values])?;
-        state = cast(&made, start.data_type())?;
+        state = cast_with_options(&made, start.data_type(), &STRICT)?;
     }
     let places: Vec<(usize, usize)> = present.iter().map(|row| found[*row]).collect();
     let pieces: Vec<&dyn Array> = pieces.iter().map(|piece| piece.as_ref()).collect();
@@ -114,7 +118,7 @@ fn reduce(call: &Call<'_>) -> Result<ArrayRef> {
     if call.lambdas.len() == 2 {
         folded = call.evaluate(1, &indices(present.iter().copied()), &[folded])?;
     }
-    let folded = cast(&folded, &call.result)?;
+    let folded = cast_with_options(&folded, &call.result, &STRICT)?;
     if present.len() == call.rows {
         return Ok(folded);
     }
