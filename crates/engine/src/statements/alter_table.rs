@@ -260,8 +260,13 @@ fn duplicate_key(error: millstream_state::Error, table: &str) -> Error {
 /// Returns the error for an object whose columns come from elsewhere.
 fn refused(name: &str, definition: &Definition) -> Error {
     let kind = definition.kind();
-    let error =
-        Error::invalid(format!("only a table has columns that can be altered, not {kind} \"{name}\""));
+    let error = match definition {
+        Definition::Source { table: Some(_), .. } => {
+            format!("the columns of table \"{name}\", which has a connector, can't be altered")
+        }
+        _ => format!("only a table has columns that can be altered, not {kind} \"{name}\""),
+    };
+    let error = Error::invalid(error);
     let upper = kind.to_uppercase();
     match definition {
         Definition::View { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. } => error
