@@ -152,7 +152,7 @@ impl Checks {
         let fields = columns.fields().iter();
         let physical = |(name, text): (&str, &str)| {
             let (expr, input) = condition(planner, name, text, columns)?;
-            Ok((full_name(table, name), planner.physical_expression(&expr, &input)?))
+            Ok((constraint_name_in(table, name), planner.physical_expression(&expr, &input)?))
         };
         let checks = fields.flat_map(|field| checks_of(field)).map(physical).collect::<Result<Vec<_>>>()?;
         let checks = Checks { table: table.to_string(), columns: Arc::clone(columns), checks };
@@ -213,7 +213,7 @@ pub(crate) fn enforce(
     for (name, text) in found {
         let (holds, _) = condition(planner, name, text, all)?;
         conditions.push(over_plan(holds, &schema, first, visible, all)?);
-        names.push(full_name(table, name));
+        names.push(constraint_name_in(table, name));
     }
     // The first column passes through the function.
     let name = schema.field(first).name().clone();
@@ -224,8 +224,8 @@ pub(crate) fn enforce(
     Ok(LogicalPlanBuilder::from(plan).project(items)?.build()?)
 }
 
-/// Returns the name of a constraint in messages.
-pub(crate) fn full_name(table: &str, name: &str) -> String {
+/// Returns the name of a constraint or index of a table. A name that begins with a dot follows that of the table.
+pub fn constraint_name_in(table: &str, name: &str) -> String {
     match name.strip_prefix('.') {
         Some(rest) => format!("{table}_{rest}"),
         None => name.to_string(),
@@ -267,13 +267,18 @@ fn first_false(holds: &ArrayRef) -> Option<usize> {
     (0..holds.len()).find(|place| holds.is_valid(*place) && !holds.value(*place))
 }
 
-fn violated(which: &str, table: &str, name: &str, row: &[ArrayRef], place: usize) -> Error {
+/// Returns the values of row number `place` as text, for messages: `1, NULL`.
+pub fn row_text(columns: &[ArrayRef], place: usize) -> String {
     let options = FormatOptions::new().with_null("NULL");
     let value = |column: &ArrayRef| match ArrayFormatter::try_new(column, &options) {
         Ok(formatter) => formatter.value(place).to_string(),
         Err(_) => "…".to_string(),
     };
-    let mut shown = row.iter().map(value).collect::<Vec<_>>().join(", ");
+    columns.iter().map(value).collect::<Vec<_>>().join(", ")
+}
+
+fn violated(which: &str, table: &str, name: &str, row: &[ArrayRef], place: usize) -> Error {
+    let mut shown = row_text(row, place);
     if let Some((end, _)) = shown.char_indices().nth(SHOWN_MAX) {
         shown.truncate(end);
         shown.push('…');

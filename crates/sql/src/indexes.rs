@@ -19,7 +19,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::{indexes_of, sql_type_of, with_index};
 
-use crate::checks::constraint_names;
+use crate::checks::{constraint_name_in, constraint_names};
 use crate::error::{Error, Result};
 use crate::reader::TokenReader;
 use crate::suggestion;
@@ -93,10 +93,7 @@ impl TableIndex {
 
     /// Returns the name in a table of this name.
     pub fn name_in(&self, table: &str) -> String {
-        match self.name.strip_prefix('.') {
-            Some(rest) => format!("{table}_{rest}"),
-            None => self.name.clone(),
-        }
+        constraint_name_in(table, &self.name)
     }
 }
 

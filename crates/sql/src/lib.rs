@@ -55,7 +55,7 @@ mod watermark;
 
 pub use ast_rewrite::files::READERS as FILE_READERS;
 pub use batches::{BatchClock, BatchQuery, Window, WindowKind, WindowOf, length_text};
-pub use checks::Checks;
+pub use checks::{Checks, constraint_name_in, row_text};
 pub use columns::{Alteration, Columns};
 pub use defaults::ColumnDefault;
 pub use dialect::Emit;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use millstream_delta::checks_of;
-use millstream_sql::{Error, Result, TableIndex};
+use millstream_sql::{Error, Result, TableIndex, constraint_name_in};
 
 use super::{Catalog, Definition, Object};
 
@@ -37,10 +37,7 @@ impl Catalog {
         let indexes: Vec<String> =
             TableIndex::all(columns).iter().map(|index| index.name_in(table)).collect();
         let checks = columns.fields().iter().flat_map(|field| checks_of(field));
-        let checks = checks.map(|(name, _)| match name.strip_prefix('.') {
-            Some(rest) => format!("{table}_{rest}"),
-            None => name.to_string(),
-        });
+        let checks = checks.map(|(name, _)| constraint_name_in(table, name));
         let mut own: Vec<String> = vec![format!("{table}_pkey")];
         for name in indexes.iter().cloned().chain(checks) {
             if own.contains(&name) {

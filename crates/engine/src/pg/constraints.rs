@@ -4,7 +4,7 @@ use arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::checks_of;
 use millstream_sql::functions::quote_ident;
-use millstream_sql::{IndexKind, TableIndex, TokenReader};
+use millstream_sql::{IndexKind, TableIndex, TokenReader, constraint_name_in};
 
 use super::facts::{Facts, Listed, namespace_name};
 use super::rows::{Rows, Value};
@@ -73,7 +73,7 @@ pub(super) fn checks(oid: i64, name: &str, schema: &Schema) -> Vec<ListedCheck> 
     let all = schema.fields().iter().flat_map(|field| checks_of(field));
     let check = |((known, text), number): ((&str, &str), i64)| ListedCheck {
         oid: FIRST_CHECK + oid / OIDS_EACH * EACH_MAX + number,
-        name: known.strip_prefix('.').map_or_else(|| known.to_string(), |rest| format!("{name}_{rest}")),
+        name: constraint_name_in(name, known),
         text: text.to_string(),
         columns: named_columns(text, schema),
     };

@@ -265,7 +265,7 @@ impl Altered<'_> {
 
     /// Returns the column that keeps a constraint of this name, and the name by which it does.
     fn constraint(&self, name: &str) -> Option<(usize, Known)> {
-        let is_it = |known: &str| checks::full_name(self.table, known) == name;
+        let is_it = |known: &str| checks::constraint_name_in(self.table, known) == name;
         self.list.fields.iter().enumerate().find_map(|(place, field)| {
             let mut checks = checks_of(field).into_iter().filter(|(known, _)| is_it(known));
             let check = checks.next().map(|(known, _)| Known::Check(known.to_string()));
@@ -279,13 +279,14 @@ impl Altered<'_> {
     /// Returns true if a constraint or an index has this name.
     fn is_taken(&self, name: &str) -> bool {
         let names = constraint_names(&self.list.fields);
-        names.iter().any(|known| checks::full_name(self.table, known) == name)
+        names.iter().any(|known| checks::constraint_name_in(self.table, known) == name)
     }
 
     fn no_constraint(&self, error: String, name: &str) -> Error {
         let schema = Schema::new(self.list.fields.clone());
         let checks = schema.fields().iter().flat_map(|field| checks_of(field));
-        let mut names: Vec<String> = checks.map(|(known, _)| checks::full_name(self.table, known)).collect();
+        let mut names: Vec<String> =
+            checks.map(|(known, _)| checks::constraint_name_in(self.table, known)).collect();
         names.extend(TableIndex::all(&schema).iter().map(|index| index.name_in(self.table)));
         Error::invalid(error).maybe_hint(suggestion::hint(
             name,

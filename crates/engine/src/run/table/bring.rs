@@ -52,11 +52,7 @@ impl ToBring {
     /// Applies the changes and returns those of the table.
     fn apply_to(self, table: &mut Table) -> Result<Delta> {
         let change = self.apply_to_rows(table)?;
-        if let Err(error) = table.indexes.apply(&change) {
-            table.rows.take_back(change);
-            return Err(error);
-        }
-        Ok(change)
+        table.rows.index(&mut table.indexes, change)
     }
 
     /// The same for the rows alone. A keyed table first deletes by key, then inserts by its rules for conflicts.

@@ -70,17 +70,21 @@ impl Change {
     /// Makes a change that replaces rows in several pieces delete all of these first: a new row may have the unique values
     /// of one that a later piece replaces.
     fn freeing(mut self, rows: &Content, indexes: &Indexes, otherwise: Conflict) -> Change {
-        let key = rows.key_columns();
-        let replaces = |piece: &&Piece| matches!(piece, Piece::Insert { on_conflict, .. } if on_conflict.unwrap_or(otherwise) == Conflict::Replace);
-        let replacing: Vec<&Piece> = self.pieces.iter().filter(replaces).collect();
-        if key.is_empty() || !indexes.has_unique() || replacing.len() < 2 {
+        if rows.key_columns().is_empty() || !indexes.has_unique() {
             return self;
         }
-        let keys = |piece: &&Piece| match piece {
-            Piece::Insert { rows, .. } => key.iter().map(|place| rows.column(*place).clone()).collect(),
-            _ => Vec::new(),
+        let gone = |piece: &Piece| match piece {
+            Piece::Insert { rows: new, on_conflict, .. }
+                if on_conflict.unwrap_or(otherwise) == Conflict::Replace =>
+            {
+                Some(Piece::DeleteKeys(rows.keys_of(new)))
+            }
+            _ => None,
         };
-        let gone: Vec<Piece> = replacing.iter().map(keys).map(Piece::DeleteKeys).collect();
+        let gone: Vec<Piece> = self.pieces.iter().filter_map(gone).collect();
+        if gone.len() < 2 {
+            return self;
+        }
         gone.into_iter().rev().for_each(|piece| self.pieces.push_front(piece));
         self
     }
@@ -435,13 +439,21 @@ impl Content {
     fn change(&mut self, indexes: &mut Indexes, piece: Piece, otherwise: Conflict) -> Result<(Delta, u64)> {
         let piece = self.without_conflicts(indexes, piece)?;
         let (delta, count) = self.apply(piece, otherwise)?;
-        match indexes.apply(&delta) {
-            Ok(()) => Ok((delta, count)),
-            Err(error) => {
-                self.take_back(delta);
-                Err(error)
-            }
+        Ok((self.index(indexes, delta)?, count))
+    }
+
+    /// Adds changes of the rows to the indexes and returns them. Undoes them if they violate a constraint.
+    pub(super) fn index(&mut self, indexes: &mut Indexes, done: Delta) -> Result<Delta> {
+        if let Err(error) = indexes.apply(&done) {
+            self.take_back(done);
+            return Err(error);
         }
+        Ok(done)
+    }
+
+    /// Returns the values of some rows in the columns of the key.
+    fn keys_of(&self, rows: &RecordBatch) -> Vec<ArrayRef> {
+        self.key_columns().iter().map(|place| rows.column(*place).clone()).collect()
     }
 
     /// Undoes changes of rows and indexes.
@@ -454,9 +466,8 @@ impl Content {
     fn without_conflicts(&self, indexes: &Indexes, piece: Piece) -> Result<Piece> {
         match piece {
             Piece::Insert { rows, on_conflict: Some(Conflict::Keep), counted } if indexes.has_unique() => {
-                let keys: Vec<ArrayRef> =
-                    self.key_columns().iter().map(|place| rows.column(*place).clone()).collect();
-                let mut is_there: Vec<bool> = self.look_up(&keys)?.iter().map(Option::is_some).collect();
+                let mut is_there: Vec<bool> =
+                    self.look_up(&self.keys_of(&rows))?.iter().map(Option::is_some).collect();
                 is_there.resize(rows.num_rows(), false);
                 let rows = indexes.without_conflicts(&rows, &is_there)?;
                 Ok(Piece::Insert { rows, on_conflict: Some(Conflict::Keep), counted })

@@ -9,15 +9,14 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Delta};
 use millstream_flow::{Wanted, keys_wanted};
-use millstream_sql::{Error, Result, TableIndex, sqlstate};
+use millstream_sql::{Error, Result, TableIndex, row_text, sqlstate};
 use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, RowsSnapshot, Size, Spillable, Spilling};
 
 use super::extended::extended;
@@ -113,6 +112,9 @@ impl Indexes {
 
     /// Undoes changes in the first indexes. They were there before, so nothing of this fails.
     fn take_back(&mut self, count: usize, delta: &Delta) {
+        if count == 0 {
+            return;
+        }
         let back = delta.clone().negated();
         for index in &mut self.all[..count] {
             let _ = index.apply(&back, &self.table);
@@ -294,7 +296,7 @@ impl RowIndex {
         for chunk in &delta.chunks {
             let mut slots = Vec::with_capacity(chunk.rows.num_rows());
             new.extend(self.keys.slots(&self.values(&chunk.rows), &mut slots).map_err(error::change)?);
-            let rows = project(&chunk.rows, &self.stored)?;
+            let rows = chunk.rows.project(&self.stored).map_err(error::arrow)?;
             changes.push(Placed {
                 chunk: Chunk { rows, weights: chunk.weights.clone() },
                 slots,
@@ -343,14 +345,9 @@ impl RowIndex {
     }
 
     fn violated(&self, rows: &RecordBatch, row: usize, table: &str) -> Error {
-        let options = FormatOptions::new().with_null("NULL");
-        let value = |column: &ArrayRef| match ArrayFormatter::try_new(column, &options) {
-            Ok(formatter) => formatter.value(row).to_string(),
-            Err(_) => "…".to_string(),
-        };
         let columns = self.index.columns.iter().map(|place| rows.schema_ref().field(*place).name().as_str());
         let columns = columns.collect::<Vec<_>>().join(", ");
-        let values = self.values(rows).iter().map(value).collect::<Vec<_>>().join(", ");
+        let values = row_text(&self.values(rows), row);
         let name = self.index.name_in(table);
         Error::invalid(format!(
             "duplicate key value violates unique constraint \"{name}\": there is a row with ({columns}) = ({values})"
@@ -387,13 +384,6 @@ impl RowIndex {
         let keys = concat_batches(self.rows.schema(), &rows).map_err(error::arrow)?;
         Ok(Entries::Keys(keys.columns()[..self.key_columns].to_vec()))
     }
-}
-
-fn project(rows: &RecordBatch, columns: &[usize]) -> Result<RecordBatch> {
-    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-    let fields = rows.schema_ref().project(columns).map_err(error::arrow)?;
-    let columns = columns.iter().map(|place| rows.column(*place).clone()).collect();
-    RecordBatch::try_new_with_options(Arc::new(fields), columns, &options).map_err(error::arrow)
 }
 
 impl Spillable for Indexes {
