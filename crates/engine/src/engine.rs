@@ -211,7 +211,14 @@ impl Engine {
 
     /// Returns the values of all metrics, in the order of [`metrics`](crate::metrics).
     pub async fn metrics(&self) -> Result<Vec<MetricValue>> {
-        self.shared.ask(|reply| Event::Ask(Question::Metrics { reply })).await
+        // The loop answers between batches, so the one that is running now is looked at before.
+        let active = self.history().active_values();
+        let mut values = self.shared.ask(|reply| Event::Ask(Question::Metrics { reply })).await?;
+        for (metric, active) in active {
+            let of_metric = values.iter_mut().filter(|value| std::ptr::eq(value.metric, metric));
+            of_metric.for_each(|value| value.value = active);
+        }
+        Ok(values)
     }
 
     /// Returns the rows of tables of the schema `millstream` as of one moment, in the order of `names`. Fails if there

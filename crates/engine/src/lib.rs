@@ -63,7 +63,8 @@ pub use engine::{Engine, EngineBuilder, Progress, Record};
 pub use error::{Error, Kind, Result};
 pub use listener::{Batch, BatchWork, CheckpointWritten, Listener, OperatorStep, SinkDelivery};
 pub use metrics::{
-    Busy, History, Metric, MetricDoc, MetricKind, MetricValue, Sample, Second, Series, Totals, metrics,
+    ActiveBatch, Busy, History, Metric, MetricDoc, MetricKind, MetricValue, Sample, Second, Series, Totals,
+    metrics,
 };
 pub use millstream_durable::{
     InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection, StorePrefix, object_store,

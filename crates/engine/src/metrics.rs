@@ -3,6 +3,7 @@
 //! The loop computes the values of objects when they are asked for (`run/metrics.rs`), and counts epochs in a
 //! [`History`].
 
+mod active;
 pub(crate) mod definitions;
 mod history;
 mod process;
@@ -10,6 +11,8 @@ mod values;
 
 use std::fmt::Write;
 
+pub use active::ActiveBatch;
+pub(crate) use active::{Queue, Started};
 pub use definitions::{MetricDoc, metrics};
 pub use history::{Busy, History, Sample, Second, Series, Totals};
 pub(crate) use history::{OperatorWork, SAMPLE_SECONDS};

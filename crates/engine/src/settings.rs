@@ -16,8 +16,8 @@ use millstream_sql::{Error, Result, suggestion};
 pub use keeping::{AllowedLateness, Keeping, StateTtl};
 pub use missed::MissedBatches;
 pub use shutdown::ShutdownSettings;
-pub(crate) use sizes::size;
-use sizes::{memory_limit, query_memory_limit};
+use sizes::size_or;
+pub(crate) use sizes::{bytes_text, size};
 pub(crate) use topics::{
     AlertSettings, BatchSettings, DurabilitySettings, MemorySettings, ReaderSettings, SourceSettings,
 };
@@ -196,6 +196,11 @@ pub const SETTINGS: &[SettingDoc] = &[
               although rows arrive. Of sources without an end",
     },
     SettingDoc {
+        name: "warn_state_above",
+        default: "1 GiB",
+        doc: "none; or bytes: a warning says when the state of a query takes more memory than this",
+    },
+    SettingDoc {
         name: "whole_rows_max",
         default: "1000000",
         doc: "rows of input that an operator Whole may keep",
@@ -273,7 +278,7 @@ pub struct Settings {
     pub readers: ReaderSettings,
     /// `memory_limit`, `query_memory_limit`
     pub memory: MemorySettings,
-    /// `log_slow_epochs`, `warn_stalled_after`
+    /// `log_slow_epochs`, `warn_stalled_after`, `warn_state_above`
     pub alerts: AlertSettings,
     /// `on_error`
     pub on_error: OnError,
@@ -349,9 +354,9 @@ impl Settings {
             }
             "max_queued_batches" => self.batches.queued_max = count(name, value)?,
             "max_record_bytes" => self.sources.record_bytes_max = size(name, value)?,
-            "memory_limit" => self.memory.limit = memory_limit(value)?,
+            "memory_limit" => self.memory.limit = size_or("none", name, value)?,
             "missed_batches" => self.batches.missed = MissedBatches::parse(value)?,
-            "query_memory_limit" => self.memory.query_limit = query_memory_limit(value)?,
+            "query_memory_limit" => self.memory.query_limit = size_or("auto", name, value)?,
             "on_error" => self.on_error = OnError::parse(value)?,
             "output_rows_max" => self.limits.output_rows_max = count(name, value)?,
             "parallelism" => self.parallelism = count(name, value)?,
@@ -367,6 +372,7 @@ impl Settings {
             "stop_gracefully" => self.shutdown.gracefully = shutdown::on_or_off(name, value)?,
             "subscription_buffer_max" => self.readers.subscription_buffer_max = size(name, value)?,
             "warn_stalled_after" => self.alerts.stalled_after = interval_or_none(name, value)?,
+            "warn_state_above" => self.alerts.state_above = size_or("none", name, value)?,
             "whole_rows_max" => self.limits.whole_rows_max = count(name, value)?,
             _ => return Err(Settings::unknown(name)),
         }
@@ -394,6 +400,7 @@ impl Settings {
             "history_retention" => self.readers.history_retention.map_or("none".into(), interval_text),
             "log_slow_epochs" => self.alerts.slow_epochs.map_or("none".into(), interval_text),
             "warn_stalled_after" => self.alerts.stalled_after.map_or("none".into(), interval_text),
+            "warn_state_above" => self.alerts.state_above.map_or("none".into(), |bytes| bytes.to_string()),
             "journal_interval" => self.durability.journal_interval.map_or("auto".into(), interval_text),
             "max_batch_bytes" => self.batches.bytes_max.to_string(),
             "max_batch_rows" => self.batches.rows_max.map_or("adaptive".into(), |rows| rows.to_string()),
@@ -512,6 +519,8 @@ mod tests {
         check("query_memory_limit", "AUTO", "auto");
         check("log_slow_epochs", "1 min", "1 minute");
         check("warn_stalled_after", "NONE", "none");
+        check("warn_state_above", "200 MB", "209715200");
+        check("warn_state_above", "NONE", "none");
         check("checkpoint_interval", "OFF", "off");
         check("checkpoint_interval", "1 min", "1 minute");
         check("journal_interval", "50 ms", "50 milliseconds");

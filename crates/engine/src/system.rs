@@ -468,8 +468,8 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             ),
             text(
                 "kind",
-                "`source`, `materialized view`, `stream`, `sink` or `subscription`; of the engine `epochs`, `memory`, \
-                 `checkpoint` or `journal`",
+                "`source`, `materialized view`, `stream`, `sink`, `subscription`, or `query` for the state of one; of the \
+                 engine `epochs`, `memory`, `checkpoint` or `journal`",
             ),
             text("object", "the name of the object; NULL for the engine"),
             time("since", "when it was first seen, at most 10 seconds after its begin"),

@@ -6,6 +6,9 @@ import { ask, clock, count, find, make, number, propose, button, table, text, ti
 const ROWS = 100;
 const BUCKETS = 24;
 
+/** The time from which on a running batch is shown, in microseconds. */
+const SHOWN_US = 100_000;
+
 const TIMES = [
   { name: "scheduling_delay_us", title: "Scheduling delay" },
   { name: "processing_us", title: "Processing time", limit: () => history.interval && history.interval * 1000 },
@@ -25,17 +28,31 @@ const inputs = (row) => {
   return names.map(([name, rows]) => `${name}: ${count(rows)}`).join("\n");
 };
 
-const link = (row) => make("a", { href: `#batches/${row.epoch}`, "data-key": row.epoch }, row.epoch);
+const link = (row) => row.status ? row.epoch ?? "" : make("a", { href: `#batches/${row.epoch}`, "data-key": row.epoch }, row.epoch);
 link.isNumber = true;
 
 const isSlow = (row) => history.interval && row.processing_us > history.interval * 1000;
 
-const fill = table(find("batches"), [["batch", link], ["batch time (UTC)", (row) => clock(row.batch_time)],
+/** Returns the rows of the batch that is running and of those that wait for it, the last one first. */
+function activeRows(active) {
+  if (!active || (active.running_us < SHOWN_US && !active.queued_count)) return [];
+  const queued = active.queued.map((batch_time) => ({ status: "queued", batch_time })).reverse();
+  const more = active.queued_count - active.queued.length;
+  if (more > 0) queued.unshift({ status: `${count(more)} more queued` });
+  return [...queued, { ...active, status: "running", processing_us: active.running_us, merged_intervals: active.merging }];
+}
+
+const note = (row) => {
+  if (isSlow(row)) return make("span", { class: "warning-text" }, "longer than batch_interval");
+  return "";
+};
+
+const fill = table(find("batches"), [["batch", link], ["status", (row) => row.status ?? "completed"],
+  ["batch time (UTC)", (row) => (row.batch_time ? clock(row.batch_time) : "")],
   ["input rows", number("input_rows")], ["by source", inputs], ["output rows", number("output_rows")],
   ["scheduling delay", number("scheduling_delay_us", time)], ["processing time", number("processing_us", time)],
   ["total delay", number("total_delay_us", time)], ["merged intervals", number("merged_intervals")],
-  ["", (row) => (isSlow(row) ? make("span", { class: "warning-text" }, "longer than batch_interval") : "")]],
-{ rowClass: (row) => (isSlow(row) ? "slow" : null), empty: "no batch yet" });
+  ["", note]], { rowClass: (row) => row.status ?? (isSlow(row) ? "slow" : null), empty: "no batch yet" });
 
 /** Returns the values of a share of sorted numbers. */
 const quantile = (sorted, share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
@@ -163,7 +180,7 @@ export const page = {
   },
   update() {
     if (find("all-batches").hidden) return;
-    fill(history.batches.slice(0, ROWS), history.interval);
+    fill([...activeRows(history.active), ...history.batches.slice(0, ROWS)], history.interval);
     redraw();
   },
   redraw,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use millstream_engine::{History, Sample, Second};
+use millstream_engine::{ActiveBatch, History, Sample, Second};
 use serde_json::{Value, json};
 
 use crate::health::{Problem, shown};
@@ -43,7 +43,7 @@ impl Answers {
     }
 }
 
-/// Returns the history from the second `since` on.
+/// Returns the history from the second `since` on, with the batch that is running.
 pub(crate) fn history(history: &History, since: u64, now_ms: u64) -> Value {
     // The seconds end before the one that `now` names.
     let now = history.now();
@@ -54,6 +54,25 @@ pub(crate) fn history(history: &History, since: u64, now_ms: u64) -> Value {
         "now_ms": now_ms,
         "history": seconds_json(&seconds, now),
         "samples": samples_json(&history.samples(since)),
+        "active": history.active().as_ref().map(active_json),
+    })
+}
+
+/// Returns the batch that is running, with those that wait for it.
+fn active_json(active: &ActiveBatch) -> Value {
+    let ActiveBatch { batch, running, queued, queued_count, merging } = active;
+    let inputs: serde_json::Map<String, Value> =
+        batch.inputs.iter().map(|(name, rows)| (name.to_string(), (*rows).into())).collect();
+    json!({
+        "epoch": batch.epoch.0,
+        "batch_time": batch.time.0 / 1000,
+        "inputs": inputs,
+        "input_rows": batch.input_rows(),
+        "scheduling_delay_us": batch.scheduling_delay.as_micros() as u64,
+        "running_us": running.as_micros() as u64,
+        "queued": queued.iter().map(|time| time.0 / 1000).collect::<Vec<_>>(),
+        "queued_count": queued_count,
+        "merging": merging,
     })
 }
 

@@ -50,6 +50,20 @@ pub(crate) static LAST_TOTAL: Metric = metric(
     &[],
     "Longest total delay (scheduling and processing) of an epoch in the last 10 seconds; absent without epochs.",
 );
+pub(crate) static ACTIVE: Metric = metric(
+    "millstream_active_batch_seconds",
+    Gauge,
+    "seconds",
+    &[],
+    "How long the batch that is running has been running; 0 if none is.",
+);
+pub(crate) static QUEUED: Metric = metric(
+    "millstream_queued_batches",
+    Gauge,
+    "",
+    &[],
+    "Batches that are due and wait for the one that is running, under a fixed interval.",
+);
 pub(crate) static INTERVAL: Metric = metric(
     "millstream_batch_interval_seconds",
     Gauge,
@@ -216,6 +230,8 @@ pub(crate) static ALL: &[&Metric] = &[
     &PROCESSING,
     &SCHEDULING,
     &LAST_TOTAL,
+    &ACTIVE,
+    &QUEUED,
     &RESIDENT,
     &INTERVAL,
     &STATE,

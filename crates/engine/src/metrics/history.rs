@@ -6,7 +6,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Metric, MetricValue, Values, labels_json};
+use super::active::{ActiveBatch, Started};
+use super::{Metric, MetricValue, Values, definitions, labels_json};
 use crate::listener::Batch;
 use crate::settings::interval_text;
 
@@ -165,6 +166,8 @@ pub struct History {
     /// The time of the beginning, in milliseconds since 1970.
     began_ms: u64,
     rings: Arc<Mutex<Rings>>,
+    /// The batch that is running.
+    active: Arc<Mutex<Option<Started>>>,
 }
 
 impl Default for History {
@@ -183,6 +186,7 @@ impl Default for History {
             began: Instant::now(),
             began_ms: since_1970.as_millis() as u64,
             rings: Arc::new(Mutex::new(rings)),
+            active: Arc::default(),
         }
     }
 }
@@ -207,6 +211,19 @@ impl History {
     /// Returns the totals since the start.
     pub fn totals(&self) -> Totals {
         self.lock().totals
+    }
+
+    /// Returns the batch that is running, if one is, also while the engine is busy.
+    pub fn active(&self) -> Option<ActiveBatch> {
+        self.lock_active().as_ref().map(Started::now)
+    }
+
+    /// Returns the values of the metrics of the batch that is running.
+    pub(crate) fn active_values(&self) -> [(&'static Metric, f64); 2] {
+        let active = self.active();
+        let running = active.as_ref().map_or(0.0, |active| active.running.as_secs_f64());
+        let queued = active.map_or(0, |active| active.queued_count) as f64;
+        [(&definitions::ACTIVE, running), (&definitions::QUEUED, queued)]
     }
 
     /// Returns the values of the metrics of epochs, also while the engine is busy.
@@ -248,8 +265,14 @@ impl History {
         self.lock().samples.iter().filter(|sample| sample.number >= since).cloned().collect()
     }
 
+    /// Notes that an epoch has started.
+    pub(crate) fn start(&self, started: Started) {
+        *self.lock_active() = Some(started);
+    }
+
     /// Adds an epoch that has just completed, with the work of its operators.
     pub(crate) fn add(&self, batch: &Batch, work: &[OperatorWork]) {
+        *self.lock_active() = None;
         let now = self.now();
         let mut rings = self.lock();
         rings.add(now, batch);
@@ -260,6 +283,10 @@ impl History {
     pub(crate) fn sample(&self, values: &[MetricValue]) {
         let now = self.now();
         self.lock().sample(now, values);
+    }
+
+    fn lock_active(&self) -> MutexGuard<'_, Option<Started>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Rings> {

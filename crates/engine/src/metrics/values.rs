@@ -68,6 +68,9 @@ impl Values {
         let with_epochs = recent.iter().filter(|second| second.epochs > 0);
         let longest = with_epochs.map(|second| second.total_max_us).max();
         self.single(&all::LAST_TOTAL, longest.map(seconds));
+        for (metric, value) in history.active_values() {
+            self.single(metric, Some(value));
+        }
     }
 
     /// Ends the collection. Returns the values in the order in which they were added.

@@ -1,16 +1,18 @@
 //! Conditions that need attention but are no failures: epochs that take longer than their interval, sources that have
-//! become silent, watermarks that stand. Each is logged when it begins and when it is over, and is a warning of the
+//! become silent, watermarks that stand, queries with more state than expected. Each is logged when it begins and when it is over, and is a warning of the
 //! engine's progress meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use millstream_sql::functions::quoted_ident;
+
 use super::problem::literal;
 use super::sources::Sources;
 use super::watermarks::Watermarks;
 use crate::metrics::History;
-use crate::settings::{ClockKind, Pace, Settings, interval_text};
+use crate::settings::{ClockKind, Pace, Settings, bytes_text, interval_text};
 
 /// The time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -88,6 +90,15 @@ impl Alert {
         Alert::of_source("watermark", name, format!("has a watermark that {stands}"), text)
     }
 
+    fn large(name: &Arc<str>, bytes: usize, limit: usize) -> Alert {
+        let statement = format!("EXPLAIN WHY {}", quoted_ident(name));
+        let message =
+            format!("keeps {} of state: warn_state_above is {}", bytes_text(bytes), bytes_text(limit));
+        let text = format!("query \"{name}\" {message}; {statement} names the operator that keeps most");
+        let object = Some(name.clone());
+        Alert { condition: "state", kind: "query", object, message, statement, text }
+    }
+
     fn of_source(condition: &'static str, name: &Arc<str>, message: String, text: String) -> Alert {
         let statement =
             format!("SELECT * FROM millstream.source_partitions WHERE source = {}", literal(name));
@@ -106,13 +117,14 @@ impl Alerts {
         self.all().map(|alert| alert.text.clone())
     }
 
-    /// Looks at the engine, at most once a second.
+    /// Looks at the engine, at most once a second. `states`: the bytes of state of each query.
     pub(super) fn look(
         &mut self,
         now: Instant,
         settings: &Settings,
         sources: &Sources,
         watermarks: &Watermarks,
+        states: impl FnOnce() -> Vec<(Arc<str>, usize)>,
         history: &History,
     ) {
         if self.looked.is_some_and(|looked| now.duration_since(looked) < LOOK) {
@@ -130,23 +142,13 @@ impl Alerts {
             let text = history.falls_behind(interval);
             found.extend(text.map(|text| (("epochs", "".into()), Alert::of_epochs(text))));
         }
-        let open = sources.iter().filter(|(_, source)| {
-            source.used
-                && !source.paused
-                && !source.is_bounded()
-                && !source.has_ended()
-                && source.health.trouble().is_none()
-        });
-        let open: BTreeMap<Arc<str>, Now> = open
-            .map(|(name, source)| {
-                let watermark = watermarks.get(name).and_then(|watched| watched.marks.at());
-                (
-                    name.clone(),
-                    Now { rows: source.counts.rows(), waits: source.waiting_size().0 > 0, watermark },
-                )
-            })
-            .collect();
-        found.extend(self.stalled(now, settings.alerts.stalled_after, &open));
+        if let Some(limit) = settings.alerts.state_above {
+            let large = states().into_iter().filter(|(_, bytes)| *bytes > limit);
+            found.extend(
+                large.map(|(name, bytes)| (("state", name.clone()), Alert::large(&name, bytes, limit))),
+            );
+        }
+        found.extend(self.stalled(now, settings.alerts.stalled_after, &open_sources(sources, watermarks)));
         self.raise(found);
     }
 
@@ -201,6 +203,22 @@ impl Alerts {
         }
         self.raised = found;
     }
+}
+
+/// Returns the sources that may still have rows, as they are now.
+fn open_sources(sources: &Sources, watermarks: &Watermarks) -> BTreeMap<Arc<str>, Now> {
+    let open = sources.iter().filter(|(_, source)| {
+        source.used
+            && !source.paused
+            && !source.is_bounded()
+            && !source.has_ended()
+            && source.health.trouble().is_none()
+    });
+    open.map(|(name, source)| {
+        let watermark = watermarks.get(name).and_then(|watched| watched.marks.at());
+        (name.clone(), Now { rows: source.counts.rows(), waits: source.waiting_size().0 > 0, watermark })
+    })
+    .collect()
 }
 
 #[cfg(test)]

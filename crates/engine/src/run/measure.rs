@@ -24,7 +24,7 @@ use crate::engine::{Progress, Recorder};
 use crate::listener::{
     Batch, BatchWork, CheckpointWritten, Happening, Listeners, OperatorStep, SinkDelivery,
 };
-use crate::metrics::{History, OperatorWork};
+use crate::metrics::{History, OperatorWork, Started};
 use crate::run::clock::Clock;
 use crate::run::outputs::Outputs;
 use crate::run::queries::{Queries, QueryGraph};
@@ -158,6 +158,8 @@ impl Measures {
             merged_intervals: clock.ticks.merged - merged,
             ..Batch::default()
         };
+        let queue = clock.queue(settings);
+        self.history.start(Started { batch: batch.clone(), at: begun, queue });
         if !self.listeners.is_empty() {
             if settings.clock == ClockKind::Manual || settings.pace == Pace::Auto {
                 self.listeners.tell(&Happening::Submitted(batch.time));
@@ -169,9 +171,15 @@ impl Measures {
 }
 
 impl Measures {
-    /// Looks for conditions that need attention.
-    pub(super) fn look(&mut self, settings: &Settings, sources: &Sources, watermarks: &Watermarks) {
-        self.alerts.look(Instant::now(), settings, sources, watermarks, &self.history);
+    /// Looks for conditions that need attention. `states`: the bytes of state of each query.
+    pub(super) fn look(
+        &mut self,
+        settings: &Settings,
+        sources: &Sources,
+        watermarks: &Watermarks,
+        states: impl FnOnce() -> Vec<(Arc<str>, usize)>,
+    ) {
+        self.alerts.look(Instant::now(), settings, sources, watermarks, states, &self.history);
     }
 
     /// Notifies listeners of a batch that must wait before it can run.

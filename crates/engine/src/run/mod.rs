@@ -166,6 +166,7 @@ pub(crate) use monotonic_clock::{TimeSource, system_time};
 use outputs::Outputs;
 use pins::Pins;
 use queries::{Queries, QueryGraph};
+use query_names::state_sizes;
 use query_replacement::take_differences;
 use query_starts::{QueryStarts, borrow_query_starts};
 use query_steps::{QuerySteps, borrow_query_steps};
@@ -484,7 +485,8 @@ impl Loop {
         self.delivery().deliver_subscriptions();
         self.outputs.transactions.expire(&self.outputs.logs, &self.setup.settings, self.clock.epoch);
         self.outputs.trim_logs(&self.queries);
-        self.measures.look(&self.setup.settings, &self.sources, &self.watermarks);
+        let states = || state_sizes(&self.queries);
+        self.measures.look(&self.setup.settings, &self.sources, &self.watermarks, states);
         self.measures.progress = self.read_view().progress();
         self.setup.publish_progress(&self.measures.progress);
         self.answer_waiters();

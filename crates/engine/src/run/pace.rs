@@ -18,6 +18,7 @@ use super::source::RunningSource;
 use super::sources::Sources;
 use super::tables::BaseTables;
 use crate::event::Reply;
+use crate::metrics::Queue;
 use crate::run::read_view::ReadView;
 use crate::run::recover::answer_durably;
 use crate::run::schedule::Schedule;
@@ -173,6 +174,14 @@ impl Clock {
             self.ticks.due.pop_front();
             self.ticks.merged += 1;
         }
+    }
+
+    /// Returns the batches that follow the one that starts, under a fixed interval.
+    pub(super) fn queue(&self, settings: &Settings) -> Option<Queue> {
+        let (ClockKind::System, Pace::Fixed(interval)) = (settings.clock, settings.pace) else { return None };
+        let max = self.ticks.missed_until.is_none().then_some(settings.batches.queued_max);
+        let due = self.ticks.due.iter().copied().collect();
+        Some(Queue { due, next: self.ticks.next?, interval_us: interval.as_micros() as i64, max })
     }
 
     /// Starts the next batch of an ADVANCE: asks the sources for their rows.

@@ -37,6 +37,11 @@ pub(super) fn queries_by_name(queries: &[RunningQuery]) -> Vec<(&str, &RunningQu
     named
 }
 
+/// Returns the bytes of state of each query, by the name that users know.
+pub(super) fn state_sizes(queries: &[RunningQuery]) -> Vec<(Arc<str>, usize)> {
+    queries.iter().map(|query| (displayed_name(queries, query).into(), query.state_bytes())).collect()
+}
+
 /// Returns the operator of a query's node.
 pub(super) fn operator_of(query: &RunningQuery, node: usize) -> Option<Explained> {
     query.operators().into_iter().find(|operator| operator.place.node == node && !operator.place.repeated)

@@ -15,7 +15,7 @@ use super::query_names::{displayed_name, operator_of};
 use super::why::Reason;
 use crate::metrics::{Busy, History, Second};
 use crate::run::read_view::ReadView;
-use crate::settings::{Pace, Settings, interval_text};
+use crate::settings::{Pace, Settings, bytes_text, interval_text};
 
 /// Seconds over which times are taken.
 const SECONDS: u64 = 60;
@@ -234,17 +234,6 @@ fn time_text(us: u64) -> String {
     }
 }
 
-/// Returns a number of bytes for people, in the units of the settings: `1.5 MB` are 1.5 times 2 to the 20.
-fn bytes_text(bytes: usize) -> String {
-    let units = ["bytes", "kB", "MB", "GB", "TB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        (value, unit) = (value / 1024.0, unit + 1);
-    }
-    if unit == 0 { format!("{bytes} bytes") } else { format!("{value:.1} {}", units[unit]) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,6 +281,5 @@ mod tests {
     #[test]
     fn figures_have_units() {
         assert_eq!((time_text(999).as_str(), time_text(1_500).as_str()), ("999 us", "1.5 ms"));
-        assert_eq!((bytes_text(7).as_str(), bytes_text(3 << 19).as_str()), ("7 bytes", "1.5 MB"));
     }
 }

@@ -23,20 +23,9 @@ fn total(told: &str) -> Option<usize> {
     line.split_whitespace().next()?.parse::<usize>().ok()?.checked_mul(1024)
 }
 
-/// Parses a number of bytes, or `none` for no limit.
-pub(super) fn memory_limit(value: &str) -> Result<Option<usize>> {
-    if value.eq_ignore_ascii_case("none") {
-        return Ok(None);
-    }
-    size("memory_limit", value).map(Some)
-}
-
-/// Parses a number of bytes, or `auto` for a share of `memory_limit`.
-pub(super) fn query_memory_limit(value: &str) -> Result<Option<usize>> {
-    if value.eq_ignore_ascii_case("auto") {
-        return Ok(None);
-    }
-    size("query_memory_limit", value).map(Some)
+/// Parses a number of bytes, or a word that stands for `None`.
+pub(super) fn size_or(word: &str, name: &str, value: &str) -> Result<Option<usize>> {
+    if value.eq_ignore_ascii_case(word) { Ok(None) } else { size(name, value).map(Some) }
 }
 
 /// Parses bytes with or without a unit: `65536`, `64 KiB`, `16MB`.
@@ -59,6 +48,17 @@ pub(crate) fn size(name: &str, value: &str) -> Result<usize> {
     })
 }
 
+/// Returns a number of bytes for people, in the units of the settings: `1.5 MB` are 1.5 times 2 to the 20.
+pub(crate) fn bytes_text(bytes: usize) -> String {
+    let units = ["bytes", "kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        (value, unit) = (value / 1024.0, unit + 1);
+    }
+    if unit == 0 { format!("{bytes} bytes") } else { format!("{value:.1} {}", units[unit]) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +68,10 @@ mod tests {
         assert_eq!(total("MemTotal:       24576000 kB\nMemFree:  1 kB\n"), Some(24_576_000 << 10));
         assert_eq!(total("MemFree:  1 kB\n"), None);
         assert_eq!(total("MemTotal: much\n"), None);
+    }
+
+    #[test]
+    fn bytes_have_units() {
+        assert_eq!((bytes_text(7).as_str(), bytes_text(3 << 19).as_str()), ("7 bytes", "1.5 MB"));
     }
 }

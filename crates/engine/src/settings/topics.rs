@@ -68,6 +68,8 @@ pub struct AlertSettings {
     pub slow_epochs: Option<Duration>,
     /// `warn_stalled_after`; `None`: none.
     pub stalled_after: Option<Duration>,
+    /// `warn_state_above`, in bytes; `None`: none.
+    pub state_above: Option<usize>,
 }
 
 impl Default for BatchSettings {
@@ -115,6 +117,7 @@ impl Default for AlertSettings {
         AlertSettings {
             slow_epochs: Some(Duration::from_secs(10)),
             stalled_after: Some(Duration::from_secs(300)),
+            state_above: Some(1 << 30),
         }
     }
 }

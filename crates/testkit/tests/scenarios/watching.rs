@@ -15,6 +15,8 @@ pub const ALL: &[Scenario] = &[
     ("watching_names_the_slow_operator_of_a_query", || block_on(slow())),
     ("watching_says_that_epochs_fall_behind", || block_on(behind())),
     ("watching_says_that_a_source_is_silent", || block_on(silent())),
+    ("watching_says_that_the_state_of_a_query_is_large", || block_on(above())),
+    ("watching_shows_the_batch_that_runs_and_those_that_wait", || block_on(active())),
     ("watching_names_the_largest_state", || block_on(large())),
     ("watching_follows_renamed_and_dropped_queries", || block_on(renamed())),
     ("watching_lists_problems", || block_on(problems())),
@@ -129,6 +131,85 @@ async fn silent() -> Result<()> {
     run(&mut session, "SET warn_stalled_after = 'none'").await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     ensure(!warns(), || "warn_stalled_after is none".into())
+}
+
+async fn above() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run_all(
+        &mut session,
+        &[
+            "SET warn_state_above = '1 MB'",
+            "CREATE TABLE t (id BIGINT)",
+            "CREATE MATERIALIZED VIEW small AS SELECT count(*) AS n FROM t",
+            "CREATE MATERIALIZED VIEW \"the keys\" AS SELECT id, count(*) AS n FROM t GROUP BY id",
+            "INSERT INTO t SELECT g FROM generate_series(1, 100000) AS t(g)",
+        ],
+    )
+    .await?;
+    let warns =
+        || engine.progress().warnings.iter().any(|text| text.starts_with("query \"the keys\" keeps "));
+    until("the warning", warns).await?;
+    let all = "SELECT kind, object, message LIKE 'keeps % of state: warn_state_above is 1.0 MB', statement \
+               FROM millstream.problems";
+    expect_soon(&mut session, all, &["query|the keys|true|EXPLAIN WHY \"the keys\""]).await?;
+    let why = lines(&mut session, "EXPLAIN WHY \"the keys\"").await?.join("\n");
+    ensure(why.contains("the keys"), || why)?;
+    run(&mut session, "SET warn_state_above = '1 GB'").await?;
+    until("the warning to be over", || !warns()).await?;
+    run(&mut session, "SET warn_state_above = '1 MB'").await?;
+    until("the warning once more", warns).await?;
+    run(&mut session, "SET warn_state_above = 'none'").await?;
+    until("no warning without a limit", || !warns()).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn active() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let history = engine.history();
+    run_all(
+        &mut session,
+        &[
+            "SET batch_interval = '10 ms'",
+            "SET max_queued_batches = 5",
+            "CREATE TABLE t (id BIGINT)",
+            "CREATE MATERIALIZED VIEW m AS SELECT count(DISTINCT g.value * t.id) AS n FROM t, generate_series(1, 20000) AS g",
+        ],
+    )
+    .await?;
+    // A query that asks for each batch, so that they queue up.
+    run(&mut session, "CREATE STREAM each AS SELECT count(*) AS n FROM t FOR EACH BATCH").await?;
+    let rows = (1..=400).map(|id| format!("({id})")).collect::<Vec<_>>().join(", ");
+    let insert = format!("INSERT INTO t VALUES {rows}");
+    let inserted = run(&mut session, &insert);
+    let watched = async {
+        for _ in 0..60_000 {
+            if let Some(active) =
+                history.active().filter(|active| active.queued_count == 5 && active.merging > 0)
+            {
+                return Ok(active);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Err("no batch was seen with others behind it".to_string())
+    };
+    let (active, inserted) = tokio::join!(watched, inserted);
+    let (active, _) = (active?, inserted?);
+    ensure(active.queued.len() == 5 && active.queued.is_sorted(), || format!("{active:?}"))?;
+    ensure(active.queued[0] > active.batch.time, || format!("{active:?}"))?;
+    ensure(active.running > Duration::from_millis(50), || format!("{active:?}"))?;
+    let number = active.batch.epoch;
+    // Once it has completed, it is among the others.
+    run(&mut session, "DROP STREAM each").await?;
+    expect_soon(
+        &mut session,
+        &format!("SELECT count(*) FROM millstream.epochs WHERE epoch = {}", number.0),
+        &["1"],
+    )
+    .await?;
+    until("no batch to run", || history.active().is_none()).await?;
+    engine.stop().await.map_err(|error| error.to_string())
 }
 
 async fn problems() -> Result<()> {
