@@ -103,7 +103,7 @@ const trials = {
 
   async batches() {
     await goto("#batches");
-    await says("#batches", /clicks: \d/);
+    await says("#batches", /completed[^]*clicks: \d/);
     await picture("batches");
     await page.locator("#batches a").first().click();
     await says("#batch-title", /^Batch \d+$/);
