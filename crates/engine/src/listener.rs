@@ -37,6 +37,12 @@ impl Batch {
         self.inputs.iter().map(|(_, rows)| rows).sum()
     }
 
+    /// Returns the rows taken in by source and table, as a JSON object.
+    pub fn inputs_json(&self) -> String {
+        let inputs = self.inputs.iter().map(|(name, rows)| (name.to_string(), (*rows).into()));
+        serde_json::Value::Object(inputs.collect()).to_string()
+    }
+
     /// Returns the time from when it was due until it completed.
     pub fn total_delay(&self) -> Duration {
         self.scheduling_delay + self.processing_time

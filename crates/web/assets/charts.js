@@ -43,7 +43,6 @@ export function absorb(answer) {
   history.limit = answer.memory?.limit_bytes ?? null;
   history.active = answer.active ?? null;
   if (answer.batches?.length) {
-    for (const batch of answer.batches) batch.inputs = JSON.parse(batch.inputs ?? "{}");
     history.batches = answer.batches.concat(history.batches).slice(0, BATCHES);
     history.after = history.batches[0].epoch;
   }

@@ -1,14 +1,15 @@
 //! `GET /api/overview`: the state of the engine and the history of its epochs, as JSON.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use millstream_engine::{ActiveBatch, History, Sample, Second};
-use serde_json::{Value, json};
+use millstream_engine::{ActiveBatch, Batch, History, Sample, Second};
+use serde_json::{Map, Value, json};
 
 use crate::health::{Problem, shown};
-use crate::reading::{Read, Unread};
+use crate::reading::Read;
 
 /// The age of a reading in seconds from which on it is a problem.
 const OLD_SECONDS: u64 = 5;
@@ -61,7 +62,7 @@ pub(crate) fn history(history: &History, since: u64, now_ms: u64) -> Value {
 /// Returns the batch that is running, with those that wait for it.
 fn active_json(active: &ActiveBatch) -> Value {
     let ActiveBatch { batch, running, queued, queued_count, merging } = active;
-    let inputs: serde_json::Map<String, Value> =
+    let inputs: Map<String, Value> =
         batch.inputs.iter().map(|(name, rows)| (name.to_string(), (*rows).into())).collect();
     json!({
         "epoch": batch.epoch.0,
@@ -76,9 +77,9 @@ fn active_json(active: &ActiveBatch) -> Value {
     })
 }
 
-/// Returns an answer as text, with the state of an engine that was read and its problems; `after` is the newest epoch that
-/// the page has. Many pages ask for parts of one reading, so each part becomes text once.
-pub(crate) fn with_reading(answer: &Value, read: &Read, after: u64) -> Result<String, Unread> {
+/// Returns an answer as text, with the state of an engine that was read, its problems, and the epochs that the page
+/// doesn't have. Many pages ask for parts of one reading, so it becomes text once.
+pub(crate) fn with_reading(answer: &Value, read: &Read, batches: &[Arc<Batch>]) -> String {
     let Read { reading, age } = read;
     let mut health: Vec<Problem> = reading.problems.iter().map(Problem::of).collect();
     if age.as_secs() >= OLD_SECONDS {
@@ -91,7 +92,38 @@ pub(crate) fn with_reading(answer: &Value, read: &Read, after: u64) -> Result<St
     let own = json!({ "state": "running", "age_ms": age.as_millis() as u64, "health": health });
     let parts = [answer.to_string(), own.to_string(), reading.text().to_string()];
     let fields: Vec<&str> = parts.iter().map(|part| &part[1..part.len() - 1]).collect();
-    Ok(format!("{{{},\"batches\":[{}]}}", fields.join(","), reading.batch_texts(after)?.join(",")))
+    let mut text = format!("{{{},\"batches\":[", fields.join(","));
+    for (at, batch) in batches.iter().rev().enumerate() {
+        text.push_str(if at == 0 { "" } else { "," });
+        add_batch(&mut text, batch);
+    }
+    text.push_str("]}");
+    text
+}
+
+/// Adds an epoch as a JSON object.
+fn add_batch(text: &mut String, batch: &Batch) {
+    let us = |time: Duration| time.as_micros();
+    let added = write!(
+        text,
+        "{{\"epoch\":{},\"batch_time\":{},\"input_rows\":{},\"output_rows\":{},\"processing_us\":{},\
+         \"scheduling_delay_us\":{},\"total_delay_us\":{},\"merged_intervals\":{},\"inputs\":{{",
+        batch.epoch.0,
+        batch.time.0 / 1000,
+        batch.input_rows(),
+        batch.output_rows,
+        us(batch.processing_time),
+        us(batch.scheduling_delay),
+        us(batch.total_delay()),
+        batch.merged_intervals,
+    );
+    debug_assert!(added.is_ok(), "a String takes all");
+    for (at, (name, rows)) in batch.inputs.iter().enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        let added = write!(text, "{comma}{}:{rows}", Value::from(&**name));
+        debug_assert!(added.is_ok(), "a String takes all");
+    }
+    text.push_str("}}");
 }
 
 /// Adds the reason why there is no reading.
@@ -176,7 +208,7 @@ mod tests {
         let read =
             |seconds| Read { reading: Arc::new(Reading::default()), age: Duration::from_secs(seconds) };
         let parsed = |read: &Read| -> Value {
-            serde_json::from_str(&with_reading(&json!({ "version": 1 }), read, 0).unwrap()).unwrap()
+            serde_json::from_str(&with_reading(&json!({ "version": 1 }), read, &[])).unwrap()
         };
         assert_eq!(parsed(&read(1))["health"], json!([]));
         let mut answer = parsed(&read(7));
@@ -192,17 +224,23 @@ mod tests {
         let engine = Engine::start().unwrap();
         let read = runtime.block_on(async {
             let mut session = engine.session();
-            for sql in ["CREATE TABLE t (id BIGINT)", "INSERT INTO t VALUES (1)"] {
+            for sql in ["CREATE TABLE \"t\"\"<\" (id BIGINT)", "INSERT INTO \"t\"\"<\" VALUES (1)"] {
                 session.execute(sql).await.unwrap();
             }
             Readings::default().read(&engine).await.unwrap()
         });
         let answer = |after| -> Value {
-            let text = with_reading(&history(&engine.history(), 0, 9), &read, after).unwrap();
+            let (of, batches) = (engine.history(), engine.history().batches(after));
+            let text = with_reading(&history(&of, 0, 9), &read, &batches);
             serde_json::from_str(&text).unwrap()
         };
         let epoch = newest(&answer(0)).unwrap();
-        assert_eq!(answer(0)["batches"][0]["inputs"], "{\"t\":1}");
+        let batches = answer(0)["batches"].clone();
+        assert_eq!((&batches[0]["inputs"], &batches[0]["input_rows"]), (&json!({ "t\"<": 1 }), &json!(1)));
+        assert!(
+            number(batches[0].as_object().unwrap(), "batch_time")
+                .is_some_and(|time| time > 1_600_000_000_000)
+        );
         assert_eq!(newest(&answer(epoch)), None);
     }
 }

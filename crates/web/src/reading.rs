@@ -21,14 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// The system tables of a reading.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 9] = [
     "sources",
     "materialized_views",
     "streams",
     "sinks",
     "memory",
     "checkpoints",
-    "epochs",
     "jobs",
     "settings",
     "problems",
@@ -49,14 +48,11 @@ pub(crate) struct Reading {
     pub(crate) problems: Vec<Row>,
     /// The last checkpoints, newest last.
     pub(crate) checkpoints: Vec<Row>,
-    /// The last 1,000 epochs, oldest first.
-    pub(crate) batches: Option<RecordBatch>,
     /// Statements that run.
     pub(crate) statements: u64,
     /// The setting `batch_interval`; `None` if it is `auto`.
     pub(crate) interval: Option<Duration>,
     text: OnceLock<String>,
-    batch_texts: OnceLock<Result<Vec<(u64, String)>, Unread>>,
 }
 
 /// The reason why there is no reading.
@@ -162,7 +158,7 @@ async fn read(engine: &Engine) -> Result<Reading, Unread> {
         .await?
         .try_into()
         .map_err(|_| Unread::Failed("a system table is missing".into()))?;
-    let [sources, views, streams, sinks, memory, checkpoints, epochs, jobs, settings, problems] = batches;
+    let [sources, views, streams, sinks, memory, checkpoints, jobs, settings, problems] = batches;
     let mut queries = Vec::new();
     for (batch, kind) in [(&views, "materialized view"), (&streams, "stream")] {
         for mut row in rows_of(batch)? {
@@ -180,7 +176,6 @@ async fn read(engine: &Engine) -> Result<Reading, Unread> {
         problems: rows_of(&problems)?,
         memory: rows_of(&memory)?.into_iter().next().unwrap_or_default(),
         checkpoints: rows_of(&checkpoints)?,
-        batches: Some(epochs),
         statements: jobs.num_rows() as u64,
         interval: interval.and_then(|row| interval_of(text(row, "value")?)),
         ..Reading::default()
@@ -203,19 +198,6 @@ impl Reading {
             })
             .to_string()
         })
-    }
-
-    /// Returns the epochs after `epoch` as JSON objects, newest first.
-    pub(crate) fn batch_texts(&self, epoch: u64) -> Result<Vec<&str>, Unread> {
-        let texts = self.batch_texts.get_or_init(|| {
-            let Some(batches) = &self.batches else { return Ok(Vec::new()) };
-            let number = |row: &Row| row.get("epoch").and_then(Value::as_u64).unwrap_or_default();
-            let text = |row: Row| (number(&row), Value::Object(row).to_string());
-            Ok(rows_of(batches)?.into_iter().map(text).collect())
-        });
-        let texts = texts.as_ref().map_err(Unread::clone)?;
-        let first = texts.partition_point(|(number, _)| *number <= epoch);
-        Ok(texts[first..].iter().rev().map(|(_, text)| text.as_str()).collect())
     }
 }
 
@@ -323,12 +305,5 @@ mod tests {
         // The last statement may still be listed.
         assert!(reading.statements <= 1 && reading.sources.is_empty());
         assert!(number(&reading.memory, "state_bytes").is_some_and(|bytes| bytes > 0));
-        let texts = reading.batch_texts(0).unwrap();
-        let batches: Vec<Row> = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
-        assert_eq!(text(&batches[0], "inputs"), Some(r#"{"<b>":2}"#));
-        let newest = number(&batches[0], "epoch").unwrap();
-        assert_eq!(reading.batch_texts(newest).unwrap(), Vec::<&str>::new());
-        assert!(number(&batches[0], "input_rows").is_some_and(|rows| rows >= 2));
-        assert!(number(&batches[0], "batch_time").is_some_and(|time| time > 1_600_000_000_000));
     }
 }

@@ -188,10 +188,7 @@ async fn show_overview(State(shared): State<Arc<Shared>>, RawQuery(query): RawQu
     let mut answer = overview::history(&history, since, now_ms());
     match read {
         Ok(read) => {
-            let text: Arc<str> = match overview::with_reading(&answer, &read, after) {
-                Ok(text) => text.into(),
-                Err(unread) => return plain(StatusCode::SERVICE_UNAVAILABLE, unread.to_string()).await,
-            };
+            let text: Arc<str> = overview::with_reading(&answer, &read, &history.batches(after)).into();
             shared.answers.keep((since, after), text.clone());
             json_answer(&*text)
         }

@@ -20,6 +20,9 @@ pub(crate) const SAMPLE_SECONDS: u64 = 10;
 /// Samples of the history: an hour of them.
 const SAMPLES: usize = (SECONDS / SAMPLE_SECONDS) as usize;
 
+/// The number of epochs that are remembered one by one.
+const EPOCHS_MAX: usize = 1000;
+
 /// Maximum number of values of a sample. They take 16 bytes each.
 const SAMPLE_VALUES_MAX: usize = 512;
 
@@ -156,6 +159,8 @@ struct Rings {
     totals: Totals,
     /// The last epoch, as a second of its own.
     last: Option<Second>,
+    /// The last epochs, oldest first.
+    batches: VecDeque<Arc<Batch>>,
 }
 
 /// The history of an engine: an hour of seconds and of samples, and totals since the start. A cheap handle, which may
@@ -181,6 +186,7 @@ impl Default for History {
             names: BTreeMap::new(),
             totals: Totals::default(),
             last: None,
+            batches: VecDeque::new(),
         };
         History {
             began: Instant::now(),
@@ -260,6 +266,13 @@ impl History {
         rings.busy.iter().filter(|(number, _)| seconds.contains(number)).cloned().collect()
     }
 
+    /// Returns the last 1,000 epochs that are after `epoch`, oldest first, also while the engine is busy.
+    pub fn batches(&self, epoch: u64) -> Vec<Arc<Batch>> {
+        let rings = self.lock();
+        let first = rings.batches.partition_point(|batch| batch.epoch.0 <= epoch);
+        rings.batches.range(first..).cloned().collect()
+    }
+
     /// Returns the samples from the second `since` on, oldest first. There is one every 10 seconds.
     pub fn samples(&self, since: u64) -> Vec<Sample> {
         self.lock().samples.iter().filter(|sample| sample.number >= since).cloned().collect()
@@ -271,12 +284,16 @@ impl History {
     }
 
     /// Adds an epoch that has just completed, with the work of its operators.
-    pub(crate) fn add(&self, batch: &Batch, work: &[OperatorWork]) {
+    pub(crate) fn add(&self, batch: &Arc<Batch>, work: &[OperatorWork]) {
         *self.lock_active() = None;
         let now = self.now();
         let mut rings = self.lock();
         rings.add(now, batch);
         rings.add_work(now, work);
+        if rings.batches.len() == EPOCHS_MAX {
+            rings.batches.pop_front();
+        }
+        rings.batches.push_back(batch.clone());
     }
 
     /// Adds a sample; the oldest one leaves when there are too many.

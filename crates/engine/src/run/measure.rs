@@ -1,7 +1,5 @@
 //! Measures of each epoch: the rows of `millstream.epochs`, and the events for listeners.
 
-use std::cell::OnceCell;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,9 +30,6 @@ use crate::settings::Settings;
 use crate::settings::{ClockKind, Pace};
 use crate::system;
 
-/// The number of epochs that are remembered.
-const EPOCHS_MAX: usize = 1000;
-
 /// The name of the relation of these epochs.
 pub(crate) const EPOCHS: &str = "millstream.epochs";
 
@@ -54,8 +49,6 @@ pub(crate) struct Measures {
     pub(super) alerts: Alerts,
     /// The begin of each problem.
     pub(super) first_seen: FirstSeen,
-    /// Past epochs, each with its rows by source and table as a JSON object, which is made for the first reader.
-    kept: VecDeque<(Arc<Batch>, OnceCell<String>)>,
     /// The time since which rows wait for an epoch.
     waiting_since: Option<Instant>,
     /// The number of merged intervals already reported.
@@ -78,13 +71,6 @@ impl Measures {
     pub(crate) fn count_apart(&mut self, rows: u64) {
         self.apart += rows;
     }
-
-    /// Returns the remembered epochs, oldest first.
-    pub(crate) fn kept(&self) -> impl Iterator<Item = (&Batch, &str)> {
-        self.kept
-            .iter()
-            .map(|(batch, inputs)| (batch.as_ref(), inputs.get_or_init(|| inputs_json(batch)).as_str()))
-    }
 }
 
 impl Measures {
@@ -101,23 +87,19 @@ impl Measures {
         batch.output_rows = output_rows + std::mem::take(&mut self.apart);
         queries.report_work(&mut self.activity);
         let work = self.activity.end_epoch(cut.epoch);
+        let batch = Arc::new(batch);
         self.history.add(&batch, work);
         let work_told = self.listeners.want_operators.then(|| batch_work(queries, &batch, work));
         if settings.alerts.slow_epochs.is_some_and(|slow| batch.processing_time >= slow) {
             log_slow(queries, &batch, work.first());
         }
         self.activity.clear();
-        let batch = Arc::new(batch);
         self.listeners.tell(&Happening::Completed(batch.clone()));
         if let Some(work) = work_told {
             self.listeners.tell(&Happening::Operators(batch.clone(), Arc::new(work)));
         }
-        if self.kept.len() == EPOCHS_MAX {
-            self.kept.pop_front();
-        }
-        self.kept.push_back((batch.clone(), OnceCell::new()));
         if outputs.is_read(queries, EPOCHS)
-            && let Ok(row) = epoch_rows(std::iter::once((batch.as_ref(), inputs_json(&batch).as_str())))
+            && let Ok(row) = epoch_rows(std::iter::once(batch.as_ref()))
         {
             outputs.log(queries, &EPOCHS.into(), cut, &Delta::insert(row));
         }
@@ -312,9 +294,9 @@ fn log_slow(queries: &Queries, batch: &Batch, slowest: Option<&OperatorWork>) {
 }
 
 /// Returns epochs as rows of the system table.
-pub(super) fn epoch_rows<'a>(batches: impl Iterator<Item = (&'a Batch, &'a str)>) -> Result<RecordBatch> {
+pub(super) fn epoch_rows<'a>(batches: impl Iterator<Item = &'a Batch>) -> Result<RecordBatch> {
     let micros = |time: Duration| time.as_micros() as u64;
-    let lines = batches.map(|(batch, inputs)| {
+    let lines = batches.map(|batch| {
         vec![
             batch.epoch.0.into(),
             batch.time.into(),
@@ -324,14 +306,8 @@ pub(super) fn epoch_rows<'a>(batches: impl Iterator<Item = (&'a Batch, &'a str)>
             micros(batch.scheduling_delay).into(),
             (micros(batch.processing_time) + micros(batch.scheduling_delay)).into(),
             batch.merged_intervals.into(),
-            inputs.into(),
+            batch.inputs_json().into(),
         ]
     });
     super::system::batch(system::find("epochs").unwrap_or(&system::TABLES[0]), lines.collect())
-}
-
-/// Returns the rows taken in by source and table, as a JSON object.
-fn inputs_json(batch: &Batch) -> String {
-    let inputs = batch.inputs.iter().map(|(name, rows)| (name.to_string(), (*rows).into()));
-    serde_json::Value::Object(inputs.collect()).to_string()
 }

@@ -86,7 +86,10 @@ impl ReadView<'_> {
     pub(super) fn system_rows(&self, table: &SystemTableDoc, excerpt: Excerpt) -> Result<RecordBatch> {
         let is_wanted = |batch: &Batch| excerpt.has_epoch(batch.epoch);
         let lines = match table.name {
-            "epochs" => return epoch_rows(self.measures.kept().filter(|(batch, _)| is_wanted(batch))),
+            "epochs" => {
+                let batches = self.measures.history.batches(0);
+                return epoch_rows(batches.iter().map(Arc::as_ref).filter(|batch| is_wanted(batch)));
+            }
             "checkpoints" => self.durability.checkpoint_lines(),
             "dependencies" => self.statuses().dependency_lines(),
             ERRORS => self.errors().lines(),

@@ -85,7 +85,7 @@ async fn batches() -> Result<()> {
     for _ in 0..600 {
         let overview = get(&page, "/api/overview").await?.json()?;
         let batches = overview["batches"].as_array().ok_or("no batches")?;
-        if let Some(batch) = batches.iter().find(|batch| batch["inputs"] == "{\"t\":3}") {
+        if let Some(batch) = batches.iter().find(|batch| batch["inputs"] == json!({ "t": 3 })) {
             found = batch.clone();
             break;
         }
