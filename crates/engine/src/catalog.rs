@@ -4,6 +4,7 @@ mod comments;
 mod constraints;
 mod functions;
 mod renaming;
+mod schemas;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,12 +18,13 @@ use millstream_flow::Called;
 use millstream_sql::routines::{Routine, UserAggregate, UserFunction, routine_name};
 use millstream_sql::{
     AS_OF, BatchQuery, Error, FILE_READERS, Relation, Relations, Result, RoutineCatalog, SYSTEM_SCHEMA,
-    Watermark, suggestion,
+    Watermark, split_schema, suggestion,
 };
 use millstream_state::{Conflict, Tables};
 
 pub use functions::Moment;
 pub(crate) use renaming::{move_key, with_name};
+pub(crate) use schemas::{schema_key, schema_of_key};
 
 use crate::error;
 use crate::files;
@@ -48,6 +50,8 @@ pub struct Catalog {
     /// The names that renamed objects were created under, by their present name.
     made_as: BTreeMap<Arc<str>, Arc<str>>,
     comments: BTreeMap<comments::Subject, String>,
+    /// The search path of the session that uses this copy; empty for `public` alone.
+    path: Arc<[String]>,
 }
 
 /// The first OID of an object, as in PostgreSQL.
@@ -168,6 +172,8 @@ pub enum Definition {
     Function(Arc<UserFunction>),
     /// An aggregate made of functions.
     Aggregate(Arc<UserAggregate>),
+    /// A schema.
+    Schema,
 }
 
 /// The way a query runs.
@@ -234,7 +240,13 @@ impl Definition {
             Definition::Subscription { .. } => "subscription",
             Definition::Function(_) => "function",
             Definition::Aggregate(_) => "aggregate",
+            Definition::Schema => "schema",
         }
+    }
+
+    /// Returns true if its name is one of a relation: in a schema, and without arguments.
+    pub(crate) fn is_relation(&self) -> bool {
+        !matches!(self, Definition::Function(_) | Definition::Aggregate(_) | Definition::Schema)
     }
 
     /// Returns the columns, if it has rows that a query may read.
@@ -249,7 +261,8 @@ impl Definition {
             | Definition::SinkInto { .. }
             | Definition::Subscription { .. }
             | Definition::Function(_)
-            | Definition::Aggregate(_) => None,
+            | Definition::Aggregate(_)
+            | Definition::Schema => None,
         }
     }
 
@@ -324,6 +337,12 @@ impl Catalog {
                 let names = self.routine_names();
                 return Error::invalid(format!("there is no function or aggregate \"{routine}\""))
                     .maybe_hint(suggestion::did_you_mean(routine, names.iter().map(String::as_str)));
+            }
+            if let Some(schema) = schema_of_key(name) {
+                return self.no_schema(schema);
+            }
+            if let Some((schema, _)) = split_schema(name).filter(|(schema, _)| !self.has_schema(schema)) {
+                return self.no_schema(schema);
             }
             let names = self.objects.keys().map(AsRef::as_ref);
             Error::invalid(format!("there is no relation \"{name}\""))
@@ -524,13 +543,22 @@ impl Relations for Catalog {
             | Definition::SinkInto { .. }
             | Definition::Subscription { .. }
             | Definition::Function(_)
-            | Definition::Aggregate(_) => None,
+            | Definition::Aggregate(_)
+            | Definition::Schema => None,
         }
     }
 
     fn names(&self) -> Vec<String> {
         let relations = self.objects.values().filter(|object| object.definition.schema().is_some());
         relations.map(|object| object.name.to_string()).collect()
+    }
+
+    fn on_path(&self, name: &str) -> Option<String> {
+        self.on_search_path(name)
+    }
+
+    fn schemas(&self) -> Vec<String> {
+        self.created_schemas().map(str::to_string).collect()
     }
 
     fn event_time(&self, name: &str) -> Option<usize> {

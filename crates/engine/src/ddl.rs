@@ -21,12 +21,13 @@ pub(crate) async fn change(session: &Session, texts: &[&str]) -> Result<Vec<Tag>
     let (mut prefilled, only) = (None, (texts.len() == 1).then_some(0));
     for _ in 0..PLANS_MAX {
         let before = session.shared.catalog();
-        let mut working = Working::again(before.clone(), &session.plans);
+        let mut working = Working::again(session.on_path(before.clone()), &session.plans);
+        working.is_replay = session.is_recovering;
         let base = working.catalog.version;
         let mut tags = Vec::with_capacity(texts.len());
         for (place, text) in texts.iter().enumerate() {
             let failed = |error| (Some(place), error);
-            let reader = TokenReader::new(text).map_err(failed)?;
+            let reader = TokenReader::new(text).map_err(failed)?.on_path(working.catalog.search_path());
             tags.push(STATEMENTS.plan(session, &mut working, reader).await.map_err(failed)?);
         }
         let names = std::mem::take(&mut working.existing);

@@ -293,6 +293,14 @@ impl Relations for WithFiles<'_> {
         self.relations.get(name)
     }
 
+    fn on_path(&self, name: &str) -> Option<String> {
+        self.relations.on_path(name)
+    }
+
+    fn schemas(&self) -> Vec<String> {
+        self.relations.schemas()
+    }
+
     fn names(&self) -> Vec<String> {
         self.relations.names()
     }

@@ -2,10 +2,11 @@
 //! twice.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use millstream_sql::{Error, Operation, Result, TokenReader};
 
-use crate::catalog::{Definition, Object, with_name};
+use crate::catalog::{Catalog, Definition, Object, schema_key, with_name};
 use crate::engine::Shared;
 use crate::event::{Event, Question};
 use crate::secrets::without_secrets;
@@ -57,7 +58,7 @@ impl IdempotencyKeys {
     /// the engine. `transaction`: true if one is open.
     pub(crate) async fn was_done(
         &mut self,
-        shared: &Shared,
+        (shared, catalog): (&Shared, &Arc<Catalog>),
         text: &str,
         transaction: bool,
     ) -> Result<Option<DoneBefore>> {
@@ -68,7 +69,7 @@ impl IdempotencyKeys {
         self.keys.clear();
         let reader = TokenReader::new(text)?;
         if reader.is_keyword(&["CREATE", "OR", "REPLACE"]) {
-            let was_made = self.was_made(shared, text).await?;
+            let was_made = self.was_made(shared, catalog, text).await?;
             return Ok(was_made.then(|| DoneBefore { response: tag_of(text).into(), rolls_back: false }));
         }
         let Ok(found) = STATEMENTS.find(&reader) else { return Ok(None) };
@@ -93,19 +94,19 @@ impl IdempotencyKeys {
     /// Returns, for each of some CREATE and DROP statements, true if it must run.
     pub(crate) async fn which_are_new(
         &mut self,
-        shared: &Shared,
+        (shared, catalog): (&Shared, &Arc<Catalog>),
         texts: &[&str],
     ) -> Result<Vec<bool>, (Option<usize>, Error)> {
         self.keys.clear();
         let mut done = Vec::with_capacity(texts.len());
         for (place, text) in texts.iter().enumerate() {
-            done.push(!self.was_made(shared, text).await.map_err(|error| (Some(place), error))?);
+            done.push(!self.was_made(shared, catalog, text).await.map_err(|error| (Some(place), error))?);
         }
         Ok(done)
     }
 
     /// Returns true if the object of a CREATE exists as defined, or a DROP ran before.
-    async fn was_made(&mut self, shared: &Shared, text: &str) -> Result<bool> {
+    async fn was_made(&mut self, shared: &Shared, catalog: &Arc<Catalog>, text: &str) -> Result<bool> {
         if self.counts.is_none() {
             return Ok(false);
         }
@@ -117,8 +118,11 @@ impl IdempotencyKeys {
             }
             return Ok(was_done);
         }
-        let Some(name) = made_by(text)? else { return Ok(false) };
-        let catalog = shared.catalog();
+        let Some(name) = made_by(text, catalog)? else { return Ok(false) };
+        // Objects that were made on a search path have their schema in their statements.
+        let is_on_path = catalog.search_path().is_some() && !name.ends_with(['.', ')']);
+        let qualified = if is_on_path { with_name(text, &name)? } else { text.to_string() };
+        let text = qualified.as_str();
         // The object may have been renamed since.
         for object in catalog.made_as(&name) {
             if is_made_by(object, &with_name(text, &object.name)?) {
@@ -184,16 +188,19 @@ fn hash(text: &str) -> u128 {
 }
 
 /// Returns the name of the object that a CREATE statement creates, or `None` for kinds not listed here.
-fn made_by(text: &str) -> Result<Option<String>> {
-    let mut reader = TokenReader::new(text)?;
+fn made_by(text: &str, catalog: &Arc<Catalog>) -> Result<Option<String>> {
+    let mut reader = TokenReader::new(text)?.on_path(catalog.search_path());
     reader.expect_keyword(&["CREATE"])?;
     reader.keyword(&["OR", "REPLACE"]);
     let kinds = STATEMENTS.kinds();
     let Some(kind) = reader.one_of(&kinds).and_then(|place| kinds.get(place)) else { return Ok(None) };
-    let is_routine = matches!(kind, ["FUNCTION" | "AGGREGATE"]);
     reader.keyword(&["IF", "NOT", "EXISTS"]);
-    let name = reader.relation_name()?;
-    Ok(Some(if is_routine { millstream_sql::routines::routine_name(&name) } else { name }))
+    let name = reader.new_relation_name()?;
+    Ok(Some(match kind {
+        ["FUNCTION" | "AGGREGATE"] => millstream_sql::routines::routine_name(&name),
+        ["SCHEMA"] => schema_key(&name),
+        _ => name,
+    }))
 }
 
 /// Returns true if an object has the definition of a statement, ignoring later ALTER statements.

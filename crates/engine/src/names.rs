@@ -40,14 +40,11 @@ impl Session {
     /// Returns the names that a statement can use now.
     pub fn names(&self) -> Names {
         let catalog = self.shared.catalog();
-        let is_routine = |definition: &Definition| {
-            matches!(definition, Definition::Function(_) | Definition::Aggregate(_))
-        };
         let mut objects: Vec<ObjectName> = Vec::new();
         let mut functions: Vec<String> =
             function_names(self.shared.planner.state()).map(str::to_string).collect();
         for object in catalog.objects() {
-            if is_routine(&object.definition) {
+            if !object.definition.is_relation() {
                 continue;
             }
             let stamped = object.definition.stamped();

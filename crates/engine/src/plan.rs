@@ -7,7 +7,7 @@ use millstream_connect::Source;
 use millstream_durable::Plan;
 use millstream_sql::{BatchQuery, Error, Kind, Result};
 
-use crate::catalog::{Catalog, Definition, Object, Runs};
+use crate::catalog::{Catalog, Definition, Object, Runs, with_name};
 use crate::event::Change;
 use crate::session::Session;
 
@@ -22,6 +22,8 @@ pub(crate) struct Working {
     pub(crate) existing: Vec<Arc<str>>,
     /// Statements to which parts were added that may differ later, by their text.
     pub(crate) completed: BTreeMap<String, String>,
+    /// True for statements that are replayed: a schema may have been dropped since, and the object moved to another one.
+    pub(crate) is_replay: bool,
     /// The stored plans of objects that are created again.
     kept: Vec<Plan>,
     /// The stored plans in use, by the index of their change.
@@ -32,7 +34,7 @@ impl Working {
     pub(crate) fn new(catalog: Arc<Catalog>) -> Working {
         let (changes, existing) = (Vec::new(), Vec::new());
         let (completed, used) = (BTreeMap::new(), BTreeMap::new());
-        Working { catalog, changes, existing, completed, kept: Vec::new(), used }
+        Working { catalog, changes, existing, completed, is_replay: false, kept: Vec::new(), used }
     }
 
     /// Creates the same for statements that are replayed, with their stored plans.
@@ -41,7 +43,12 @@ impl Working {
     }
 
     /// Adds an object; a source is passed open.
-    pub(crate) fn create(&mut self, object: Object, source: Option<Box<dyn Source>>) -> Result<()> {
+    pub(crate) fn create(&mut self, mut object: Object, source: Option<Box<dyn Source>>) -> Result<()> {
+        object.reads.extend(self.catalog.schema_read(&object.name));
+        // The statement is repeated, and shown, with the schema.
+        if self.catalog.search_path().is_some() && object.definition.is_relation() {
+            object.ddl = with_name(&object.ddl, &object.name)?;
+        }
         let object = Arc::new(object);
         Arc::make_mut(&mut self.catalog).add(object.clone())?;
         self.changes.push(Change::Create { object, source, backfill: None });

@@ -105,7 +105,7 @@ async fn cached_plan(
     types: &[DataType],
     cache: &PlanCache,
 ) -> Result<Option<CachedPlan>> {
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
     let settings_version = session.shared.settings_version.load(Ordering::Acquire);
     if let Some(known) = cache.get(catalog.version, settings_version) {
         return Ok(known);

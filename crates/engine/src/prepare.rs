@@ -153,7 +153,7 @@ async fn prepare_here(
 }
 
 async fn prepare_piece(session: &mut Session, text: &str, types: &[Option<DataType>]) -> Result<Prepared> {
-    let reader = TokenReader::new(text)?;
+    let reader = session.reader(text)?;
     let operation = Operation::of(&reader);
     let is_query = operation.is_none()
         && select::begins(&reader)
@@ -165,7 +165,7 @@ async fn prepare_piece(session: &mut Session, text: &str, types: &[Option<DataTy
         rows,
         plan_cache: is_query.then(Arc::default),
     };
-    let puts_late = late_insert::target(&reader, &session.shared.catalog()).is_some();
+    let puts_late = late_insert::target(&reader, &session.catalog()).is_some();
     let is_dml = operation.is_some() && !puts_late;
     if !is_query && !is_dml {
         let gives_rows = STATEMENTS.find(&reader).is_ok_and(|found| found.statement.rules.rows.is_some());
@@ -182,7 +182,7 @@ async fn prepare_piece(session: &mut Session, text: &str, types: &[Option<DataTy
     let (settings, now) = session.settings().await?;
     let planner = session.shared.planner.at(now.0);
     let plan = |planner: &Planner| -> Result<Gives> {
-        let catalog = session.shared.catalog();
+        let catalog = session.catalog();
         Ok(match is_dml {
             true => {
                 let returning = planner.dml(text, catalog.as_ref())?.returning;

@@ -65,14 +65,15 @@ impl Script {
         }
         let Some(piece) = self.pieces.pop_front() else { return Ok(None) };
         let Piece { range, text: sql } = piece;
-        let reader = TokenReader::new(&sql)?;
+        let reader = session.reader(&sql)?;
         if self.holding && !reader.is_keyword(&["SET"]) && !replace::begins(&reader) {
             self.holding = false;
             session.shared.hold(false)?;
         }
         let shifted = |error: Error| error.shift(range.start);
         let in_transaction = session.transaction.is_some();
-        let done = session.idempotency.was_done(&session.shared, &sql, in_transaction).await;
+        let done =
+            session.idempotency.was_done((&session.shared, &session.catalog()), &sql, in_transaction).await;
         let response = match done.map_err(shifted)? {
             Some(done) => {
                 if done.rolls_back {
@@ -127,7 +128,7 @@ async fn run_group(session: &mut Session, group: &[Piece]) -> Result<Vec<Outcome
     let texts: Vec<&str> = group.iter().map(|piece| piece.text.as_str()).collect();
     let are_new = session
         .idempotency
-        .which_are_new(&session.shared, &texts)
+        .which_are_new((&session.shared, &session.catalog()), &texts)
         .await
         .map_err(|error| placed(&all, error))?;
     let new = group.iter().zip(&are_new).filter(|(_, is_new)| **is_new);

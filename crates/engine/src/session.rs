@@ -226,7 +226,7 @@ impl Session {
         self.enter(&TokenReader::new("CREATE TABLE")?)?;
         create_table::check(name, &schema, primary_key)?;
         for _ in 0..ddl::PLANS_MAX {
-            let mut working = Working::new(self.shared.catalog());
+            let mut working = Working::new(self.catalog());
             let base = working.catalog.version;
             working.create(create_table::object(name, schema.clone(), primary_key), None)?;
             let entry = Entry::TableMade {

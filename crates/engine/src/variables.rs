@@ -9,7 +9,7 @@ mod session;
 use std::sync::{Arc, LazyLock, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use millstream_sql::{Error, Result};
+use millstream_sql::{Error, PUBLIC, Result, SYSTEM_SCHEMAS, TokenReader};
 
 use crate::catalog::Catalog;
 use crate::files::Files;
@@ -211,6 +211,24 @@ impl Session {
         self.variables.lock(self.transaction.as_ref())
     }
 
+    /// Returns the catalog, in which names are looked up on the search path of this session.
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        self.on_path(self.shared.catalog())
+    }
+
+    /// Returns a version of the catalog in which names are looked up on the search path of this session.
+    pub(crate) fn on_path(&self, catalog: Arc<Catalog>) -> Arc<Catalog> {
+        match self.variables().search_path() {
+            None => catalog,
+            Some(path) => Arc::new(catalog.with_path(path)),
+        }
+    }
+
+    /// Returns a reader of a statement of this session.
+    pub(crate) fn reader<'a>(&self, text: &'a str) -> Result<TokenReader<'a>> {
+        Ok(TokenReader::new(text)?.on_path(self.catalog().search_path()))
+    }
+
     /// Returns the names that a one-time query may use, with the facts of this session.
     pub(crate) fn one_shot(&self, catalog: Arc<Catalog>, settings: Settings) -> OneShot {
         drop(self.variables());
@@ -221,6 +239,16 @@ impl Session {
 }
 
 impl Variables {
+    /// Returns the schemas in which names are looked up; `None` for `public` alone. An empty path, as scripts of pg_dump set
+    /// it, counts as that. The engine's own schemas are searched first in any case.
+    pub(crate) fn search_path(&self) -> Option<Arc<[String]>> {
+        let value = self.values.set.get("search_path")?;
+        let is_engines =
+            |schema: &str| schema.is_empty() || schema == "$user" || SYSTEM_SCHEMAS.contains(&schema);
+        let path: Vec<String> = path_of(value).into_iter().filter(|schema| !is_engines(schema)).collect();
+        (!path.is_empty() && path != [PUBLIC]).then(|| path.into())
+    }
+
     /// Returns the value of a setting.
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         let Some(variable) = find(name) else { return self.values.own.get(&name.to_lowercase()).cloned() };
@@ -274,14 +302,10 @@ impl Variable {
                     .hint("Times are in UTC; write AT TIME ZONE where another zone is wanted.")),
             },
             Accepts::Schemas => {
-                let parts: Vec<&str> =
-                    value.split(',').map(|part| part.trim().trim_matches(['"', '\''])).collect();
-                let known = parts.iter().all(|part| ["$user", "public", "pg_catalog"].contains(part));
-                // With an empty path, as scripts of pg_dump set it, all names have their schemas.
-                if (known && parts.contains(&"public")) || parts == [""] {
+                if path_of(value).iter().all(|part| !part.contains([' ', '.'])) {
                     Ok(value.trim().to_string())
                 } else {
-                    refused("a list with public, where all names are looked up,".into())
+                    refused("a list of schemas, such as 'sales, public',".into())
                 }
             }
             Accepts::Digits => match value.trim().parse::<i64>() {
@@ -290,6 +314,18 @@ impl Variable {
             },
         }
     }
+}
+
+/// Returns the schemas of a search path.
+fn path_of(value: &str) -> Vec<String> {
+    let part = |part: &str| {
+        let part = part.trim();
+        match part.strip_prefix('"').and_then(|part| part.strip_suffix('"')) {
+            Some(quoted) => quoted.to_string(),
+            None => part.trim_matches('\'').to_lowercase(),
+        }
+    };
+    value.split(',').map(part).collect()
 }
 
 /// Returns true if the name denotes UTC.

@@ -22,7 +22,9 @@ use crate::event_time::TimeWindows;
 use crate::functions::json::build;
 use crate::functions::json::marks::Mark;
 use crate::hidden_columns;
-use crate::relation::{PG_CATALOG, Relation, RelationTable, Relations, SCHEMAS_HINT, SYSTEM_SCHEMAS};
+use crate::relation::{
+    PG_CATALOG, Relation, RelationTable, Relations, SYSTEM_SCHEMAS, name_in, split_schema, unknown_schema,
+};
 use crate::routines::{Routine, UpdateState, folding_function, routine_name};
 use crate::suggestion;
 use crate::system_time::AS_OF;
@@ -116,17 +118,23 @@ impl<'a> Context<'a> {
                     return self.system_table(PG_CATALOG, name.table());
                 }
             }
-            None | Some("public") => {}
+            None => {
+                if let Some(found) = self.relations.on_path(name.table()) {
+                    return self.relation(&found);
+                }
+            }
             Some(schema) if SYSTEM_SCHEMAS.contains(&schema) => {
                 return self.system_table(schema, name.table());
             }
-            Some(schema) => {
-                return Err(Error::invalid(format!("schema \"{schema}\" not found")).hint(SCHEMAS_HINT));
-            }
+            Some(schema) => return self.relation(&name_in(schema, name.table())),
         }
-        match self.relations.get(name.table()) {
-            Some(relation) => Ok(self.source(name.table().to_string(), relation)),
-            None => Err(unknown_relation(name.table(), self.relations)),
+        self.relation(name.table())
+    }
+
+    fn relation(&self, name: &str) -> Result<Arc<dyn TableSource>> {
+        match self.relations.get(name) {
+            Some(relation) => Ok(self.source(name.to_string(), relation)),
+            None => Err(unknown_relation(name, self.relations)),
         }
     }
 
@@ -208,6 +216,12 @@ fn undeclared(schema: &SchemaRef) -> SchemaRef {
 
 /// Returns the error `relation "x" not found`, with similar names.
 pub(crate) fn unknown_relation(name: &str, relations: &dyn Relations) -> Error {
+    let known = relations.schemas();
+    if let Some((schema, _)) = split_schema(name)
+        && !known.iter().any(|known| known == schema)
+    {
+        return unknown_schema(schema, known);
+    }
     let names = relations.names();
     Error::invalid(format!("relation \"{name}\" not found"))
         .maybe_hint(suggestion::did_you_mean(name, names.iter().map(String::as_str)))

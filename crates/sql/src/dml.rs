@@ -40,7 +40,7 @@ use crate::hidden_columns::{self, last_name};
 use crate::identity::{self, Identity};
 use crate::planner::{Planner, Query, Raw};
 use crate::reader::TokenReader;
-use crate::relation::{Relation, Relations};
+use crate::relation::{Relation, Relations, catalog_name};
 use crate::suggestion;
 use crate::tokens::{DIALECT, offset};
 
@@ -329,15 +329,15 @@ impl Scope<'_> {
         let (table, columns) = self.table(name)?;
         let alias = match alias {
             Some(alias) => alias.name.clone(),
-            None => quoted(&table),
+            None => quoted(&last_name(name).unwrap_or_default()),
         };
         let factor = named_factor(name.clone(), alias.clone());
         Ok(Target { name: table, alias, factor, columns })
     }
 
     fn table(&self, name: &ObjectName) -> Result<(String, SchemaRef)> {
-        let table = last_name(name).unwrap_or_default();
-        if let Some(error) = tree::foreign_schema(name, &table) {
+        let table = catalog_name(name, self.relations).unwrap_or_default();
+        if let Some(error) = tree::system_schema(name, &table) {
             return Err(self.place(error, name));
         }
         match self.relations.get(&table) {

@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use crate::error::{Error, Result};
 use crate::event_time;
-use crate::relation::{PG_CATALOG, Relation, Relations};
+use crate::relation::{PG_CATALOG, Relation, Relations, catalog_name};
 use crate::tokens::Lexeme;
 
 /// The key in a field's metadata that hides the column; its value is `true`.
@@ -223,10 +223,11 @@ impl Narrow<'_> {
     }
 
     fn shown_of(&self, name: &ObjectName) -> Vec<String> {
-        let Some(name) = last_name(name) else { return Vec::new() };
-        if self.names.iter().flatten().any(|other| *other == name) {
+        let Some(last) = last_name(name) else { return Vec::new() };
+        if name.0.len() == 1 && self.names.iter().flatten().any(|other| *other == last) {
             return Vec::new();
         }
+        let name = catalog_name(name, self.relations).unwrap_or(last);
         match self.relations.get(&name) {
             Some(Relation::Rows { schema, .. }) => {
                 let hidden = schema.fields().iter().filter(|f| is_hidden(f) && self.shown.contains(f.name()));

@@ -19,12 +19,22 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::{Error, Result};
 pub(crate) use crate::grammar::is_word;
-use crate::relation::{SCHEMAS_HINT, SYSTEM_SCHEMAS};
+use crate::relation::name_in;
 use crate::tokens::{Lexeme, tokenise};
+
+/// The relations that names without a schema stand for.
+pub trait SearchPath: std::fmt::Debug + Send + Sync {
+    /// Returns the relation of this name that the path finds, by its name in the catalog.
+    fn find(&self, name: &str) -> Option<String>;
+
+    /// Returns the name in the catalog of a relation that is to be created.
+    fn place(&self, name: &str) -> String;
+}
 
 /// A cursor over the tokens of a text. Clone it to look ahead.
 #[derive(Debug, Clone)]
 pub struct TokenReader<'a> {
+    path: Option<std::sync::Arc<dyn SearchPath>>,
     text: &'a str,
     lexemes: std::sync::Arc<[Lexeme]>,
     at: usize,
@@ -38,7 +48,12 @@ impl<'a> TokenReader<'a> {
     pub fn new(text: &'a str) -> Result<TokenReader<'a>> {
         let lexemes: std::sync::Arc<[Lexeme]> = tokenise(text)?.into();
         let end = lexemes.len();
-        Ok(TokenReader { text, lexemes, at: 0, end })
+        Ok(TokenReader { path: None, text, lexemes, at: 0, end })
+    }
+
+    /// Looks names of relations without a schema up in a path.
+    pub fn on_path(self, path: Option<std::sync::Arc<dyn SearchPath>>) -> TokenReader<'a> {
+        TokenReader { path, ..self }
     }
 
     /// Returns the whole text.
@@ -148,20 +163,39 @@ impl<'a> TokenReader<'a> {
         Ok(name)
     }
 
-    /// Takes the name of a relation and drops the schema `public`. A system table keeps its schema:
-    /// `millstream.errors`.
+    /// Takes the name of a relation. The schema `public` is dropped, others stay: `millstream.errors`. Of three parts, the
+    /// first is the database, of which there is one.
     pub fn relation_name(&mut self) -> Result<String> {
-        let start = self.position();
-        let name = self.identifier()?;
-        if !self.symbol(Token::Period) {
-            return Ok(name);
+        let is_qualified = self.is_qualified();
+        let name = self.written_name()?;
+        let path = self.path.as_ref().filter(|_| !is_qualified);
+        Ok(path.and_then(|path| path.find(&name)).unwrap_or(name))
+    }
+
+    /// Takes the name of a relation that is to be created. Without a schema, it is one of the first schema of the search
+    /// path.
+    pub fn new_relation_name(&mut self) -> Result<String> {
+        let is_qualified = self.is_qualified();
+        let name = self.written_name()?;
+        let path = self.path.as_ref().filter(|_| !is_qualified);
+        Ok(path.map(|path| path.place(&name)).unwrap_or(name))
+    }
+
+    fn written_name(&mut self) -> Result<String> {
+        let mut parts = vec![self.identifier()?];
+        while parts.len() < 3 && self.symbol(Token::Period) {
+            parts.push(self.identifier()?);
         }
-        let inner = self.identifier()?;
-        match name.as_str() {
-            "public" => Ok(inner),
-            schema if SYSTEM_SCHEMAS.contains(&schema) => Ok(format!("{schema}.{inner}")),
-            _ => Err(Error::invalid(format!("schema \"{name}\" not found")).hint(SCHEMAS_HINT).at(start)),
-        }
+        let relation = parts.pop().unwrap_or_default();
+        Ok(match parts.pop() {
+            Some(schema) => name_in(&schema, &relation),
+            None => relation,
+        })
+    }
+
+    /// Returns true if the next name has a schema.
+    pub fn is_qualified(&self) -> bool {
+        matches!(self.peek(), Token::Word(_)) && *self.peek_at(1) == Token::Period
     }
 
     /// Takes a string literal.
@@ -410,11 +444,6 @@ mod tests {
             },
             "syntax error: expected the end of the statement, found b\nLINE 1: a b\n          ^",
         );
-        fails(
-            "x.t",
-            |r| r.relation_name(),
-            "schema \"x\" not found\nLINE 1: x.t\n        ^\nHINT: There are the schemas public, millstream, pg_catalog and information_schema.",
-        );
     }
 
     #[test]
@@ -422,6 +451,11 @@ mod tests {
         let mut reader = TokenReader::new("Public.Orders \"Orders\"").unwrap();
         assert_eq!(reader.relation_name().unwrap(), "orders");
         assert_eq!(reader.relation_name().unwrap(), "Orders");
+        let mut reader = TokenReader::new("S.t \"S\".\"T.u\" db.public.t db.s.t").unwrap();
+        for name in ["s.t", "S.T.u", "t", "s.t"] {
+            assert!(reader.is_qualified());
+            assert_eq!(reader.relation_name().unwrap(), name);
+        }
     }
 
     #[test]

@@ -13,11 +13,15 @@ use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::Result as PlanResult;
 use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, TableScan, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::sql::sqlparser::ast::ObjectName;
 use millstream_delta::declared_type;
 
 use crate::declared_types::Declared;
 use crate::error::{Error, Result};
+use crate::functions::quote_ident;
+use crate::hidden_columns::fold;
 use crate::routines::Routine;
+use crate::suggestion;
 
 /// The schema of the engine's system tables.
 pub const SYSTEM_SCHEMA: &str = "millstream";
@@ -31,9 +35,8 @@ pub const PG_CATALOG: &str = "pg_catalog";
 /// The information schema of the SQL standard.
 pub const INFORMATION_SCHEMA: &str = "information_schema";
 
-/// The hint for a schema that isn't found.
-pub(crate) const SCHEMAS_HINT: &str =
-    "There are the schemas public, millstream, pg_catalog and information_schema.";
+/// The schema of relations whose names need no qualifier.
+pub const PUBLIC: &str = "public";
 
 /// The planner's view of the catalog. Names are plain: folded or as they were quoted.
 pub trait Relations: Send + Sync {
@@ -42,6 +45,17 @@ pub trait Relations: Send + Sync {
 
     /// Returns all names, for hints.
     fn names(&self) -> Vec<String>;
+
+    /// Returns the relation that a name without a schema stands for, where the search path finds another one than that
+    /// of the schema `public`.
+    fn on_path(&self, _name: &str) -> Option<String> {
+        None
+    }
+
+    /// Returns the schemas that CREATE SCHEMA made.
+    fn schemas(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Returns the table of this name in one of [`SYSTEM_SCHEMAS`]. Its scans are bound by the qualified
     /// name, `millstream.errors`.
@@ -95,6 +109,54 @@ pub trait RoutineCatalog: Send + Sync {
 
     /// Returns all names, for hints.
     fn routine_names(&self) -> Vec<String>;
+}
+
+/// Returns the name of a relation in a catalog: `t` in the schema `public`, `s.t` in another one.
+pub fn name_in(schema: &str, relation: &str) -> String {
+    if schema == PUBLIC { relation.into() } else { format!("{schema}.{relation}") }
+}
+
+/// Splits the name of a relation in a catalog into its schema and the rest. A name with a dot may also be one of the schema
+/// `public`, if no schema has the name before the dot.
+pub fn split_schema(name: &str) -> Option<(&str, &str)> {
+    name.split_once('.').filter(|(schema, relation)| !schema.is_empty() && !relation.is_empty())
+}
+
+/// Returns the name of a relation in SQL's spelling: `t`, `s.t`, `"S".t`.
+pub fn relation_ident(name: &str) -> String {
+    match split_schema(name) {
+        Some((schema, relation)) => format!("{}.{}", quote_ident(schema), quote_ident(relation)),
+        None => quote_ident(name),
+    }
+}
+
+/// Returns the same with the schema in any case, for a statement that may run on any search path.
+pub fn qualified_ident(name: &str) -> String {
+    match split_schema(name) {
+        Some(_) => relation_ident(name),
+        None => format!("{PUBLIC}.{}", quote_ident(name)),
+    }
+}
+
+/// Returns the name that a relation has in the catalog, from its name in a statement: the search path finds a single name, and
+/// of three parts the first is the database.
+pub(crate) fn catalog_name(name: &ObjectName, relations: &dyn Relations) -> Option<String> {
+    let mut parts = name.0.iter().rev().map(|part| part.as_ident().map(fold));
+    let relation = parts.next()??;
+    match parts.next() {
+        None => Some(relations.on_path(&relation).unwrap_or(relation)),
+        Some(schema) => Some(name_in(&schema?, &relation)),
+    }
+}
+
+/// Returns the error for a schema that there is not.
+pub fn unknown_schema(schema: &str, mut known: Vec<String>) -> Error {
+    known.splice(0..0, [PUBLIC].iter().chain(&SYSTEM_SCHEMAS).map(ToString::to_string));
+    Error::invalid(format!("schema \"{schema}\" not found")).maybe_hint(suggestion::hint(
+        schema,
+        "schemas",
+        known.iter().map(String::as_str),
+    ))
 }
 
 /// A catalog without user-defined functions.

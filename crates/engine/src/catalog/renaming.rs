@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_flow::Called;
-use millstream_sql::functions::quote_ident;
-use millstream_sql::{BatchQuery, Error, Result, TokenReader, rename_relations, statements};
+use millstream_sql::{BatchQuery, Error, Result, TokenReader, relation_ident, rename_relations, statements};
 
+use super::schemas::schema_of_key;
 use super::{AS_OF, Catalog, Definition, Object, Runs, as_of, bad_rows_of, late_rows_of, watermark_of};
 use crate::statements::{STATEMENTS, own_relation};
 
@@ -27,6 +27,9 @@ impl Catalog {
         let mut after = before.reading(from, to)?;
         after.ddl = with_name(&before.ddl, to)?;
         after.name = to.clone();
+        // It may have moved to another schema.
+        after.reads.retain(|read| schema_of_key(read).is_none());
+        after.reads.extend(self.schema_read(to));
         self.version += 1;
         self.objects.remove(from);
         for object in readers.into_iter().filter(|object| object.name != before.name) {
@@ -116,7 +119,8 @@ impl Definition {
             Definition::Source { .. }
             | Definition::Table { .. }
             | Definition::Function(_)
-            | Definition::Aggregate(_) => {}
+            | Definition::Aggregate(_)
+            | Definition::Schema => {}
         }
         Ok(())
     }
@@ -172,7 +176,7 @@ fn named(statement: &str, to: &str) -> Result<String> {
         let start = reader.position().start;
         reader.relation_name()?;
         let end = reader.last_position().end;
-        return Ok(format!("{}{}{}", &statement[..start], quote_ident(to), &statement[end..]));
+        return Ok(format!("{}{}{}", &statement[..start], relation_ident(to), &statement[end..]));
     }
     if reader.keyword(&["CREATE"]) {
         reader.keyword(&["OR", "REPLACE"]);
@@ -184,7 +188,7 @@ fn named(statement: &str, to: &str) -> Result<String> {
     let start = reader.position().start;
     reader.relation_name()?;
     let end = reader.last_position().end;
-    Ok(format!("{}{}{}", &statement[..start], quote_ident(to), &statement[end..]))
+    Ok(format!("{}{}{}", &statement[..start], relation_ident(to), &statement[end..]))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use millstream_delta::checks_of;
 use millstream_sql::functions::quote_ident;
 use millstream_sql::{IndexKind, TableIndex, TokenReader, constraint_name_in};
 
-use super::facts::{Facts, Listed, namespace_name};
+use super::facts::{Facts, Listed};
 use super::rows::{Rows, Value};
 
 /// The first OID of indexes that are not keys. Each has one for itself, and one for its constraint.
@@ -149,7 +149,7 @@ impl ListedIndex {
             "CREATE {}INDEX {} ON {}.{} USING btree ({}){}",
             if self.is_unique { "UNIQUE " } else { "" },
             quote_ident(&self.name),
-            namespace_name(relation.namespace).unwrap_or("public"),
+            relation.schema.as_str(),
             quote_ident(&relation.name),
             self.names(relation),
             if self.nulls_distinct { "" } else { " NULLS NOT DISTINCT" }
@@ -190,7 +190,7 @@ pub(super) fn pg_index(relation: &Listed, rows: &mut Rows) {
 pub(super) fn pg_indexes(relation: &Listed, rows: &mut Rows) {
     for index in &relation.indexes {
         rows.push(&[
-            ("schemaname", namespace_name(relation.namespace).into()),
+            ("schemaname", relation.schema.as_str().into()),
             ("tablename", relation.name.as_str().into()),
             ("indexname", index.name.as_str().into()),
             ("indexdef", index.definition(relation).into()),
@@ -233,7 +233,7 @@ pub(super) fn check_constraints(relation: &Listed, database: &str, rows: &mut Ro
     for check in &relation.checks {
         rows.push(&[
             ("constraint_catalog", database.into()),
-            ("constraint_schema", namespace_name(relation.namespace).into()),
+            ("constraint_schema", relation.schema.as_str().into()),
             ("constraint_name", check.name.as_str().into()),
             ("check_clause", format!("({})", check.text).into()),
         ]);

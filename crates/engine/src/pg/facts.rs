@@ -8,14 +8,14 @@ use datafusion::logical_expr::ScalarUDF;
 use millstream_delta::{default_of, generated_of};
 use millstream_sql::functions::quote_ident;
 use millstream_sql::{
-    INFORMATION_SCHEMA, PG_CATALOG, Relation, Relations, Result, RoutineCatalog, SYSTEM_SCHEMA, TokenReader,
-    is_hidden,
+    INFORMATION_SCHEMA, PG_CATALOG, PUBLIC, Relation, Relations, Result, RoutineCatalog, SYSTEM_SCHEMA,
+    TokenReader, is_hidden,
 };
 
 use super::constraints::{self, ListedCheck, ListedIndex};
 use super::layout::{self, Layout};
 use super::{functions, pg_types as types};
-use crate::catalog::{Catalog, Definition, Object};
+use crate::catalog::{Catalog, Definition, Object, schema_key};
 use crate::files::Files;
 use crate::jobs::Jobs;
 use crate::settings::Settings;
@@ -47,7 +47,10 @@ pub(crate) struct Facts {
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) oid: i64,
+    /// The OID of its schema.
     pub(super) namespace: i64,
+    /// The name of its schema.
+    pub(super) schema: String,
     pub(super) name: String,
     pub(super) kind: char,
     pub(super) columns: Vec<ListedColumn>,
@@ -98,6 +101,11 @@ impl Listed {
     /// Returns the OID of the rule that makes it a view.
     pub(super) fn rule(&self) -> i64 {
         self.oid + 5
+    }
+
+    /// Returns true if it is the object of this name.
+    fn is_object(&self, name: &str) -> bool {
+        self.object.as_ref().is_some_and(|object| *object.name == *name)
     }
 
     /// Returns true if no statement created it.
@@ -165,22 +173,42 @@ impl Facts {
     pub(super) fn relation_named(&self, written: &str) -> Option<&Listed> {
         let (schema, name) = split_name(written)?;
         let found = |namespace: &str| {
-            let number = namespace_oid(namespace)?;
-            self.relations().iter().find(|relation| relation.namespace == number && relation.name == name)
+            self.relations().iter().find(|relation| relation.schema == namespace && relation.name == name)
         };
         match schema {
             Some(schema) => found(&schema),
-            None => found(PG_CATALOG).or_else(|| found("public")),
+            None => found(PG_CATALOG).or_else(|| {
+                let full = self.catalog.on_search_path(&name).unwrap_or_else(|| name.clone());
+                self.relations().iter().find(|relation| relation.is_object(&full))
+            }),
         }
+    }
+
+    /// Returns true if a name without a schema stands for this relation.
+    pub(super) fn is_visible(&self, relation: &Listed) -> bool {
+        if relation.namespace == 11 {
+            return true;
+        }
+        let full = self.catalog.on_search_path(&relation.name);
+        relation.is_object(full.as_deref().unwrap_or(&relation.name))
+    }
+
+    /// Returns the OIDs and names of all schemas.
+    pub(super) fn namespaces(&self) -> Vec<(i64, String)> {
+        let own = NAMESPACES.iter().map(|(oid, name)| (*oid, (*name).to_string()));
+        let created = self.catalog.created_schemas();
+        own.chain(created.map(|name| (self.catalog.oid(&schema_key(name)), name.to_string()))).collect()
+    }
+
+    /// Returns the OID of a schema.
+    pub(super) fn namespace_oid(&self, name: &str) -> Option<i64> {
+        self.namespaces().into_iter().find(|(_, known)| known == name).map(|(oid, _)| oid)
     }
 
     /// Returns a relation's name as a query has to spell it.
     pub(super) fn name_of(&self, relation: &Listed) -> String {
         let name = quote_ident(&relation.name);
-        match namespace_name(relation.namespace) {
-            Some("public" | PG_CATALOG) | None => name,
-            Some(schema) => format!("{schema}.{name}"),
-        }
+        if self.is_visible(relation) { name } else { format!("{}.{name}", quote_ident(&relation.schema)) }
     }
 }
 
@@ -196,12 +224,8 @@ pub(super) fn split_name(written: &str) -> Option<(Option<String>, String)> {
     reader.is_end().then_some((Some(first), second))
 }
 
-pub(super) fn namespace_oid(name: &str) -> Option<i64> {
+fn system_namespace(name: &str) -> Option<i64> {
     NAMESPACES.iter().find(|(_, known)| *known == name).map(|(oid, _)| *oid)
-}
-
-pub(super) fn namespace_name(oid: i64) -> Option<&'static str> {
-    NAMESPACES.iter().find(|(known, _)| *known == oid).map(|(_, name)| *name)
 }
 
 /// Returns the kind of relation that PostgreSQL's clients see, or `None` if the object can't be read.
@@ -215,7 +239,8 @@ pub(super) fn kind_of(definition: &Definition) -> Option<char> {
         | Definition::SinkInto { .. }
         | Definition::Subscription { .. }
         | Definition::Function(_)
-        | Definition::Aggregate(_) => None,
+        | Definition::Aggregate(_)
+        | Definition::Schema => None,
     }
 }
 
@@ -232,14 +257,21 @@ fn listed(catalog: &Catalog, object: &Arc<Object>) -> Option<Listed> {
     for column in &mut columns {
         column.doc = catalog.comment(&object.name, Some(&column.name)).map(str::to_string);
     }
+    let (namespace, name) = catalog.place_of(&object.name);
+    let mut indexes = constraints::indexes(oid, name, schema, &key);
+    for index in &mut indexes {
+        index.name = catalog.place_of(&index.name).1.to_string();
+    }
+    let number = if namespace == PUBLIC { 2200 } else { catalog.oid(&schema_key(namespace)) };
     Some(Listed {
         oid,
-        namespace: 2200,
-        name: object.name.to_string(),
+        namespace: number,
+        schema: namespace.into(),
+        name: name.into(),
         kind,
         columns,
-        indexes: constraints::indexes(oid, &object.name, schema, &key),
-        checks: constraints::checks(oid, &object.name, schema),
+        indexes,
+        checks: constraints::checks(oid, name, schema),
         object: Some(object.clone()),
         doc: catalog.comment(&object.name, None).map(str::to_string),
     })
@@ -270,6 +302,7 @@ fn system_table((place, table): (usize, &'static system::SystemTableDoc)) -> Lis
     Listed {
         oid: FIRST_SYSTEM + 8 * place as i64,
         namespace: 15_000,
+        schema: SYSTEM_SCHEMA.into(),
         name: table.name.into(),
         kind: 'v',
         columns,
@@ -292,7 +325,8 @@ fn catalog_table(layout: &'static Layout) -> Listed {
     };
     Listed {
         oid: layout.oid,
-        namespace: namespace_oid(layout.namespace).unwrap_or(11),
+        namespace: system_namespace(layout.namespace).unwrap_or(11),
+        schema: layout.namespace.into(),
         name: layout.name.into(),
         kind: layout.kind,
         columns: layout.columns.iter().map(column).collect(),
@@ -327,6 +361,14 @@ impl Relations for OneShot {
 
     fn names(&self) -> Vec<String> {
         self.facts.catalog.names()
+    }
+
+    fn on_path(&self, name: &str) -> Option<String> {
+        self.facts.catalog.on_search_path(name)
+    }
+
+    fn schemas(&self) -> Vec<String> {
+        self.facts.catalog.schemas()
     }
 
     fn event_time(&self, name: &str) -> Option<usize> {

@@ -1,6 +1,6 @@
 //! `information_schema`: the same facts in the terms of the SQL standard.
 
-use super::facts::{Facts, Listed, NAMESPACES, namespace_name};
+use super::facts::{Facts, Listed};
 use super::rows::{Rows, Value};
 use super::{constraints, pg_types as types, routines};
 
@@ -14,10 +14,10 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) {
     match table {
         "information_schema_catalog_name" => rows.push(&[("catalog_name", database.into())]),
         "enabled_roles" | "applicable_roles" => rows.push(&[("role_name", user.into())]),
-        "schemata" => NAMESPACES.iter().for_each(|(_, name)| {
+        "schemata" => facts.namespaces().iter().for_each(|(_, name)| {
             rows.push(&[
                 ("catalog_name", database.into()),
-                ("schema_name", (*name).into()),
+                ("schema_name", name.as_str().into()),
                 ("schema_owner", user.into()),
             ]);
         }),
@@ -72,7 +72,7 @@ fn usage(facts: &Facts, table: &str, rows: &mut Rows) {
         "foreign_tables" => relations.filter(|relation| relation.kind == 'f').for_each(|relation| {
             rows.push(&[
                 ("foreign_table_catalog", database.into()),
-                ("foreign_table_schema", namespace_name(relation.namespace).into()),
+                ("foreign_table_schema", relation.schema.as_str().into()),
                 ("foreign_table_name", relation.name.as_str().into()),
                 ("foreign_server_catalog", database.into()),
                 ("foreign_server_name", "outside".into()),
@@ -104,7 +104,7 @@ fn usage(facts: &Facts, table: &str, rows: &mut Rows) {
 fn names(relation: &Listed, database: &str) -> Cells {
     vec![
         ("table_catalog", database.into()),
-        ("table_schema", namespace_name(relation.namespace).into()),
+        ("table_schema", relation.schema.as_str().into()),
         ("table_name", relation.name.as_str().into()),
     ]
 }
@@ -205,7 +205,7 @@ fn constraints_of(relation: &Listed, table: &str, database: &str, rows: &mut Row
         let mut cells = names(relation, database);
         cells.extend([
             ("constraint_catalog", database.into()),
-            ("constraint_schema", namespace_name(relation.namespace).into()),
+            ("constraint_schema", relation.schema.as_str().into()),
             ("constraint_name", name.into()),
         ]);
         cells
@@ -219,11 +219,11 @@ fn view_usage(facts: &Facts, database: &str, rows: &mut Rows) {
         for read in object.reads.iter().filter(|read| facts.catalog.find(read).is_some()) {
             rows.push(&[
                 ("view_catalog", database.into()),
-                ("view_schema", namespace_name(relation.namespace).into()),
+                ("view_schema", relation.schema.as_str().into()),
                 ("view_name", relation.name.as_str().into()),
                 ("table_catalog", database.into()),
-                ("table_schema", "public".into()),
-                ("table_name", read.as_ref().into()),
+                ("table_schema", facts.catalog.place_of(read).0.into()),
+                ("table_name", facts.catalog.place_of(read).1.into()),
             ]);
         }
     }

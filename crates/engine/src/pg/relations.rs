@@ -1,7 +1,7 @@
 //! The relations in PostgreSQL's catalog: their columns, keys and rules.
 
 use super::constraints;
-use super::facts::{Facts, Listed, NAMESPACES, OWNER, namespace_name};
+use super::facts::{Facts, Listed, OWNER};
 use super::pg_types as types;
 use super::rows::{Rows, Value};
 use crate::catalog::Definition;
@@ -23,8 +23,12 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
         "pg_attribute" => all.for_each(|relation| attributes(relation, rows)),
         "pg_attrdef" => all.for_each(|relation| defaults(relation, rows)),
         "pg_type" => pg_type(facts, rows),
-        "pg_namespace" => NAMESPACES.iter().for_each(|(oid, name)| {
-            rows.push(&[("oid", (*oid).into()), ("nspname", (*name).into()), ("nspowner", OWNER.into())]);
+        "pg_namespace" => facts.namespaces().iter().for_each(|(oid, name)| {
+            rows.push(&[
+                ("oid", (*oid).into()),
+                ("nspname", name.as_str().into()),
+                ("nspowner", OWNER.into()),
+            ]);
         }),
         "pg_index" => all.for_each(|relation| constraints::pg_index(relation, rows)),
         "pg_indexes" => all.for_each(|relation| constraints::pg_indexes(relation, rows)),
@@ -116,7 +120,7 @@ type Cells = Vec<(&'static str, Value)>;
 
 fn named(relation: &Listed, name: &'static str, owner: &'static str, facts: &Facts) -> Cells {
     vec![
-        ("schemaname", namespace_name(relation.namespace).into()),
+        ("schemaname", relation.schema.as_str().into()),
         (name, relation.name.as_str().into()),
         (owner, facts.variables().user.into()),
     ]
@@ -328,7 +332,7 @@ fn connector(relation: &Listed) -> Vec<String> {
 fn statistics(relation: &Listed, rows: &mut Rows) {
     rows.push(&[
         ("relid", relation.oid.into()),
-        ("schemaname", namespace_name(relation.namespace).into()),
+        ("schemaname", relation.schema.as_str().into()),
         ("relname", relation.name.as_str().into()),
     ]);
 }

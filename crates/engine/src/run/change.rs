@@ -205,7 +205,10 @@ impl CatalogChanges<'_> {
                 table.sequences = self.tables.sequences.create(schema);
                 Prepared::Table(object, Box::new(table))
             }
-            Definition::View { .. } | Definition::Function(_) | Definition::Aggregate(_) => Prepared::Done,
+            Definition::View { .. }
+            | Definition::Function(_)
+            | Definition::Aggregate(_)
+            | Definition::Schema => Prepared::Done,
             Definition::MaterializedView { on_error, .. } | Definition::Stream { on_error, .. } => {
                 let on_error = on_error.unwrap_or(self.setup.settings.on_error);
                 let queries = match backfill {

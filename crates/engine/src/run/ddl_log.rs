@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use millstream_durable::{Entry, Standing};
-use millstream_sql::functions::quote_ident;
+use millstream_sql::qualified_ident;
 
 use crate::catalog::Object;
 use crate::event::Change;
@@ -227,10 +227,6 @@ impl DdlLog {
         &'a self,
         readers: &'a [Reader],
     ) -> Option<(&'a Arc<str>, &'a Arc<str>)> {
-        let has_plan = |entry: &Entry| match entry {
-            Entry::Changed { plans, .. } => plans.iter().any(|plan| plan.plan.is_ok()),
-            _ => false,
-        };
         let mut made: Vec<&Reader> = Vec::new();
         self.steps.iter().find_map(|step| match step {
             Step::Object(name, entry) => {
@@ -243,6 +239,20 @@ impl DdlLog {
                 Some((&reader.name, name))
             }
             _ => None,
+        })
+    }
+
+    /// Returns one of these readers that looked its relations up on a search path, and would do so again, among more
+    /// relations, if it was created after all other steps.
+    pub(super) fn made_on_path<'a>(&self, readers: &'a [Reader]) -> Option<&'a Arc<str>> {
+        let has_path = |entry: &Entry| match entry {
+            Entry::Changed { variables, .. } => variables.iter().any(|(name, _)| name == "search_path"),
+            _ => false,
+        };
+        self.steps.iter().find_map(|step| {
+            let Step::Object(name, entry) = step else { return None };
+            let reader = readers.iter().find(|reader| reader.name == *name)?;
+            (has_path(entry) && (!reader.is_kept || !has_plan(entry))).then_some(&reader.name)
         })
     }
 
@@ -399,12 +409,21 @@ impl DdlLog {
     }
 }
 
+/// Returns true if the entry has a stored plan.
+fn has_plan(entry: &Entry) -> bool {
+    match entry {
+        Entry::Changed { plans, .. } => plans.iter().any(|plan| plan.plan.is_ok()),
+        _ => false,
+    }
+}
+
 /// Returns the entry that gives an object its last name, made from an earlier rename.
 fn renaming(entry: &Entry, from: &str, to: &str) -> Option<Entry> {
     let mut entry = entry.clone();
     let Entry::Changed { statements, .. } = &mut entry else { return None };
     let kind = rename::kind_of(statements.first()?)?;
-    *statements = vec![format!("ALTER {kind} {} RENAME TO {}", quote_ident(from), quote_ident(to))];
+    let (from, to) = (qualified_ident(from), qualified_ident(to));
+    *statements = vec![format!("ALTER {kind} {from} RENAME TO {to}")];
     Some(entry)
 }
 

@@ -63,7 +63,10 @@ impl Listed {
         let mut lines = Lines::new();
         for (object, _) in &self.0 {
             let into = match &object.definition {
-                Definition::Function(_) | Definition::Aggregate(_) | Definition::Subscription { .. } => {
+                Definition::Function(_)
+                | Definition::Aggregate(_)
+                | Definition::Schema
+                | Definition::Subscription { .. } => {
                     continue;
                 }
                 Definition::SinkInto { table, .. } => Some(table),

@@ -572,6 +572,12 @@ fn check_widened(
         counts.then(|| Reader { name: object.name.clone(), reads: object.reads.clone(), is_kept })
     });
     let readers: Vec<Reader> = readers.collect();
+    if let Some(reader) = durability.ddl_log().made_on_path(&readers) {
+        return Err(Error::invalid(format!(
+            "\"{name}\" can't have another query: \"{reader}\", which reads it, was made with a search_path"
+        ))
+        .hint(format!("DROP \"{reader}\" and create it again with the schemas in its text, then retry.")));
+    }
     let Some((reader, table)) = durability.ddl_log().columns_added_since(&readers) else { return Ok(()) };
     Err(Error::invalid(format!(
         "\"{name}\" can't have another query: \"{reader}\", which reads it, reads table \"{table}\", too, and was made \

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use millstream_delta::Epoch;
 use millstream_durable::{Entry, Sequence, Standing};
 use millstream_sql::functions::quote_ident;
-use millstream_sql::{Error, Kind, Result, sqlstate};
+use millstream_sql::{Error, Kind, Result, qualified_ident, sqlstate};
 
 use super::Loop;
 use super::backpressure::HeldBack;
@@ -24,7 +24,7 @@ use super::settling::{Settling, is_settled, settling_all};
 use super::source::RunningSource;
 use super::sources::Sources;
 use super::tables::BaseTables;
-use crate::catalog::{Definition, Object};
+use crate::catalog::{Definition, Object, schema_of_key};
 use crate::engine::Shared;
 use crate::event::{Advance, Change, Reply};
 use crate::jobs::Job;
@@ -456,7 +456,12 @@ impl CatalogChanges<'_> {
         }
         let drop_one = |name: &Arc<str>| {
             let kind = self.setup.catalog.find(name)?.definition.kind().to_uppercase();
-            Some(format!("DROP {kind} {}", quote_ident(name.strip_suffix("()").unwrap_or(name))))
+            let name = match (schema_of_key(name), name.strip_suffix("()")) {
+                (Some(schema), _) => quote_ident(schema),
+                (_, Some(routine)) => quote_ident(routine),
+                _ => qualified_ident(name),
+            };
+            Some(format!("DROP {kind} {name}"))
         };
         let Some(statements) = names.iter().map(drop_one).collect() else { return };
         let standing = Standing::default();

@@ -58,7 +58,7 @@ async fn subscription(session: &Session, reader: &mut TokenReader<'_>) -> Result
     let (name, at) = (reader.relation_name()?, reader.last_position());
     let said = if reader.keyword(&["TO"]) { Some(Epoch(reader.number()?)) } else { None };
     reader.expect_end()?;
-    let object = session.shared.catalog().get(&name).map(Clone::clone);
+    let object = session.catalog().get(&name).map(Clone::clone);
     let object = object.map_err(|error| error.at(at.clone()))?;
     let Definition::Subscription { .. } = &object.definition else {
         let kind = object.definition.kind();

@@ -30,7 +30,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     let place_at = reader.position();
     let place = reader.string()?;
     reader.expect_end()?;
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
     let object = catalog.get(&name).map_err(|error| error.at(at.clone()))?;
     let Definition::Source { spec, .. } = &object.definition else {
         let kind = object.definition.kind();

@@ -9,8 +9,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::ScalarValue;
 use millstream_flow::Wanted;
-use millstream_sql::functions::quote_ident;
-use millstream_sql::{Checks, Error, Result, TableIndex, TokenReader, sqlstate};
+use millstream_sql::{Checks, Error, Result, TableIndex, TokenReader, relation_ident, sqlstate};
 use millstream_state::{Conflict, Keyed};
 
 use super::create_table::refuse_intervals;
@@ -165,7 +164,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     reader.keyword(&["ONLY"]);
     let name = reader.relation_name()?;
     let at = reader.last_position();
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
     let mut tag = Tag::new(format!("ALTER {kind}"));
     if lenient && catalog.find(&name).is_none() {
         tag.notices.push(format!("relation \"{name}\" does not exist, nothing was done"));
@@ -187,7 +186,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     if !session.is_recovering {
         catalog.check_constraint_names(&name, &altered).map_err(|error| error.at(at))?;
     }
-    let statement = format!("ALTER TABLE {} {}", quote_ident(&object.name), alteration.clauses.join(", "));
+    let statement = format!("ALTER TABLE {} {}", relation_ident(&object.name), alteration.clauses.join(", "));
     if let Some(key) = &alteration.key {
         refuse_intervals(&altered, key)?;
     }

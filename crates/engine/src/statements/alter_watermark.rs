@@ -57,7 +57,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Object,
     };
     let name = reader.relation_name()?;
     let at = reader.last_position();
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
     let object = catalog.get(&name).map_err(|error| error.at(at.clone()))?;
     let definition = &object.definition;
     let found = definition.kind();

@@ -55,7 +55,7 @@ const OTHERS: &[&[&str]] = &[
 
 /// Returns the change, and the version of the catalog that it is based on.
 fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<Change>, Tag)> {
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
     let mut tag = Tag::new("COMMENT");
     if let Some(kind) = reader.one_of(OTHERS) {
         while !reader.is_end() && !reader.is_keyword(&["IS"]) {

@@ -121,7 +121,7 @@ struct Copied {
 
 impl Copied {
     async fn into_table(self, session: &mut Session, reader: &mut TokenReader<'_>) -> Result<CopyIn> {
-        let catalog = session.shared.catalog();
+        let catalog = session.catalog();
         let object = catalog.get(&self.name).map_err(|error| error.at(self.at.clone()))?;
         let Definition::Table { schema, .. } = &object.definition else {
             let kind = object.definition.base_kind();
@@ -213,7 +213,7 @@ async fn out(
     let (text, start) = match subject {
         Subject::Query(range) => (reader.text()[range.clone()].to_string(), Some(range.start)),
         Subject::Relation { name, at, columns } => {
-            let catalog = session.shared.catalog();
+            let catalog = session.catalog();
             let mut columns = columns;
             if let Some(schema) = catalog.find(&name).and_then(|object| object.definition.schema()) {
                 let chosen = chosen(&name, schema, &columns)?;

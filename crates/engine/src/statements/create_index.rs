@@ -6,7 +6,9 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::without_index;
 use millstream_sql::functions::quote_ident;
-use millstream_sql::{Error, IndexKind, Result, TableIndex, TokenReader, WrittenIndex, suggestion};
+use millstream_sql::{
+    Error, IndexKind, Result, TableIndex, TokenReader, WrittenIndex, name_in, relation_ident, suggestion,
+};
 
 use super::alter_table::{Planned, TableChange, alter};
 use crate::catalog::{Catalog, Definition, Object};
@@ -42,15 +44,20 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     reader.expect_keyword(&["INDEX"])?;
     reader.keyword(&["CONCURRENTLY"]);
     let lenient = reader.keyword(&["IF", "NOT", "EXISTS"]);
-    let name = match reader.is_keyword(&["ON"]) {
+    let is_qualified = reader.is_qualified();
+    let mut name = match reader.is_keyword(&["ON"]) {
         true => None,
-        false => Some((reader.relation_name()?, reader.last_position())),
+        false => Some((reader.new_relation_name()?, reader.last_position())),
     };
     reader.expect_keyword(&["ON"])?;
     reader.keyword(&["ONLY"]);
     let table = reader.relation_name()?;
     let at = reader.last_position();
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
+    // An index is in the schema of its table.
+    if let Some((name, _)) = name.as_mut().filter(|_| !is_qualified) {
+        *name = name_in(catalog.place_of(&table).0, catalog.place_of(name).1);
+    }
     let mut tag = Tag::new("CREATE INDEX");
     if let Some((name, _)) = name.as_ref().filter(|(name, _)| lenient && catalog.indexed(name).is_some()) {
         tag.notices.push(format!("index \"{name}\" already exists, nothing was done"));
@@ -92,9 +99,9 @@ fn statement(index: &TableIndex, schema: &Schema, table: &str) -> String {
     // An index without a name has one that follows the table's.
     let name = match index.name.starts_with('.') {
         true => String::new(),
-        false => format!("{} ", quote_ident(&index.name)),
+        false => format!("{} ", relation_ident(&index.name)),
     };
-    format!("CREATE {unique}INDEX {name}ON {} ({columns}){nulls}", quote_ident(table))
+    format!("CREATE {unique}INDEX {name}ON {} ({columns}){nulls}", relation_ident(table))
 }
 
 /// Accepts an index of a relation that isn't a table: its rows are found by their key already, or all are read.
@@ -117,14 +124,19 @@ fn without_effect(catalog: &Catalog, object: &Object, unique: bool, mut tag: Tag
 fn plan_drop(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     reader.keyword(&["CONCURRENTLY"]);
     let lenient = reader.keyword(&["IF", "EXISTS"]);
-    let name = reader.relation_name()?;
+    let is_qualified = reader.is_qualified();
+    let mut name = reader.relation_name()?;
     let at = reader.last_position();
     if *reader.peek() == Token::Comma {
         return Err(Error::unsupported("DROP INDEX of several").at(at).hint("Drop one at a time."));
     }
     reader.one_of(&[&["CASCADE"], &["RESTRICT"]]);
     reader.expect_end()?;
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
+    if !is_qualified {
+        let mut schemas = catalog.current_schemas().into_iter().map(|schema| name_in(&schema, &name));
+        name = schemas.find(|name| catalog.indexed(name).is_some()).unwrap_or(name);
+    }
     let mut tag = Tag::new("DROP INDEX");
     let Some(table) = catalog.indexed(&name) else {
         let error = format!("index \"{name}\" does not exist");
@@ -160,7 +172,9 @@ fn plan_drop(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned>
             };
             TableChange::of(&without, Arc::new(schema), None, "")?
         }
-        _ => TableChange::of(table, Arc::new(schema), None, &format!("DROP INDEX {}", quote_ident(&name)))?,
+        _ => {
+            TableChange::of(table, Arc::new(schema), None, &format!("DROP INDEX {}", relation_ident(&name)))?
+        }
     };
     Ok(Planned { base: catalog.version, tag, change: Some(change) })
 }

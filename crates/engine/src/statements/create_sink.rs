@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::Schema;
 use millstream_connect::{Connector, Options, SinkSpec};
 use millstream_sql::functions::quoted_ident;
-use millstream_sql::{BatchQuery, Error, Query, Result, TokenReader, is_hidden, suggestion};
+use millstream_sql::{BatchQuery, Error, Query, Result, TokenReader, is_hidden, qualified_ident, suggestion};
 
 use super::create_stream::{Running, running_query};
 use super::create_view::{make_continuous, no_options};
@@ -133,7 +133,8 @@ fn from_relation(
         | Definition::SinkInto { .. }
         | Definition::Subscription { .. }
         | Definition::Function(_)
-        | Definition::Aggregate(_) => {
+        | Definition::Aggregate(_)
+        | Definition::Schema => {
             let kind = object.definition.kind();
             Err(Error::invalid(format!("\"{relation}\" is a {kind}: it has no rows to deliver"))
                 .at(at)
@@ -150,7 +151,7 @@ fn all_of(session: &Session, working: &Working, relation: &str, schema: &Schema)
         .filter(|field| !is_hidden(field))
         .map(|field| quoted_ident(field.name()))
         .collect();
-    let text = format!("SELECT {} FROM {}", visible.join(", "), quoted_ident(relation));
+    let text = format!("SELECT {} FROM {}", visible.join(", "), qualified_ident(relation));
     let mut query = session.shared.planner.query(&text, working.catalog.as_ref())?;
     make_continuous(session, &mut query)?;
     Ok(query)

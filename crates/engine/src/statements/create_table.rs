@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::sql_type_of;
 use millstream_sql::functions::quoted_ident;
-use millstream_sql::{Columns, Error, Identity, Result, TokenReader};
+use millstream_sql::{Columns, Error, Identity, Result, TokenReader, relation_ident};
 use millstream_state::Conflict;
 
 use super::{create_source, existed, new_name};
@@ -189,7 +189,7 @@ pub(crate) fn object(name: &str, schema: SchemaRef, primary_key: &[usize]) -> Ob
         let names: Vec<String> = names.map(|field| quoted_ident(field.name())).collect();
         columns.push(format!("PRIMARY KEY ({})", names.join(", ")));
     }
-    let ddl = format!("CREATE TABLE {} ({})", quoted_ident(name), columns.join(", "));
+    let ddl = format!("CREATE TABLE {} ({})", relation_ident(name), columns.join(", "));
     let definition =
         Definition::Table { schema, key: primary_key.to_vec(), intake: Intake::default(), watermark: None };
     Object { name: name.into(), ddl, reads: Vec::new(), definition }

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::{declared_type, sql_type_of};
 use millstream_sql::functions::quoted_ident;
-use millstream_sql::{Error, Lexeme, Operation, Result, TokenReader, as_shown};
+use millstream_sql::{Error, Lexeme, Operation, Result, TokenReader, as_shown, qualified_ident};
 
 use super::{create_view, existed, modify, new_name, rename, select};
 use crate::ddl;
@@ -120,7 +120,7 @@ struct Wanted {
 }
 
 fn wanted(session: &Session, mut reader: TokenReader<'_>) -> Result<Wanted> {
-    let mut working = Working::new(session.shared.catalog());
+    let mut working = Working::new(session.catalog());
     if let Some((clause, named)) = into_clause(&reader) {
         let text = reader.text();
         let (name, _) = new_name(&mut working, &mut TokenReader::new(&text[named.clone()])?)
@@ -180,7 +180,7 @@ async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response>
 
 /// Returns the columns of the table: those of the query, with their types in the form that CREATE TABLE gives them.
 async fn columns(session: &mut Session, wanted: &Wanted) -> Result<SchemaRef> {
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
     let (settings, now) = session.settings().await?;
     let relations = session.one_shot(catalog, settings);
     let query = session.planner(now).query(&wanted.query, &relations);
@@ -236,7 +236,7 @@ async fn fill(
     idempotency_key: Option<String>,
 ) -> Result<u64> {
     let name = format!("{}{UNFINISHED}", wanted.name);
-    if session.shared.catalog().find(&name).is_some() {
+    if session.catalog().find(&name).is_some() {
         let error = format!("another statement is creating table \"{}\"", wanted.name);
         return Err(
             Error::external(error).hint("Wait until it has ended, or cancel it: see millstream.jobs.")
@@ -258,7 +258,7 @@ async fn filled(
     name: &str,
     idempotency_key: Option<String>,
 ) -> Result<u64> {
-    let quoted = quoted_ident(name);
+    let quoted = qualified_ident(name);
     let mut count = 0;
     if wanted.has_rows {
         let insert = format!("INSERT INTO {quoted} {}", wanted.query);
@@ -267,7 +267,7 @@ async fn filled(
         count = changed.map_err(|error| Error { span: None, ..error })?.2.count;
     }
     session.idempotency.give_back(idempotency_key);
-    let named = format!("ALTER TABLE {quoted} RENAME TO {}", quoted_ident(&wanted.name));
+    let named = format!("ALTER TABLE {quoted} RENAME TO {}", qualified_ident(&wanted.name));
     let renamed = rename::run(session, &mut TokenReader::new(&named)?).await;
     renamed.map_err(|error| Error { span: None, ..error })?;
     Ok(count)
@@ -289,7 +289,7 @@ impl Drop for Unfinished {
 }
 
 async fn drop_table(shared: &Arc<Shared>, name: &str) {
-    let drops = format!("DROP TABLE {}", quoted_ident(name));
+    let drops = format!("DROP TABLE {}", qualified_ident(name));
     if let Err((_, reason)) = ddl::change(&Session::new(shared.clone()), &[&drops]).await {
         tracing::warn!(table = name, %reason, "a table that was not finished can't be dropped");
     }

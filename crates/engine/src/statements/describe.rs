@@ -43,7 +43,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
             })?;
         return columns_of(&found.schema(), |place, _| found.columns[place].doc.into());
     }
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
     if routine || catalog.find(&name).is_none() && catalog.find(&routine_name(&name)).is_some() {
         let object = catalog.get(&routine_name(&name)).map_err(|error| error.at(at))?;
         return routine_of(&object.definition);

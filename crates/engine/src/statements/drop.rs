@@ -7,6 +7,7 @@ use millstream_sql::{Error, Result, TokenReader, routine_name};
 
 use super::create_function::parameters;
 use super::table::{STATEMENTS, or};
+use crate::catalog::{schema_key, schema_of_key};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 use crate::statement::{Rules, Run, Statement};
@@ -14,7 +15,7 @@ use crate::statement::{Rules, Run, Statement};
 pub(super) static DROP: Statement = Statement {
     words: &[&["DROP"]],
     synopsis: concat!(
-        "DROP SOURCE | TABLE | VIEW | MATERIALIZED VIEW | STREAM | SINK | SUBSCRIPTION | FUNCTION | AGGREGATE\n",
+        "DROP SOURCE | TABLE | VIEW | MATERIALIZED VIEW | STREAM | SINK | SUBSCRIPTION | FUNCTION | AGGREGATE | SCHEMA\n",
         "  [IF EXISTS] name [, …] [CASCADE | RESTRICT];",
     ),
     purpose: "remove objects",
@@ -37,6 +38,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     loop {
         let name: Arc<str> = match kind.as_str() {
             "FUNCTION" | "AGGREGATE" => routine(session, &mut reader)?.into(),
+            "SCHEMA" => schema_key(&reader.identifier()?).into(),
             _ => reader.relation_name()?.into(),
         };
         names.push((name, reader.last_position()));
@@ -54,8 +56,11 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     for (name, at) in &names {
         let Some(object) = working.catalog.find(name) else {
             if lenient {
-                tag.notices
-                    .push(format!("{} \"{name}\" does not exist, nothing was done", kind.to_lowercase()));
+                tag.notices.push(format!(
+                    "{} \"{}\" does not exist, nothing was done",
+                    kind.to_lowercase(),
+                    shown(name)
+                ));
                 continue;
             }
             return Err(working
@@ -87,6 +92,11 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     Ok(tag)
 }
 
+/// Returns a name as users know it.
+fn shown(name: &str) -> &str {
+    schema_of_key(name).unwrap_or(name)
+}
+
 /// Reads a function or aggregate and returns its key. The arguments are optional, since names are unique.
 fn routine(session: &Session, reader: &mut TokenReader<'_>) -> Result<String> {
     let name = reader.identifier()?;
@@ -104,8 +114,12 @@ fn with_dependants(working: &Working, dropped: &[Arc<str>], cascade: bool) -> Re
         let others: Vec<&str> =
             dependants.iter().filter(|other| !dropped.contains(other)).map(AsRef::as_ref).collect();
         if !others.is_empty() && !cascade {
-            return Err(Error::invalid(format!("\"{name}\" is read by {}", others.join(", ")))
-                .hint("Drop these first, or use CASCADE to drop them too."));
+            let others = others.join(", ");
+            let error = match schema_of_key(name) {
+                Some(schema) => format!("schema \"{schema}\" has {others}"),
+                None => format!("\"{name}\" is read by {others}"),
+            };
+            return Err(Error::invalid(error).hint("Drop these first, or use CASCADE to drop them too."));
         }
         all.extend(dependants.into_iter().rev());
         all.push(name.clone());

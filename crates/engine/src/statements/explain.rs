@@ -185,7 +185,7 @@ fn is_on(reader: &mut TokenReader<'_>) -> bool {
 }
 
 fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
     if reader.keyword(&["CREATE", "STREAM"]) {
         reader.keyword(&["IF", "NOT", "EXISTS"]);
         reader.relation_name()?;

@@ -34,7 +34,7 @@ pub(super) async fn open(
     following: Following,
 ) -> Result<Opened> {
     for _ in 0..PLANS_MAX {
-        let catalog = session.shared.catalog();
+        let catalog = session.catalog();
         let query = session.parametrised().batch_query(text, catalog.as_ref());
         let query = query.map_err(|error| error.shift(offset))?;
         check_batches(&query)?;

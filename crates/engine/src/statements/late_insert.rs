@@ -68,7 +68,7 @@ async fn late_rows(
     reader: &TokenReader<'_>,
 ) -> Result<Vec<RecordBatch>> {
     let (text, offset) = within(reader);
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
     let schema = catalog.late_columns(view).cloned();
     let schema = schema.ok_or_else(|| Error::bug("it was found by its late rows"))?;
     let (settings, now) = session.settings().await?;

@@ -11,6 +11,7 @@ mod create_aggregate;
 mod create_function;
 mod create_index;
 mod create_materialized_view;
+mod create_schema;
 mod create_sink;
 mod create_source;
 mod create_stream;
@@ -73,7 +74,7 @@ const ALTERED: &[&[&str]] =
 
 /// Runs one statement of a session.
 pub(crate) async fn run(session: &mut Session, text: &str) -> Result<Response> {
-    let reader = TokenReader::new(text)?;
+    let reader = session.reader(text)?;
     // The journal has statements of the engine itself.
     if !session.is_recovering {
         create_table_as::refuse_unfinished(&reader)?;
@@ -112,9 +113,14 @@ fn refuse_system_name(name: &str, cant: &str) -> Result<()> {
 /// does nothing.
 fn new_name(working: &mut Working, reader: &mut TokenReader<'_>) -> Result<(Arc<str>, bool)> {
     let lenient = reader.keyword(&["IF", "NOT", "EXISTS"]);
-    let name: Arc<str> = reader.relation_name()?.into();
+    let is_qualified = reader.is_qualified();
+    let name: Arc<str> = reader.new_relation_name()?.into();
     let position = reader.last_position();
     refuse_system_name(&name, "be created").map_err(|error| error.at(position.clone()))?;
+    working
+        .catalog
+        .check_schema(&name, is_qualified && !working.is_replay)
+        .map_err(|error| error.at(position.clone()))?;
     match working.catalog.find(&name) {
         None => Ok((name, false)),
         Some(_) if lenient => {

@@ -69,7 +69,7 @@ pub(super) static MERGE: Statement = Statement {
 pub(super) async fn change(session: &mut Session, text: &str) -> Result<(Operation, SchemaRef, DmlResult)> {
     let idempotency_key = if session.transaction.is_none() { session.idempotency.take() } else { None };
     for _ in 0..PLANS_MAX {
-        let catalog = session.shared.catalog();
+        let catalog = session.catalog();
         let (_, now) = session.settings().await?;
         let relations = WithFiles { relations: catalog.as_ref(), files: Files::of(&session.shared) };
         let dml = session.planner(now).dml(text, &relations)?;
@@ -95,7 +95,7 @@ pub(super) async fn change(session: &mut Session, text: &str) -> Result<(Operati
 }
 
 pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response> {
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
     if let Some(view) = late_insert::target(&reader, &catalog) {
         return late_insert::run(session, view, reader).await;
     }

@@ -25,7 +25,6 @@ const fn not_yet(words: &'static [&'static str], name: &'static str) -> NotYet {
 pub(super) static NOT_YET: &[NotYet] = &[
     not_yet(&["CREATE", "SECRET"], "CREATE SECRET"),
     not_yet(&["CREATE", "CONNECTION"], "CREATE CONNECTION"),
-    not_yet(&["CREATE", "SCHEMA"], "CREATE SCHEMA"),
     not_yet(&["CREATE", "OR", "REPLACE"], "CREATE OR REPLACE"),
     NotYet {
         words: &["CREATE", "OR", "REPLACE", "SINK"],

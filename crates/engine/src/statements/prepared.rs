@@ -126,7 +126,7 @@ pub(crate) async fn execute(session: &mut Session, reader: &mut TokenReader<'_>)
 async fn values(session: &mut Session, text: &str) -> Result<Vec<ArrayRef>> {
     let (settings, now) = session.settings().await?;
     let planner = session.planner(now);
-    let query = planner.query(text, session.shared.catalog().as_ref())?;
+    let query = planner.query(text, session.catalog().as_ref())?;
     let batches = select::collect(&session.shared, &planner, query.plan, Contents::new(), &settings).await?;
     let row = batches.into_iter().find(|batch| batch.num_rows() == 1);
     Ok(row.ok_or_else(|| Error::bug("VALUES gives a row"))?.columns().to_vec())

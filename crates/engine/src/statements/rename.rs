@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use millstream_sql::{Error, Result, TokenReader};
+use millstream_sql::{Error, Result, TokenReader, name_in};
 
 use super::{ALTERED, alters, refuse_system_name};
+use crate::catalog::Catalog;
 use crate::ddl;
 use crate::event::Change;
 use crate::session::{Response, Session, Tag};
@@ -19,8 +20,11 @@ pub(super) static RENAME: Statement = Statement {
         &["ALTER", "STREAM"],
         &["ALTER", "SINK"],
     ],
-    synopsis: "ALTER TABLE | SOURCE | VIEW | MATERIALIZED VIEW | STREAM | SINK name RENAME TO new_name;",
-    purpose: "rename an object",
+    synopsis: concat!(
+        "ALTER TABLE | SOURCE | VIEW | MATERIALIZED VIEW | STREAM | SINK name RENAME TO new_name;\n",
+        "ALTER TABLE | SOURCE | VIEW | MATERIALIZED VIEW | STREAM | SINK name SET SCHEMA schema;",
+    ),
+    purpose: "rename an object, or move it to another schema",
     pages: &["alter-rename"],
     begins: Some(begins),
     run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
@@ -30,10 +34,11 @@ pub(super) static RENAME: Statement = Statement {
 /// Returns true if the statement renames an object: `ALTER TABLE t RENAME TO u`.
 pub(super) fn begins(reader: &TokenReader<'_>) -> bool {
     let mut ahead = reader.clone();
-    while !ahead.is_end() && !ahead.is_keyword(&["RENAME", "TO"]) {
+    while !ahead.is_end() && !ahead.is_keyword(&["RENAME", "TO"]) && !ahead.is_keyword(&["SET", "SCHEMA"]) {
         ahead.next();
     }
-    alters(reader, "RENAME") && ahead.keyword(&["RENAME", "TO"])
+    let moves = alters(reader, "SET") && ahead.is_keyword(&["SET", "SCHEMA"]);
+    moves || alters(reader, "RENAME") && ahead.is_keyword(&["RENAME", "TO"])
 }
 
 /// Returns the kind of object that such a statement renames: TABLE, MATERIALIZED VIEW.
@@ -54,13 +59,13 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
     let kind = kind.ok_or_else(|| reader.expected("what is to have another name"))?.join(" ");
     let from = reader.relation_name()?;
     let from_at = reader.last_position();
-    reader.expect_keyword(&["RENAME"])?;
-    reader.expect_keyword(&["TO"])?;
-    let to: Arc<str> = reader.relation_name()?.into();
+    let catalog = session.catalog();
+    let to: Arc<str> = new_name(&catalog, &from, reader)?.into();
     let to_at = reader.last_position();
-    refuse_system_name(&to, "be a name").map_err(|error| error.at(to_at.clone()))?;
+    refuse_system_name(&to, "be a name")
+        .and_then(|()| catalog.check_schema(&to, !session.is_recovering))
+        .map_err(|error| error.at(to_at.clone()))?;
     reader.expect_end()?;
-    let catalog = session.shared.catalog();
     let object = catalog.get(&from).map_err(|error| error.at(from_at.clone()))?;
     let found = object.definition.kind().to_uppercase();
     if found != kind {
@@ -79,4 +84,17 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
     }
     let change = Change::Rename { from: object.name.clone(), to };
     Ok((catalog.version, Some(change), Tag::new(format!("ALTER {kind}"))))
+}
+
+/// Reads `RENAME TO name`, or `SET SCHEMA name`. A name without a schema is one of the object's own schema.
+fn new_name(catalog: &Catalog, from: &str, reader: &mut TokenReader<'_>) -> Result<String> {
+    let (schema, name) = catalog.place_of(from);
+    if reader.keyword(&["SET", "SCHEMA"]) {
+        return Ok(name_in(&reader.identifier()?, name));
+    }
+    reader.expect_keyword(&["RENAME", "TO"])?;
+    match reader.is_qualified() {
+        true => reader.relation_name(),
+        false => Ok(name_in(schema, &reader.identifier()?)),
+    }
 }

@@ -85,7 +85,7 @@ pub(super) struct Replacement {
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let text = reader.text();
     for _ in 0..PLANS_MAX {
-        let statement = ReplaceStatement::read(&session.shared.catalog(), &mut reader.clone())?;
+        let statement = ReplaceStatement::read(&session.catalog(), &mut reader.clone())?;
         let Some(statement) = statement else {
             // The relation doesn't exist yet, so this is a plain CREATE.
             let tags = ddl::change(session, &[text]).await.map_err(|(_, error)| error)?;
@@ -118,7 +118,7 @@ fn create(session: &Session, working: &mut Working, mut reader: TokenReader<'_>)
 
 /// Runs EXPLAIN of a replacement.
 pub(super) async fn explain(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    let Some(statement) = ReplaceStatement::read(&session.shared.catalog(), &mut reader.clone())? else {
+    let Some(statement) = ReplaceStatement::read(&session.catalog(), &mut reader.clone())? else {
         return Err(Error::invalid("there is nothing yet that the statement would replace")
             .hint("EXPLAIN CREATE … without OR REPLACE shows how it would run."));
     };

@@ -76,7 +76,7 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
         None => {}
     }
     let (text, offset) = within(&reader);
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
     let (settings, now) = session.settings().await?;
     let planner = session.planner(now);
     let relations = session.one_shot(catalog, settings.clone());

@@ -14,7 +14,7 @@ use arrow::error::ArrowError;
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::sql_type;
-use millstream_sql::{Error, Result, SYSTEM_SCHEMAS, TokenReader, routine_name};
+use millstream_sql::{Error, PUBLIC, Result, SYSTEM_SCHEMAS, TokenReader, routine_name};
 
 use crate::catalog::{Definition, Object};
 use crate::error;
@@ -64,7 +64,7 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
     }
     for (words, kind) in KINDS {
         if reader.keyword(words) {
-            let wanted = wanted(reader)?;
+            let wanted = wanted(session, reader)?;
             reader.expect_end()?;
             return show_objects(session, kind, wanted).await;
         }
@@ -105,34 +105,32 @@ fn setting_name(reader: &mut TokenReader<'_>) -> Result<String> {
 
 /// The filter on objects.
 struct Wanted {
-    /// True if objects of `public` are included.
-    public: bool,
+    /// The schema of the objects; `None`: any.
+    schema: Option<String>,
     /// The pattern for names; the flag is true if it is case-sensitive.
     like: Option<(String, bool)>,
 }
 
 /// Reads `[FROM schema] [LIKE 'pattern']`.
-fn wanted(reader: &mut TokenReader<'_>) -> Result<Wanted> {
-    let mut public = true;
+fn wanted(session: &Session, reader: &mut TokenReader<'_>) -> Result<Wanted> {
+    let mut from = None;
     if reader.keyword(&["FROM"]) || reader.keyword(&["IN"]) {
         let schema = reader.identifier()?;
-        public = schema == "public";
-        if !public && !SYSTEM_SCHEMAS.contains(&schema.as_str()) {
-            return Err(Error::invalid(format!("schema \"{schema}\" not found")).at(reader.last_position()));
+        let catalog = session.catalog();
+        if schema != PUBLIC && !SYSTEM_SCHEMAS.contains(&schema.as_str()) && !catalog.has_schema(&schema) {
+            return Err(catalog.no_schema(&schema).at(reader.last_position()));
         }
+        from = Some(schema);
     }
     let like = match (reader.keyword(&["LIKE"]), reader.keyword(&["ILIKE"])) {
         (false, false) => None,
         (case, _) => Some((reader.string()?, case)),
     };
-    Ok(Wanted { public, like })
+    Ok(Wanted { schema: from, like })
 }
 
 /// Filters rows by the name in the first column.
 fn only(wanted: &Wanted, batch: RecordBatch) -> Result<RecordBatch> {
-    if !wanted.public {
-        return Ok(batch.slice(0, 0));
-    }
     let Some((pattern, case)) = &wanted.like else { return Ok(batch) };
     let pattern = StringViewArray::new_scalar(pattern);
     let matches = match case {
@@ -155,7 +153,7 @@ fn show_create(session: &Session, reader: &mut TokenReader<'_>) -> Result<Respon
     let mut name = reader.relation_name()?;
     let at = reader.last_position();
     reader.expect_end()?;
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
     if routine || catalog.find(&name).is_none() && catalog.find(&routine_name(&name)).is_some() {
         name = routine_name(&name);
     }
@@ -169,13 +167,16 @@ fn show_create(session: &Session, reader: &mut TokenReader<'_>) -> Result<Respon
 }
 
 async fn show_objects(session: &Session, kind: &str, wanted: Wanted) -> Result<Response> {
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
     let mut statuses = session.shared.ask(|reply| Event::Ask(Question::Status { reply })).await?;
     // A table that a connector fills is listed as a table, and as a source.
     let is_wanted = |object: &Arc<Object>| {
         object.definition.kind() == kind || (kind == "source" && object.definition.is_source())
     };
-    statuses.retain(|status| catalog.find(&status.name).is_some_and(is_wanted));
+    statuses.retain(|status| {
+        let is_there = wanted.schema.as_ref().is_none_or(|schema| catalog.place_of(&status.name).0 == schema);
+        is_there && catalog.find(&status.name).is_some_and(is_wanted)
+    });
     let number = |value: fn(&ObjectStatus) -> Option<u64>| -> ArrayRef {
         Arc::new(Int64Array::from_iter(statuses.iter().map(|status| value(status).map(|n| n as i64))))
     };
@@ -226,7 +227,7 @@ async fn show_objects(session: &Session, kind: &str, wanted: Wanted) -> Result<R
 }
 
 fn show_routines(session: &Session) -> Result<Response> {
-    let catalog = session.shared.catalog();
+    let catalog = session.catalog();
     let (mut names, mut headings, mut results, mut kinds) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for object in catalog.routines() {
         let (name, heading, returns) = match &object.definition {

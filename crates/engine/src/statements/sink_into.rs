@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::functions::quoted_ident;
-use millstream_sql::{Error, Result, TokenReader, is_hidden};
+use millstream_sql::{Error, Result, TokenReader, is_hidden, qualified_ident};
 
 use super::create_view::{lasting_planner, make_continuous, no_options};
 use super::{relations_of, within};
@@ -47,7 +47,7 @@ pub(super) fn plan(
         return Ok(Tag::new("CREATE SINK"));
     }
     let (query, offset) = query_text(working, reader)?;
-    let prefix = format!("INSERT INTO {} {columns} ", quoted_ident(&table));
+    let prefix = format!("INSERT INTO {} {columns} ", qualified_ident(&table));
     let planned = lasting_planner(session).dml(&format!("{prefix}{query}"), working.catalog.as_ref());
     let mut dml =
         planned.map_err(|error| match offset.and_then(|offset| offset.checked_sub(prefix.len())) {
@@ -86,7 +86,7 @@ fn query_text(working: &Working, reader: &mut TokenReader<'_>) -> Result<(String
     };
     let visible = schema.fields().iter().filter(|field| !is_hidden(field));
     let columns: Vec<String> = visible.map(|field| quoted_ident(field.name())).collect();
-    Ok((format!("SELECT {} FROM {}", columns.join(", "), quoted_ident(&relation)), None))
+    Ok((format!("SELECT {} FROM {}", columns.join(", "), qualified_ident(&relation)), None))
 }
 
 /// Returns true if a relation is `table` or depends on it, through its query or through sinks into a table.

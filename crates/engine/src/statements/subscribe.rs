@@ -2,8 +2,7 @@
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{OptionDoc, Options};
-use millstream_sql::functions::quoted_ident;
-use millstream_sql::{Error, Result, TokenReader};
+use millstream_sql::{Error, Result, TokenReader, qualified_ident};
 
 use super::create_view::make_continuous;
 use crate::catalog::Definition;
@@ -69,7 +68,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
 /// Runs SUBSCRIBE for a durable subscription, and fails for other relations.
 pub(super) async fn run_durable(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let name = reader.clone().relation_name()?;
-    let object = session.shared.catalog().get(&name).map(Clone::clone);
+    let object = session.catalog().get(&name).map(Clone::clone);
     let object = object.map_err(|error| error.at(reader.position()))?;
     match &object.definition {
         Definition::Subscription { .. } => run(session, reader).await,
@@ -100,7 +99,7 @@ pub(super) async fn follow(
     on_close: bool,
 ) -> Result<Opened> {
     for _ in 0..PLANS_MAX {
-        let catalog = session.shared.catalog();
+        let catalog = session.catalog();
         let planned = session.parametrised().query(text, catalog.as_ref());
         let mut query = planned.map_err(|error| error.shift(offset))?;
         make_continuous(session, &mut query)?;
@@ -122,7 +121,7 @@ pub(super) async fn follow(
 /// Subscribes to an object by name. A relation that keeps no rows is read through a query.
 pub(crate) async fn follow_named(session: &Session, name: &str, following: Following) -> Result<Opened> {
     for _ in 0..PLANS_MAX {
-        let catalog = session.shared.catalog();
+        let catalog = session.catalog();
         if system::is_name(name) && name != EPOCHS {
             return Err(Error::unsupported(format!("SUBSCRIBE {name}")).hint("SELECT from it instead."));
         }
@@ -149,13 +148,14 @@ pub(crate) async fn follow_named(session: &Session, name: &str, following: Follo
             Definition::Sink { .. }
             | Definition::SinkInto { .. }
             | Definition::Function(_)
-            | Definition::Aggregate(_) => {
+            | Definition::Aggregate(_)
+            | Definition::Schema => {
                 let kind = object.definition.kind();
                 return Err(Error::invalid(format!("\"{name}\" is a {kind}: it has no rows to follow"))
                     .hint("Follow the relation that it delivers."));
             }
             Definition::Source { .. } | Definition::View { .. } => {
-                let text = format!("SELECT * FROM {}", quoted_ident(name));
+                let text = format!("SELECT * FROM {}", qualified_ident(name));
                 return follow(session, &text, 0, following, false).await;
             }
         };

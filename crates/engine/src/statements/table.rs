@@ -11,10 +11,10 @@ use millstream_sql::{Error, Result, TokenReader};
 use super::not_yet::{NOT_YET, NotYet};
 use super::{
     advance, alter_source, alter_table, alter_watermark, checkpoint, comment, copy, create_aggregate,
-    create_function, create_index, create_materialized_view, create_sink, create_source, create_stream,
-    create_subscription, create_table, create_table_as, create_view, cursor, describe, discard, drop,
-    explain, flush, modify, pause, prepared, rename, replace, reset, select, set, show, stop, subscribe,
-    transaction, truncate, verify,
+    create_function, create_index, create_materialized_view, create_schema, create_sink, create_source,
+    create_stream, create_subscription, create_table, create_table_as, create_view, cursor, describe,
+    discard, drop, explain, flush, modify, pause, prepared, rename, replace, reset, select, set, show, stop,
+    subscribe, transaction, truncate, verify,
 };
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
@@ -38,6 +38,7 @@ pub(crate) static STATEMENTS: Statements = Statements {
         &create_sink::CREATE_SINK,
         &create_subscription::CREATE_SUBSCRIPTION,
         &create_function::CREATE_FUNCTION,
+        &create_schema::CREATE_SCHEMA,
         &create_aggregate::CREATE_AGGREGATE,
         &replace::REPLACE_QUERY,
         &rename::RENAME,

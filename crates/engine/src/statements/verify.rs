@@ -38,7 +38,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     let name = reader.relation_name()?;
     let at = reader.last_position();
     reader.expect_end()?;
-    session.shared.catalog().get(&name).map_err(|error| error.at(at.clone()))?;
+    session.catalog().get(&name).map_err(|error| error.at(at.clone()))?;
     let (settings, _) = session.shared.ask(|reply| Event::Ask(Question::Settings { reply })).await?;
     let view: Arc<str> = name.as_str().into();
     let pinned =

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::hidden_columns::{fold, is_hidden};
 use crate::literals::interval;
 use crate::planner::Planner;
-use crate::relation::{Relation, Relations, RoutineCatalog};
+use crate::relation::{Relation, Relations, RoutineCatalog, catalog_name};
 
 /// The column of `CHANGES(…)` that names the change of a row.
 pub const OPERATION: &str = "_op";
@@ -41,6 +41,14 @@ impl Relations for WithWindows<'_> {
     fn get(&self, name: &str) -> Option<Relation> {
         let window = self.windows.iter().find(|(window, _)| window == name);
         window.map(|(_, relation)| relation.clone()).or_else(|| self.relations.get(name))
+    }
+
+    fn on_path(&self, name: &str) -> Option<String> {
+        self.relations.on_path(name)
+    }
+
+    fn schemas(&self) -> Vec<String> {
+        self.relations.schemas()
     }
 
     fn names(&self) -> Vec<String> {
@@ -273,10 +281,10 @@ impl Take<'_> {
     }
 
     fn input(&self, expr: &Expr) -> Result<Input> {
-        let name = match expr {
-            Expr::Identifier(name) => name,
-            Expr::CompoundIdentifier(names) if matches!(names.as_slice(), [schema, _] if fold(schema) == "public") => {
-                &names[1]
+        let (full, name) = match expr {
+            Expr::Identifier(name) => (ObjectName::from(vec![name.clone()]), name),
+            Expr::CompoundIdentifier(names) if names.len() == 2 => {
+                (ObjectName::from(names.clone()), &names[1])
             }
             Expr::Function(call) if function(&call.name).is_some() => {
                 let alias = innermost(&call.args).unwrap_or_else(|| Ident::new("last"));
@@ -290,10 +298,10 @@ impl Take<'_> {
                     .hint("Name a relation, or write a query in parentheses."));
             }
         };
-        let text = fold(name);
+        let text = catalog_name(&full, self.relations).unwrap_or_default();
         match self.relations.get(&text) {
             None | Some(Relation::Provided(_)) => Err(unknown_relation(&text, self.relations)),
-            Some(Relation::View(_)) => self.over(&format!("SELECT * FROM {name}"), text, name.clone()),
+            Some(Relation::View(_)) => self.over(&format!("SELECT * FROM {full}"), text, name.clone()),
             Some(Relation::Rows { schema, .. }) => {
                 let relation = Relation::Rows { schema, key: None };
                 Ok(Input { of: WindowOf::Relation(text.clone()), relation, text, alias: name.clone() })

@@ -31,6 +31,14 @@ impl Relations for InsertTarget<'_> {
         if name == self.table { self.defaults.to_vec() } else { Vec::new() }
     }
 
+    fn on_path(&self, name: &str) -> Option<String> {
+        self.all.on_path(name)
+    }
+
+    fn schemas(&self) -> Vec<String> {
+        self.all.schemas()
+    }
+
     fn names(&self) -> Vec<String> {
         self.all.names()
     }

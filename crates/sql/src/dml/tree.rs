@@ -61,16 +61,10 @@ pub(crate) fn named_factor(name: ObjectName, alias: Ident) -> TableFactor {
     factor
 }
 
-/// Returns an error if a table's schema isn't `public`: only rows there can change.
-pub(crate) fn foreign_schema(name: &ObjectName, table: &str) -> Option<Error> {
+/// Returns an error if a table's schema is one of the engine's own, whose rows can't be changed.
+pub(crate) fn system_schema(name: &ObjectName, table: &str) -> Option<Error> {
     let schema = name.0.iter().rev().nth(1)?.as_ident().map(fold)?;
-    match schema.as_str() {
-        "public" => None,
-        schema if SYSTEM_SCHEMAS.contains(&schema) => Some(Error::invalid(format!(
-            "\"{schema}.{table}\" can't be changed: the schema {schema} is the engine's own"
-        ))),
-        _ => Some(
-            Error::invalid(format!("schema \"{schema}\" not found")).hint("Tables are in the schema public."),
-        ),
-    }
+    SYSTEM_SCHEMAS.contains(&schema.as_str()).then(|| {
+        Error::invalid(format!("\"{table}\" can't be changed: the schema {schema} is the engine's own"))
+    })
 }

@@ -24,6 +24,14 @@ impl Relations for WithRelation<'_> {
         self.all.get(name)
     }
 
+    fn on_path(&self, name: &str) -> Option<String> {
+        if name == self.name { None } else { self.all.on_path(name) }
+    }
+
+    fn schemas(&self) -> Vec<String> {
+        self.all.schemas()
+    }
+
     fn names(&self) -> Vec<String> {
         self.all.names()
     }

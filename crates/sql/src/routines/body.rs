@@ -256,6 +256,14 @@ impl Relations for Within<'_> {
         Some(Relation::Rows { schema: Arc::new(Schema::new(fields)), key: None })
     }
 
+    fn on_path(&self, name: &str) -> Option<String> {
+        self.scope.relations.on_path(name)
+    }
+
+    fn schemas(&self) -> Vec<String> {
+        self.scope.relations.schemas()
+    }
+
     fn names(&self) -> Vec<String> {
         self.scope.relations.names()
     }

@@ -158,17 +158,17 @@ fn col_description(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     Ok(column.and_then(|column| column.doc.as_deref()).into())
 }
 
-/// Returns true if the relation is found without a schema, in `public` or `pg_catalog`.
+/// Returns true if the relation is found without a schema.
 fn pg_table_is_visible(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     let Some(oid) = int(arguments, 0) else { return Ok(Value::Null) };
     let relation = facts.relation(oid).or_else(|| Some(facts.index(oid)?.0));
-    Ok(relation.map(|relation| [11, 2200].contains(&relation.namespace)).into())
+    Ok(relation.map(|relation| facts.is_visible(relation)).into())
 }
 
 fn pg_type_is_visible(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     let Some(oid) = int(arguments, 0) else { return Ok(Value::Null) };
     let rows_of = facts.relation(oid - 1).or_else(|| facts.relation(oid - 2));
-    let visible = rows_of.is_none_or(|relation| [11, 2200].contains(&relation.namespace));
+    let visible = rows_of.is_none_or(|relation| facts.is_visible(relation));
     Ok((types::of(oid).is_some() || visible).into())
 }
 

@@ -4,7 +4,7 @@ use millstream_sql::functions::quote_ident;
 use millstream_sql::{Error, Result};
 
 use super::{Gives, Known, int, text};
-use crate::pg::facts::{Facts, OWNER, namespace_name, namespace_oid};
+use crate::pg::facts::{Facts, OWNER, split_name};
 use crate::pg::rows::Value;
 use crate::pg::{pg_types as types, routines};
 
@@ -17,7 +17,7 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("regprocedure", Gives::Int, |facts, arguments| {
         number(arguments, "function", |name| routines::oid_of(facts, name))
     }),
-    ("regnamespace", Gives::Int, |_, arguments| number(arguments, "schema", namespace_oid)),
+    ("regnamespace", Gives::Int, |facts, arguments| number(arguments, "schema", |name| schema(facts, name))),
     ("regrole", Gives::Int, |facts, arguments| number(arguments, "role", |name| role(facts, name))),
     ("regoper", Gives::Int, |_, arguments| number(arguments, "operator", |_| None)),
     ("regcollation", Gives::Int, |_, arguments| number(arguments, "collation", collation)),
@@ -33,7 +33,9 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("to_regprocedure", Gives::Int, |facts, arguments| {
         Ok(text(arguments, 0).and_then(|name| routines::oid_of(facts, name)).into())
     }),
-    ("to_regnamespace", Gives::Int, |_, arguments| Ok(text(arguments, 0).and_then(namespace_oid).into())),
+    ("to_regnamespace", Gives::Int, |facts, arguments| {
+        Ok(text(arguments, 0).and_then(|name| schema(facts, name)).into())
+    }),
     ("to_regrole", Gives::Int, |facts, arguments| {
         Ok(text(arguments, 0).and_then(|name| role(facts, name)).into())
     }),
@@ -58,8 +60,11 @@ pub(super) const FUNCTIONS: &[Known] = &[
                 .or_else(|| routines::name_of(facts, oid))
         })
     }),
-    ("regnamespace_text", Gives::Text, |_, arguments| {
-        name(arguments, |oid| namespace_name(oid).map(str::to_string))
+    ("regnamespace_text", Gives::Text, |facts, arguments| {
+        name(arguments, |oid| {
+            let found = facts.namespaces().into_iter().find(|(known, _)| *known == oid);
+            found.map(|(_, name)| quote_ident(&name))
+        })
     }),
     ("regrole_text", Gives::Text, |facts, arguments| {
         name(arguments, |oid| (oid == OWNER).then(|| facts.variables().user))
@@ -107,6 +112,11 @@ fn type_named(facts: &Facts, name: &str) -> Option<i64> {
 
 fn role(facts: &Facts, name: &str) -> Option<i64> {
     (facts.variables().user == name.trim_matches('"')).then_some(OWNER)
+}
+
+/// Returns the OID of a schema by its name in SQL's spelling.
+fn schema(facts: &Facts, written: &str) -> Option<i64> {
+    facts.namespace_oid(&split_name(written).filter(|(schema, _)| schema.is_none())?.1)
 }
 
 fn collation(name: &str) -> Option<i64> {

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use millstream_sql::{Error, Result};
+use millstream_sql::{Error, PG_CATALOG, Result};
 
 use super::{Gives, Known, any_null, text};
 use crate::pg::facts::{Facts, split_name};
@@ -18,11 +18,11 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("session_user", Gives::Text, user),
     ("current_role", Gives::Text, user),
     ("user", Gives::Text, user),
-    ("current_schema", Gives::Text, |_, _| Ok("public".into())),
-    ("current_schemas", Gives::Texts, |_, arguments| {
+    ("current_schema", Gives::Text, |facts, _| Ok(facts.catalog.current_schemas().into_iter().next().into())),
+    ("current_schemas", Gives::Texts, |facts, arguments| {
         let implicit = arguments.first() == Some(&Value::Bool(true));
-        let all = ["pg_catalog", "public"];
-        Ok(Value::Texts(all[usize::from(!implicit)..].iter().map(|name| (*name).to_string()).collect()))
+        let own = implicit.then(|| PG_CATALOG.to_string());
+        Ok(Value::Texts(own.into_iter().chain(facts.catalog.current_schemas()).collect()))
     }),
     ("pg_backend_pid", Gives::Int, |facts, _| Ok(facts.variables().backend.into())),
     ("pg_cancel_backend", Gives::Bool, |facts, arguments| {

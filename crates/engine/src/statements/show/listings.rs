@@ -1,7 +1,6 @@
 //! SHOW forms that list facts of the catalog, as a SELECT would.
 
-use millstream_sql::functions::quoted_ident;
-use millstream_sql::{Error, Result, TokenReader};
+use millstream_sql::{Error, Result, TokenReader, qualified_ident};
 
 use crate::session::{Response, Session};
 use crate::statements::select;
@@ -57,8 +56,7 @@ async fn columns(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<
     let at = ahead.last_position();
     let pattern = like(&mut ahead)?;
     ahead.expect_end()?;
-    let (schema, name) = name.split_once('.').unwrap_or(("public", &name));
-    let relation = format!("'{}.{}'::regclass", quoted_ident(schema), quoted_ident(name).replace('\'', "''"));
+    let relation = format!("'{}'::regclass", qualified_ident(&name).replace('\'', "''"));
     let (query, filtered) = match kind {
         0 => (
             format!(
