@@ -4,6 +4,7 @@ mod comments;
 mod constraints;
 mod functions;
 mod renaming;
+mod routines;
 mod schemas;
 
 use std::collections::BTreeMap;
@@ -15,10 +16,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Connector, SinkSpec, SourceSpec};
 use millstream_flow::Called;
-use millstream_sql::routines::{Routine, UserAggregate, UserFunction, routine_name};
+use millstream_sql::routines::{UserAggregate, UserFunction};
 use millstream_sql::{
     AS_OF, BatchQuery, Error, FILE_READERS, Relation, Relations, Result, RoutineCatalog, SYSTEM_SCHEMA,
-    Watermark, split_schema, suggestion,
+    SearchPath, Watermark, suggestion,
 };
 use millstream_state::{Conflict, Tables};
 
@@ -338,11 +339,8 @@ impl Catalog {
                 return Error::invalid(format!("there is no function or aggregate \"{routine}\""))
                     .maybe_hint(suggestion::did_you_mean(routine, names.iter().map(String::as_str)));
             }
-            if let Some(schema) = schema_of_key(name) {
-                return self.no_schema(schema);
-            }
-            if let Some((schema, _)) = split_schema(name).filter(|(schema, _)| !self.has_schema(schema)) {
-                return self.no_schema(schema);
+            if let Some(error) = self.schemas().missing_in(name) {
+                return error;
             }
             let names = self.objects.keys().map(AsRef::as_ref);
             Error::invalid(format!("there is no relation \"{name}\""))
@@ -548,17 +546,22 @@ impl Relations for Catalog {
         }
     }
 
-    fn names(&self) -> Vec<String> {
-        let relations = self.objects.values().filter(|object| object.definition.schema().is_some());
-        relations.map(|object| object.name.to_string()).collect()
+    fn names(&self, schema: Option<&str>) -> Vec<String> {
+        match schema {
+            None => {
+                let relations = self.objects.values().filter(|object| object.definition.schema().is_some());
+                relations.map(|object| object.name.to_string()).collect()
+            }
+            Some(SYSTEM_SCHEMA) => system::TABLES.iter().map(|table| table.name.to_string()).collect(),
+            Some(other) => {
+                let tables = pg::layout::all().filter(|layout| layout.namespace == other);
+                tables.map(|layout| layout.name.to_string()).collect()
+            }
+        }
     }
 
-    fn on_path(&self, name: &str) -> Option<String> {
-        self.on_search_path(name)
-    }
-
-    fn schemas(&self) -> Vec<String> {
-        self.created_schemas().map(str::to_string).collect()
+    fn path(&self) -> Option<&dyn SearchPath> {
+        Some(self)
     }
 
     fn event_time(&self, name: &str) -> Option<usize> {
@@ -571,16 +574,6 @@ impl Relations for Catalog {
             other => pg::layout::find(other, name)?.schema.clone(),
         };
         Some(Relation::Rows { schema, key: None })
-    }
-
-    fn system_names(&self, schema: &str) -> Vec<String> {
-        match schema {
-            SYSTEM_SCHEMA => system::TABLES.iter().map(|table| table.name.to_string()).collect(),
-            other => {
-                let tables = pg::layout::all().filter(|layout| layout.namespace == other);
-                tables.map(|layout| layout.name.to_string()).collect()
-            }
-        }
     }
 
     fn is_scalar(&self, name: &str) -> bool {
@@ -600,28 +593,5 @@ impl Relations for Catalog {
 
     fn routine_catalog(&self) -> &dyn RoutineCatalog {
         self
-    }
-}
-
-impl RoutineCatalog for Catalog {
-    fn routine(&self, name: &str) -> Option<Routine> {
-        match &self.find(&routine_name(name))?.definition {
-            Definition::Function(function) => Some(Routine::Function(function.clone())),
-            Definition::Aggregate(aggregate) => Some(Routine::Aggregate(aggregate.clone())),
-            _ => None,
-        }
-    }
-
-    fn routine_names(&self) -> Vec<String> {
-        let routines = self.routines().filter_map(|object| object.name.strip_suffix("()"));
-        routines.map(str::to_string).collect()
-    }
-}
-
-impl Catalog {
-    /// Returns the users' functions and aggregates in the order of their names.
-    pub fn routines(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.objects()
-            .filter(|object| matches!(object.definition, Definition::Function(_) | Definition::Aggregate(_)))
     }
 }

@@ -23,7 +23,7 @@ use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use futures::stream::{self, TryStreamExt};
 use millstream_connect::{BadRow, Connector, Health, Limit, More, Options, Source, SourceSpec};
 use millstream_sql::{
-    Error, FILE_READERS, Relation, Relations, Result, RoutineCatalog, is_hidden, suggestion,
+    Error, FILE_READERS, Relation, Relations, Result, RoutineCatalog, SearchPath, is_hidden, suggestion,
 };
 
 use crate::engine::Shared;
@@ -293,24 +293,16 @@ impl Relations for WithFiles<'_> {
         self.relations.get(name)
     }
 
-    fn on_path(&self, name: &str) -> Option<String> {
-        self.relations.on_path(name)
+    fn path(&self) -> Option<&dyn SearchPath> {
+        self.relations.path()
     }
 
-    fn schemas(&self) -> Vec<String> {
-        self.relations.schemas()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.relations.names()
+    fn names(&self, schema: Option<&str>) -> Vec<String> {
+        self.relations.names(schema)
     }
 
     fn system(&self, schema: &str, name: &str) -> Option<Relation> {
         self.relations.system(schema, name)
-    }
-
-    fn system_names(&self, schema: &str) -> Vec<String> {
-        self.relations.system_names(schema)
     }
 
     fn scalar(&self, name: &str) -> Option<Arc<datafusion::logical_expr::ScalarUDF>> {

@@ -44,7 +44,7 @@ impl Working {
 
     /// Adds an object; a source is passed open.
     pub(crate) fn create(&mut self, mut object: Object, source: Option<Box<dyn Source>>) -> Result<()> {
-        object.reads.extend(self.catalog.schema_read(&object.name));
+        object.reads.extend(self.catalog.schemas().read_of(&object.name));
         // The statement is repeated, and shown, with the schema.
         if self.catalog.search_path().is_some() && object.definition.is_relation() {
             object.ddl = with_name(&object.ddl, &object.name)?;

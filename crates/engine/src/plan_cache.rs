@@ -15,16 +15,24 @@ use millstream_sql::{Parameters, Query, Result, TokenReader};
 
 use crate::files;
 use crate::pg;
+use crate::pg::OneShot;
 use crate::point;
 use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::statements::{reads_batch, select};
 
-/// A plan for one version of the catalog and of the settings.
+/// The state that a plan depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct PlannedFor {
+    catalog_version: u64,
+    settings_version: u64,
+    search_path: Arc<[String]>,
+}
+
+/// A plan, and the state that it is for.
 #[derive(Clone, Debug)]
 struct CachedPlan {
-    version: u64,
-    settings_version: u64,
+    planned_for: PlannedFor,
     plan: LogicalPlan,
     /// The columns of its result as a reader sees them.
     shown: SchemaRef,
@@ -46,16 +54,12 @@ enum Slot {
 }
 
 impl PlanCache {
-    /// Returns the plan for these versions of the catalog and the settings, or `Some(None)` if the query must be
-    /// planned for each run. None: the plan isn't known.
-    fn get(&self, version: u64, settings_version: u64) -> Option<Option<CachedPlan>> {
+    /// Returns the plan for this state, or `Some(None)` if the query must be planned for each run. None: the plan isn't
+    /// known.
+    fn get(&self, now: &PlannedFor) -> Option<Option<CachedPlan>> {
         match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Slot::Never => Some(None),
-            Slot::Full(cached)
-                if (cached.version, cached.settings_version) == (version, settings_version) =>
-            {
-                Some(Some(CachedPlan::clone(cached)))
-            }
+            Slot::Full(cached) if cached.planned_for == *now => Some(Some(CachedPlan::clone(cached))),
             Slot::Empty | Slot::Full(_) => None,
         }
     }
@@ -106,18 +110,22 @@ async fn cached_plan(
     cache: &PlanCache,
 ) -> Result<Option<CachedPlan>> {
     let catalog = session.catalog();
-    let settings_version = session.shared.settings_version.load(Ordering::Acquire);
-    if let Some(known) = cache.get(catalog.version, settings_version) {
+    let planned_for = PlannedFor {
+        catalog_version: catalog.version,
+        settings_version: session.shared.settings_version.load(Ordering::Acquire),
+        search_path: catalog.schemas().path().clone(),
+    };
+    if let Some(known) = cache.get(&planned_for) {
         return Ok(known);
     }
     let (settings, now) = session.settings().await?;
     let declared = Parameters::declared(types.iter().cloned().map(Some).collect());
     let planner = session.shared.planner.at(now.0).with_parameters(Some(Arc::new(declared)));
-    let relations = session.one_shot(catalog.clone(), settings.clone());
+    let relations = OneShot::of(session, catalog.clone(), settings.clone());
     let query = planner.query(text, &relations)?;
     let shown = query.output_schema(&query.schema);
-    let (version, plan) = (catalog.version, query.plan.clone());
-    let cached = CachedPlan { version, settings_version, plan, shown, settings };
+    let plan = query.plan.clone();
+    let cached = CachedPlan { planned_for, plan, shown, settings };
     let cached = can_be_cached(&query, types)?.then_some(cached);
     cache.put(cached.clone());
     Ok(cached)
@@ -192,24 +200,25 @@ mod tests {
 
     use super::*;
 
-    fn plan(version: u64, settings_version: u64) -> CachedPlan {
-        CachedPlan {
-            version,
-            settings_version,
-            plan: LogicalPlanBuilder::empty(true).build().unwrap(),
-            shown: Arc::new(arrow::datatypes::Schema::empty()),
-            settings: Settings::default(),
-        }
+    fn planned_for(catalog_version: u64, settings_version: u64, path: &[&str]) -> PlannedFor {
+        let search_path = path.iter().map(ToString::to_string).collect();
+        PlannedFor { catalog_version, settings_version, search_path }
     }
 
     #[test]
-    fn a_plan_is_valid_for_one_version_of_the_catalog_and_the_settings() {
-        let cache = PlanCache::default();
-        assert!(cache.get(1, 1).is_none());
-        cache.put(Some(plan(1, 1)));
-        assert!(cache.get(1, 1).flatten().is_some());
-        assert!(cache.get(2, 1).is_none() && cache.get(1, 2).is_none());
+    fn a_plan_is_valid_for_one_version_of_the_catalog_and_the_settings_and_one_path() {
+        let (cache, now) = (PlanCache::default(), planned_for(1, 1, &[]));
+        assert!(cache.get(&now).is_none());
+        cache.put(Some(CachedPlan {
+            planned_for: now.clone(),
+            plan: LogicalPlanBuilder::empty(true).build().unwrap(),
+            shown: Arc::new(arrow::datatypes::Schema::empty()),
+            settings: Settings::default(),
+        }));
+        assert!(cache.get(&now).flatten().is_some());
+        let others = [planned_for(2, 1, &[]), planned_for(1, 2, &[]), planned_for(1, 1, &["s"])];
+        assert!(others.iter().all(|other| cache.get(other).is_none()));
         cache.put(None);
-        assert!(matches!(cache.get(2, 2), Some(None)));
+        assert!(matches!(cache.get(&planned_for(2, 2, &[])), Some(None)));
     }
 }

@@ -13,9 +13,11 @@ use millstream_sql::dialect::trailing_emit;
 use millstream_sql::{Error, Operation, Parameters, Planner, Result, TokenReader};
 
 use crate::pg;
+use crate::pg::OneShot;
 use crate::plan_cache::{PlanCache, run_cached_plan};
 use crate::session::{Response, Session};
 use crate::statements::{STATEMENTS, create_table_as, late_insert, select};
+use crate::variables::reader_of;
 
 /// A prepared statement.
 #[derive(Clone, Debug)]
@@ -153,7 +155,7 @@ async fn prepare_here(
 }
 
 async fn prepare_piece(session: &mut Session, text: &str, types: &[Option<DataType>]) -> Result<Prepared> {
-    let reader = session.reader(text)?;
+    let reader = reader_of(session, text)?;
     let operation = Operation::of(&reader);
     let is_query = operation.is_none()
         && select::begins(&reader)
@@ -189,7 +191,7 @@ async fn prepare_piece(session: &mut Session, text: &str, types: &[Option<DataTy
                 returning.map_or(Gives::Tag, |returning| Gives::Rows(returning.columns()))
             }
             false => {
-                let relations = session.one_shot(catalog, settings.clone());
+                let relations = OneShot::of(session, catalog, settings.clone());
                 let query = planner.query(text, &relations)?;
                 let shown = query.output_schema(&query.schema);
                 Gives::Rows(if pg::is_read_by(&query.plan)? { pg::marked(&shown) } else { shown })

@@ -11,6 +11,7 @@ use crate::idempotency::tag_of;
 use crate::session::{Response, Session};
 use crate::statements::{STATEMENTS, create_table_as, replace};
 use crate::transaction::say_at_once;
+use crate::variables::reader_of;
 
 /// Statements that wait to be run; see [`Session::step`].
 #[derive(Debug)]
@@ -65,7 +66,7 @@ impl Script {
         }
         let Some(piece) = self.pieces.pop_front() else { return Ok(None) };
         let Piece { range, text: sql } = piece;
-        let reader = session.reader(&sql)?;
+        let reader = reader_of(session, &sql)?;
         if self.holding && !reader.is_keyword(&["SET"]) && !replace::begins(&reader) {
             self.holding = false;
             session.shared.hold(false)?;

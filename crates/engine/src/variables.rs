@@ -213,28 +213,30 @@ impl Session {
 
     /// Returns the catalog, in which names are looked up on the search path of this session.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
-        self.on_path(self.shared.catalog())
+        on_path(self, self.shared.catalog())
     }
+}
 
-    /// Returns a version of the catalog in which names are looked up on the search path of this session.
-    pub(crate) fn on_path(&self, catalog: Arc<Catalog>) -> Arc<Catalog> {
-        match self.variables().search_path() {
-            None => catalog,
-            Some(path) => Arc::new(catalog.with_path(path)),
-        }
+/// Returns a version of the catalog in which names are looked up on the search path of a session.
+pub(crate) fn on_path(session: &Session, catalog: Arc<Catalog>) -> Arc<Catalog> {
+    match session.variables().search_path() {
+        None => catalog,
+        Some(path) => Arc::new(catalog.with_path(path)),
     }
+}
 
-    /// Returns a reader of a statement of this session.
-    pub(crate) fn reader<'a>(&self, text: &'a str) -> Result<TokenReader<'a>> {
-        Ok(TokenReader::new(text)?.on_path(self.catalog().search_path()))
-    }
+/// Returns a reader of a statement of a session.
+pub(crate) fn reader_of<'a>(session: &Session, text: &'a str) -> Result<TokenReader<'a>> {
+    Ok(TokenReader::new(text)?.on_path(session.catalog().search_path()))
+}
 
-    /// Returns the names that a one-time query may use, with the facts of this session.
-    pub(crate) fn one_shot(&self, catalog: Arc<Catalog>, settings: Settings) -> OneShot {
-        drop(self.variables());
-        let variables = self.variables.values.clone();
-        let facts = Facts::new(catalog, settings, variables, self.shared.statements.jobs.clone());
-        OneShot::new(facts, Files::of(&self.shared))
+impl OneShot {
+    /// Returns the names that a one-time query may use, with the facts of a session.
+    pub(crate) fn of(session: &Session, catalog: Arc<Catalog>, settings: Settings) -> OneShot {
+        drop(session.variables());
+        let variables = session.variables.values.clone();
+        let facts = Facts::new(catalog, settings, variables, session.shared.statements.jobs.clone());
+        OneShot::new(facts, Files::of(&session.shared))
     }
 }
 
@@ -367,6 +369,7 @@ mod tests {
             ("timezone", "+00:00", "UTC"),
             ("search_path", "", ""),
             ("search_path", "public, pg_catalog", "public, pg_catalog"),
+            ("search_path", " Sales, \"S\", public", "Sales, \"S\", public"),
             ("statement_timeout", "30s", "30s"),
             ("row_security", "false", "off"),
             ("application_name", "a b", "a b"),
@@ -385,7 +388,8 @@ mod tests {
             ("client_encoding", "LATIN1"),
             ("datestyle", "German"),
             ("timezone", "Europe/Berlin"),
-            ("search_path", "other"),
+            ("search_path", "a b"),
+            ("search_path", "a.b"),
             ("standard_conforming_strings", "off"),
             ("server_version", "16"),
             ("extra_float_digits", "0"),

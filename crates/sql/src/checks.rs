@@ -28,6 +28,7 @@ use crate::functions::scalar::Scalar;
 use crate::generated_columns::{over_plan, row_expression};
 use crate::planner::Planner;
 use crate::reader::TokenReader;
+use crate::relation::split_schema;
 use crate::sqlstate;
 
 /// The name of the function that fails for a row that violates a constraint.
@@ -224,10 +225,11 @@ pub(crate) fn enforce(
     Ok(LogicalPlanBuilder::from(plan).project(items)?.build()?)
 }
 
-/// Returns the name of a constraint or index of a table. A name that begins with a dot follows that of the table.
+/// Returns the name of a constraint or index of a table. A name that begins with a dot follows that of the table, without
+/// its schema.
 pub fn constraint_name_in(table: &str, name: &str) -> String {
     match name.strip_prefix('.') {
-        Some(rest) => format!("{table}_{rest}"),
+        Some(rest) => format!("{}_{rest}", split_schema(table).map_or(table, |(_, table)| table)),
         None => name.to_string(),
     }
 }

@@ -142,7 +142,7 @@ impl Relations for NoRelations {
         None
     }
 
-    fn names(&self) -> Vec<String> {
+    fn names(&self, _schema: Option<&str>) -> Vec<String> {
         Vec::new()
     }
 }

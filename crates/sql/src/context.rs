@@ -23,7 +23,8 @@ use crate::functions::json::build;
 use crate::functions::json::marks::Mark;
 use crate::hidden_columns;
 use crate::relation::{
-    PG_CATALOG, Relation, RelationTable, Relations, SYSTEM_SCHEMAS, name_in, split_schema, unknown_schema,
+    PG_CATALOG, Relation, RelationTable, Relations, SYSTEM_SCHEMAS, SearchPath, name_in, on_path,
+    split_schema, unknown_schema,
 };
 use crate::routines::{Routine, UpdateState, folding_function, routine_name};
 use crate::suggestion;
@@ -119,7 +120,7 @@ impl<'a> Context<'a> {
                 }
             }
             None => {
-                if let Some(found) = self.relations.on_path(name.table()) {
+                if let Some(found) = on_path(name.table(), self.relations) {
                     return self.relation(&found);
                 }
             }
@@ -143,7 +144,7 @@ impl<'a> Context<'a> {
         match self.relations.system(schema, name) {
             Some(relation) => Ok(self.source(full, relation)),
             None => {
-                let names = self.relations.system_names(schema);
+                let names = self.relations.names(Some(schema));
                 Err(Error::invalid(format!("relation \"{full}\" not found")).maybe_hint(suggestion::hint(
                     name,
                     "tables there",
@@ -216,13 +217,14 @@ fn undeclared(schema: &SchemaRef) -> SchemaRef {
 
 /// Returns the error `relation "x" not found`, with similar names.
 pub(crate) fn unknown_relation(name: &str, relations: &dyn Relations) -> Error {
-    let known = relations.schemas();
+    let known = relations.path().map(SearchPath::schemas).unwrap_or_default();
     if let Some((schema, _)) = split_schema(name)
+        && !SYSTEM_SCHEMAS.contains(&schema)
         && !known.iter().any(|known| known == schema)
     {
         return unknown_schema(schema, known);
     }
-    let names = relations.names();
+    let names = relations.names(None);
     Error::invalid(format!("relation \"{name}\" not found"))
         .maybe_hint(suggestion::did_you_mean(name, names.iter().map(String::as_str)))
 }

@@ -36,7 +36,7 @@ impl Relations for Tables {
             .or_else(|| view.map(|(_, plan)| Relation::View(plan.clone())))
     }
 
-    fn names(&self) -> Vec<String> {
+    fn names(&self, _schema: Option<&str>) -> Vec<String> {
         let views = self.views.iter().map(|(name, _)| name.clone());
         self.tables.iter().map(|table| table.name.clone()).chain(views).collect()
     }

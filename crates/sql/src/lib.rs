@@ -73,11 +73,11 @@ pub use indexes::{IndexKind, TableIndex, WrittenIndex};
 pub use output_names::as_shown;
 pub use parameters::Parameters;
 pub use planner::{Planner, Query, function_names, replaying};
-pub use reader::{SearchPath, TokenReader};
+pub use reader::TokenReader;
 pub use relation::{
     INFORMATION_SCHEMA, PG_CATALOG, PUBLIC, Provide, Relation, RelationTable, Relations, RoutineCatalog,
-    SYSTEM_SCHEMA, SYSTEM_SCHEMAS, bind, name_in, qualified_ident, relation_ident, relation_of, scans,
-    split_schema, unknown_schema,
+    SYSTEM_SCHEMA, SYSTEM_SCHEMAS, SearchPath, bind, name_in, qualified_ident, relation_ident, relation_of,
+    scans, split_schema, unknown_schema,
 };
 pub use relation_rename::rename_relations;
 pub use routines::{Routine, routine_name};

@@ -5,7 +5,7 @@
 //! struct Nothing;
 //! impl Relations for Nothing {
 //!     fn get(&self, _name: &str) -> Option<Relation> { None }
-//!     fn names(&self) -> Vec<String> { Vec::new() }
+//!     fn names(&self, _schema: Option<&str>) -> Vec<String> { Vec::new() }
 //! }
 //! let query = Planner::new().query("SELECT 1 + 1 AS two", &Nothing).unwrap();
 //! assert_eq!(query.schema.field(0).name(), "two");
@@ -442,7 +442,7 @@ mod tests {
         tables.fails("SELECT * FROM bad_rows('x')", "source \"x\" not found");
         tables.fails(
             "SELECT * FROM other.orders",
-            "schema \"other\" not found\nLINE 1: SELECT * FROM other.orders\n                      ^^^^^^^^^^^^\nHINT: There are the schemas public, millstream, pg_catalog and information_schema.",
+            "schema \"other\" not found\nLINE 1: SELECT * FROM other.orders\n                      ^^^^^^^^^^^^\nHINT: The schemas are public, millstream, pg_catalog, information_schema.",
         );
     }
 

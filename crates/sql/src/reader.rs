@@ -19,17 +19,8 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::{Error, Result};
 pub(crate) use crate::grammar::is_word;
-use crate::relation::name_in;
+use crate::relation::{SearchPath, name_in};
 use crate::tokens::{Lexeme, tokenise};
-
-/// The relations that names without a schema stand for.
-pub trait SearchPath: std::fmt::Debug + Send + Sync {
-    /// Returns the relation of this name that the path finds, by its name in the catalog.
-    fn find(&self, name: &str) -> Option<String>;
-
-    /// Returns the name in the catalog of a relation that is to be created.
-    fn place(&self, name: &str) -> String;
-}
 
 /// A cursor over the tokens of a text. Clone it to look ahead.
 #[derive(Debug, Clone)]
@@ -170,6 +161,12 @@ impl<'a> TokenReader<'a> {
         let name = self.written_name()?;
         let path = self.path.as_ref().filter(|_| !is_qualified);
         Ok(path.and_then(|path| path.find(&name)).unwrap_or(name))
+    }
+
+    /// Takes the name of a relation that has no schema.
+    pub fn single_name(&mut self) -> Result<String> {
+        let name = self.identifier()?;
+        Ok(self.path.as_ref().and_then(|path| path.find(&name)).unwrap_or(name))
     }
 
     /// Takes the name of a relation that is to be created. Without a schema, it is one of the first schema of the search

@@ -43,29 +43,18 @@ pub trait Relations: Send + Sync {
     /// Returns the relation of this name.
     fn get(&self, name: &str) -> Option<Relation>;
 
-    /// Returns all names, for hints.
-    fn names(&self) -> Vec<String>;
+    /// Returns all names, for hints; of one of [`SYSTEM_SCHEMAS`], those of its tables.
+    fn names(&self, schema: Option<&str>) -> Vec<String>;
 
-    /// Returns the relation that a name without a schema stands for, where the search path finds another one than that
-    /// of the schema `public`.
-    fn on_path(&self, _name: &str) -> Option<String> {
+    /// Returns the schemas, and the path on which names without one are looked up.
+    fn path(&self) -> Option<&dyn SearchPath> {
         None
-    }
-
-    /// Returns the schemas that CREATE SCHEMA made.
-    fn schemas(&self) -> Vec<String> {
-        Vec::new()
     }
 
     /// Returns the table of this name in one of [`SYSTEM_SCHEMAS`]. Its scans are bound by the qualified
     /// name, `millstream.errors`.
     fn system(&self, _schema: &str, _name: &str) -> Option<Relation> {
         None
-    }
-
-    /// Returns the names in such a schema, for hints.
-    fn system_names(&self, _schema: &str) -> Vec<String> {
-        Vec::new()
     }
 
     /// Returns a function that reads the catalog or the session, such as `pg_table_is_visible`. Returns none
@@ -100,6 +89,19 @@ pub trait Relations: Send + Sync {
     fn routine_catalog(&self) -> &dyn RoutineCatalog {
         &NoRoutines
     }
+}
+
+/// The relations that names without a schema stand for.
+pub trait SearchPath: fmt::Debug + Send + Sync {
+    /// Returns the relation that the path finds under a name, by its name in the catalog, if it is another one than that of
+    /// the schema `public`.
+    fn find(&self, name: &str) -> Option<String>;
+
+    /// Returns the name in the catalog of a relation that is to be created.
+    fn place(&self, name: &str) -> String;
+
+    /// Returns the schemas that CREATE SCHEMA made.
+    fn schemas(&self) -> Vec<String>;
 }
 
 /// The user-defined functions and aggregates that a query may call.
@@ -144,9 +146,14 @@ pub(crate) fn catalog_name(name: &ObjectName, relations: &dyn Relations) -> Opti
     let mut parts = name.0.iter().rev().map(|part| part.as_ident().map(fold));
     let relation = parts.next()??;
     match parts.next() {
-        None => Some(relations.on_path(&relation).unwrap_or(relation)),
+        None => Some(on_path(&relation, relations).unwrap_or(relation)),
         Some(schema) => Some(name_in(&schema?, &relation)),
     }
+}
+
+/// Returns the relation that the search path finds under a name.
+pub(crate) fn on_path(name: &str, relations: &dyn Relations) -> Option<String> {
+    relations.path()?.find(name)
 }
 
 /// Returns the error for a schema that there is not.
@@ -183,7 +190,7 @@ impl Relations for OneRelation {
         (name == self.name).then(|| Relation::Rows { schema: Arc::clone(&self.schema), key: None })
     }
 
-    fn names(&self) -> Vec<String> {
+    fn names(&self, _schema: Option<&str>) -> Vec<String> {
         Vec::new()
     }
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use millstream_delta::checks_of;
-use millstream_sql::{Error, Result, TableIndex, constraint_name_in};
+use millstream_sql::{Error, Result, TableIndex, constraint_name_in, name_in};
 
 use super::{Catalog, Definition, Object};
 
 impl Object {
-    /// Returns the indexes of a table with their names, without that of its key.
+    /// Returns the indexes of a table with their names in its schema, without that of its key.
     pub(crate) fn indexes(&self) -> Vec<(String, TableIndex)> {
         let Definition::Table { schema, .. } = &self.definition else { return Vec::new() };
         TableIndex::all(schema).into_iter().map(|index| (index.name_in(&self.name), index)).collect()
@@ -19,12 +19,15 @@ impl Object {
 impl Catalog {
     /// Returns the table that has an index of this name.
     pub(crate) fn indexed(&self, name: &str) -> Option<&Arc<Object>> {
-        self.objects().find(|object| object.indexes().iter().any(|(known, _)| known == name))
+        let (schema, name) = self.schemas().place_of(name);
+        let has = |object: &Arc<Object>| object.indexes().iter().any(|(known, _)| known == name);
+        self.objects().find(|object| has(object) && self.schemas().place_of(&object.name).0 == schema)
     }
 
     /// Returns the table whose primary key has this name.
     fn keyed(&self, name: &str) -> Option<&Arc<Object>> {
-        let table = self.find(name.strip_suffix("_pkey")?)?;
+        let (schema, name) = self.schemas().place_of(name);
+        let table = self.find(&name_in(schema, name.strip_suffix("_pkey")?))?;
         matches!(&table.definition, Definition::Table { key, .. } if !key.is_empty()).then_some(table)
     }
 
@@ -38,18 +41,19 @@ impl Catalog {
             TableIndex::all(columns).iter().map(|index| index.name_in(table)).collect();
         let checks = columns.fields().iter().flat_map(|field| checks_of(field));
         let checks = checks.map(|(name, _)| constraint_name_in(table, name));
-        let mut own: Vec<String> = vec![format!("{table}_pkey")];
+        let mut own: Vec<String> = vec![constraint_name_in(table, ".pkey")];
         for name in indexes.iter().cloned().chain(checks) {
             if own.contains(&name) {
                 return taken(&name, &format!("a constraint of table \"{table}\""));
             }
             own.push(name);
         }
-        for name in &indexes {
-            let other = self.indexed(name).or_else(|| self.keyed(name));
-            let other = other.filter(|other| other.name.as_ref() != table).or_else(|| self.find(name));
+        let (schema, _) = self.schemas().place_of(table);
+        for name in indexes.iter().map(|name| name_in(schema, name)) {
+            let other = self.indexed(&name).or_else(|| self.keyed(&name));
+            let other = other.filter(|other| other.name.as_ref() != table).or_else(|| self.find(&name));
             if let Some(other) = other {
-                return taken(name, &format!("{} \"{}\"", other.definition.kind(), other.name));
+                return taken(&name, &format!("{} \"{}\"", other.definition.kind(), other.name));
             }
         }
         Ok(())

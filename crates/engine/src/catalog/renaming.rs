@@ -29,7 +29,7 @@ impl Catalog {
         after.name = to.clone();
         // It may have moved to another schema.
         after.reads.retain(|read| schema_of_key(read).is_none());
-        after.reads.extend(self.schema_read(to));
+        after.reads.extend(self.schemas().read_of(to));
         self.version += 1;
         self.objects.remove(from);
         for object in readers.into_iter().filter(|object| object.name != before.name) {

@@ -21,57 +21,14 @@ pub(crate) fn schema_of_key(key: &str) -> Option<&str> {
     key.strip_suffix('.')
 }
 
-impl SearchPath for Catalog {
-    fn find(&self, name: &str) -> Option<String> {
-        self.on_search_path(name)
-    }
-
-    fn place(&self, name: &str) -> String {
-        let first = self.path.iter().find(|schema| *schema == PUBLIC || self.has_schema(schema));
-        first.map_or_else(|| name.to_string(), |schema| name_in(schema, name))
-    }
-}
+/// The schemas of a catalog.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schemas<'a>(&'a Catalog);
 
 impl Catalog {
-    /// Returns the names of the schemas that CREATE SCHEMA made.
-    pub(crate) fn created_schemas(&self) -> impl Iterator<Item = &str> {
-        let schemas = self.objects().filter(|object| matches!(object.definition, Definition::Schema));
-        schemas.filter_map(|object| schema_of_key(&object.name))
-    }
-
-    /// Returns true if there is a schema that CREATE SCHEMA made.
-    pub(crate) fn has_schema(&self, schema: &str) -> bool {
-        self.find(&schema_key(schema)).is_some()
-    }
-
-    /// Returns the schema of a relation, and its name there.
-    pub(crate) fn place_of<'a>(&self, name: &'a str) -> (&'a str, &'a str) {
-        split_schema(name).filter(|(schema, _)| self.has_schema(schema)).unwrap_or((PUBLIC, name))
-    }
-
-    /// Fails if a relation can't have this name because its schema isn't there. `is_qualified`: the name was written with
-    /// its schema.
-    pub(crate) fn check_schema(&self, name: &str, is_qualified: bool) -> Result<()> {
-        match split_schema(name).filter(|_| is_qualified) {
-            Some((schema, _)) if !self.has_schema(schema) && !SYSTEM_SCHEMAS.contains(&schema) => {
-                Err(self.no_schema(schema))
-            }
-            _ if name.ends_with('.') => {
-                Err(Error::invalid(format!("\"{name}\" can't be a name: it ends with a dot")))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Returns the error for a schema that there is not.
-    pub(crate) fn no_schema(&self, schema: &str) -> Error {
-        unknown_schema(schema, self.created_schemas().map(str::to_string).collect())
-    }
-
-    /// Returns the schema that a relation must be dropped before, as an entry of the relations that it reads.
-    pub(crate) fn schema_read(&self, name: &str) -> Option<Arc<str>> {
-        let (schema, _) = split_schema(name)?;
-        self.find(&schema_key(schema)).map(|object| object.name.clone())
+    /// Returns the schemas.
+    pub(crate) fn schemas(&self) -> Schemas<'_> {
+        Schemas(self)
     }
 
     /// Returns the same catalog for a session with this search path.
@@ -79,22 +36,124 @@ impl Catalog {
         Catalog { path, ..self.clone() }
     }
 
-    /// Returns the name of the relation that a name without a schema stands for.
-    pub(crate) fn on_search_path(&self, name: &str) -> Option<String> {
-        let found = |schema: &&String| self.find(&name_in(schema, name)).is_some();
-        self.path.iter().find(found).map(|schema| name_in(schema, name))
-    }
-
     /// Returns this copy as the search path of statements, unless it finds names in `public` alone.
     pub(crate) fn search_path(self: &Arc<Self>) -> Option<Arc<dyn SearchPath>> {
         (!self.path.is_empty()).then(|| self.clone() as Arc<dyn SearchPath>)
     }
+}
 
-    /// Returns the schemas of the search path that are there, the first one is that of new relations.
-    pub(crate) fn current_schemas(&self) -> Vec<String> {
-        if self.path.is_empty() {
+impl SearchPath for Catalog {
+    fn find(&self, name: &str) -> Option<String> {
+        let found = |schema: &&String| Catalog::find(self, &name_in(schema, name)).is_some();
+        self.path.iter().find(found).map(|schema| name_in(schema, name))
+    }
+
+    fn place(&self, name: &str) -> String {
+        let first = self.path.iter().find(|schema| *schema == PUBLIC || self.schemas().has(schema));
+        first.map_or_else(|| name.to_string(), |schema| name_in(schema, name))
+    }
+
+    fn schemas(&self) -> Vec<String> {
+        Schemas(self).created().map(str::to_string).collect()
+    }
+}
+
+impl<'a> Schemas<'a> {
+    /// Returns the names of the schemas that CREATE SCHEMA made.
+    pub(crate) fn created(self) -> impl Iterator<Item = &'a str> {
+        let schemas = self.0.objects().filter(|object| matches!(object.definition, Definition::Schema));
+        schemas.filter_map(|object| schema_of_key(&object.name))
+    }
+
+    /// Returns true if there is a schema that CREATE SCHEMA made.
+    pub(crate) fn has(self, schema: &str) -> bool {
+        self.0.find(&schema_key(schema)).is_some()
+    }
+
+    /// Returns the schema of a relation, and its name there.
+    pub(crate) fn place_of(self, name: &str) -> (&str, &str) {
+        split_schema(name).filter(|(schema, _)| self.has(schema)).unwrap_or((PUBLIC, name))
+    }
+
+    /// Fails if a relation can't have this name because its schema isn't there. `is_qualified`: the name was written with
+    /// its schema.
+    pub(crate) fn check(self, name: &str, is_qualified: bool) -> Result<()> {
+        if name.ends_with('.') {
+            return Err(Error::invalid(format!("\"{name}\" can't be a name: it ends with a dot")));
+        }
+        self.missing_in(name).filter(|_| is_qualified).map_or(Ok(()), Err)
+    }
+
+    /// Returns the error for a schema that there is not.
+    pub(crate) fn missing(self, schema: &str) -> Error {
+        unknown_schema(schema, SearchPath::schemas(self.0))
+    }
+
+    /// Returns the error for the schema in the name of a relation, or of a schema, if it isn't there.
+    pub(super) fn missing_in(self, name: &str) -> Option<Error> {
+        let schema = schema_of_key(name).or_else(|| Some(split_schema(name)?.0))?;
+        (!self.has(schema) && !SYSTEM_SCHEMAS.contains(&schema)).then(|| self.missing(schema))
+    }
+
+    /// Returns the schema that a relation must be dropped before, as an entry of the relations that it reads.
+    pub(crate) fn read_of(self, name: &str) -> Option<Arc<str>> {
+        let (schema, _) = split_schema(name)?;
+        self.0.find(&schema_key(schema)).map(|object| object.name.clone())
+    }
+
+    /// Returns the schemas of the search path; none for `public` alone.
+    pub(crate) fn path(self) -> &'a Arc<[String]> {
+        &self.0.path
+    }
+
+    /// Returns the schemas of the search path that are there. New relations are in the first one.
+    pub(crate) fn current(self) -> Vec<String> {
+        if self.0.path.is_empty() {
             return vec![PUBLIC.into()];
         }
-        self.path.iter().filter(|schema| *schema == PUBLIC || self.has_schema(schema)).cloned().collect()
+        self.0.path.iter().filter(|schema| *schema == PUBLIC || self.has(schema)).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Object;
+
+    fn with(names: &[&str]) -> Catalog {
+        let mut catalog = Catalog::default();
+        for name in names {
+            let definition = Definition::Schema;
+            let object = Object { name: (*name).into(), ddl: String::new(), reads: Vec::new(), definition };
+            catalog.add(Arc::new(object)).unwrap();
+        }
+        catalog
+    }
+
+    #[test]
+    fn names_have_the_schema_that_is_there() {
+        let catalog = with(&["s.", "s.t", "a.b", "t"]);
+        let place = |name| catalog.schemas().place_of(name);
+        assert_eq!([place("s.t"), place("a.b"), place("t")], [("s", "t"), (PUBLIC, "a.b"), (PUBLIC, "t")]);
+        assert_eq!(catalog.schemas().read_of("s.t").as_deref(), Some("s."));
+        assert_eq!(catalog.schemas().read_of("a.b"), None);
+        let error =
+            |name, is_qualified| catalog.schemas().check(name, is_qualified).err().map(|error| error.message);
+        assert_eq!((error("s.u", true), error("a.c", false)), (None, None));
+        assert_eq!(error("a.c", true).as_deref(), Some("schema \"a\" not found"));
+        assert_eq!(error("x.", false).as_deref(), Some("\"x.\" can't be a name: it ends with a dot"));
+    }
+
+    #[test]
+    fn the_first_schema_of_the_path_that_has_a_name_counts() {
+        let catalog = with(&["s.", "s.t", "t", "u"]);
+        assert_eq!((SearchPath::find(&catalog, "t"), catalog.place("t")), (None, "t".into()));
+        let catalog = catalog.with_path(["x".into(), "s".into(), PUBLIC.into()].into());
+        let find = |name| SearchPath::find(&catalog, name);
+        assert_eq!((find("t"), find("u"), find("v")), (Some("s.t".into()), Some("u".into()), None));
+        assert_eq!(
+            (catalog.place("v"), catalog.schemas().current()),
+            ("s.v".into(), vec!["s".into(), "public".into()])
+        );
     }
 }

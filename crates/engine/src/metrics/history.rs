@@ -266,11 +266,9 @@ impl History {
         rings.busy.iter().filter(|(number, _)| seconds.contains(number)).cloned().collect()
     }
 
-    /// Returns the last 1,000 epochs that are after `epoch`, oldest first, also while the engine is busy.
+    /// Returns those of the last 1,000 epochs that are after `epoch`, oldest first, also while the engine is busy.
     pub fn batches(&self, epoch: u64) -> Vec<Arc<Batch>> {
-        let rings = self.lock();
-        let first = rings.batches.partition_point(|batch| batch.epoch.0 <= epoch);
-        rings.batches.range(first..).cloned().collect()
+        self.lock().batches.iter().skip_while(|batch| batch.epoch.0 <= epoch).cloned().collect()
     }
 
     /// Returns the samples from the second `since` on, oldest first. There is one every 10 seconds.

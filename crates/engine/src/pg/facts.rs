@@ -9,7 +9,7 @@ use millstream_delta::{default_of, generated_of};
 use millstream_sql::functions::quote_ident;
 use millstream_sql::{
     INFORMATION_SCHEMA, PG_CATALOG, PUBLIC, Relation, Relations, Result, RoutineCatalog, SYSTEM_SCHEMA,
-    TokenReader, is_hidden,
+    SearchPath, TokenReader, is_hidden,
 };
 
 use super::constraints::{self, ListedCheck, ListedIndex};
@@ -178,7 +178,7 @@ impl Facts {
         match schema {
             Some(schema) => found(&schema),
             None => found(PG_CATALOG).or_else(|| {
-                let full = self.catalog.on_search_path(&name).unwrap_or_else(|| name.clone());
+                let full = SearchPath::find(self.catalog.as_ref(), &name).unwrap_or_else(|| name.clone());
                 self.relations().iter().find(|relation| relation.is_object(&full))
             }),
         }
@@ -189,14 +189,14 @@ impl Facts {
         if relation.namespace == 11 {
             return true;
         }
-        let full = self.catalog.on_search_path(&relation.name);
+        let full = SearchPath::find(self.catalog.as_ref(), &relation.name);
         relation.is_object(full.as_deref().unwrap_or(&relation.name))
     }
 
     /// Returns the OIDs and names of all schemas.
     pub(super) fn namespaces(&self) -> Vec<(i64, String)> {
         let own = NAMESPACES.iter().map(|(oid, name)| (*oid, (*name).to_string()));
-        let created = self.catalog.created_schemas();
+        let created = self.catalog.schemas().created();
         own.chain(created.map(|name| (self.catalog.oid(&schema_key(name)), name.to_string()))).collect()
     }
 
@@ -257,11 +257,7 @@ fn listed(catalog: &Catalog, object: &Arc<Object>) -> Option<Listed> {
     for column in &mut columns {
         column.doc = catalog.comment(&object.name, Some(&column.name)).map(str::to_string);
     }
-    let (namespace, name) = catalog.place_of(&object.name);
-    let mut indexes = constraints::indexes(oid, name, schema, &key);
-    for index in &mut indexes {
-        index.name = catalog.place_of(&index.name).1.to_string();
-    }
+    let (namespace, name) = catalog.schemas().place_of(&object.name);
     let number = if namespace == PUBLIC { 2200 } else { catalog.oid(&schema_key(namespace)) };
     Some(Listed {
         oid,
@@ -270,7 +266,7 @@ fn listed(catalog: &Catalog, object: &Arc<Object>) -> Option<Listed> {
         name: name.into(),
         kind,
         columns,
-        indexes,
+        indexes: constraints::indexes(oid, name, schema, &key),
         checks: constraints::checks(oid, name, schema),
         object: Some(object.clone()),
         doc: catalog.comment(&object.name, None).map(str::to_string),
@@ -359,16 +355,12 @@ impl Relations for OneShot {
         Relations::get(self.facts.catalog.as_ref(), name)
     }
 
-    fn names(&self) -> Vec<String> {
-        self.facts.catalog.names()
+    fn names(&self, schema: Option<&str>) -> Vec<String> {
+        self.facts.catalog.names(schema)
     }
 
-    fn on_path(&self, name: &str) -> Option<String> {
-        self.facts.catalog.on_search_path(name)
-    }
-
-    fn schemas(&self) -> Vec<String> {
-        self.facts.catalog.schemas()
+    fn path(&self) -> Option<&dyn SearchPath> {
+        self.facts.catalog.path()
     }
 
     fn event_time(&self, name: &str) -> Option<usize> {
@@ -377,10 +369,6 @@ impl Relations for OneShot {
 
     fn system(&self, schema: &str, name: &str) -> Option<Relation> {
         self.facts.catalog.system(schema, name)
-    }
-
-    fn system_names(&self, schema: &str) -> Vec<String> {
-        self.facts.catalog.system_names(schema)
     }
 
     fn scalar(&self, name: &str) -> Option<Arc<ScalarUDF>> {

@@ -222,8 +222,8 @@ fn view_usage(facts: &Facts, database: &str, rows: &mut Rows) {
                 ("view_schema", relation.schema.as_str().into()),
                 ("view_name", relation.name.as_str().into()),
                 ("table_catalog", database.into()),
-                ("table_schema", facts.catalog.place_of(read).0.into()),
-                ("table_name", facts.catalog.place_of(read).1.into()),
+                ("table_schema", facts.catalog.schemas().place_of(read).0.into()),
+                ("table_name", facts.catalog.schemas().place_of(read).1.into()),
             ]);
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millstream_sql::relation_ident;
+use millstream_sql::functions::quoted_ident;
 
 use super::problem::literal;
 use super::sources::Sources;
@@ -91,7 +91,7 @@ impl Alert {
     }
 
     fn large(name: &Arc<str>, bytes: usize, limit: usize) -> Alert {
-        let statement = format!("EXPLAIN WHY {}", relation_ident(name));
+        let statement = format!("EXPLAIN WHY {}", quoted_ident(name));
         let message =
             format!("keeps {} of state: warn_state_above is {}", bytes_text(bytes), bytes_text(limit));
         let text = format!("query \"{name}\" {message}; {statement} names the operator that keeps most");

@@ -194,9 +194,8 @@ impl CatalogChanges<'_> {
             Definition::Source { schema, spec, rate_limit, table, .. } => {
                 let source = source.ok_or_else(|| Error::bug("a source was not opened"))?;
                 let intake = table.or_else(|| (!spec.key.is_empty()).then(Intake::default));
-                let table =
-                    intake.map(|intake| Table::new(&object.name, schema, &spec.key, intake)).transpose()?;
-                let table = table.map(Box::new);
+                let table = |intake| Table::new(&object.name, schema, &spec.key, intake).map(Box::new);
+                let table = intake.map(table).transpose()?;
                 let opened = Opened { source, health: spec.health.clone(), rate_limit: *rate_limit };
                 Prepared::Source { object, opened, table }
             }

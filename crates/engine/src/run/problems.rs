@@ -1,7 +1,7 @@
 //! `millstream.problems`: objects that fail, wait or fall behind, each with the statement that explains or mends it.
 
 use millstream_delta::Timestamp;
-use millstream_sql::relation_ident;
+use millstream_sql::functions::quoted_ident;
 
 use super::problem::{Level, Problem, literal};
 use super::query::Status;
@@ -129,7 +129,7 @@ fn of(
 
 /// Returns the problem of an object that a user has paused.
 fn paused(kind: &'static str, status: &ObjectStatus) -> Problem {
-    let resume = format!("RESUME {} {}", kind.to_uppercase(), relation_ident(&status.name));
+    let resume = format!("RESUME {} {}", kind.to_uppercase(), quoted_ident(&status.name));
     of(Level::Note, kind, status, "is paused".into(), resume)
 }
 
@@ -155,7 +155,7 @@ fn source(status: &ObjectStatus, found: &mut Vec<Problem>) {
 }
 
 fn query(kind: &'static str, status: &ObjectStatus, behind: u64, found: &mut Vec<Problem>) {
-    let why = || format!("EXPLAIN WHY {} {}", kind.to_uppercase(), relation_ident(&status.name));
+    let why = || format!("EXPLAIN WHY {} {}", kind.to_uppercase(), quoted_ident(&status.name));
     match status.status {
         "suspended" => {
             let message = format!("is suspended: {}", reason(status));
@@ -189,7 +189,7 @@ fn sink(status: &ObjectStatus, found: &mut Vec<Problem>) {
         }
         _ => return,
     };
-    let why = format!("EXPLAIN WHY SINK {}", relation_ident(&status.name));
+    let why = format!("EXPLAIN WHY SINK {}", quoted_ident(&status.name));
     found.push(of(level, "sink", status, format!("{verb}: {}", reason(status)), why));
 }
 

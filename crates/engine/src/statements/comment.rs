@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_sql::{Error, Result, TokenReader, is_hidden, routine_name, suggestion};
+use millstream_sql::{Error, Result, TokenReader, is_hidden, name_in, routine_name, suggestion};
 
 use super::create_function::parameters;
 use crate::catalog::Object;
@@ -116,12 +116,13 @@ fn column_name(reader: &mut TokenReader<'_>) -> Result<(String, Option<String>)>
     while reader.symbol(Token::Period) {
         names.push(reader.identifier()?);
     }
-    let name = match names.len() {
-        2 => names[0].clone(),
-        3 => start.clone().relation_name()?,
-        _ => return Err(start.expected("a column, as in table.column")),
+    let column = names.pop();
+    let name = match names.as_slice() {
+        [_] => start.clone().single_name()?,
+        [.., schema, relation] => name_in(schema, relation),
+        [] => return Err(start.expected("a column, as in table.column")),
     };
-    Ok((name, names.pop()))
+    Ok((name, column))
 }
 
 /// Reads a function or aggregate and returns its key.

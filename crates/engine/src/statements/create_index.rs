@@ -55,11 +55,19 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     let at = reader.last_position();
     let catalog = session.catalog();
     // An index is in the schema of its table.
-    if let Some((name, _)) = name.as_mut().filter(|_| !is_qualified) {
-        *name = name_in(catalog.place_of(&table).0, catalog.place_of(name).1);
+    let (schema, _) = catalog.schemas().place_of(&table);
+    if let Some((name, at)) = &mut name {
+        let (of, local) = catalog.schemas().place_of(name);
+        if is_qualified && of != schema {
+            return Err(Error::invalid(format!("the index is in the schema \"{schema}\" of its table"))
+                .hint("Leave the schema of the index out.")
+                .at(at.clone()));
+        }
+        *name = local.to_string();
     }
     let mut tag = Tag::new("CREATE INDEX");
-    if let Some((name, _)) = name.as_ref().filter(|(name, _)| lenient && catalog.indexed(name).is_some()) {
+    let is_there = |name: &str| catalog.indexed(&name_in(schema, name)).is_some();
+    if let Some((name, _)) = name.as_ref().filter(|(name, _)| lenient && is_there(name)) {
         tag.notices.push(format!("index \"{name}\" already exists, nothing was done"));
         return Ok(Planned { base: catalog.version, tag, change: None });
     }
@@ -99,7 +107,7 @@ fn statement(index: &TableIndex, schema: &Schema, table: &str) -> String {
     // An index without a name has one that follows the table's.
     let name = match index.name.starts_with('.') {
         true => String::new(),
-        false => format!("{} ", relation_ident(&index.name)),
+        false => format!("{} ", quote_ident(&index.name)),
     };
     format!("CREATE {unique}INDEX {name}ON {} ({columns}){nulls}", relation_ident(table))
 }
@@ -134,7 +142,7 @@ fn plan_drop(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned>
     reader.expect_end()?;
     let catalog = session.catalog();
     if !is_qualified {
-        let mut schemas = catalog.current_schemas().into_iter().map(|schema| name_in(&schema, &name));
+        let mut schemas = catalog.schemas().current().into_iter().map(|schema| name_in(&schema, &name));
         name = schemas.find(|name| catalog.indexed(name).is_some()).unwrap_or(name);
     }
     let mut tag = Tag::new("DROP INDEX");
@@ -149,7 +157,8 @@ fn plan_drop(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned>
         let hint = suggestion::did_you_mean(&name, names.iter().map(String::as_str));
         return Err(Error::invalid(error).maybe_hint(hint).at(at));
     };
-    let index = table.indexes().into_iter().find(|(known, _)| *known == name);
+    let (_, local) = catalog.schemas().place_of(&name);
+    let index = table.indexes().into_iter().find(|(known, _)| *known == local);
     let (_, index) = index.ok_or_else(|| Error::bug("the owner of an index has it"))?;
     if index.kind == IndexKind::Constraint {
         let error = format!("index \"{name}\" belongs to a UNIQUE constraint of table \"{}\"", table.name);

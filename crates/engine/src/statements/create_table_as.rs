@@ -15,6 +15,7 @@ use millstream_sql::{Error, Lexeme, Operation, Result, TokenReader, as_shown, qu
 use super::{create_view, existed, modify, new_name, rename, select};
 use crate::ddl;
 use crate::engine::Shared;
+use crate::pg::OneShot;
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
@@ -182,7 +183,7 @@ async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response>
 async fn columns(session: &mut Session, wanted: &Wanted) -> Result<SchemaRef> {
     let catalog = session.catalog();
     let (settings, now) = session.settings().await?;
-    let relations = session.one_shot(catalog, settings);
+    let relations = OneShot::of(session, catalog, settings);
     let query = session.planner(now).query(&wanted.query, &relations);
     let query = query.map_err(|error| error.shift(wanted.offset))?;
     let shown = as_shown(&query.output_schema(&query.schema));

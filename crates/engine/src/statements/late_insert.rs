@@ -16,6 +16,7 @@ use super::{select, within};
 use crate::catalog::{Catalog, late_rows_of};
 use crate::error;
 use crate::event::{Event, PinnedInput, PinnedLate};
+use crate::pg::OneShot;
 use crate::point;
 use crate::query_pool;
 use crate::run::Correction;
@@ -73,7 +74,7 @@ async fn late_rows(
     let schema = schema.ok_or_else(|| Error::bug("it was found by its late rows"))?;
     let (settings, now) = session.settings().await?;
     let planner = session.planner(now);
-    let relations = session.one_shot(catalog, settings.clone());
+    let relations = OneShot::of(session, catalog, settings.clone());
     let query = planner.query(text, &relations).map_err(|error| error.shift(offset))?;
     let names = |schema: &SchemaRef| -> Vec<String> {
         schema.fields().iter().map(|field| field.name().clone()).collect()

@@ -67,6 +67,7 @@ use crate::session::{Response, Session, Tag};
 use crate::stamp::names_batch;
 use crate::system;
 use crate::transaction::say_at_once;
+use crate::variables::reader_of;
 
 /// The kinds of objects that can be altered.
 const ALTERED: &[&[&str]] =
@@ -74,7 +75,7 @@ const ALTERED: &[&[&str]] =
 
 /// Runs one statement of a session.
 pub(crate) async fn run(session: &mut Session, text: &str) -> Result<Response> {
-    let reader = session.reader(text)?;
+    let reader = reader_of(session, text)?;
     // The journal has statements of the engine itself.
     if !session.is_recovering {
         create_table_as::refuse_unfinished(&reader)?;
@@ -119,7 +120,8 @@ fn new_name(working: &mut Working, reader: &mut TokenReader<'_>) -> Result<(Arc<
     refuse_system_name(&name, "be created").map_err(|error| error.at(position.clone()))?;
     working
         .catalog
-        .check_schema(&name, is_qualified && !working.is_replay)
+        .schemas()
+        .check(&name, is_qualified && !working.is_replay)
         .map_err(|error| error.at(position.clone()))?;
     match working.catalog.find(&name) {
         None => Ok((name, false)),

@@ -63,7 +63,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
     let to: Arc<str> = new_name(&catalog, &from, reader)?.into();
     let to_at = reader.last_position();
     refuse_system_name(&to, "be a name")
-        .and_then(|()| catalog.check_schema(&to, !session.is_recovering))
+        .and_then(|()| catalog.schemas().check(&to, !session.is_recovering))
         .map_err(|error| error.at(to_at.clone()))?;
     reader.expect_end()?;
     let object = catalog.get(&from).map_err(|error| error.at(from_at.clone()))?;
@@ -88,7 +88,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
 
 /// Reads `RENAME TO name`, or `SET SCHEMA name`. A name without a schema is one of the object's own schema.
 fn new_name(catalog: &Catalog, from: &str, reader: &mut TokenReader<'_>) -> Result<String> {
-    let (schema, name) = catalog.place_of(from);
+    let (schema, name) = catalog.schemas().place_of(from);
     if reader.keyword(&["SET", "SCHEMA"]) {
         return Ok(name_in(&reader.identifier()?, name));
     }

@@ -22,6 +22,7 @@ use crate::engine::Shared;
 use crate::error;
 use crate::panics::panicked;
 use crate::pg;
+use crate::pg::OneShot;
 use crate::point;
 use crate::query_pool;
 use crate::session::{Response, Session};
@@ -79,7 +80,7 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
     let catalog = session.catalog();
     let (settings, now) = session.settings().await?;
     let planner = session.planner(now);
-    let relations = session.one_shot(catalog, settings.clone());
+    let relations = OneShot::of(session, catalog, settings.clone());
     let query = planner.query(text, &relations).map_err(|error| error.shift(offset))?;
     let (of_catalog, asked): (Vec<_>, Vec<_>) =
         point::asked(&query.plan)?.into_iter().partition(|asked| pg::is_name(&asked.name));

@@ -117,8 +117,8 @@ fn wanted(session: &Session, reader: &mut TokenReader<'_>) -> Result<Wanted> {
     if reader.keyword(&["FROM"]) || reader.keyword(&["IN"]) {
         let schema = reader.identifier()?;
         let catalog = session.catalog();
-        if schema != PUBLIC && !SYSTEM_SCHEMAS.contains(&schema.as_str()) && !catalog.has_schema(&schema) {
-            return Err(catalog.no_schema(&schema).at(reader.last_position()));
+        if schema != PUBLIC && !SYSTEM_SCHEMAS.contains(&schema.as_str()) && !catalog.schemas().has(&schema) {
+            return Err(catalog.schemas().missing(&schema).at(reader.last_position()));
         }
         from = Some(schema);
     }
@@ -174,7 +174,8 @@ async fn show_objects(session: &Session, kind: &str, wanted: Wanted) -> Result<R
         object.definition.kind() == kind || (kind == "source" && object.definition.is_source())
     };
     statuses.retain(|status| {
-        let is_there = wanted.schema.as_ref().is_none_or(|schema| catalog.place_of(&status.name).0 == schema);
+        let is_there =
+            wanted.schema.as_ref().is_none_or(|schema| catalog.schemas().place_of(&status.name).0 == schema);
         is_there && catalog.find(&status.name).is_some_and(is_wanted)
     });
     let number = |value: fn(&ObjectStatus) -> Option<u64>| -> ArrayRef {

@@ -38,8 +38,8 @@ pub(crate) static STATEMENTS: Statements = Statements {
         &create_sink::CREATE_SINK,
         &create_subscription::CREATE_SUBSCRIPTION,
         &create_function::CREATE_FUNCTION,
-        &create_schema::CREATE_SCHEMA,
         &create_aggregate::CREATE_AGGREGATE,
+        &create_schema::CREATE_SCHEMA,
         &replace::REPLACE_QUERY,
         &rename::RENAME,
         &alter_table::ALTER_TABLE,
@@ -354,8 +354,8 @@ mod tests {
 
     #[test]
     fn messages_list_what_is_expected() {
-        let kinds = "SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION, AGGREGATE, INDEX or \
-                     UNIQUE INDEX";
+        let kinds = "SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION, AGGREGATE, SCHEMA, \
+                     INDEX or UNIQUE INDEX";
         assert_eq!(name("CREATE TABEL t"), format!("syntax error: expected {kinds}, found TABEL"));
         assert_eq!(name("START"), "syntax error: expected TRANSACTION, found the end of the statement");
         assert_eq!(STATEMENTS.prepared(), "INSERT, UPDATE, DELETE, MERGE, SELECT, WITH, VALUES or TABLE");

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::hidden_columns::{fold, is_hidden};
 use crate::literals::interval;
 use crate::planner::Planner;
-use crate::relation::{Relation, Relations, RoutineCatalog, catalog_name};
+use crate::relation::{Relation, Relations, RoutineCatalog, SearchPath, catalog_name};
 
 /// The column of `CHANGES(…)` that names the change of a row.
 pub const OPERATION: &str = "_op";
@@ -43,24 +43,16 @@ impl Relations for WithWindows<'_> {
         window.map(|(_, relation)| relation.clone()).or_else(|| self.relations.get(name))
     }
 
-    fn on_path(&self, name: &str) -> Option<String> {
-        self.relations.on_path(name)
+    fn path(&self) -> Option<&dyn SearchPath> {
+        self.relations.path()
     }
 
-    fn schemas(&self) -> Vec<String> {
-        self.relations.schemas()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.relations.names()
+    fn names(&self, schema: Option<&str>) -> Vec<String> {
+        self.relations.names(schema)
     }
 
     fn system(&self, schema: &str, name: &str) -> Option<Relation> {
         self.relations.system(schema, name)
-    }
-
-    fn system_names(&self, schema: &str) -> Vec<String> {
-        self.relations.system_names(schema)
     }
 
     fn is_scalar(&self, name: &str) -> bool {

@@ -217,7 +217,7 @@ impl Altered<'_> {
         let name = reader.identifier()?;
         reader.one_of(&[&["CASCADE"], &["RESTRICT"]]);
         let Some((place, known)) = self.constraint(&name) else {
-            if name == format!("{}_pkey", self.table) && !self.key.is_empty() {
+            if name == checks::constraint_name_in(self.table, ".pkey") && !self.key.is_empty() {
                 return Err(Error::unsupported("DROP CONSTRAINT of a primary key").at(at));
             }
             let error = format!("constraint \"{name}\" of table \"{}\" does not exist", self.table);

@@ -6,7 +6,7 @@ use arrow::datatypes::Schema;
 use datafusion::logical_expr::Expr;
 
 use crate::error::Result;
-use crate::relation::{Relation, Relations, RoutineCatalog};
+use crate::relation::{Relation, Relations, RoutineCatalog, SearchPath};
 
 /// Relations for an INSERT. All columns of its target are nullable, so that [`super::Dml::check`] can name
 /// the column. Hidden columns are left out: an INSERT can't set them.
@@ -31,16 +31,12 @@ impl Relations for InsertTarget<'_> {
         if name == self.table { self.defaults.to_vec() } else { Vec::new() }
     }
 
-    fn on_path(&self, name: &str) -> Option<String> {
-        self.all.on_path(name)
+    fn path(&self) -> Option<&dyn SearchPath> {
+        self.all.path()
     }
 
-    fn schemas(&self) -> Vec<String> {
-        self.all.schemas()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.all.names()
+    fn names(&self, schema: Option<&str>) -> Vec<String> {
+        self.all.names(schema)
     }
 
     fn event_time(&self, name: &str) -> Option<usize> {

@@ -1,12 +1,13 @@
 //! Relations of which one is the statement's own.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use crate::error::Result;
-use crate::relation::{Relation, Relations, RoutineCatalog};
+use crate::relation::{Relation, Relations, RoutineCatalog, SearchPath};
 
 /// Relations, and one more, which may hide another of its name. Code that runs the statement binds its rows.
 pub(super) struct WithRelation<'a> {
@@ -24,24 +25,16 @@ impl Relations for WithRelation<'_> {
         self.all.get(name)
     }
 
-    fn on_path(&self, name: &str) -> Option<String> {
-        if name == self.name { None } else { self.all.on_path(name) }
+    fn path(&self) -> Option<&dyn SearchPath> {
+        self.all.path().map(|_| self as &dyn SearchPath)
     }
 
-    fn schemas(&self) -> Vec<String> {
-        self.all.schemas()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.all.names()
+    fn names(&self, schema: Option<&str>) -> Vec<String> {
+        self.all.names(schema)
     }
 
     fn system(&self, schema: &str, name: &str) -> Option<Relation> {
         self.all.system(schema, name)
-    }
-
-    fn system_names(&self, schema: &str) -> Vec<String> {
-        self.all.system_names(schema)
     }
 
     fn scalar(&self, name: &str) -> Option<Arc<ScalarUDF>> {
@@ -66,5 +59,25 @@ impl Relations for WithRelation<'_> {
 
     fn routine_catalog(&self) -> &dyn RoutineCatalog {
         self.all.routine_catalog()
+    }
+}
+
+impl SearchPath for WithRelation<'_> {
+    fn find(&self, name: &str) -> Option<String> {
+        if name == self.name { None } else { self.all.path()?.find(name) }
+    }
+
+    fn place(&self, name: &str) -> String {
+        self.all.path().map_or_else(|| name.into(), |path| path.place(name))
+    }
+
+    fn schemas(&self) -> Vec<String> {
+        self.all.path().map(SearchPath::schemas).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for WithRelation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WithRelation").field("name", &self.name).finish_non_exhaustive()
     }
 }

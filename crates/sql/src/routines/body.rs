@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::physical::checked_arithmetic::checked;
 use crate::planner::{Planner, Raw};
 use crate::reader::TokenReader;
-use crate::relation::{Relation, Relations, RoutineCatalog};
+use crate::relation::{Relation, Relations, RoutineCatalog, SearchPath};
 use crate::rules::constants::computed;
 
 /// The relation of the parameters. Users can't write this name.
@@ -256,16 +256,12 @@ impl Relations for Within<'_> {
         Some(Relation::Rows { schema: Arc::new(Schema::new(fields)), key: None })
     }
 
-    fn on_path(&self, name: &str) -> Option<String> {
-        self.scope.relations.on_path(name)
+    fn path(&self) -> Option<&dyn SearchPath> {
+        self.scope.relations.path()
     }
 
-    fn schemas(&self) -> Vec<String> {
-        self.scope.relations.schemas()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.scope.relations.names()
+    fn names(&self, schema: Option<&str>) -> Vec<String> {
+        self.scope.relations.names(schema)
     }
 
     fn routine_catalog(&self) -> &dyn RoutineCatalog {

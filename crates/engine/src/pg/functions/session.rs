@@ -18,11 +18,13 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("session_user", Gives::Text, user),
     ("current_role", Gives::Text, user),
     ("user", Gives::Text, user),
-    ("current_schema", Gives::Text, |facts, _| Ok(facts.catalog.current_schemas().into_iter().next().into())),
+    ("current_schema", Gives::Text, |facts, _| {
+        Ok(facts.catalog.schemas().current().into_iter().next().into())
+    }),
     ("current_schemas", Gives::Texts, |facts, arguments| {
         let implicit = arguments.first() == Some(&Value::Bool(true));
         let own = implicit.then(|| PG_CATALOG.to_string());
-        Ok(Value::Texts(own.into_iter().chain(facts.catalog.current_schemas()).collect()))
+        Ok(Value::Texts(own.into_iter().chain(facts.catalog.schemas().current()).collect()))
     }),
     ("pg_backend_pid", Gives::Int, |facts, _| Ok(facts.variables().backend.into())),
     ("pg_cancel_backend", Gives::Bool, |facts, arguments| {

@@ -142,7 +142,7 @@ fn names_that_stand_together_become_one() {
     renamed(&mut all, "x", "y");
     all.state(set("a", "1"));
     renamed(&mut all, "y", "Z");
-    assert_eq!(texts(&all), ["make x", "a = 1", "ALTER TABLE x RENAME TO \"Z\""]);
+    assert_eq!(texts(&all), ["make x", "a = 1", "ALTER TABLE public.x RENAME TO public.\"Z\""]);
     renamed(&mut all, "Z", "x");
     assert_eq!(texts(&all), ["make x", "a = 1"]);
     renamed(&mut all, "x", "y");
