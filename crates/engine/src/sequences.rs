@@ -121,6 +121,7 @@ impl Sequences {
     }
 
     fn find(&self, name: &str) -> Option<Arc<Sequence>> {
+        let name = name.strip_prefix("public.").unwrap_or(name);
         self.all.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.upgrade()
     }
 

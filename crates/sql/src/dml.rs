@@ -327,11 +327,11 @@ impl Scope<'_> {
             return Err(Error::invalid("only a table can be changed"));
         };
         let (table, columns) = self.table(name)?;
-        let alias = match alias {
-            Some(alias) => alias.name.clone(),
-            None => quoted(&last_name(name).unwrap_or_default()),
+        // Without an alias, columns may be qualified by the table's schema, too.
+        let (alias, factor) = match alias {
+            Some(alias) => (alias.name.clone(), named_factor(name.clone(), alias.name.clone())),
+            None => (quoted(&last_name(name).unwrap_or_default()), tree::named_table(name.clone())),
         };
-        let factor = named_factor(name.clone(), alias.clone());
         Ok(Target { name: table, alias, factor, columns })
     }
 

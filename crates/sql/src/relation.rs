@@ -156,6 +156,14 @@ pub(crate) fn on_path(name: &str, relations: &dyn Relations) -> Option<String> {
     relations.path()?.find(name)
 }
 
+/// Returns the parts of a relation's name in the catalog: its schema and its name there.
+pub(crate) fn parts_of<'a>(name: &'a str, relations: &dyn Relations) -> (&'a str, &'a str) {
+    let is_known = |schema: &str| {
+        relations.path().is_some_and(|path| path.schemas().iter().any(|known| known == schema))
+    };
+    split_schema(name).filter(|(schema, _)| is_known(schema)).unwrap_or((PUBLIC, name))
+}
+
 /// Returns the error for a schema that there is not.
 pub fn unknown_schema(schema: &str, mut known: Vec<String>) -> Error {
     known.splice(0..0, [PUBLIC].iter().chain(&SYSTEM_SCHEMAS).map(ToString::to_string));

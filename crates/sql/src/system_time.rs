@@ -46,9 +46,9 @@ impl VisitorMut for Rewrite {
         if is_of_a_row(at) {
             return ControlFlow::Continue(());
         }
-        let called = match relation(name, args.is_some()).and_then(|name| Ok((arguments(&name, at)?, name))) {
-            Ok((arguments, name)) => {
-                let name = Ident::with_quote('"', name);
+        let called = match relation(name, args.is_some()).and_then(|name| arguments(&name, at)) {
+            Ok(arguments) => {
+                let name = Ident::with_quote('"', last_name(name).unwrap_or_default());
                 alias.get_or_insert(TableAlias { explicit: true, name, columns: Vec::new(), at: None });
                 arguments
             }

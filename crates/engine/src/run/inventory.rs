@@ -59,7 +59,8 @@ impl Listed {
                 feeds.entry(table).or_default().push(&object.name);
             }
         }
-        let names: BTreeSet<&str> = self.0.iter().map(|(object, _)| object.name.as_ref()).collect();
+        let relations = self.0.iter().filter(|(object, _)| object.definition.is_relation());
+        let names: BTreeSet<&str> = relations.map(|(object, _)| object.name.as_ref()).collect();
         let mut lines = Lines::new();
         for (object, _) in &self.0 {
             let into = match &object.definition {

@@ -16,11 +16,12 @@ use super::tree::{aliased, column, named_factor, plain_from, quoted, select_of};
 use super::verb::verb;
 use super::with_relation::WithRelation;
 use super::{Scope, Target, not_null, refuse};
+use crate::checks::constraint_name_in;
 use crate::error::{Error, Result};
-use crate::hidden_columns::fold;
+use crate::hidden_columns::{fold, last_name};
 use crate::planner::{Query, Raw};
 use crate::reader::is_word;
-use crate::relation::{Relation, Relations};
+use crate::relation::{Relation, Relations, parts_of};
 
 /// The relation of the rows that an INSERT would add.
 pub const EXCLUDED: &str = "excluded";
@@ -46,6 +47,9 @@ impl Scope<'_> {
         };
         match &clause.conflict_target {
             Some(ConflictTarget::Columns(named)) => check_target(named, table, columns, &key)?,
+            Some(ConflictTarget::OnConstraint(name))
+                if last_name(name).is_some_and(|name| name == constraint_name_in(table, ".pkey"))
+                    && !key.is_empty() => {}
             Some(ConflictTarget::OnConstraint(_)) => {
                 return Err(Error::unsupported("ON CONFLICT ON CONSTRAINT")
                     .hint("Name the columns of the primary key."));
@@ -56,7 +60,7 @@ impl Scope<'_> {
             OnConflictAction::DoNothing => Ok(OnConflict::DoNothing),
             OnConflictAction::DoUpdate(_) if key.is_empty() => Err(no_key(table)),
             OnConflictAction::DoUpdate(update) => {
-                let alias = self.alias.clone().unwrap_or_else(|| quoted(table));
+                let alias = self.alias.clone().unwrap_or_else(|| quoted(parts_of(table, self.relations).1));
                 refuse(fold(&alias) == EXCLUDED, "a table named \"excluded\" in ON CONFLICT DO UPDATE")?;
                 self.do_update(update, table, alias, columns, key)
             }
@@ -73,8 +77,7 @@ impl Scope<'_> {
         let relations = self.with_excluded(columns, &key);
         let scope = self.over(&relations);
         let alias = quoted(table);
-        let factor = named_factor(vec![quoted(table)].into(), alias.clone());
-        let target = Target { name: table.to_string(), alias, factor, columns: Arc::clone(columns) };
+        let target = self.target_of(table, alias, columns);
         let mut tree = scope.template()?;
         let select = select_of(&mut tree)?;
         let fields = columns.fields().iter();
@@ -94,6 +97,12 @@ impl Scope<'_> {
         Scope { relations, shown: self.shown.clone(), alias: None, with: None, ..*self }
     }
 
+    fn target_of(&self, table: &str, alias: Ident, columns: &SchemaRef) -> Target {
+        let (schema, local) = parts_of(table, self.relations);
+        let factor = named_factor(vec![quoted(schema), quoted(local)].into(), alias.clone());
+        Target { name: table.to_string(), alias, factor, columns: Arc::clone(columns) }
+    }
+
     fn do_update(
         &self,
         update: DoUpdate,
@@ -104,8 +113,7 @@ impl Scope<'_> {
     ) -> Result<OnConflict> {
         let relations = self.with_excluded(columns, &key);
         let scope = self.over(&relations);
-        let factor = named_factor(vec![quoted(table)].into(), alias.clone());
-        let target = Target { name: table.to_string(), alias, factor, columns: Arc::clone(columns) };
+        let target = self.target_of(table, alias, columns);
         let mut values = scope.assignments(&target, update.assignments)?;
         let mut tree = scope.template()?;
         let select = select_of(&mut tree)?;

@@ -15,6 +15,7 @@ use super::with_relation::WithRelation;
 use super::{Scope, Target};
 use crate::error::{Error, Result};
 use crate::planner::Query;
+use crate::relation::parts_of;
 use crate::sqlstate;
 
 /// The relation of the rows that a statement changes. No statement can name it.
@@ -57,7 +58,7 @@ impl Scope<'_> {
         columns: &SchemaRef,
     ) -> Result<Option<Box<Returning>>> {
         let Some(items) = items else { return Ok(None) };
-        let alias = self.alias.clone().unwrap_or_else(|| quoted(table));
+        let alias = self.alias.clone().unwrap_or_else(|| quoted(parts_of(table, self.relations).1));
         let query = self.query_of_returned(items, &alias, columns)?;
         let existing = self.existing(table, columns)?;
         Ok(Some(Box::new(Returning { query, existing })))

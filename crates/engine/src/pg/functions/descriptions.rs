@@ -1,7 +1,7 @@
 //! Functions that describe objects: types, columns, keys, views, routines.
 
-use millstream_sql::Result;
 use millstream_sql::functions::quote_ident;
+use millstream_sql::{Error, Result, qualified_ident};
 
 use super::{Gives, Known, any_null, int, text};
 use crate::pg::facts::{Facts, Listed, OWNER};
@@ -20,7 +20,7 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("pg_get_partition_constraintdef", Gives::Text, none),
     ("pg_get_statisticsobjdef", Gives::Text, none),
     ("pg_get_statisticsobjdef_columns", Gives::Text, none),
-    ("pg_get_serial_sequence", Gives::Text, none),
+    ("pg_get_serial_sequence", Gives::Text, pg_get_serial_sequence),
     ("pg_get_functiondef", Gives::Text, |facts, arguments| {
         Ok(routine(facts, arguments, |routine| routine.object.ddl.clone()))
     }),
@@ -156,6 +156,22 @@ fn col_description(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     let place = int(arguments, 1).and_then(|number| usize::try_from(number - 1).ok());
     let column = relation.zip(place).and_then(|(relation, place)| relation.columns.get(place));
     Ok(column.and_then(|column| column.doc.as_deref()).into())
+}
+
+/// Returns the sequence that numbers a column, in SQL's spelling.
+fn pg_get_serial_sequence(facts: &Facts, arguments: &[Value]) -> Result<Value> {
+    let (Some(table), Some(column)) = (text(arguments, 0), text(arguments, 1)) else {
+        return Ok(Value::Null);
+    };
+    let Some(relation) = facts.relation_named(table) else {
+        return Err(Error::invalid(format!("relation \"{table}\" does not exist")));
+    };
+    let Some(column) = relation.columns.iter().find(|known| known.name == column) else {
+        return Err(Error::invalid(format!("column \"{column}\" of relation \"{table}\" does not exist")));
+    };
+    let default = column.default.as_deref().and_then(|default| default.strip_prefix("nextval('"));
+    let sequence = default.and_then(|default| default.strip_suffix("')"));
+    Ok(sequence.map(|name| qualified_ident(&name.replace("''", "'"))).into())
 }
 
 /// Returns true if the relation is found without a schema.
