@@ -14,6 +14,7 @@ pub mod merge;
 pub mod returning;
 mod row_assignment;
 pub(crate) mod tree;
+mod unique_conflict;
 mod values;
 mod verb;
 mod with_relation;

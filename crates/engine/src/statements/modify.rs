@@ -18,7 +18,7 @@ pub(super) static INSERT: Statement = Statement {
     words: &[&["INSERT"]],
     synopsis: concat!(
         "[WITH query, …] INSERT INTO table [AS alias] [(column, …)] [OVERRIDING SYSTEM VALUE] VALUES (…), … | query\n",
-        "  [ON CONFLICT [(key column, …)] DO NOTHING | DO UPDATE SET column = expression [, …] [WHERE condition]]\n",
+        "  [ON CONFLICT [(column, …) | ON CONSTRAINT name] DO NOTHING | DO UPDATE SET column = expression [, …] [WHERE condition]]\n",
         "  [RETURNING expression [AS name], …];\n",
         "INSERT INTO source [(column, …)] VALUES (…), … | query [RETURNING …];\n",
         "INSERT INTO view SELECT * FROM late_rows('view') [WHERE …];",
@@ -73,7 +73,8 @@ pub(super) async fn change(session: &mut Session, text: &str) -> Result<(Operati
         let (_, now) = session.settings().await?;
         let relations = WithFiles { relations: catalog.as_ref(), files: Files::of(&session.shared) };
         let dml = session.planner(now).dml(text, &relations)?;
-        let operation = dml.operation;
+        // An INSERT may be planned as a MERGE.
+        let operation = Operation::of(&TokenReader::new(text)?).unwrap_or(dml.operation);
         let columns = dml.returning.as_ref().map(|returning| returning.columns());
         let columns = columns.unwrap_or_else(|| Arc::new(Schema::empty()));
         let told = session.parameters.as_ref().and_then(|parameters| parameters.columns());

@@ -28,8 +28,12 @@ impl Scope<'_> {
             return Err(Error::unsupported("INSERT into a table function"));
         };
         let (table, columns) = self.table(name)?;
-        let on_conflict = insert.on.take().map(|on| self.conflict(on, &table, &columns)).transpose()?;
-        let returning = self.returning_of_insert(insert.returning.take(), &table, &columns)?;
+        let unique = self.unique_conflict(insert.on.as_ref(), &table, &columns);
+        let (mut on_conflict, mut returning) = (None, None);
+        if unique.is_none() {
+            on_conflict = insert.on.take().map(|on| self.conflict(on, &table, &columns)).transpose()?;
+            returning = self.returning_of_insert(insert.returning.take(), &table, &columns)?;
+        }
         if insert.source.is_none() {
             (insert.columns, insert.source) = default_values(&columns)?;
         }
@@ -46,6 +50,9 @@ impl Scope<'_> {
         self.fill_values(source, &insert.columns, &table, &columns)?;
         if let Some(with) = self.with.clone() {
             verb::add_with(source, with);
+        }
+        if let Some(index) = unique {
+            return self.insert_or_update(insert, (&table, &columns), &index);
         }
         let defaults = self.defaults(&insert.columns, &columns)?;
         let Raw { plan, reads } = match source.body.as_ref() {

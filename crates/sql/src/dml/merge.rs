@@ -99,10 +99,10 @@ impl Dml {
     }
 }
 
-/// The error of a MERGE of which several rows of the source match one row of the table.
+/// The error of a MERGE, or an INSERT with ON CONFLICT, of which several rows match one row of the table.
 pub fn changed_twice(table: &str) -> Error {
-    Error::invalid(format!("MERGE would change a row of table \"{table}\" a second time"))
-        .hint("Make the rows of the source distinct by the columns of the condition first.")
+    Error::invalid(format!("the statement would change a row of table \"{table}\" a second time"))
+        .hint("Make its rows distinct by the columns that are compared first.")
         .code(sqlstate::CARDINALITY_VIOLATION)
 }
 

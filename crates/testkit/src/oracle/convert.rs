@@ -175,6 +175,8 @@ struct Walk {
     /// Kind, name and DDL of each object, in order of creation.
     catalog: Vec<(Kind, String, String)>,
     altered: bool,
+    /// True if names are looked up on a path, of which their texts say nothing.
+    has_path: bool,
     /// The names of objects that statements failed to create.
     missing: BTreeSet<String>,
     /// The table contents read since the last statement.
@@ -192,6 +194,7 @@ impl Walk {
             settings: Vec::new(),
             catalog: Vec::new(),
             altered: false,
+            has_path: false,
             missing: BTreeSet::new(),
             contents: BTreeMap::new(),
             queries: Vec::new(),
@@ -214,8 +217,11 @@ impl Walk {
             Effect::Drop => {
                 let mut left = Vec::new();
                 for object in std::mem::take(&mut self.catalog) {
-                    let describe = format!("DESCRIBE \"{}\"", object.1);
-                    if drive::rows(&mut self.session, &describe).await.is_ok() {
+                    let is_there = match object.1.strip_suffix('.') {
+                        Some(schema) => format!("SELECT '{schema}'::regnamespace"),
+                        None => format!("DESCRIBE \"{}\"", object.1),
+                    };
+                    if drive::rows(&mut self.session, &is_there).await.is_ok() {
                         left.push(object);
                     }
                 }
@@ -223,6 +229,9 @@ impl Walk {
             }
             Effect::Alter => self.altered = true,
             Effect::Set(name) if OWN_SETTINGS.contains(&name.as_str()) => {}
+            Effect::Set(name) if name == "search_path" => {
+                self.has_path = !statement::first_words(sql).starts_with(&["RESET".into()]);
+            }
             Effect::Set(_) => {
                 self.settings.push(sql.to_string());
                 if let Err(error) = drive::run(&mut self.session, sql).await {
@@ -280,6 +289,9 @@ impl Walk {
         if self.altered {
             return Err("after ALTER, whose effect the DDL doesn't show".into());
         }
+        if self.has_path {
+            return Err("names are looked up on a search path".into());
+        }
         let (mut needed, mut texts, mut asks) = (BTreeSet::new(), vec![sql.to_string()], false);
         while let Some(text) = texts.pop() {
             match exempt(&text) {
@@ -314,6 +326,7 @@ impl Walk {
                 if !needed.insert(name.clone()) {
                     continue;
                 }
+                needed.extend(name.split_once('.').map(|(schema, _)| format!("{schema}.")));
                 let words = statement::names(ddl);
                 match kind {
                     Kind::Source | Kind::Function | Kind::Other => {
@@ -330,7 +343,7 @@ impl Walk {
                             "reads a table with constraints, which rows of the oracle may violate".into()
                         );
                     }
-                    Kind::Table => {}
+                    Kind::Table | Kind::Schema => {}
                     Kind::View => texts.push(ddl.clone()),
                 }
             }

@@ -19,6 +19,8 @@ pub enum Kind {
     Source,
     /// A function or an aggregate. Its name ends with `()`.
     Function,
+    /// A schema. Its name ends with a dot.
+    Schema,
     /// Anything else, such as a sink.
     Other,
 }
@@ -183,18 +185,22 @@ fn create(tokens: &[Token], words: &[String]) -> Effect {
         Some("MATERIALIZED") => Kind::View,
         Some("SOURCE" | "STREAM") => Kind::Source,
         Some("FUNCTION" | "AGGREGATE") => Kind::Function,
+        Some("SCHEMA") => Kind::Schema,
         _ => Kind::Other,
     };
     at += if words.get(at).is_some_and(|word| word == "MATERIALIZED") { 2 } else { 1 };
     let if_not_exists = words.get(at).is_some_and(|word| word == "IF");
     at += if if_not_exists { 3 } else { 0 };
-    match tokens.get(at).and_then(name_of) {
-        Some(name) if kind == Kind::Function => {
-            Effect::Create { kind, name: format!("{name}()"), if_not_exists }
-        }
-        Some(name) => Effect::Create { kind, name, if_not_exists },
-        None => Effect::None,
-    }
+    let Some(name) = tokens.get(at).and_then(name_of) else { return Effect::None };
+    let inner = tokens.get(at + 1).filter(|token| **token == Token::Period).and(tokens.get(at + 2));
+    let name = match (kind, inner.and_then(name_of)) {
+        (Kind::Function, _) => format!("{name}()"),
+        (Kind::Schema, _) => format!("{name}."),
+        (_, Some(inner)) if name == "public" => inner,
+        (_, Some(inner)) => format!("{name}.{inner}"),
+        (_, None) => name,
+    };
+    Effect::Create { kind, name, if_not_exists }
 }
 
 /// Returns true if `sql` only reads: SELECT, WITH, VALUES, or one of them in parentheses.
@@ -291,6 +297,10 @@ mod tests {
         assert_eq!(effect("CREATE MATERIALIZED VIEW v AS SELECT 1"), view);
         assert_eq!(effect("SET TimeZone = 'UTC'"), Effect::Set("timezone".into()));
         assert_eq!(effect("INSERT INTO t VALUES (1)"), Effect::None);
+        assert_eq!(effect("CREATE TABLE public.T (a INT)"), table("t", false));
+        assert_eq!(effect("CREATE TABLE IF NOT EXISTS \"S\".t (a INT)"), table("S.t", true));
+        let schema = Effect::Create { kind: Kind::Schema, name: "s.".into(), if_not_exists: false };
+        assert_eq!(effect("CREATE SCHEMA s"), schema);
     }
 
     #[test]
