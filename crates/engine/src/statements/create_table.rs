@@ -10,7 +10,7 @@ use millstream_sql::functions::quoted_ident;
 use millstream_sql::{Columns, Error, Identity, Result, TokenReader, relation_ident};
 use millstream_state::Conflict;
 
-use super::{create_source, existed, new_name};
+use super::{create_source, existed, new_name, table_like};
 use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
@@ -23,7 +23,7 @@ pub(super) static CREATE_TABLE: Statement = Statement {
         "  column type [DEFAULT value | identity] [NOT NULL] [PRIMARY KEY | UNIQUE] [[CONSTRAINT name] CHECK (condition)]\n",
         "  | column [type] [GENERATED ALWAYS] AS expression [STORED | VIRTUAL] [NOT NULL] [PRIMARY KEY]\n",
         "  [, …] [, PRIMARY KEY (column, …)] [, [CONSTRAINT name] UNIQUE (column, …) | CHECK (condition)]\n",
-        "  [, WATERMARK FOR column AS expression]\n",
+        "  [, WATERMARK FOR column AS expression] [, LIKE relation [INCLUDING part | EXCLUDING part] …]\n",
         ") [APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE]\n",
         "  [[INCLUDE …] WITH (connector = '…', option = value, …) [FORMAT … ENCODE …]];",
     ),
@@ -67,9 +67,18 @@ fn has_connector(reader: &TokenReader<'_>) -> bool {
 }
 
 fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
+    let written = reader.text().to_string();
     let (name, exists) = new_name(working, &mut reader)?;
     if exists {
         return Ok(existed("TABLE", &name));
+    }
+    if let Some(text) = table_like::expanded(&working.catalog, &reader)? {
+        let mut reader = TokenReader::new(&text)?.on_path(working.catalog.search_path());
+        reader.expect_keyword(&["CREATE", "TABLE"])?;
+        // A position in the other text means nothing.
+        let tag = plan_table(session, working, reader).map_err(|error| Error { span: None, ..error })?;
+        working.completed.insert(written, text);
+        return Ok(tag);
     }
     let at = reader.position();
     let columns = session.shared.planner.columns(&mut reader)?;

@@ -44,6 +44,7 @@ mod sink_into;
 mod stop;
 mod subscribe;
 mod table;
+mod table_like;
 mod transaction;
 mod truncate;
 mod verify;

@@ -338,6 +338,11 @@ impl Walk {
                     Kind::Table if words.contains("generated") => {
                         return Err("reads a table with generated columns, which can't be put in".into());
                     }
+                    Kind::Table if words.contains("like") => {
+                        return Err(
+                            "reads a table with columns of another one, which its text doesn't show".into()
+                        );
+                    }
                     Kind::Table if words.contains("check") => {
                         return Err(
                             "reads a table with constraints, which rows of the oracle may violate".into()
