@@ -24,7 +24,7 @@ use millstream_sql::{
 use millstream_state::{Conflict, Tables};
 
 pub use functions::Moment;
-pub(crate) use renaming::{move_key, with_name};
+pub(crate) use renaming::{move_key, with_name, with_qualified_name};
 pub(crate) use schemas::{schema_key, schema_of_key};
 
 use crate::error;

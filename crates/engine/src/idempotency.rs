@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use millstream_sql::{Error, Operation, Result, TokenReader};
 
-use crate::catalog::{Catalog, Definition, Object, schema_key, with_name};
+use crate::catalog::{Catalog, Definition, Object, schema_key, with_name, with_qualified_name};
 use crate::engine::Shared;
 use crate::event::{Event, Question};
 use crate::secrets::without_secrets;
@@ -121,7 +121,7 @@ impl IdempotencyKeys {
         let Some(name) = made_by(text, catalog)? else { return Ok(false) };
         // Objects that were made on a search path have their schema in their statements.
         let is_on_path = catalog.search_path().is_some() && !name.ends_with(['.', ')']);
-        let qualified = if is_on_path { with_name(text, &name)? } else { text.to_string() };
+        let qualified = if is_on_path { with_qualified_name(text, &name)? } else { text.to_string() };
         let text = qualified.as_str();
         // The object may have been renamed since.
         for object in catalog.made_as(&name) {
@@ -195,11 +195,10 @@ fn made_by(text: &str, catalog: &Arc<Catalog>) -> Result<Option<String>> {
     let kinds = STATEMENTS.kinds();
     let Some(kind) = reader.one_of(&kinds).and_then(|place| kinds.get(place)) else { return Ok(None) };
     reader.keyword(&["IF", "NOT", "EXISTS"]);
-    let name = reader.new_relation_name()?;
     Ok(Some(match kind {
-        ["FUNCTION" | "AGGREGATE"] => millstream_sql::routines::routine_name(&name),
-        ["SCHEMA"] => schema_key(&name),
-        _ => name,
+        ["FUNCTION" | "AGGREGATE"] => millstream_sql::routines::routine_name(&reader.identifier()?),
+        ["SCHEMA"] => schema_key(&reader.identifier()?),
+        _ => reader.new_relation_name()?,
     }))
 }
 

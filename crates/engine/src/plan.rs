@@ -7,7 +7,7 @@ use millstream_connect::Source;
 use millstream_durable::Plan;
 use millstream_sql::{BatchQuery, Error, Kind, Result};
 
-use crate::catalog::{Catalog, Definition, Object, Runs, with_name};
+use crate::catalog::{Catalog, Definition, Object, Runs, with_qualified_name};
 use crate::event::Change;
 use crate::session::Session;
 
@@ -47,7 +47,7 @@ impl Working {
         object.reads.extend(self.catalog.schemas().read_of(&object.name));
         // The statement is repeated, and shown, with the schema.
         if self.catalog.search_path().is_some() && object.definition.is_relation() {
-            object.ddl = with_name(&object.ddl, &object.name)?;
+            object.ddl = with_qualified_name(&object.ddl, &object.name)?;
         }
         let object = Arc::new(object);
         Arc::make_mut(&mut self.catalog).add(object.clone())?;

@@ -3,11 +3,12 @@
 use arrow::array::RecordBatch;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::{FutureExt, TryStreamExt};
-use millstream_sql::{Error, Result, TokenReader};
+use millstream_sql::{Error, Result};
 
 use crate::changes::{Changes, Following};
 use crate::session::{Response, Session};
 use crate::statements;
+use crate::variables::reader_of;
 
 impl Session {
     /// Returns the rows of a statement, such as a SELECT, as they arrive. Fails if the statement returns no
@@ -56,7 +57,7 @@ impl Session {
 }
 
 async fn follow(session: &mut Session, followed: &str, following: Following) -> Result<Changes> {
-    let mut reader = TokenReader::new(followed)?;
+    let mut reader = reader_of(session, followed)?;
     let is_query = statements::begins_query(&reader);
     let opened = if is_query {
         statements::follow_query(session, reader, following).await?

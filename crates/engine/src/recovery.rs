@@ -18,7 +18,7 @@ use crate::secrets::without_secrets;
 use crate::session::Session;
 use crate::statements::create_table_as::drop_unfinished;
 use crate::statements::{STATEMENTS, replace};
-use crate::variables::Lasts;
+use crate::variables::{Lasts, reader_of};
 
 /// The result of recovery.
 #[derive(Clone, Debug)]
@@ -236,7 +236,7 @@ async fn again(session: &mut Session, entry: Entry) -> Result<()> {
 async fn change_again(session: &mut Session, statements: &[String]) -> Result<()> {
     let texts: Vec<&str> = statements.iter().map(String::as_str).collect();
     if let [text] = texts[..] {
-        let mut reader = TokenReader::new(text)?;
+        let mut reader = reader_of(session, text)?;
         // This may read much data again, so it has no timeout.
         if replace::begins(&reader) {
             return replace::run(session, &mut reader).await.map(drop);

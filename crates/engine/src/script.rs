@@ -59,7 +59,12 @@ impl Script {
             if !group.is_empty() && piece.text.to_ascii_lowercase().contains("late_rows") {
                 break;
             }
+            // Names are looked up in the schema afterwards.
+            let is_schema = reader.is_keyword(&["CREATE", "SCHEMA"]);
             group.extend(self.pieces.pop_front());
+            if is_schema {
+                break;
+            }
         }
         if !group.is_empty() {
             return run_group(session, &group).await.map(Some);

@@ -219,10 +219,7 @@ impl Session {
 
 /// Returns a version of the catalog in which names are looked up on the search path of a session.
 pub(crate) fn on_path(session: &Session, catalog: Arc<Catalog>) -> Arc<Catalog> {
-    match session.variables().search_path() {
-        None => catalog,
-        Some(path) => Arc::new(catalog.with_path(path)),
-    }
+    session.variables.on_path(catalog)
 }
 
 /// Returns a reader of a statement of a session.
@@ -244,11 +241,7 @@ impl Variables {
     /// Returns the schemas in which names are looked up; `None` for `public` alone. An empty path, as scripts of pg_dump set
     /// it, counts as that. The engine's own schemas are searched first in any case.
     pub(crate) fn search_path(&self) -> Option<Arc<[String]>> {
-        let value = self.values.set.get("search_path")?;
-        let is_engines =
-            |schema: &str| schema.is_empty() || schema == "$user" || SYSTEM_SCHEMAS.contains(&schema);
-        let path: Vec<String> = path_of(value).into_iter().filter(|schema| !is_engines(schema)).collect();
-        (!path.is_empty() && path != [PUBLIC]).then(|| path.into())
+        search_path_of(self.values.set.get("search_path")?)
     }
 
     /// Returns the value of a setting.
@@ -316,6 +309,14 @@ impl Variable {
             },
         }
     }
+}
+
+/// Returns the schemas in which a setting of `search_path` has names looked up; `None` for `public` alone.
+pub(crate) fn search_path_of(value: &str) -> Option<Arc<[String]>> {
+    let is_engines =
+        |schema: &str| schema.is_empty() || schema == "$user" || SYSTEM_SCHEMAS.contains(&schema);
+    let path: Vec<String> = path_of(value).into_iter().filter(|schema| !is_engines(schema)).collect();
+    (!path.is_empty() && path != [PUBLIC]).then(|| path.into())
 }
 
 /// Returns the schemas of a search path.

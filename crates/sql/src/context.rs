@@ -36,6 +36,9 @@ use crate::using_joins::MergedColumns;
 /// Functions that are written without parentheses, like a column. A column of that name takes precedence.
 const WORDS: &[&str] = &["user", "current_user", "session_user", "current_role", "current_catalog"];
 
+/// The table functions whose first argument is the name of a relation.
+const OVER_RELATIONS: [&str; 4] = ["bad_rows", "late_rows", "watermark", AS_OF];
+
 /// The functions and settings of a session, and the relations of the engine.
 pub(crate) struct Context<'a> {
     state: &'a SessionState,
@@ -137,6 +140,17 @@ impl<'a> Context<'a> {
             Some(relation) => Ok(self.source(name.to_string(), relation)),
             None => Err(unknown_relation(name, self.relations)),
         }
+    }
+
+    /// Returns the arguments of a table function. The first one of a function over a relation is looked up on the path.
+    fn with_relation_found(&self, function: &str, mut arguments: Vec<String>) -> Vec<String> {
+        if let Some(named) = arguments.first_mut().filter(|_| OVER_RELATIONS.contains(&function)) {
+            match named.strip_prefix("public.") {
+                Some(relation) => *named = relation.to_string(),
+                None => *named = on_path(named, self.relations).unwrap_or_else(|| named.clone()),
+            }
+        }
+        arguments
     }
 
     fn system_table(&self, schema: &str, name: &str) -> Result<Arc<dyn TableSource>> {
@@ -249,6 +263,7 @@ impl ContextProvider for Context<'_> {
                 _ => None,
             })
             .collect();
+        let texts = texts.map(|texts| self.with_relation_found(name, texts));
         if let Some(texts) = texts
             && let Some(relation) = self.relations.function(name, &texts)?
         {

@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 use crate::error::{Error, Result};
 use crate::hidden_columns::{fold, last_name};
-use crate::relation::{SYSTEM_SCHEMAS, name_in};
+use crate::relation::SYSTEM_SCHEMAS;
 use crate::tokens::DIALECT;
 
 /// The table function that returns a relation as of a moment.
@@ -84,7 +84,7 @@ fn relation(name: &ObjectName, is_function: bool) -> Result<String> {
     match parts.as_slice() {
         [relation] if !is_function => Ok(relation.clone()),
         [schema, relation] if !is_function && !SYSTEM_SCHEMAS.contains(&schema.as_str()) => {
-            Ok(name_in(schema, relation))
+            Ok(format!("{schema}.{relation}"))
         }
         _ => Err(Error::unsupported(format!("FOR SYSTEM_TIME AS OF behind {name}")).hint(
             "A table, a materialized view, or a stream whose rows change can be read as of a moment that is kept.",

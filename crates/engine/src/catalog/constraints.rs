@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use millstream_delta::checks_of;
-use millstream_sql::{Error, Result, TableIndex, constraint_name_in, name_in};
+use millstream_sql::{Error, PUBLIC, Result, TableIndex, constraint_name_in, name_in, split_schema};
 
 use super::{Catalog, Definition, Object};
 
@@ -19,9 +19,15 @@ impl Object {
 impl Catalog {
     /// Returns the table that has an index of this name.
     pub(crate) fn indexed(&self, name: &str) -> Option<&Arc<Object>> {
-        let (schema, name) = self.schemas().place_of(name);
-        let has = |object: &Arc<Object>| object.indexes().iter().any(|(known, _)| known == name);
-        self.objects().find(|object| has(object) && self.schemas().place_of(&object.name).0 == schema)
+        let find = |place: &dyn Fn(&str) -> (String, String)| {
+            let (schema, name) = place(name);
+            let has = |object: &Arc<Object>| object.indexes().iter().any(|(known, _)| *known == name);
+            self.objects().find(|object| has(object) && place(&object.name).0 == schema)
+        };
+        let owned = |(schema, name): (&str, &str)| (schema.to_string(), name.to_string());
+        // The statement of a schema that has been dropped since may be repeated.
+        let found = find(&|name: &str| owned(self.schemas().place_of(name)));
+        found.or_else(|| find(&|name: &str| owned(split_schema(name).unwrap_or((PUBLIC, name)))))
     }
 
     /// Returns the table whose primary key has this name.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_flow::Called;
-use millstream_sql::{BatchQuery, Error, Result, TokenReader, relation_ident, rename_relations, statements};
+use millstream_sql::{
+    BatchQuery, Error, Result, TokenReader, qualified_ident, relation_ident, rename_relations, statements,
+};
 
 use super::schemas::schema_of_key;
 use super::{AS_OF, Catalog, Definition, Object, Runs, as_of, bad_rows_of, late_rows_of, watermark_of};
@@ -159,6 +161,15 @@ fn in_call(name: &str, from: &str, to: &Arc<str>) -> Option<String> {
 
 /// Returns an object's DDL, including later statements that altered it, with another name for the object.
 pub(crate) fn with_name(ddl: &str, to: &str) -> Result<String> {
+    with_ident(ddl, &relation_ident(to))
+}
+
+/// Does the same, with the schema `public`, too, so that the statement means this object on any search path.
+pub(crate) fn with_qualified_name(ddl: &str, to: &str) -> Result<String> {
+    with_ident(ddl, &qualified_ident(to))
+}
+
+fn with_ident(ddl: &str, to: &str) -> Result<String> {
     let statements = statements(ddl)?;
     let named = statements.iter().map(|statement| named(&statement.text, to));
     Ok(named.collect::<Result<Vec<_>>>()?.join("; "))
@@ -176,7 +187,7 @@ fn named(statement: &str, to: &str) -> Result<String> {
         let start = reader.position().start;
         reader.relation_name()?;
         let end = reader.last_position().end;
-        return Ok(format!("{}{}{}", &statement[..start], relation_ident(to), &statement[end..]));
+        return Ok(format!("{}{}{}", &statement[..start], to, &statement[end..]));
     }
     if reader.keyword(&["CREATE"]) {
         reader.keyword(&["OR", "REPLACE"]);
@@ -188,7 +199,7 @@ fn named(statement: &str, to: &str) -> Result<String> {
     let start = reader.position().start;
     reader.relation_name()?;
     let end = reader.last_position().end;
-    Ok(format!("{}{}{}", &statement[..start], relation_ident(to), &statement[end..]))
+    Ok(format!("{}{}{}", &statement[..start], to, &statement[end..]))
 }
 
 #[cfg(test)]

@@ -45,12 +45,17 @@ impl Catalog {
 impl SearchPath for Catalog {
     fn find(&self, name: &str) -> Option<String> {
         let found = |schema: &&String| Catalog::find(self, &name_in(schema, name)).is_some();
-        self.path.iter().find(found).map(|schema| name_in(schema, name))
+        if let Some(schema) = self.path.iter().find(found) {
+            return Some(name_in(schema, name));
+        }
+        // A relation of `public` is not found by its name alone.
+        let is_hidden = Catalog::find(self, name).is_some() && self.schemas().place_of(name).0 == PUBLIC;
+        self.path.first().filter(|_| is_hidden).map(|schema| name_in(schema, name))
     }
 
     fn place(&self, name: &str) -> String {
         let first = self.path.iter().find(|schema| *schema == PUBLIC || self.schemas().has(schema));
-        first.map_or_else(|| name.to_string(), |schema| name_in(schema, name))
+        first.or(self.path.first()).map_or_else(|| name.to_string(), |schema| name_in(schema, name))
     }
 
     fn schemas(&self) -> Vec<String> {
@@ -65,6 +70,11 @@ impl<'a> Schemas<'a> {
         schemas.filter_map(|object| schema_of_key(&object.name))
     }
 
+    /// Returns true if an object is a relation in a schema.
+    pub(crate) fn has_relation(self, name: &str) -> bool {
+        self.0.find(name).is_some_and(|object| object.definition.is_relation())
+    }
+
     /// Returns true if there is a schema that CREATE SCHEMA made.
     pub(crate) fn has(self, schema: &str) -> bool {
         self.0.find(&schema_key(schema)).is_some()
@@ -75,13 +85,19 @@ impl<'a> Schemas<'a> {
         split_schema(name).filter(|(schema, _)| self.has(schema)).unwrap_or((PUBLIC, name))
     }
 
-    /// Fails if a relation can't have this name because its schema isn't there. `is_qualified`: the name was written with
-    /// its schema.
+    /// Fails if a new relation can't have this name. `is_qualified`: the name was written with its schema, or found on a path.
     pub(crate) fn check(self, name: &str, is_qualified: bool) -> Result<()> {
         if name.ends_with('.') {
             return Err(Error::invalid(format!("\"{name}\" can't be a name: it ends with a dot")));
         }
-        self.missing_in(name).filter(|_| is_qualified).map_or(Ok(()), Err)
+        match split_schema(name).filter(|_| !is_qualified) {
+            None => self.missing_in(name).filter(|_| is_qualified).map_or(Ok(()), Err),
+            Some((schema, _)) if self.has(schema) => Err(Error::invalid(format!(
+                "\"{name}\" can't be a name: it would be one of the schema \"{schema}\""
+            ))
+            .hint("Write the schema before the name, or choose another name.")),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Returns the error for a schema that there is not.
@@ -140,6 +156,8 @@ mod tests {
         let error =
             |name, is_qualified| catalog.schemas().check(name, is_qualified).err().map(|error| error.message);
         assert_eq!((error("s.u", true), error("a.c", false)), (None, None));
+        let inside = "\"s.u\" can't be a name: it would be one of the schema \"s\"";
+        assert_eq!(error("s.u", false).as_deref(), Some(inside));
         assert_eq!(error("a.c", true).as_deref(), Some("schema \"a\" not found"));
         assert_eq!(error("x.", false).as_deref(), Some("\"x.\" can't be a name: it ends with a dot"));
     }
@@ -151,6 +169,11 @@ mod tests {
         let catalog = catalog.with_path(["x".into(), "s".into(), PUBLIC.into()].into());
         let find = |name| SearchPath::find(&catalog, name);
         assert_eq!((find("t"), find("u"), find("v")), (Some("s.t".into()), Some("u".into()), None));
+        // Without `public` on the path, its relations need the schema.
+        let strict = catalog.with_path(["s".into()].into());
+        let find = |name| SearchPath::find(&strict, name);
+        assert_eq!((find("t"), find("u"), find("v")), (Some("s.t".into()), Some("s.u".into()), None));
+        assert_eq!(find("s.t"), None);
         assert_eq!(
             (catalog.place("v"), catalog.schemas().current()),
             ("s.v".into(), vec!["s".into(), "public".into()])

@@ -216,7 +216,7 @@ fn constraints_of(relation: &Listed, table: &str, database: &str, rows: &mut Row
 fn view_usage(facts: &Facts, database: &str, rows: &mut Rows) {
     for relation in facts.relations().iter().filter(|relation| relation.kind == 'v') {
         let Some(object) = &relation.object else { continue };
-        for read in object.reads.iter().filter(|read| facts.catalog.find(read).is_some()) {
+        for read in object.reads.iter().filter(|read| facts.catalog.schemas().has_relation(read)) {
             rows.push(&[
                 ("view_catalog", database.into()),
                 ("view_schema", relation.schema.as_str().into()),

@@ -302,7 +302,7 @@ fn dependencies(facts: &Facts, relation: &Listed, rows: &mut Rows) {
         ]);
     };
     rule(relation.oid, 'i', rows);
-    for read in object.reads.iter().filter(|read| facts.catalog.find(read).is_some()) {
+    for read in object.reads.iter().filter(|read| facts.catalog.schemas().has_relation(read)) {
         rule(facts.catalog.oid(read), 'n', rows);
     }
 }

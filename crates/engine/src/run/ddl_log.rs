@@ -14,6 +14,7 @@ use crate::catalog::Object;
 use crate::event::Change;
 use crate::settings::Settings;
 use crate::statements::rename;
+use crate::variables::search_path_of;
 
 /// One step that created the present state.
 #[derive(Clone, Debug)]
@@ -197,6 +198,8 @@ impl DdlLog {
         for name in self.steps.iter_mut().filter_map(Step::of_mut).filter(|name| *name == from) {
             *name = to.clone();
         }
+        // Its schema may be dropped before the statement is repeated, so that has both names in full.
+        let entry = renaming(&entry, from, to).unwrap_or(entry);
         self.steps.push(Step::Renamed { name: to.clone(), from: from.clone(), entry });
     }
 
@@ -242,17 +245,22 @@ impl DdlLog {
         })
     }
 
-    /// Returns one of these readers that looked its relations up on a search path, and would do so again, among more
-    /// relations, if it was created after all other steps.
-    pub(super) fn made_on_path<'a>(&self, readers: &'a [Reader]) -> Option<&'a Arc<str>> {
-        let has_path = |entry: &Entry| match entry {
-            Entry::Changed { variables, .. } => variables.iter().any(|(name, _)| name == "search_path"),
-            _ => false,
-        };
+    /// Returns one of the objects whose statements are repeated after all others when `name` has another query, and that
+    /// looked relations up on a search path: they would be looked up again, among more relations. `readers` are its
+    /// dependants.
+    pub(super) fn made_on_path<'a>(&'a self, name: &str, readers: &[Reader]) -> Option<&'a Arc<str>> {
         self.steps.iter().find_map(|step| {
-            let Step::Object(name, entry) = step else { return None };
-            let reader = readers.iter().find(|reader| reader.name == *name)?;
-            (has_path(entry) && (!reader.is_kept || !has_plan(entry))).then_some(&reader.name)
+            let of = step.of()?;
+            let reader = readers.iter().find(|reader| reader.name == *of);
+            let is_moved = match (step, reader) {
+                (Step::Object(..), Some(reader)) => !reader.is_kept || !has_plan(step.entry()),
+                (Step::Altered { column: Some(_), .. }, None) => of.as_ref() == name,
+                (Step::State(..), _) | (_, None) => false,
+                (_, Some(_)) => true,
+            };
+            let Entry::Changed { variables, .. } = step.entry() else { return None };
+            let mut paths = variables.iter().filter(|(name, _)| name == "search_path");
+            (is_moved && paths.any(|(_, path)| search_path_of(path).is_some())).then_some(of)
         })
     }
 

@@ -39,7 +39,11 @@ pub(super) fn queries_by_name(queries: &[RunningQuery]) -> Vec<(&str, &RunningQu
 
 /// Returns the bytes of state of each query, by the name that users know.
 pub(super) fn state_sizes(queries: &[RunningQuery]) -> Vec<(Arc<str>, usize)> {
-    queries.iter().map(|query| (displayed_name(queries, query).into(), query.state_bytes())).collect()
+    let mut sizes: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+    for query in queries {
+        *sizes.entry(displayed_name(queries, query).into()).or_default() += query.state_bytes();
+    }
+    sizes.into_iter().collect()
 }
 
 /// Returns the operator of a query's node.

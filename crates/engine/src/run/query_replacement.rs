@@ -572,9 +572,9 @@ fn check_widened(
         counts.then(|| Reader { name: object.name.clone(), reads: object.reads.clone(), is_kept })
     });
     let readers: Vec<Reader> = readers.collect();
-    if let Some(reader) = durability.ddl_log().made_on_path(&readers) {
+    if let Some(reader) = durability.ddl_log().made_on_path(name, &readers) {
         return Err(Error::invalid(format!(
-            "\"{name}\" can't have another query: \"{reader}\", which reads it, was made with a search_path"
+            "\"{name}\" can't have another query: a statement about \"{reader}\" was run with a search_path"
         ))
         .hint(format!("DROP \"{reader}\" and create it again with the schemas in its text, then retry.")));
     }

@@ -9,7 +9,8 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::{default_of, generated_of};
 use millstream_sql::{
-    Checks, ColumnDefault, Error, GeneratedColumns, Result, TokenReader, is_hidden, sqlstate, suggestion,
+    Checks, ColumnDefault, Error, GeneratedColumns, Result, TokenReader, is_hidden, qualified_ident,
+    sqlstate, suggestion,
 };
 
 use super::{select, subscribe};
@@ -17,6 +18,7 @@ use crate::catalog::Definition;
 use crate::copy::{CopyIn, CopyOut, null_in};
 use crate::session::{Response, Session};
 use crate::statement::{Rules, Run, Statement};
+use crate::variables::reader_of;
 
 pub(super) static COPY: Statement = Statement {
     words: &[&["COPY"]],
@@ -227,7 +229,7 @@ async fn out(
             (select_of(&name, &columns), None)
         }
     };
-    let mut inner = TokenReader::new(&text)?;
+    let mut inner = reader_of(session, &text)?;
     let response = match inner.keyword(&["SUBSCRIBE"]) {
         true => subscribe::run(session, &mut inner).await,
         false if select::begins(&inner) => select::run(session, inner).await,
@@ -249,11 +251,6 @@ fn select_of(name: &str, columns: &[(String, Range<usize>)]) -> String {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let columns: Vec<String> = columns.iter().map(|(column, _)| quoted(column)).collect();
     let columns = if columns.is_empty() { "*".to_string() } else { columns.join(", ") };
-    let name = match name.split_once('.') {
-        Some((schema, name)) if schema == millstream_sql::SYSTEM_SCHEMA => {
-            format!("{schema}.{}", quoted(name))
-        }
-        _ => quoted(name),
-    };
+    let name = qualified_ident(name);
     format!("SELECT {columns} FROM {name}")
 }

@@ -7,7 +7,8 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::without_index;
 use millstream_sql::functions::quote_ident;
 use millstream_sql::{
-    Error, IndexKind, Result, TableIndex, TokenReader, WrittenIndex, name_in, relation_ident, suggestion,
+    Error, IndexKind, PUBLIC, Result, TableIndex, TokenReader, WrittenIndex, name_in, relation_ident,
+    split_schema, suggestion,
 };
 
 use super::alter_table::{Planned, TableChange, alter};
@@ -47,7 +48,9 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     let is_qualified = reader.is_qualified();
     let mut name = match reader.is_keyword(&["ON"]) {
         true => None,
-        false => Some((reader.new_relation_name()?, reader.last_position())),
+        // Without a schema, it is in that of its table, whatever the search path is.
+        false if is_qualified => Some((reader.relation_name()?, reader.last_position())),
+        false => Some((reader.identifier()?, reader.last_position())),
     };
     reader.expect_keyword(&["ON"])?;
     reader.keyword(&["ONLY"]);
@@ -56,9 +59,14 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     let catalog = session.catalog();
     // An index is in the schema of its table.
     let (schema, _) = catalog.schemas().place_of(&table);
-    if let Some((name, at)) = &mut name {
-        let (of, local) = catalog.schemas().place_of(name);
-        if is_qualified && of != schema {
+    if let Some((name, at)) = name.as_mut().filter(|_| is_qualified) {
+        // The schema may have been dropped since a statement that is repeated.
+        let place = match session.is_recovering {
+            true => split_schema(name),
+            false => Some(catalog.schemas().place_of(name)),
+        };
+        let (of, local) = place.unwrap_or((PUBLIC, name));
+        if of != schema && !session.is_recovering {
             return Err(Error::invalid(format!("the index is in the schema \"{schema}\" of its table"))
                 .hint("Leave the schema of the index out.")
                 .at(at.clone()));
@@ -157,7 +165,8 @@ fn plan_drop(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned>
         let hint = suggestion::did_you_mean(&name, names.iter().map(String::as_str));
         return Err(Error::invalid(error).maybe_hint(hint).at(at));
     };
-    let (_, local) = catalog.schemas().place_of(&name);
+    let place = if session.is_recovering { split_schema(&name) } else { None };
+    let (_, local) = place.unwrap_or_else(|| catalog.schemas().place_of(&name));
     let index = table.indexes().into_iter().find(|(known, _)| *known == local);
     let (_, index) = index.ok_or_else(|| Error::bug("the owner of an index has it"))?;
     if index.kind == IndexKind::Constraint {

@@ -124,8 +124,9 @@ fn wanted(session: &Session, mut reader: TokenReader<'_>) -> Result<Wanted> {
     let mut working = Working::new(session.catalog());
     if let Some((clause, named)) = into_clause(&reader) {
         let text = reader.text();
-        let (name, _) = new_name(&mut working, &mut TokenReader::new(&text[named.clone()])?)
-            .map_err(|error| Error { hint: None, ..error }.at(named))?;
+        let mut into = TokenReader::new(&text[named.clone()])?.on_path(working.catalog.search_path());
+        let (name, _) =
+            new_name(&mut working, &mut into).map_err(|error| Error { hint: None, ..error }.at(named))?;
         // Blanks in place of the clause leave the positions as they are.
         let query = format!("{}{}{}", &text[..clause.start], " ".repeat(clause.len()), &text[clause.end..]);
         return Ok(Wanted { name, exists: false, columns: Vec::new(), query, offset: 0, has_rows: true });

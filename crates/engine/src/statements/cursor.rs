@@ -14,6 +14,7 @@ use crate::error;
 use crate::session::{Response, Session, Tag};
 use crate::settings::interval;
 use crate::statement::{RowsTag, Rules, Run, Statement};
+use crate::variables::reader_of;
 
 pub(super) static DECLARE: Statement = Statement {
     words: &[&["DECLARE"]],
@@ -81,7 +82,7 @@ pub(crate) async fn declare(session: &mut Session, reader: &mut TokenReader<'_>)
     let said = said(reader)?;
     check_new(session, &name).map_err(|error| error.at(at))?;
     let rest = reader.rest_text();
-    let inner = TokenReader::new(&reader.text()[rest.clone()])?;
+    let inner = reader_of(session, &reader.text()[rest.clone()])?;
     let response = query(session, inner).await.map_err(|error| error.shift(rest.start))?;
     let (notices, endless) = (response.notices(), response.is_endless());
     let Response::Rows(rows) = response else { return Err(Error::bug("a query gives rows")) };

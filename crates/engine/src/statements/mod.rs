@@ -115,15 +115,14 @@ fn refuse_system_name(name: &str, cant: &str) -> Result<()> {
 /// does nothing.
 fn new_name(working: &mut Working, reader: &mut TokenReader<'_>) -> Result<(Arc<str>, bool)> {
     let lenient = reader.keyword(&["IF", "NOT", "EXISTS"]);
-    let is_qualified = reader.is_qualified();
+    // A name that is looked up on a path has a schema afterwards.
+    let is_qualified = reader.is_qualified() || working.catalog.search_path().is_some();
     let name: Arc<str> = reader.new_relation_name()?.into();
     let position = reader.last_position();
     refuse_system_name(&name, "be created").map_err(|error| error.at(position.clone()))?;
-    working
-        .catalog
-        .schemas()
-        .check(&name, is_qualified && !working.is_replay)
-        .map_err(|error| error.at(position.clone()))?;
+    if !working.is_replay {
+        working.catalog.schemas().check(&name, is_qualified).map_err(|error| error.at(position.clone()))?;
+    }
     match working.catalog.find(&name) {
         None => Ok((name, false)),
         Some(_) if lenient => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream_sql::{Error, Result, TokenReader, name_in};
+use millstream_sql::{Error, PUBLIC, Result, TokenReader, name_in};
 
 use super::{ALTERED, alters, refuse_system_name};
 use crate::catalog::Catalog;
@@ -60,11 +60,13 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
     let from = reader.relation_name()?;
     let from_at = reader.last_position();
     let catalog = session.catalog();
-    let to: Arc<str> = new_name(&catalog, &from, reader)?.into();
+    let (to, is_qualified) = new_name(&catalog, &from, reader)?;
+    let to: Arc<str> = to.into();
     let to_at = reader.last_position();
-    refuse_system_name(&to, "be a name")
-        .and_then(|()| catalog.schemas().check(&to, !session.is_recovering))
-        .map_err(|error| error.at(to_at.clone()))?;
+    refuse_system_name(&to, "be a name").map_err(|error| error.at(to_at.clone()))?;
+    if !session.is_recovering {
+        catalog.schemas().check(&to, is_qualified).map_err(|error| error.at(to_at.clone()))?;
+    }
     reader.expect_end()?;
     let object = catalog.get(&from).map_err(|error| error.at(from_at.clone()))?;
     let found = object.definition.kind().to_uppercase();
@@ -86,15 +88,18 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
     Ok((catalog.version, Some(change), Tag::new(format!("ALTER {kind}"))))
 }
 
-/// Reads `RENAME TO name`, or `SET SCHEMA name`. A name without a schema is one of the object's own schema.
-fn new_name(catalog: &Catalog, from: &str, reader: &mut TokenReader<'_>) -> Result<String> {
+/// Reads `RENAME TO name`, or `SET SCHEMA name`. Returns the new name, and true if it has a schema. Without one, it is one of
+/// the object's own schema.
+fn new_name(catalog: &Catalog, from: &str, reader: &mut TokenReader<'_>) -> Result<(String, bool)> {
     let (schema, name) = catalog.schemas().place_of(from);
     if reader.keyword(&["SET", "SCHEMA"]) {
-        return Ok(name_in(&reader.identifier()?, name));
+        let schema = reader.identifier()?;
+        let is_qualified = schema != PUBLIC;
+        return Ok((name_in(&schema, name), is_qualified));
     }
     reader.expect_keyword(&["RENAME", "TO"])?;
     match reader.is_qualified() {
-        true => reader.relation_name(),
-        false => Ok(name_in(schema, &reader.identifier()?)),
+        true => Ok((reader.relation_name()?, true)),
+        false => Ok((name_in(schema, &reader.identifier()?), schema != PUBLIC)),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_durable::Plan;
 use millstream_sql::functions::quoted_ident;
-use millstream_sql::{Error, Result, TokenReader};
+use millstream_sql::{Error, Result, TokenReader, qualified_ident};
 
 use super::explain_why::two_columns;
 use super::sink_into::stems_from;
@@ -154,7 +154,7 @@ impl<'a> ReplaceStatement<'a> {
         let kind = reader.one_of(KINDS).and_then(|kind| KINDS.get(kind));
         let kind = kind.ok_or_else(|| reader.expected("MATERIALIZED VIEW, STREAM or VIEW"))?.join(" ");
         let name_at = reader.position();
-        let name = reader.relation_name()?;
+        let name = if alters { reader.relation_name()? } else { reader.new_relation_name()? };
         let at = name_at.start..reader.last_position().end;
         let Some(before) = catalog.find(&name).cloned() else {
             return match alters {
@@ -186,7 +186,12 @@ impl<'a> ReplaceStatement<'a> {
             options = options_of(&before)?;
         }
         let rest = &text[reader.rest_text()];
-        let making = format!("CREATE {kind} {}{columns}{} {rest}", &text[at], written(&options));
+        // On a search path, the name as it was written may mean another relation.
+        let named = match catalog.search_path() {
+            Some(_) => qualified_ident(&before.name),
+            None => text[at].to_string(),
+        };
+        let making = format!("CREATE {kind} {named}{columns}{} {rest}", written(&options));
         let tag = if alters { format!("ALTER {kind}") } else { format!("CREATE {kind}") };
         Ok(Some(ReplaceStatement { catalog: catalog.clone(), before, text, tag, making, from_now }))
     }
@@ -196,7 +201,7 @@ impl<'a> ReplaceStatement<'a> {
         let name = &self.before.name;
         let mut working = Working::again(self.catalog.clone(), &session.plans);
         Arc::make_mut(&mut working.catalog).remove(name);
-        let mut reader = TokenReader::new(&self.making)?;
+        let mut reader = TokenReader::new(&self.making)?.on_path(working.catalog.search_path());
         reader.expect_keyword(&["CREATE"])?;
         let planned = create(session, &mut working, reader);
         let tag = planned.map_err(|error| self.placed(error))?;

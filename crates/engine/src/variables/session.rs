@@ -7,6 +7,7 @@ use millstream_sql::{Error, Result};
 
 use super::lasting::{Lasts, Point, Values, Within};
 use super::{DEFAULT_READ_ONLY, READ_ONLY, STATEMENT_TIMEOUT, Variables, milliseconds};
+use crate::catalog::Catalog;
 use crate::transaction::{Modes, Transaction};
 
 /// Keeps a session's settings, and applies what SET, BEGIN, COMMIT and savepoints do to them. It gets the open
@@ -14,11 +15,26 @@ use crate::transaction::{Modes, Transaction};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SessionVariables {
     pub(super) values: Arc<Mutex<Variables>>,
+    /// The last version of the catalog in which names are looked up on the search path.
+    catalog: Arc<Mutex<Option<Arc<Catalog>>>>,
     /// The default modes of transactions.
     pub(crate) modes: Modes,
 }
 
 impl SessionVariables {
+    /// Returns a version of the catalog in which names are looked up on the search path. The last one is kept.
+    pub(crate) fn on_path(&self, catalog: Arc<Catalog>) -> Arc<Catalog> {
+        let path = self.values.lock().unwrap_or_else(PoisonError::into_inner).search_path();
+        let Some(path) = path else { return catalog };
+        let mut last = self.catalog.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_last =
+            |last: &&Arc<Catalog>| last.version == catalog.version && *last.schemas().path() == path;
+        if let Some(last) = last.as_ref().filter(is_last) {
+            return last.clone();
+        }
+        last.insert(Arc::new(catalog.with_path(path))).clone()
+    }
+
     /// Returns the settings. The modes of the open transaction are copied into them, so that SHOW displays them.
     pub(crate) fn lock(&self, transaction: Option<&Transaction>) -> MutexGuard<'_, Variables> {
         let mut variables = self.values.lock().unwrap_or_else(PoisonError::into_inner);

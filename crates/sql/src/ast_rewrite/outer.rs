@@ -14,8 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::hidden_columns::{fold, last_name};
-
-const SCHEMA: &str = "public";
+use crate::relation::{PUBLIC, SYSTEM_SCHEMAS};
 
 /// Rewrites the references of a statement's subqueries to outer tables.
 pub(super) fn qualify(statement: &mut Statement) {
@@ -26,8 +25,8 @@ pub(super) fn qualify(statement: &mut Statement) {
 #[derive(Debug, PartialEq)]
 struct Table {
     name: String,
-    /// True if its columns may be written with the schema.
-    qualifiable: bool,
+    /// The schema that its columns may be written with, if they may.
+    schema: Option<Ident>,
 }
 
 /// The tables that a query's expressions see.
@@ -58,15 +57,15 @@ impl Qualify {
         }
     }
 
-    /// True if the nearest table of this name belongs to an outer query, and can be qualified.
-    fn is_outer(&self, name: &str) -> bool {
+    /// Returns the schema of the nearest table of this name if that belongs to an outer query, and can be qualified.
+    fn schema_of_outer(&self, name: &str) -> Option<Ident> {
         let mut near = self.scopes.iter().rev();
         let find = |scope: &Scope| {
-            scope.tables.iter().find(|table| table.name == name).map(|table| table.qualifiable)
+            scope.tables.iter().find(|table| table.name == name).map(|table| table.schema.clone())
         };
         match near.next().map(find) {
-            None | Some(Some(_)) => false,
-            Some(None) => near.find_map(find).unwrap_or(false),
+            None | Some(Some(_)) => None,
+            Some(None) => near.find_map(find).flatten(),
         }
     }
 }
@@ -119,9 +118,9 @@ impl VisitorMut for Qualify {
     fn pre_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
         if let Expr::CompoundIdentifier(parts) = expression
             && parts.len() == 2
-            && self.is_outer(&fold(&parts[0]))
+            && let Some(schema) = self.schema_of_outer(&fold(&parts[0]))
         {
-            parts.insert(0, Ident::new(SCHEMA));
+            parts.insert(0, schema);
         }
         ControlFlow::Continue(())
     }
@@ -142,11 +141,12 @@ fn tables_of(from: &[TableWithJoins]) -> Vec<Table> {
 }
 
 fn add(factor: &TableFactor, tables: &mut Vec<Table>) {
-    let named = |alias: &TableAlias| Table { name: fold(&alias.name), qualifiable: true };
+    let named = |alias: &TableAlias| Table { name: fold(&alias.name), schema: Some(Ident::new(PUBLIC)) };
     let plain = |name: &ObjectName, qualifiable: bool| {
-        let schema = name.0.split_last().map(|(_, schema)| schema.iter().map(ToString::to_string).collect());
-        let is_public = schema.is_none_or(|schema: Vec<String>| schema.is_empty() || schema == [SCHEMA]);
-        last_name(name).map(|last| Table { name: last, qualifiable: qualifiable && is_public })
+        let written = name.0.iter().rev().nth(1).map(|part| part.as_ident().cloned());
+        let can_be = |schema: &Ident| qualifiable && !SYSTEM_SCHEMAS.contains(&fold(schema).as_str());
+        let schema = written.unwrap_or_else(|| Some(Ident::new(PUBLIC))).filter(can_be);
+        last_name(name).map(|name| Table { name, schema })
     };
     match factor {
         TableFactor::NestedJoin { table_with_joins, alias } => {
@@ -164,12 +164,12 @@ fn add(factor: &TableFactor, tables: &mut Vec<Table>) {
         TableFactor::Table { name, args: Some(arguments), .. } => {
             tables.extend(plain(name, false));
             tables.extend(
-                arguments.args.iter().filter_map(relation_in).map(|name| Table { name, qualifiable: false }),
+                arguments.args.iter().filter_map(relation_in).map(|name| Table { name, schema: None }),
             );
         }
         TableFactor::Function { name, args, .. } => {
             tables.extend(plain(name, false));
-            tables.extend(args.iter().filter_map(relation_in).map(|name| Table { name, qualifiable: false }));
+            tables.extend(args.iter().filter_map(relation_in).map(|name| Table { name, schema: None }));
         }
         TableFactor::MatchRecognize { table, .. } => add(table, tables),
         _ => {}

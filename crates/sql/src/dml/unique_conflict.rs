@@ -81,7 +81,7 @@ impl Scope<'_> {
             return Err(Error::unsupported("RETURNING with ON CONFLICT on a UNIQUE constraint")
                 .hint("Leave RETURNING out, and SELECT the rows afterwards; or name the primary key."));
         }
-        let (Some(OnInsert::OnConflict(clause)), Some(source)) = (insert.on.take(), insert.source.take())
+        let (Some(OnInsert::OnConflict(clause)), Some(mut source)) = (insert.on.take(), insert.source.take())
         else {
             return Err(Error::bug("an INSERT with ON CONFLICT has rows"));
         };
@@ -91,7 +91,8 @@ impl Scope<'_> {
         let alias = self.alias.clone().unwrap_or_else(|| quoted(local));
         refuse(fold(&alias) == EXCLUDED, "a table named \"excluded\" in ON CONFLICT")?;
         let is_once = clause.action == OnConflictAction::DoNothing;
-        let text = merge_text(&fold(&alias), &given, columns, index, is_once);
+        let is_numbered = number_values(&mut source);
+        let text = merge_text(&fold(&alias), &given, columns, index, is_once, is_numbered);
         let Ok(Statement::Merge(mut merge)) = parsed(&text) else {
             return Err(Error::bug(format!("the MERGE of an INSERT can't be read: {text}")));
         };
@@ -110,6 +111,16 @@ impl Scope<'_> {
         }
         self.merge(merge)
     }
+}
+
+/// Numbers rows of VALUES, which have an order. Returns false for another query, whose rows have none.
+fn number_values(source: &mut Query) -> bool {
+    let SetExpr::Values(values) = source.body.as_mut() else { return false };
+    for (place, row) in values.rows.iter_mut().enumerate() {
+        let number = ast::Value::Number(place.to_string(), false);
+        row.content.push(ast::Expr::Value(number.into()));
+    }
+    true
 }
 
 /// Puts the rows of the INSERT in the place of a query.
@@ -146,7 +157,14 @@ fn given_columns(named: &[String], source: &Query, columns: &Schema) -> Vec<Stri
 }
 
 /// Returns the MERGE, without its table, rows and assignments.
-fn merge_text(alias: &str, given: &[String], columns: &Schema, index: &TableIndex, is_once: bool) -> String {
+fn merge_text(
+    alias: &str,
+    given: &[String],
+    columns: &Schema,
+    index: &TableIndex,
+    is_once: bool,
+    is_numbered: bool,
+) -> String {
     let alias = quote_ident(alias);
     let unique: Vec<String> =
         index.columns.iter().map(|place| quote_ident(columns.field(*place).name())).collect();
@@ -170,9 +188,14 @@ fn merge_text(alias: &str, given: &[String], columns: &Schema, index: &TableInde
         format!("CAST({value} AS {}) AS {name}", cast_type(field))
     };
     let values: Vec<String> = plain().map(|field| value(field)).collect();
-    let listed: Vec<String> = given.iter().map(|name| quote_ident(name)).collect();
+    let mut listed: Vec<String> = given.iter().map(|name| quote_ident(name)).collect();
+    let place = match is_numbered {
+        true => format!("\"{PLACE}\""),
+        false => format!("row_number() OVER () AS \"{PLACE}\""),
+    };
+    listed.extend(is_numbered.then(|| place.clone()));
     let mut rows = format!(
-        "SELECT {}, row_number() OVER () AS \"{PLACE}\" FROM (SELECT 1) AS \"{ROWS}\" ({})",
+        "SELECT {}, {place} FROM (SELECT 1) AS \"{ROWS}\" ({})",
         values.join(", "),
         listed.join(", "),
     );
@@ -203,5 +226,5 @@ fn merge_text(alias: &str, given: &[String], columns: &Schema, index: &TableInde
 fn cast_type(field: &Field) -> String {
     let name = sql_type_of(field);
     let is_text = ["VARCHAR", "CHAR", "BPCHAR"].iter().any(|text| name.starts_with(text));
-    if is_text { "TEXT".into() } else { name }
+    if is_text && !name.ends_with(']') { "TEXT".into() } else { name }
 }

@@ -123,7 +123,8 @@ fn a_name_is_given_in_its_place_and_goes_with_its_object() {
     renamed(&mut all, "x", "y");
     created(&mut all, &["x"]);
     all.state(paused(Some("x"), true));
-    let expected = ["make x", "make reads x", "x true", "ALTER TABLE x RENAME TO y", "make x", "x true"];
+    let expected =
+        ["make x", "make reads x", "x true", "ALTER TABLE public.x RENAME TO public.y", "make x", "x true"];
     assert_eq!(texts(&all), expected);
     let reads = |name: &str| BTreeSet::from([Arc::<str>::from(name)]);
     let found = |all: &DdlLog, reads: &BTreeSet<Arc<str>>| {
@@ -148,7 +149,13 @@ fn names_that_stand_together_become_one() {
     renamed(&mut all, "x", "y");
     created(&mut all, &["x"]);
     renamed(&mut all, "y", "z");
-    let expected = ["make x", "a = 1", "ALTER TABLE x RENAME TO y", "make x", "ALTER TABLE y RENAME TO z"];
+    let expected = [
+        "make x",
+        "a = 1",
+        "ALTER TABLE public.x RENAME TO public.y",
+        "make x",
+        "ALTER TABLE public.y RENAME TO public.z",
+    ];
     assert_eq!(texts(&all), expected);
 }
 
@@ -182,7 +189,7 @@ fn a_column_comes_in_its_place_and_goes_with_its_table() {
     assert_eq!(found(&all, reader("w", false)), None);
     renamed(&mut all, "t", "u");
     dropped(&mut all, &["v", "w"]);
-    let renames = "ALTER TABLE t RENAME TO u";
+    let renames = "ALTER TABLE public.t RENAME TO public.u";
     assert_eq!(texts(&all), ["make t", "add a", "second", "add b", "add c", renames]);
     dropped(&mut all, &["u"]);
     assert!(texts(&all).is_empty());
