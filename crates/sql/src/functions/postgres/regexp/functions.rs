@@ -220,12 +220,10 @@ fn append(out: &mut String, part: &str) -> Result<(), Error> {
 
 /// Writes a replacement: `\1` is a group, `\&` the whole match, `\\` a backslash.
 fn replacement(out: &mut String, by: &str, found: &Captures<'_>) -> Result<(), Error> {
-    let mut chars = by.chars();
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            out.push(c);
-            continue;
-        }
+    let mut rest = by;
+    while let Some(at) = rest.find('\\') {
+        append(out, &rest[..at])?;
+        let mut chars = rest[at + 1..].chars();
         match chars.next() {
             Some('&') => append(out, found.get(0).map_or("", |part| part.as_str()))?,
             Some(digit @ '1'..='9') => {
@@ -235,8 +233,9 @@ fn replacement(out: &mut String, by: &str, found: &Captures<'_>) -> Result<(), E
             Some('\\') | None => out.push('\\'),
             Some(other) => out.extend(['\\', other]),
         }
+        rest = chars.as_str();
     }
-    Ok(())
+    append(out, rest)
 }
 
 /// Adds the groups of a match, or the whole match if the pattern has no groups.
