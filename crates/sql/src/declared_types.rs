@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Fields, Schema, SchemaRef};
 use datafusion::catalog::default_table_source::source_as_provider;
 use datafusion::common::JoinType;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use millstream_delta::declared;
 
 use crate::functions::json::columns::shape_at;
@@ -65,7 +65,8 @@ fn of(plan: &LogicalPlan) -> Declared {
         LogicalPlan::Sort(node) => of(&node.input),
         LogicalPlan::Limit(node) => of(&node.input),
         LogicalPlan::SubqueryAlias(node) => of(&node.input),
-        LogicalPlan::Distinct(node) => of(node.input()),
+        LogicalPlan::Distinct(Distinct::On(node)) => over(&node.select_expr, &node.input),
+        LogicalPlan::Distinct(Distinct::All(input)) => of(input),
         LogicalPlan::Window(node) => {
             let mut types = of(&node.input);
             types.resize(width, None);

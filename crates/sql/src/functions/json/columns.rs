@@ -2,7 +2,7 @@
 
 use datafusion::common::Column;
 use datafusion::logical_expr::logical_plan::Unnest;
-use datafusion::logical_expr::{Expr, JoinType, LogicalPlan};
+use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan};
 
 use super::marks::Mark;
 use super::shape::Shape;
@@ -32,7 +32,8 @@ pub(crate) fn shape_at(plan: &LogicalPlan, at: usize) -> Shape {
         LogicalPlan::Limit(node) => shape_at(&node.input, at),
         LogicalPlan::SubqueryAlias(node) => shape_at(&node.input, at),
         LogicalPlan::Subquery(node) => shape_at(&node.subquery, at),
-        LogicalPlan::Distinct(node) => shape_at(node.input(), at),
+        LogicalPlan::Distinct(Distinct::On(node)) => of(node.select_expr.get(at), &node.input),
+        LogicalPlan::Distinct(Distinct::All(input)) => shape_at(input, at),
         LogicalPlan::Join(node) => match node.join_type {
             JoinType::RightSemi | JoinType::RightAnti => shape_at(&node.right, at),
             _ => match at.checked_sub(node.left.schema().fields().len()) {
