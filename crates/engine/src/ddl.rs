@@ -11,7 +11,6 @@ use crate::event::{Change, Event};
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
 use crate::statements::STATEMENTS;
-use crate::variables::on_path;
 
 /// The maximum number of times a statement is planned because the catalog changes meanwhile.
 pub(crate) const PLANS_MAX: usize = 100;
@@ -22,7 +21,7 @@ pub(crate) async fn change(session: &Session, texts: &[&str]) -> Result<Vec<Tag>
     let (mut prefilled, only) = (None, (texts.len() == 1).then_some(0));
     for _ in 0..PLANS_MAX {
         let before = session.shared.catalog();
-        let mut working = Working::again(on_path(session, before.clone()), &session.plans);
+        let mut working = Working::again(session.variables.on_path(before.clone()), &session.plans);
         working.is_replay = session.is_recovering;
         let base = working.catalog.version;
         let mut tags = Vec::with_capacity(texts.len());

@@ -39,8 +39,8 @@ impl Batch {
 
     /// Returns the rows taken in by source and table, as a JSON object.
     pub fn inputs_json(&self) -> String {
-        let inputs = self.inputs.iter().map(|(name, rows)| (name.to_string(), (*rows).into()));
-        serde_json::Value::Object(inputs.collect()).to_string()
+        let input = |(name, rows): &(Arc<str>, u64)| format!("{}:{rows}", serde_json::Value::from(&**name));
+        format!("{{{}}}", self.inputs.iter().map(input).collect::<Vec<_>>().join(","))
     }
 
     /// Returns the time from when it was due until it completed.

@@ -213,13 +213,8 @@ impl Session {
 
     /// Returns the catalog, in which names are looked up on the search path of this session.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
-        on_path(self, self.shared.catalog())
+        self.variables.on_path(self.shared.catalog())
     }
-}
-
-/// Returns a version of the catalog in which names are looked up on the search path of a session.
-pub(crate) fn on_path(session: &Session, catalog: Arc<Catalog>) -> Arc<Catalog> {
-    session.variables.on_path(catalog)
 }
 
 /// Returns a reader of a statement of a session.

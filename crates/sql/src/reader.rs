@@ -14,6 +14,7 @@
 //! [`TokenReader::rest_text`].
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -25,9 +26,9 @@ use crate::tokens::{Lexeme, tokenise};
 /// A cursor over the tokens of a text. Clone it to look ahead.
 #[derive(Debug, Clone)]
 pub struct TokenReader<'a> {
-    path: Option<std::sync::Arc<dyn SearchPath>>,
+    path: Option<Arc<dyn SearchPath>>,
     text: &'a str,
-    lexemes: std::sync::Arc<[Lexeme]>,
+    lexemes: Arc<[Lexeme]>,
     at: usize,
     end: usize,
 }
@@ -37,13 +38,13 @@ static EOF: Token = Token::EOF;
 impl<'a> TokenReader<'a> {
     /// Tokenises a text and starts before its first token.
     pub fn new(text: &'a str) -> Result<TokenReader<'a>> {
-        let lexemes: std::sync::Arc<[Lexeme]> = tokenise(text)?.into();
+        let lexemes: Arc<[Lexeme]> = tokenise(text)?.into();
         let end = lexemes.len();
         Ok(TokenReader { path: None, text, lexemes, at: 0, end })
     }
 
     /// Looks names of relations without a schema up in a path.
-    pub fn on_path(self, path: Option<std::sync::Arc<dyn SearchPath>>) -> TokenReader<'a> {
+    pub fn on_path(self, path: Option<Arc<dyn SearchPath>>) -> TokenReader<'a> {
         TokenReader { path, ..self }
     }
 
@@ -157,10 +158,7 @@ impl<'a> TokenReader<'a> {
     /// Takes the name of a relation. The schema `public` is dropped, others stay: `millstream.errors`. Of three parts, the
     /// first is the database, of which there is one.
     pub fn relation_name(&mut self) -> Result<String> {
-        let is_qualified = self.is_qualified();
-        let name = self.written_name()?;
-        let path = self.path.as_ref().filter(|_| !is_qualified);
-        Ok(path.and_then(|path| path.find(&name)).unwrap_or(name))
+        if self.is_qualified() { self.qualified_name() } else { self.single_name() }
     }
 
     /// Takes the name of a relation that has no schema.
@@ -172,13 +170,14 @@ impl<'a> TokenReader<'a> {
     /// Takes the name of a relation that is to be created. Without a schema, it is one of the first schema of the search
     /// path.
     pub fn new_relation_name(&mut self) -> Result<String> {
-        let is_qualified = self.is_qualified();
-        let name = self.written_name()?;
-        let path = self.path.as_ref().filter(|_| !is_qualified);
-        Ok(path.map(|path| path.place(&name)).unwrap_or(name))
+        if self.is_qualified() {
+            return self.qualified_name();
+        }
+        let name = self.identifier()?;
+        Ok(self.path.as_ref().map(|path| path.place(&name)).unwrap_or(name))
     }
 
-    fn written_name(&mut self) -> Result<String> {
+    fn qualified_name(&mut self) -> Result<String> {
         let mut parts = vec![self.identifier()?];
         while parts.len() < 3 && self.symbol(Token::Period) {
             parts.push(self.identifier()?);

@@ -93,8 +93,7 @@ pub trait Relations: Send + Sync {
 
 /// The relations that names without a schema stand for.
 pub trait SearchPath: fmt::Debug + Send + Sync {
-    /// Returns the relation that the path finds under a name, by its name in the catalog, if it is another one than that of
-    /// the schema `public`.
+    /// Returns the name in the catalog of the relation that a name without a schema stands for; `None` if they are the same.
     fn find(&self, name: &str) -> Option<String>;
 
     /// Returns the name in the catalog of a relation that is to be created.

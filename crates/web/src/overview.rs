@@ -107,7 +107,7 @@ fn add_batch(text: &mut String, batch: &Batch) {
     let added = write!(
         text,
         "{{\"epoch\":{},\"batch_time\":{},\"input_rows\":{},\"output_rows\":{},\"processing_us\":{},\
-         \"scheduling_delay_us\":{},\"total_delay_us\":{},\"merged_intervals\":{},\"inputs\":{{",
+         \"scheduling_delay_us\":{},\"total_delay_us\":{},\"merged_intervals\":{},\"inputs\":{}}}",
         batch.epoch.0,
         batch.time.0 / 1000,
         batch.input_rows(),
@@ -116,14 +116,9 @@ fn add_batch(text: &mut String, batch: &Batch) {
         us(batch.scheduling_delay),
         us(batch.total_delay()),
         batch.merged_intervals,
+        batch.inputs_json(),
     );
     debug_assert!(added.is_ok(), "a String takes all");
-    for (at, (name, rows)) in batch.inputs.iter().enumerate() {
-        let comma = if at == 0 { "" } else { "," };
-        let added = write!(text, "{comma}{}:{rows}", Value::from(&**name));
-        debug_assert!(added.is_ok(), "a String takes all");
-    }
-    text.push_str("}}");
 }
 
 /// Adds the reason why there is no reading.

@@ -29,12 +29,11 @@ fn plan(working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     if owner.is_some() {
         tag.notices.push("AUTHORIZATION has no effect: objects have no owners".into());
     }
-    if !reader.is_end() && *reader.peek() != datafusion::sql::sqlparser::tokenizer::Token::SemiColon {
+    if !reader.is_end() {
         return Err(Error::unsupported("CREATE SCHEMA with objects in it")
             .at(reader.position())
             .hint("Create them by statements of their own: CREATE TABLE schema.name (…)."));
     }
-    reader.expect_end()?;
     let key = schema_key(&name);
     let is_system = name == PUBLIC || SYSTEM_SCHEMAS.contains(&name.as_str());
     if is_system || working.catalog.find(&key).is_some() {

@@ -67,7 +67,7 @@ fn has_connector(reader: &TokenReader<'_>) -> bool {
 }
 
 fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
-    let written = reader.text().to_string();
+    let written = reader.text();
     let (name, exists) = new_name(working, &mut reader)?;
     if exists {
         return Ok(existed("TABLE", &name));
@@ -77,7 +77,7 @@ fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<
         reader.expect_keyword(&["CREATE", "TABLE"])?;
         // A position in the other text means nothing.
         let tag = plan_table(session, working, reader).map_err(|error| Error { span: None, ..error })?;
-        working.completed.insert(written, text);
+        working.completed.insert(written.into(), text);
         return Ok(tag);
     }
     let at = reader.position();

@@ -8,7 +8,7 @@ use arrow::datatypes::{Field, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::{checks_of, default_of, generated_of, sql_type_of};
 use millstream_sql::functions::quote_ident;
-use millstream_sql::{Identity, IndexKind, Result, TableIndex, TokenReader, is_hidden};
+use millstream_sql::{Error, Identity, IndexKind, Result, TableIndex, TokenReader, is_hidden};
 
 use crate::catalog::{Catalog, Definition, Object};
 
@@ -74,9 +74,7 @@ fn like(catalog: &Catalog, reader: &mut TokenReader<'_>) -> Result<Option<(Range
     let object = catalog.get(&name).map_err(|error| error.at(at.clone()))?;
     let Some(schema) = object.definition.schema() else {
         let kind = object.definition.kind();
-        return Err(
-            millstream_sql::Error::invalid(format!("\"{name}\" is a {kind}: it has no columns")).at(at)
-        );
+        return Err(Error::invalid(format!("\"{name}\" is a {kind}: it has no columns")).at(at));
     };
     let mut copied: Parts = [false; PARTS.len()];
     while let Some(choice) = ahead.one_of(&[&["INCLUDING"], &["EXCLUDING"]]) {
@@ -88,7 +86,7 @@ fn like(catalog: &Catalog, reader: &mut TokenReader<'_>) -> Result<Option<(Range
             (other, None) if OTHERS.contains(&other) => {}
             _ => {
                 let error = format!("LIKE … INCLUDING {word}: expected ALL, {}", PARTS.join(", "));
-                return Err(millstream_sql::Error::invalid(error).at(part));
+                return Err(Error::invalid(error).at(part));
             }
         }
     }
