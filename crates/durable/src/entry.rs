@@ -81,6 +81,17 @@ pub struct Plan {
     pub plan: Result<Vec<u8>, String>,
 }
 
+/// The state of a sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceValue {
+    /// Its name.
+    pub sequence: String,
+    /// Its last number, or the first one.
+    pub last: i64,
+    /// False if `last` is the next number.
+    pub is_called: bool,
+}
+
 /// One event in the life of an engine.
 #[derive(Clone, Debug)]
 pub enum Entry {
@@ -155,6 +166,8 @@ pub enum Entry {
         /// The epoch.
         through: Epoch,
     },
+    /// A sequence moved on, or was set.
+    Sequence(SequenceValue),
     /// Batches due up to a time were skipped.
     Skipped {
         /// The time.
@@ -222,6 +235,9 @@ impl Entry {
             Entry::Advanced { subscription, through } => {
                 Parts::plain(json!({"is": "advanced", "subscription": subscription, "through": through.0}))
             }
+            Entry::Sequence(SequenceValue { sequence, last, is_called }) => Parts::plain(
+                json!({"is": "sequence", "sequence": sequence, "last": last, "called": is_called}),
+            ),
             Entry::Skipped { to } => Parts::plain(json!({"is": "skipped", "to": to.0})),
             Entry::Closed { delivered } => {
                 Parts::plain(json!({"is": "closed", "delivered": encode_delivered(delivered)}))
@@ -302,6 +318,11 @@ fn decode_plain(
             subscription: text("subscription")?,
             through: Epoch(json.get("through")?.as_u64()?),
         },
+        "sequence" => Entry::Sequence(SequenceValue {
+            sequence: text("sequence")?,
+            last: json.get("last")?.as_i64()?,
+            is_called: json.get("called")?.as_bool()?,
+        }),
         "skipped" => Entry::Skipped { to: Timestamp(json.get("to")?.as_i64()?) },
         "closed" => Entry::Closed { delivered: decode_delivered(json.get("delivered")?)? },
         _ => return None,

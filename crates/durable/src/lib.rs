@@ -52,7 +52,7 @@ mod tests;
 pub use checkpoint::{Checkpoint, Checkpoints, Draft, Found, Size};
 pub use directory::DataDirectory;
 pub use disk::{Disk, Growing, OsDisk};
-pub use entry::{Brought, Delivered, Digested, Entry, Plan, Recorded, Standing};
+pub use entry::{Brought, Delivered, Digested, Entry, Plan, Recorded, SequenceValue, Standing};
 pub use error::{Error, Result};
 pub use frame::Sequence;
 pub use inspect::{InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection, inspect, inspect_store};

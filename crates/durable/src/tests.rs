@@ -17,7 +17,7 @@ use millstream_delta::{Chunk, Closes, Cut, Delta, Digest, Epoch, Mark, Span, Sta
 use crate::simulated::SimulatedDisk;
 use crate::{
     Brought, DataDirectory, Delivered, Digested, Disk, Entries, Entry, Error, Journal, Plan, Recorded,
-    Report, Sequence, Standing,
+    Report, Sequence, SequenceValue, Standing,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -143,6 +143,7 @@ fn every_kind_of_entry_is_read_as_it_was_written() {
         epoch(1),
         Entry::Arrived { query: "mv".into(), standing },
         Entry::Advanced { subscription: "n".into(), through: Epoch(3) },
+        Entry::Sequence(SequenceValue { sequence: "s".into(), last: -4, is_called: true }),
         Entry::Skipped { to: Timestamp(13) },
         Entry::Closed { delivered: vec![delivered(3)] },
     ];

@@ -30,7 +30,7 @@ use crate::panics;
 use crate::query_pool::QueryPool;
 use crate::recovery::{self, Recovered};
 use crate::run::{self, TimeSource};
-use crate::sequences::Sequences;
+use crate::sequences::{self, Sequences};
 use crate::session::Session;
 use crate::settings::{Settings, ShutdownSettings};
 use crate::statement_memory::AllStatements;
@@ -113,12 +113,13 @@ pub(crate) struct Shared {
     pub(crate) recovery: RecoveryState,
 }
 
-/// The running statements: their jobs, their memory and their threads.
+/// What running statements share: their jobs, memory and threads, and the sequences that they take numbers of.
 pub(crate) struct RunningStatements {
     pub(crate) jobs: Arc<Jobs>,
     /// The memory reserved by all of them.
     pub(crate) memory: AllStatements,
     pub(crate) pool: QueryPool,
+    pub(crate) sequences: Arc<Sequences>,
 }
 
 /// The recovery of an engine from its data directory, if it has one.
@@ -490,6 +491,7 @@ impl EngineBuilder {
                 jobs: Arc::default(),
                 memory: AllStatements::default(),
                 pool: QueryPool::new(runtime.handle().clone()),
+                sequences: sequences.clone(),
             },
             history: history.clone(),
             stopped: AtomicBool::new(false),
@@ -528,10 +530,9 @@ impl EngineBuilder {
 
 /// Returns a planner with the functions of a user's context, and those of the engine.
 fn planner(context: Option<SessionContext>, sequences: &Arc<Sequences>) -> Result<Planner> {
-    use datafusion::execution::FunctionRegistry;
     let context = context.unwrap_or_default();
     let mut state = context.state();
-    state.register_udf(Arc::new(sequences.function()))?;
+    sequences::register(&mut state, sequences)?;
     Ok(Planner::with_state(state))
 }
 

@@ -10,7 +10,8 @@ use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Arrival, Jump, Source};
 use millstream_delta::{Cut, Epoch, Timestamp};
 use millstream_durable::{
-    Checkpoint, Checkpoints, Delivered, Entry, Journal, Notes, Recorded, Report, Sequence, Standing,
+    Checkpoint, Checkpoints, Delivered, Entry, Journal, Notes, Recorded, Report, Sequence, SequenceValue,
+    Standing,
 };
 use millstream_flow::{Explained, Flow, Wanted};
 use millstream_sql::{BatchQuery, Dml, Result};
@@ -339,6 +340,8 @@ pub(crate) enum Recovery {
     Done(Vec<String>),
     /// A durable subscription whose reader confirmed everything up to an epoch.
     Advanced(String, Epoch),
+    /// A sequence that moved on, or was set.
+    Sequence(SequenceValue),
     /// The epochs up to which sinks have published.
     Delivered(Vec<Delivered>),
     /// The state of the objects, which exist by now.
@@ -441,6 +444,8 @@ pub(crate) enum Event {
     Stepped,
     /// The reader of a durable subscription has confirmed everything up to an epoch.
     AdvanceSubscription { name: Arc<str>, through: Epoch, reply: Reply<()> },
+    /// Journals the sequences that moved on. Replies when their numbers survive a crash.
+    SaveSequences { reply: Reply<()> },
     /// A subscriber has gone away.
     Unsubscribe { subscription: u64 },
     /// A request of a statement that is evaluated outside the loop.

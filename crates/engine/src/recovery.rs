@@ -227,6 +227,7 @@ async fn again(session: &mut Session, entry: Entry) -> Result<()> {
         Entry::Advanced { subscription, through } => {
             step(session, Recovery::Advanced(subscription, through)).await
         }
+        Entry::Sequence(value) => step(session, Recovery::Sequence(value)).await,
         Entry::Skipped { to } => step(session, Recovery::Skipped(to)).await,
         Entry::Closed { delivered } => step(session, Recovery::Delivered(delivered)).await,
     }

@@ -1,45 +1,114 @@
-//! The sequences of identity columns: each gives every number once.
+//! Sequences: each gives every number once.
 //!
-//! A sequence belongs to its table, which keeps it in checkpoints. The numbers of the rows that a table takes in move it on,
-//! also those of a replayed journal. So after a crash it gives no number that a row has or had.
+//! | kind | created by | saved |
+//! | --- | --- | --- |
+//! | of an identity column | CREATE TABLE | with its table; the numbers of new rows, also those of a replayed journal, move it on |
+//! | an object | CREATE SEQUENCE | in checkpoints, and in an entry of the journal before a number leaves the engine |
+//!
+//! So after a crash a sequence gives no number that a row or a client has. `setval`, and `nextval` of an identity column's
+//! sequence in a statement, are journalled, too.
+
+mod functions;
+mod names;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, SchemaRef};
-use datafusion::common::DataFusionError;
-use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
-};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use millstream_delta::Delta;
-use millstream_sql::{Error, Identity, sqlstate};
+use millstream_durable::SequenceValue;
+use millstream_sql::{Error, Identity, Result, SequenceOptions, sqlstate};
+use millstream_state::Tables;
 
-/// The numbers of one identity column.
+use crate::catalog::{Definition, Object};
+use crate::error;
+use crate::event::{Event, Reply};
+pub(crate) use functions::{SessionSequences, bind, moves, register};
+pub(crate) use names::{owner_of, read_by_defaults, renamed_default, with_full_names};
+
+/// A sequence.
 #[derive(Debug)]
-pub(crate) struct Sequence {
-    next: AtomicI64,
-    increment: i64,
+pub(crate) struct Sequence(Mutex<Numbers>);
+
+#[derive(Clone, Debug)]
+struct Numbers {
+    options: SequenceOptions,
+    last: i64,
+    /// False if `last` is the next number.
+    is_called: bool,
+    /// True if a number was given that no row of the sequence's table has to keep.
+    is_unsaved: bool,
 }
 
 impl Sequence {
-    /// Takes the next number; `None` if there is none left.
-    fn next(&self) -> Option<i64> {
-        self.next
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |next| next.checked_add(self.increment))
-            .ok()
+    fn new(options: SequenceOptions) -> Sequence {
+        let last = options.start;
+        Sequence(Mutex::new(Numbers { options, last, is_called: false, is_unsaved: false }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Numbers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Numbers {
+    /// Takes the next number.
+    fn next(&mut self, name: &str) -> Result<i64> {
+        let SequenceOptions { increment, min, max, cycle, .. } = self.options;
+        let next = match self.is_called {
+            false => self.last,
+            true => match self.last.checked_add(increment).filter(|next| (min..=max).contains(next)) {
+                Some(next) => next,
+                None if cycle => {
+                    if increment > 0 {
+                        min
+                    } else {
+                        max
+                    }
+                }
+                None => {
+                    let (bound, number) = if increment > 0 { ("maximum", max) } else { ("minimum", min) };
+                    let error = format!("nextval: reached {bound} value of sequence \"{name}\" ({number})");
+                    return Err(Error::invalid(error)
+                        .code(sqlstate::SEQUENCE_GENERATOR_LIMIT_EXCEEDED)
+                        .hint(
+                            "ALTER SEQUENCE … RESTART begins again; CYCLE lets it begin again by itself.",
+                        ));
+                }
+            },
+        };
+        (self.last, self.is_called) = (next, true);
+        Ok(next)
     }
 
     /// Moves on past a number that a row has.
-    fn pass(&self, number: i64) {
-        let after = number.saturating_add(self.increment);
-        match self.increment > 0 {
-            true => self.next.fetch_max(after, Ordering::AcqRel),
-            false => self.next.fetch_min(after, Ordering::AcqRel),
+    fn pass(&mut self, number: i64) {
+        let is_up = self.options.increment > 0;
+        let is_ahead = match self.is_called {
+            true if is_up => self.last >= number,
+            true => self.last <= number,
+            false if is_up => self.last > number,
+            false => self.last < number,
         };
+        if !is_ahead {
+            (self.last, self.is_called) = (number, true);
+        }
+    }
+
+    fn set(&mut self, name: &str, number: i64, is_called: bool) -> Result<()> {
+        let SequenceOptions { min, max, .. } = self.options;
+        if !(min..=max).contains(&number) {
+            let error =
+                format!("setval: value {number} is out of bounds for sequence \"{name}\" ({min}..{max})");
+            return Err(Error::invalid(error).code(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE));
+        }
+        (self.last, self.is_called, self.is_unsaved) = (number, is_called, true);
+        Ok(())
     }
 }
 
@@ -56,11 +125,12 @@ impl TableSequences {
             let Some(column) = rows.columns().get(*place) else { continue };
             let Ok(numbers) = cast(column, &DataType::Int64) else { continue };
             let numbers = numbers.as_primitive::<Int64Type>();
-            let last = match sequence.increment > 0 {
+            let mut known = sequence.lock();
+            let last = match known.options.increment > 0 {
                 true => arrow::compute::max(numbers),
                 false => arrow::compute::min(numbers),
             };
-            last.into_iter().for_each(|number| sequence.pass(number));
+            last.into_iter().for_each(|number| known.pass(number));
         }
     }
 
@@ -71,31 +141,50 @@ impl TableSequences {
         }
     }
 
-    /// Returns the next numbers, for a checkpoint.
-    pub(crate) fn saved(&self) -> impl Iterator<Item = (String, i64)> {
-        self.columns
-            .iter()
-            .map(|(place, sequence)| (saved_name(*place), sequence.next.load(Ordering::Acquire)))
+    /// Saves the numbers for a checkpoint.
+    pub(crate) fn save(&self, all: &mut Tables) {
+        for (place, sequence) in &self.columns {
+            let known = sequence.lock();
+            all.put_number(&format!("sequence.{place}"), known.last);
+            all.put_number(&format!("sequence.{place}.called"), i64::from(known.is_called));
+        }
     }
 
-    /// Restores the numbers that a checkpoint has.
-    pub(crate) fn restore(&self, mut saved: impl FnMut(&str) -> Option<i64>) {
+    /// Restores the numbers that a checkpoint has. Older checkpoints have the next number alone.
+    pub(crate) fn load(&self, all: &mut Tables) {
         for (place, sequence) in &self.columns {
-            if let Some(next) = saved(&saved_name(*place)) {
-                sequence.next.store(next, Ordering::Release);
+            if let Some(last) = all.take_number_if(&format!("sequence.{place}")) {
+                let mut known = sequence.lock();
+                known.last = last;
+                known.is_called = all.take_number_if(&format!("sequence.{place}.called")) == Some(1);
             }
         }
     }
 }
 
-fn saved_name(place: usize) -> String {
-    format!("sequence.{place}")
+/// A sequence by its name.
+enum Held {
+    /// One of an identity column, which exists as long as its table does.
+    OfColumn(Weak<Sequence>),
+    /// An object.
+    Object(Arc<Sequence>),
 }
 
-/// All sequences by name. They exist as long as their tables do.
+impl Held {
+    fn sequence(&self) -> Option<Arc<Sequence>> {
+        match self {
+            Held::OfColumn(sequence) => sequence.upgrade(),
+            Held::Object(sequence) => Some(sequence.clone()),
+        }
+    }
+}
+
+/// All sequences by name. The loop creates and removes them; statements take numbers of them.
 #[derive(Default)]
 pub(crate) struct Sequences {
-    all: Mutex<BTreeMap<String, Weak<Sequence>>>,
+    all: Mutex<BTreeMap<String, Held>>,
+    /// True if a sequence may have to be journalled.
+    is_unsaved: AtomicBool,
 }
 
 impl fmt::Debug for Sequences {
@@ -105,116 +194,238 @@ impl fmt::Debug for Sequences {
 }
 
 impl Sequences {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Creates the sequences of a table's columns.
     pub(crate) fn create(&self, schema: &SchemaRef) -> TableSequences {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, sequence| sequence.strong_count() > 0);
+        let mut all = self.lock();
+        all.retain(|_, held| held.sequence().is_some());
         let mut columns = Vec::new();
         for (place, field) in schema.fields().iter().enumerate() {
             if let Some(Identity { start, increment, sequence: name, .. }) = Identity::of(field) {
-                let sequence = Arc::new(Sequence { next: AtomicI64::new(start), increment });
-                all.insert(name, Arc::downgrade(&sequence));
+                let options = SequenceOptions::of_identity(field.data_type(), start, increment);
+                let sequence = Arc::new(Sequence::new(options));
+                all.insert(name, Held::OfColumn(Arc::downgrade(&sequence)));
                 columns.push((place, sequence));
             }
         }
         TableSequences { columns }
     }
 
-    fn find(&self, name: &str) -> Option<Arc<Sequence>> {
-        let name = name.strip_prefix("public.").unwrap_or(name);
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.upgrade()
-    }
-
-    /// Returns the function `nextval('sequence')`.
-    pub(crate) fn function(self: &Arc<Self>) -> ScalarUDF {
-        let signature = Signature::exact(vec![DataType::Utf8View], Volatility::Volatile);
-        ScalarUDF::from(NextValue { sequences: self.clone(), signature })
-    }
-}
-
-/// `nextval('sequence')`: another number in each row.
-#[derive(Debug)]
-struct NextValue {
-    sequences: Arc<Sequences>,
-    signature: Signature,
-}
-
-impl PartialEq for NextValue {
-    fn eq(&self, other: &NextValue) -> bool {
-        Arc::ptr_eq(&self.sequences, &other.sequences)
-    }
-}
-
-impl Eq for NextValue {}
-
-impl std::hash::Hash for NextValue {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.signature.hash(state);
-    }
-}
-
-impl ScalarUDFImpl for NextValue {
-    fn name(&self) -> &str {
-        "nextval"
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType, DataFusionError> {
-        Ok(DataType::Int64)
-    }
-
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
-        let rows = arguments.number_rows;
-        let Some(name) = arguments.args.into_iter().next() else {
-            return Err(Error::bug("nextval was called without an argument").into());
-        };
-        let names = name.into_array(rows)?;
-        let names = names.as_string_view();
-        let mut last: Option<(&str, Arc<Sequence>)> = None;
-        let mut numbers = Vec::with_capacity(rows);
-        for name in names {
-            let Some(name) = name else {
-                numbers.push(None);
-                continue;
-            };
-            let sequence = match &last {
-                Some((known, sequence)) if *known == name => sequence.clone(),
-                _ => self.sequences.find(name).ok_or_else(|| {
-                    Error::invalid(format!("sequence \"{name}\" not found"))
-                        .hint("An identity column has a sequence: id BIGINT GENERATED ALWAYS AS IDENTITY.")
-                        .code(sqlstate::UNDEFINED_TABLE)
-                })?,
-            };
-            let number = sequence.next().ok_or_else(|| {
-                Error::invalid(format!("sequence \"{name}\" has no number left"))
-                    .code(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE)
-            })?;
-            last = Some((name, sequence));
-            numbers.push(Some(number));
+    /// Adds the sequence of a new object, or replaces the options of one that is there. It continues after its last number.
+    pub(crate) fn define(&self, object: &Object) {
+        let Definition::Sequence(options) = &object.definition else { return };
+        match self.find(&object.name) {
+            Some(sequence) => sequence.lock().options = options.clone(),
+            None => self.add(&object.name, options),
         }
-        let numbers: ArrayRef = Arc::new(Int64Array::from(numbers));
-        Ok(ColumnarValue::Array(numbers))
     }
+
+    fn add(&self, name: &str, options: &SequenceOptions) {
+        self.lock().insert(name.into(), Held::Object(Arc::new(Sequence::new(options.clone()))));
+    }
+
+    /// Removes the sequence of a dropped object.
+    pub(crate) fn remove(&self, name: &str) {
+        let mut all = self.lock();
+        if matches!(all.get(name), Some(Held::Object(_))) {
+            all.remove(name);
+        }
+    }
+
+    /// Renames the sequence of an object.
+    pub(crate) fn rename(&self, from: &str, to: &str) {
+        let mut all = self.lock();
+        if matches!(all.get(from), Some(Held::Object(_)))
+            && let Some(held) = all.remove(from)
+        {
+            all.insert(to.into(), held);
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<Sequence>> {
+        self.lock().get(name)?.sequence()
+    }
+
+    /// Notes that a sequence has to be journalled.
+    fn note_unsaved(&self, is_unsaved: bool) {
+        if is_unsaved {
+            self.is_unsaved.store(true, Ordering::Release);
+        }
+    }
+
+    /// Returns the sequences that moved on since the last call, for the journal.
+    pub(crate) fn take_unsaved(&self) -> Vec<SequenceValue> {
+        if !self.is_unsaved.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        let mut moved = Vec::new();
+        for (name, held) in self.lock().iter() {
+            let Some(sequence) = held.sequence() else { continue };
+            let mut numbers = sequence.lock();
+            if std::mem::take(&mut numbers.is_unsaved) {
+                moved.push(SequenceValue {
+                    sequence: name.clone(),
+                    last: numbers.last,
+                    is_called: numbers.is_called,
+                });
+            }
+        }
+        moved
+    }
+
+    /// Restores the value that an entry of the journal has.
+    pub(crate) fn restore(&self, value: &SequenceValue) {
+        if let Some(sequence) = self.find(&value.sequence) {
+            let mut numbers = sequence.lock();
+            (numbers.last, numbers.is_called) = (value.last, value.is_called);
+        }
+    }
+
+    /// Sets a sequence to the number of RESTART, which is the next one.
+    pub(crate) fn restart(&self, name: &str, number: i64) -> Result<()> {
+        let sequence = self.find(name).ok_or_else(|| missing(name))?;
+        sequence.lock().set(name, number, false)?;
+        self.note_unsaved(true);
+        Ok(())
+    }
+
+    /// Saves the sequences of objects for a checkpoint.
+    pub(crate) fn save(&self) -> Tables {
+        let mut all = Tables::default();
+        for (name, held) in self.lock().iter() {
+            if let Held::Object(sequence) = held {
+                let numbers = sequence.lock();
+                all.put_number(&format!("last.{name}"), numbers.last);
+                all.put_number(&format!("called.{name}"), i64::from(numbers.is_called));
+            }
+        }
+        all
+    }
+
+    /// Restores them. The same objects exist already.
+    pub(crate) fn load(&self, all: &mut Tables) {
+        for (name, held) in self.lock().iter() {
+            if let Held::Object(sequence) = held
+                && let Some(last) = all.take_number_if(&format!("last.{name}"))
+            {
+                let mut numbers = sequence.lock();
+                numbers.last = last;
+                numbers.is_called = all.take_number_if(&format!("called.{name}")) == Some(1);
+            }
+        }
+    }
+
+    /// Returns the row of an object's sequence, as `SELECT * FROM s` reads it.
+    pub(crate) fn row(&self, name: &str) -> Result<Option<RecordBatch>> {
+        let Some(sequence) = self.find(name) else { return Ok(None) };
+        let Numbers { last, is_called, .. } = *sequence.lock();
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(vec![last])),
+            Arc::new(Int64Array::from(vec![0])),
+            Arc::new(BooleanArray::from(vec![is_called])),
+        ];
+        RecordBatch::try_new(SEQUENCE_COLUMNS.clone(), columns).map(Some).map_err(error::arrow)
+    }
+
+    /// Returns the last number that a sequence gave; none before the first one.
+    pub(crate) fn last(&self, name: &str) -> Option<i64> {
+        let sequence = self.find(name)?;
+        let numbers = sequence.lock();
+        numbers.is_called.then_some(numbers.last)
+    }
+}
+
+/// The columns of a sequence as a relation: those of PostgreSQL.
+pub(crate) static SEQUENCE_COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("last_value", DataType::Int64, false),
+        Field::new("log_cnt", DataType::Int64, false),
+        Field::new("is_called", DataType::Boolean, false),
+    ]))
+});
+
+/// Journals the sequences that moved on. Returns when their numbers survive a crash.
+pub(crate) async fn save(events: &Sender<Event>) -> Result<()> {
+    let (reply, answer) = Reply::new();
+    events.send(Event::SaveSequences { reply }).map_err(|_| error::stopped())?;
+    answer.await.map_err(|_| error::stopped())?
+}
+
+fn missing(name: &str) -> Error {
+    Error::invalid(format!("sequence \"{name}\" not found"))
+        .hint(
+            "CREATE SEQUENCE makes one; an identity column has one: id BIGINT GENERATED ALWAYS AS IDENTITY.",
+        )
+        .code(sqlstate::UNDEFINED_TABLE)
 }
 
 #[cfg(test)]
 mod tests {
+    use millstream_sql::TokenReader;
+
     use super::*;
+
+    fn numbers(text: &str) -> Numbers {
+        let options = SequenceOptions::read(&mut TokenReader::new(text).unwrap(), None).unwrap().options;
+        Sequence::new(options).lock().clone()
+    }
 
     #[test]
     fn a_sequence_gives_each_number_once_and_passes_those_of_rows() {
-        let up = Sequence { next: AtomicI64::new(1), increment: 2 };
-        assert_eq!([up.next(), up.next()], [Some(1), Some(3)]);
+        let mut up = numbers("INCREMENT 2");
+        assert_eq!([up.next("s").unwrap(), up.next("s").unwrap()], [1, 3]);
         up.pass(10);
         up.pass(4);
-        assert_eq!(up.next(), Some(12));
-        let down = Sequence { next: AtomicI64::new(-1), increment: -1 };
+        assert_eq!(up.next("s").unwrap(), 12);
+        let mut down = numbers("INCREMENT -1");
         down.pass(-5);
-        assert_eq!(down.next(), Some(-6));
-        let full = Sequence { next: AtomicI64::new(i64::MAX), increment: 1 };
-        assert_eq!(full.next(), None);
+        assert_eq!(down.next("s").unwrap(), -6);
+    }
+
+    #[test]
+    fn a_sequence_ends_or_starts_again_at_its_limit() {
+        let mut ends = numbers("MAXVALUE 2");
+        assert_eq!([ends.next("s").unwrap(), ends.next("s").unwrap()], [1, 2]);
+        let error = ends.next("s").unwrap_err();
+        assert_eq!(error.message, "nextval: reached maximum value of sequence \"s\" (2)");
+        assert_eq!(error.sqlstate(), "2200H");
+        let mut again = numbers("INCREMENT -1 MINVALUE -2 CYCLE");
+        let given: Vec<i64> = (0..4).map(|_| again.next("s").unwrap()).collect();
+        assert_eq!(given, [-1, -2, -1, -2]);
+        let mut full = numbers("");
+        full.pass(i64::MAX);
+        assert!(full.next("s").is_err());
+    }
+
+    #[test]
+    fn setval_gives_the_last_or_the_next_number_within_the_limits() {
+        let mut of = numbers("MAXVALUE 9");
+        of.set("s", 5, true).unwrap();
+        assert_eq!(of.next("s").unwrap(), 6);
+        of.set("s", 5, false).unwrap();
+        assert_eq!(of.next("s").unwrap(), 5);
+        let error = of.set("s", 10, true).unwrap_err();
+        assert_eq!(error.message, "setval: value 10 is out of bounds for sequence \"s\" (1..9)");
+    }
+
+    #[test]
+    fn moved_sequences_are_journalled_once_and_restored() {
+        let all = Sequences::default();
+        let options = numbers("").options;
+        all.add("s", &options);
+        all.restart("s", 7).unwrap();
+        let moved = all.take_unsaved();
+        assert_eq!(moved, [SequenceValue { sequence: "s".into(), last: 7, is_called: false }]);
+        assert!(all.take_unsaved().is_empty());
+        let other = Sequences::default();
+        other.add("s", &options);
+        other.restore(&moved[0]);
+        assert_eq!(other.find("s").unwrap().lock().next("s").unwrap(), 7);
+        let mut saved = other.save();
+        all.load(&mut saved);
+        assert_eq!((all.last("s"), saved.left()), (Some(7), None));
     }
 }

@@ -227,7 +227,13 @@ impl OneShot {
     pub(crate) fn of(session: &Session, catalog: Arc<Catalog>, settings: Settings) -> OneShot {
         drop(session.variables());
         let variables = session.variables.values.clone();
-        let facts = Facts::new(catalog, settings, variables, session.shared.statements.jobs.clone());
+        let shared = &session.shared;
+        let facts = Facts::new(
+            catalog,
+            settings,
+            variables,
+            (shared.statements.jobs.clone(), shared.statements.sequences.clone()),
+        );
         OneShot::new(facts, Files::of(&session.shared))
     }
 }

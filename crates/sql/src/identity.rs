@@ -13,6 +13,7 @@ use millstream_delta::{identity_of, with_default, with_identity};
 use crate::error::{Error, Result};
 use crate::hidden_columns::last_name;
 use crate::reader::{TokenReader, is_word};
+use crate::sequence::signed;
 
 /// The sequence of an identity column.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,14 +119,6 @@ pub(crate) fn identity(reader: &mut TokenReader<'_>, field: &Field) -> Result<Op
     }
     identity.start = start.unwrap_or(if identity.increment < 0 { -1 } else { 1 });
     Ok(Some(identity.field(field.clone())))
-}
-
-fn signed(reader: &mut TokenReader<'_>) -> Result<i64> {
-    let is_negative = reader.symbol(Token::Minus);
-    let at = reader.position();
-    let number =
-        i64::try_from(reader.number()?).map_err(|_| Error::invalid("the number is too large").at(at))?;
-    Ok(if is_negative { -number } else { number })
 }
 
 /// Removes `OVERRIDING SYSTEM VALUE` from an INSERT. Returns true if it was there.

@@ -42,6 +42,7 @@ mod relation_rename;
 pub mod routines;
 mod row_pattern;
 pub mod rules;
+mod sequence;
 pub mod sqlstate;
 pub mod suggestion;
 mod system_time;
@@ -57,7 +58,7 @@ pub use ast_rewrite::files::READERS as FILE_READERS;
 pub use batches::{BatchClock, BatchQuery, Window, WindowKind, WindowOf, length_text};
 pub use checks::{Checks, constraint_name_in, row_text};
 pub use columns::{Alteration, Columns};
-pub use defaults::ColumnDefault;
+pub use defaults::{ColumnDefault, NEXT_OF_IDENTITY};
 pub use dialect::Emit;
 pub use dml::conflict::{EXCLUDED, OnConflict};
 pub use dml::merge::{Merged, changed_twice};
@@ -73,7 +74,7 @@ pub use indexes::{IndexKind, TableIndex, WrittenIndex};
 pub use output_names::as_shown;
 pub use parameters::Parameters;
 pub use planner::{Planner, Query, function_names, replaying};
-pub use reader::TokenReader;
+pub use reader::{TokenReader, column_name};
 pub use relation::{
     INFORMATION_SCHEMA, PG_CATALOG, PUBLIC, Provide, Relation, RelationTable, Relations, RoutineCatalog,
     SYSTEM_SCHEMA, SYSTEM_SCHEMAS, SearchPath, bind, name_in, qualified_ident, relation_ident, relation_of,
@@ -82,6 +83,7 @@ pub use relation::{
 pub use relation_rename::rename_relations;
 pub use routines::{Routine, routine_name};
 pub use row_pattern::MATCH_ROWS;
+pub use sequence::{SequenceChange, SequenceOptions};
 pub use system_time::AS_OF;
 pub use temporal_filter::at;
 pub use time_joins::LOOKED_UP;

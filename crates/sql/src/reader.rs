@@ -162,7 +162,7 @@ impl<'a> TokenReader<'a> {
     }
 
     /// Takes the name of a relation that has no schema.
-    pub fn single_name(&mut self) -> Result<String> {
+    fn single_name(&mut self) -> Result<String> {
         let name = self.identifier()?;
         Ok(self.path.as_ref().and_then(|path| path.find(&name)).unwrap_or(name))
     }
@@ -380,6 +380,22 @@ impl<'a> TokenReader<'a> {
         };
         Error::invalid(format!("syntax error: expected {what}, found {found}")).at(self.position())
     }
+}
+
+/// Reads `relation.column`, or `schema.relation.column`.
+pub fn column_name(reader: &mut TokenReader<'_>) -> Result<(String, String)> {
+    let start = reader.clone();
+    let mut names = vec![reader.identifier()?];
+    while reader.symbol(Token::Period) {
+        names.push(reader.identifier()?);
+    }
+    let column = names.pop().unwrap_or_default();
+    let name = match names.as_slice() {
+        [_] => start.clone().single_name()?,
+        [.., schema, relation] => name_in(schema, relation),
+        [] => return Err(start.expected("a column, as in table.column")),
+    };
+    Ok((name, column))
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ pub const CHECK_VIOLATION: &str = "23514";
 pub const DIVISION_BY_ZERO: &str = "22012";
 /// A number does not fit its type.
 pub const NUMERIC_VALUE_OUT_OF_RANGE: &str = "22003";
+/// A sequence has no number left.
+pub const SEQUENCE_GENERATOR_LIMIT_EXCEEDED: &str = "2200H";
 /// A text is longer than its column allows.
 pub const STRING_DATA_RIGHT_TRUNCATION: &str = "22001";
 /// A text is not a value of the type.

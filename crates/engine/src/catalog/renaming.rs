@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use millstream_delta::with_default;
 use millstream_flow::Called;
 use millstream_sql::{
     BatchQuery, Error, Result, TokenReader, qualified_ident, relation_ident, rename_relations, statements,
@@ -10,6 +12,7 @@ use millstream_sql::{
 
 use super::schemas::schema_of_key;
 use super::{AS_OF, Catalog, Definition, Object, Runs, as_of, bad_rows_of, late_rows_of, watermark_of};
+use crate::sequences::renamed_default;
 use crate::statements::{STATEMENTS, own_relation};
 
 impl Catalog {
@@ -23,7 +26,9 @@ impl Catalog {
         }
         // Include indirect readers, since views are part of their readers' plans.
         let dependants = self.dependants(from);
-        let reads = |object: &&Arc<Object>| object.names(from) || dependants.contains(&object.name);
+        let owns = |object: &Object| matches!(&object.definition, Definition::Sequence(options) if options.is_owned_by(from));
+        let reads =
+            |object: &&Arc<Object>| object.names(from) || dependants.contains(&object.name) || owns(object);
         let readers = self.objects.values().filter(reads);
         let readers: Vec<Object> = readers.map(|object| object.reading(from, to)).collect::<Result<_>>()?;
         let mut after = before.reading(from, to)?;
@@ -118,14 +123,37 @@ impl Definition {
                 *query = rename_relations(query, rename)?;
             }
             Definition::Subscription { from: relation, .. } => name(relation),
+            Definition::Table { schema, .. } => {
+                if let Some(renamed) = with_renamed_sequence(schema, from, to) {
+                    *schema = renamed;
+                }
+            }
+            Definition::Sequence(options) => {
+                if let Some((table, _)) = options.owned_by.as_mut().filter(|(table, _)| table == from) {
+                    *table = to.to_string();
+                }
+            }
             Definition::Source { .. }
-            | Definition::Table { .. }
             | Definition::Function(_)
             | Definition::Aggregate(_)
             | Definition::Schema => {}
         }
         Ok(())
     }
+}
+
+/// Returns a table's columns after a sequence was renamed; none if no default calls it.
+fn with_renamed_sequence(schema: &SchemaRef, from: &str, to: &str) -> Option<SchemaRef> {
+    let mut is_renamed = false;
+    let field = |field: &Arc<Field>| match renamed_default(field, from, to) {
+        Some(default) => {
+            is_renamed = true;
+            Arc::new(with_default(field.as_ref().clone(), Some(&default)))
+        }
+        None => field.clone(),
+    };
+    let fields: Vec<Arc<Field>> = schema.fields().iter().map(field).collect();
+    is_renamed.then(|| Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone())))
 }
 
 impl Runs {

@@ -18,6 +18,7 @@ use super::{functions, pg_types as types};
 use crate::catalog::{Catalog, Definition, Object, schema_key};
 use crate::files::Files;
 use crate::jobs::Jobs;
+use crate::sequences::Sequences;
 use crate::settings::Settings;
 use crate::system;
 use crate::variables::Variables;
@@ -39,6 +40,7 @@ pub(crate) struct Facts {
     pub(super) settings: Settings,
     pub(super) variables: Arc<Mutex<Variables>>,
     pub(super) jobs: Arc<Jobs>,
+    pub(super) sequences: Arc<Sequences>,
     relations: OnceLock<Vec<Listed>>,
     by_oid: OnceLock<BTreeMap<i64, usize>>,
 }
@@ -141,9 +143,17 @@ impl Facts {
         catalog: Arc<Catalog>,
         settings: Settings,
         variables: Arc<Mutex<Variables>>,
-        jobs: Arc<Jobs>,
+        (jobs, sequences): (Arc<Jobs>, Arc<Sequences>),
     ) -> Facts {
-        Facts { catalog, settings, variables, jobs, relations: OnceLock::new(), by_oid: OnceLock::new() }
+        Facts {
+            catalog,
+            settings,
+            variables,
+            jobs,
+            sequences,
+            relations: OnceLock::new(),
+            by_oid: OnceLock::new(),
+        }
     }
 
     /// Returns the current settings of the session.
@@ -235,6 +245,7 @@ pub(super) fn kind_of(definition: &Definition) -> Option<char> {
         Definition::View { .. } => Some('v'),
         Definition::MaterializedView { .. } | Definition::Stream { .. } => Some('m'),
         Definition::Source { .. } => Some('f'),
+        Definition::Sequence(_) => Some('S'),
         Definition::Sink { .. }
         | Definition::SinkInto { .. }
         | Definition::Subscription { .. }

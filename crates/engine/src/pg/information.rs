@@ -50,6 +50,7 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) {
             ]);
             rows.push(&cells);
         }),
+        "sequences" => super::sequences::information(facts, database, rows),
         other => usage(facts, other, rows),
     }
 }

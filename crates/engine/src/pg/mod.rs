@@ -11,6 +11,7 @@
 //! | materialized view, stream | `m` | it is read as a table and never written; clients list it |
 //! | source | `f`, a foreign table | rows from outside, whose columns can be looked up |
 //! | system table | `v` | |
+//! | sequence | `S` | |
 //! | sink | none | it can't be read: SHOW SINKS |
 
 mod constraints;
@@ -23,6 +24,7 @@ pub(crate) mod pg_types;
 mod relations;
 mod routines;
 mod rows;
+mod sequences;
 mod session;
 
 use std::sync::Arc;
@@ -79,7 +81,10 @@ pub(crate) fn batch(facts: &Facts, relation: &str) -> Result<RecordBatch> {
     let mut rows = Rows::new(layout);
     if schema == INFORMATION_SCHEMA {
         information::fill(facts, name, &mut rows);
-    } else if !relations::fill(facts, name, &mut rows) && !routines::fill(facts, name, &mut rows) {
+    } else if !relations::fill(facts, name, &mut rows)
+        && !routines::fill(facts, name, &mut rows)
+        && !sequences::fill(facts, name, &mut rows)
+    {
         // Tables that none of these functions fills are empty.
         let _ = session::fill(facts, name, &mut rows) || objects::fill(name, &mut rows);
     }

@@ -53,8 +53,8 @@ pub(super) enum Prepared {
     Table(Arc<Object>, Box<Table>),
     /// A change of the catalog alone.
     Done,
-    /// A change of the watermark.
-    Alter(Arc<Object>),
+    /// A new definition: its watermark, or the options of its sequence.
+    Define(Arc<Object>),
     /// Other columns or constraints of a table.
     AlterTable(Box<PreparedTable>),
     /// A rename, from one name to another.
@@ -84,7 +84,7 @@ impl Prepared {
             | Prepared::Table(..)
             | Prepared::Done
             | Prepared::Subscription(_)
-            | Prepared::Alter(_)
+            | Prepared::Define(_)
             | Prepared::AlterTable(_)
             | Prepared::Rename(..)
             | Prepared::Drop(_) => {
@@ -168,7 +168,7 @@ impl CatalogChanges<'_> {
             Change::Alter { object } => {
                 Scope::new(self.setup, self.queries).check_alter(&object)?;
                 catalog.replace(object.clone());
-                return Ok(Prepared::Alter(object));
+                return Ok(Prepared::Define(object));
             }
             Change::AlterTable(altered) => {
                 let table = prepare_altered(self.queries, self.tables, self.outputs, catalog, *altered)?;
@@ -190,6 +190,7 @@ impl CatalogChanges<'_> {
             self.outputs.transactions.check_pinned(backfill.pin.guard.number)?;
         }
         let scope = Scope { catalog, before, ..Scope::new(self.setup, self.queries) };
+        let settings = &self.setup.settings;
         let prepared = match &object.definition {
             Definition::Source { schema, spec, rate_limit, table, .. } => {
                 let source = source.ok_or_else(|| Error::bug("a source was not opened"))?;
@@ -207,21 +208,20 @@ impl CatalogChanges<'_> {
             Definition::View { .. }
             | Definition::Function(_)
             | Definition::Aggregate(_)
-            | Definition::Schema => Prepared::Done,
+            | Definition::Schema
+            | Definition::Sequence(_) => Prepared::Define(object),
             Definition::MaterializedView { on_error, .. } | Definition::Stream { on_error, .. } => {
-                let on_error = on_error.unwrap_or(self.setup.settings.on_error);
+                let on_error = on_error.unwrap_or(settings.on_error);
                 let queries = match backfill {
                     Some(backfill) => vec![backfill.into_query(on_error)],
-                    None => queries_of(&self.setup.settings, &object, &scope)?,
+                    None => queries_of(settings, &object, &scope)?,
                 };
                 Prepared::Queries(object, queries)
             }
             Definition::SinkInto { table, query } => {
-                prepare_into(self.tables, &self.setup.settings, &object.name, table, query, &scope)?
+                prepare_into(self.tables, settings, &object.name, table, query, &scope)?
             }
-            Definition::Sink { .. } => {
-                prepare_sink(self.durability, &self.setup.settings, object, &scope, backfill)?
-            }
+            Definition::Sink { .. } => prepare_sink(self.durability, settings, object, &scope, backfill)?,
             Definition::Subscription { .. } => Prepared::Subscription(object),
         };
         if let Some((name, late)) = prepared.late() {
@@ -252,7 +252,8 @@ impl CatalogChanges<'_> {
                 self.tables.insert(object.name.clone(), *table);
             }
             Prepared::Done => {}
-            Prepared::Alter(object) => {
+            Prepared::Define(object) => {
+                self.tables.sequences.define(&object);
                 let now = self.clock.now(&self.setup.settings);
                 self.watermarks.alter(self.sources, self.tables, &self.setup.settings, now, &object);
             }
@@ -319,6 +320,7 @@ impl CatalogChanges<'_> {
                 self.intake().stage_again(place);
             }
             self.tables.remove(name);
+            self.tables.sequences.remove(name);
             self.outputs.logs.remove(name);
             self.sources.remove(name);
             self.watermarks.remove(name);

@@ -66,6 +66,9 @@ impl Contents<'_> {
             let late = query.result.late.as_ref().map_or(Ok(Vec::new()), LateRows::batches);
             return late.map(Content::Batches);
         }
+        if let Some(row) = tables.sequences.row(name)? {
+            return Ok(Content::Batches(vec![row]));
+        }
         match name {
             ALL_BAD_ROWS => Ok(Content::Batches(vec![sources.all_bad_rows()?])),
             ALL_LATE_ROWS => Ok(Content::Batches(vec![all_late_rows(self.queries)?])),

@@ -16,9 +16,10 @@ use super::crash_notes::CrashNotes;
 use super::ddl_log::{DdlChanges, DdlLog};
 use super::rename::Names;
 use crate::catalog::move_key;
-use crate::event::Live;
+use crate::event::{Live, Reply};
 use crate::run::Restoration;
 use crate::run::clock::Clock;
+use crate::sequences::Sequences;
 use crate::settings::Settings;
 
 /// Most bytes that may wait to be written; beyond these, no epoch is decided.
@@ -381,6 +382,27 @@ pub(super) fn journal_epoch(
     let recorded = Recorded { cut: cut.clone(), changes: changes.to_vec(), brought, done, delivered };
     durability.append(Entry::Epoch(Box::new(recorded)), epoch);
     durability.step_carefully();
+}
+
+/// Journals the sequences that moved on.
+pub(super) fn journal_sequences(sequences: &Sequences, durability: &mut Durability, epoch: Epoch) {
+    for value in sequences.take_unsaved() {
+        durability.append(Entry::Sequence(value), epoch);
+    }
+}
+
+/// Journals the sequences that moved on. Answers once their numbers survive a crash.
+pub(super) fn save_sequences(
+    sequences: &Sequences,
+    durability: &mut Durability,
+    epoch: Epoch,
+    reply: Reply<()>,
+) {
+    if let Err(error) = durability.check_journal() {
+        return reply.send(Err(error));
+    }
+    journal_sequences(sequences, durability, epoch);
+    durability.when_durable(move |done| reply.send(done));
 }
 
 /// Remembers and journals a setting or a pause.

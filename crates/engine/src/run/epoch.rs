@@ -13,7 +13,7 @@ use super::Loop;
 use super::crash_notes::may_step;
 use super::dead_letters::add_late_rows;
 use super::deltas::Deltas;
-use super::durable::journal_epoch;
+use super::durable::{journal_epoch, journal_sequences};
 use super::lagging::Lag;
 use super::outputs::Outputs;
 use super::query::{RunningQuery, Status};
@@ -71,6 +71,7 @@ impl Loop {
         let from: Vec<Arc<str>> = cut.positions.iter().map(|(name, _)| name.clone()).collect();
         self.steps().departures().let_leave_before(&cut, &changes, &deltas);
         self.queries.mark_lagging_sinks(&mut cut);
+        journal_sequences(&self.tables.sequences, &mut self.durability, self.clock.epoch);
         journal_epoch(&mut self.durability, self.clock.epoch, &cut, &changes, brought);
         let batch = self.measures.batch_started(
             &self.clock,

@@ -151,7 +151,7 @@ use clock::Clock;
 use delivery::{Delivery, borrow_delivery};
 pub(crate) use deltas::in_sum;
 use departures::{Departures, borrow_departures};
-use durable::{Durability, end_journal};
+use durable::{Durability, end_journal, save_sequences};
 use epoch_replay::EpochReplay;
 use execution::Execution;
 pub(crate) use late_insert::Correction;
@@ -339,6 +339,10 @@ impl Loop {
             Event::Unsubscribe { subscription } => self.delivery().unsubscribe(subscription),
             Event::AdvanceSubscription { name, through: to, reply } => {
                 self.outputs.advance(&mut self.durability, &self.queries, self.clock.epoch, &name, to, reply);
+            }
+            Event::SaveSequences { reply } => {
+                let epoch = self.clock.epoch;
+                save_sequences(&self.tables.sequences, &mut self.durability, epoch, reply);
             }
             Event::Modify { modification, idempotency_key: key, reply } => {
                 self.modify(modification, key, reply)

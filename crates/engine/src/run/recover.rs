@@ -49,6 +49,7 @@ impl Loop {
             Recovery::Advanced(name, through) => {
                 self.outputs.pass_subscription(&name, through);
             }
+            Recovery::Sequence(value) => self.tables.sequences.restore(&value),
             Recovery::Delivered(delivered) => self.outputs.were_delivered(&delivered),
             Recovery::Load(checkpoint) => return reply.send(self.restoration().load(*checkpoint)),
             Recovery::Live(live) => {

@@ -52,6 +52,7 @@ impl CatalogChanges<'_> {
         for place in 0..self.queries.len() {
             rename_in_query(self.queries, self.tasks, place, &names);
         }
+        self.tables.sequences.rename(from, to);
         names.put_all(self.outputs.sinks.values_mut().map(|sink| &mut sink.from));
         names.put_all(self.outputs.subscriptions.durable.values_mut().map(|durable| &mut durable.from));
         names.put_all(self.outputs.subscriptions.values_mut().map(Subscription::follows_mut));

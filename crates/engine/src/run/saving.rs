@@ -50,6 +50,7 @@ impl Restoration<'_> {
         }
         self.setup.publish_catalog(catalog);
         self.clock.load(&mut state.take_part("clock"))?;
+        self.tables.sequences.load(&mut state.take_part("sequences"));
         self.clock.epoch = cut.epoch;
         self.clock.stepped = self.clock.last();
         self.outputs.transactions.expired = cut.epoch;
@@ -136,6 +137,7 @@ impl ReadView<'_> {
         let (mut state, mut entries) = (Tables::default(), Vec::new());
         state.put_part("clock", self.clock.save());
         state.put_part("catalog", self.setup.catalog.save());
+        state.put_part("sequences", self.tables.sequences.save());
         for (place, (name, table)) in self.tables.iter().enumerate() {
             state.put_part(&part("table", place, name), table.save()?);
         }

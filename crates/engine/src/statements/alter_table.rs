@@ -14,14 +14,16 @@ use millstream_state::{Conflict, Keyed};
 
 use super::create_table::refuse_intervals;
 use super::{ALTERED, alter_watermark, alters};
-use crate::catalog::{Definition, Object};
+use crate::catalog::{Catalog, Definition, Object, schema_of_key};
 use crate::ddl::{PLANS_MAX, busy, entry};
 use crate::error;
 use crate::evaluate::is_conflict;
 use crate::event::{AlteredTable, Apart, Asked, Change, Event, VerifiedRows};
 use crate::run::{Indexes, extended};
+use crate::sequences::{read_by_defaults, with_full_names};
 use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
+use crate::variables::reader_of;
 
 pub(super) static ALTER_TABLE: Statement = Statement {
     words: &[&["ALTER", "TABLE"]],
@@ -113,7 +115,11 @@ impl TableChange {
 }
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    alter(session, reader, plan).await
+    let named = if session.is_recovering { None } else { with_full_names(reader, &session.catalog())? };
+    let Some(text) = named else { return alter(session, reader, plan).await };
+    // A position in the other text means nothing.
+    let altered = alter(session, &reader_of(session, &text)?, plan).await;
+    altered.map_err(|error| Error { span: None, ..error })
 }
 
 /// Applies the change that `plan` returns. Plans again if the catalog or the table has changed since.
@@ -190,10 +196,24 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     if let Some(key) = &alteration.key {
         refuse_intervals(&altered, key)?;
     }
-    let change = TableChange::of(object, altered, alteration.key, &statement)?;
+    let change =
+        TableChange::of(&with_sequences(&catalog, object, &altered), altered, alteration.key, &statement)?;
     let change =
         TableChange { added: alteration.added, affects_readers: alteration.affects_readers, ..change };
     Ok(Planned { base: catalog.version, tag, change: Some(change.needing_rows(alteration.restricts)) })
+}
+
+/// Returns a table that reads the sequences of its new defaults.
+fn with_sequences(catalog: &Catalog, table: &Object, schema: &SchemaRef) -> Object {
+    let called = read_by_defaults(schema, catalog);
+    let called = called.into_iter().filter(|name| *name != table.name);
+    let schema_of = table.reads.iter().filter(|read| schema_of_key(read).is_some()).cloned();
+    Object {
+        name: table.name.clone(),
+        ddl: table.ddl.clone(),
+        reads: schema_of.chain(called).collect(),
+        definition: table.definition.clone(),
+    }
 }
 
 /// Verifies that the rows of a table meet its new constraints, and builds its new indexes.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_sql::{Error, Result, TokenReader, is_hidden, name_in, routine_name, suggestion};
+use millstream_sql::{Error, Result, TokenReader, column_name, is_hidden, routine_name, suggestion};
 
 use super::create_function::parameters;
 use crate::catalog::Object;
@@ -71,7 +71,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
     };
     let at = reader.position();
     let (name, column) = match kind {
-        0 => column_name(reader)?,
+        0 => column_name(reader).map(|(name, column)| (name, Some(column)))?,
         1 | 2 => (routine(session, reader)?, None),
         _ => (reader.relation_name()?, None),
     };
@@ -107,22 +107,6 @@ fn text(reader: &mut TokenReader<'_>) -> Result<Option<String>> {
     reader.expect_end()?;
     // As in PostgreSQL, an empty comment is none.
     Ok(text.filter(|text| !text.is_empty()))
-}
-
-/// Reads `relation.column`, or `schema.relation.column`.
-fn column_name(reader: &mut TokenReader<'_>) -> Result<(String, Option<String>)> {
-    let start = reader.clone();
-    let mut names = vec![reader.identifier()?];
-    while reader.symbol(Token::Period) {
-        names.push(reader.identifier()?);
-    }
-    let column = names.pop();
-    let name = match names.as_slice() {
-        [_] => start.clone().single_name()?,
-        [.., schema, relation] => name_in(schema, relation),
-        [] => return Err(start.expected("a column, as in table.column")),
-    };
-    Ok((name, column))
 }
 
 /// Reads a function or aggregate and returns its key.

@@ -134,7 +134,8 @@ fn from_relation(
         | Definition::Subscription { .. }
         | Definition::Function(_)
         | Definition::Aggregate(_)
-        | Definition::Schema => {
+        | Definition::Schema
+        | Definition::Sequence(_) => {
             let kind = object.definition.kind();
             Err(Error::invalid(format!("\"{relation}\" is a {kind}: it has no rows to deliver"))
                 .at(at)

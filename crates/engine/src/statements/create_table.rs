@@ -1,7 +1,6 @@
 //! `CREATE TABLE [IF NOT EXISTS] name (columns, PRIMARY KEY (…)) [APPEND ONLY] [ON CONFLICT …] [WITH (connector = …)]`
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -13,6 +12,7 @@ use millstream_state::Conflict;
 use super::{create_source, existed, new_name, table_like};
 use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::plan::Working;
+use crate::sequences::{owner_of, read_by_defaults, with_full_names};
 use crate::session::{Session, Tag};
 use crate::statement::{Rules, Run, Statement};
 
@@ -66,13 +66,21 @@ fn has_connector(reader: &TokenReader<'_>) -> bool {
     false
 }
 
+/// Returns true if a sequence of an identity column can't have this name.
+fn is_taken(catalog: &Catalog, name: &str) -> bool {
+    catalog.find(name).is_some() || owner_of(catalog, name).is_some()
+}
+
 fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let written = reader.text();
     let (name, exists) = new_name(working, &mut reader)?;
     if exists {
         return Ok(existed("TABLE", &name));
     }
-    if let Some(text) = table_like::expanded(&working.catalog, &reader)? {
+    let named = if session.is_recovering { None } else { with_full_names(&reader, &working.catalog)? };
+    let expanded =
+        named.map_or_else(|| table_like::expanded(&working.catalog, &reader), |text| Ok(Some(text)));
+    if let Some(text) = expanded? {
         let mut reader = TokenReader::new(&text)?.on_path(working.catalog.search_path());
         reader.expect_keyword(&["CREATE", "TABLE"])?;
         // A position in the other text means nothing.
@@ -88,22 +96,14 @@ fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<
     let intake = intake(&mut reader, !columns.primary_key.is_empty())?;
     reader.expect_end()?;
     let Columns { schema, primary_key: key, watermark, notices } = columns;
-    let schema = Identity::named(&schema, &name, |sequence| has_sequence(&working.catalog, sequence));
+    let schema = Identity::named(&schema, &name, |name| is_taken(&working.catalog, name));
     if !session.is_recovering {
         working.catalog.check_constraint_names(&name, &schema)?;
     }
+    let reads = read_by_defaults(&schema, &working.catalog);
     let definition = Definition::Table { schema, key, intake, watermark };
-    working.create(Object { name, ddl: reader.text().to_string(), reads: Vec::new(), definition }, None)?;
+    working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
     Ok(Tag { text: "CREATE TABLE".into(), notices })
-}
-
-/// Returns true if a table has a sequence of this name.
-fn has_sequence(catalog: &Catalog, name: &str) -> bool {
-    let has = |object: &Arc<Object>| {
-        let columns = object.definition.schema().into_iter().flat_map(|schema| schema.fields());
-        columns.filter_map(|field| Identity::of(field)).any(|identity| identity.sequence == name)
-    };
-    catalog.objects().any(has)
 }
 
 /// Reads `[APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE]`.

@@ -121,7 +121,7 @@ pub(super) fn named_batches(
     let plan = |text: &str| planner.batch_query(text, catalog);
     let (query, options) = planned(reader, plan, |query| &query.query.schema)?;
     query.query.check_names()?;
-    check_batches(&query)?;
+    check_batches(&query, catalog)?;
     let reads = reads_of(&query.query.reads);
     Ok(NamedBatches { query, reads, options })
 }
@@ -150,21 +150,29 @@ fn planned<Q>(
 }
 
 /// Checks the restrictions of a query FOR EACH BATCH, and of those below it.
-pub(super) fn check_batches(query: &BatchQuery) -> Result<()> {
+pub(super) fn check_batches(query: &BatchQuery, catalog: &Catalog) -> Result<()> {
     query.query.check_determinism()?;
-    check_relations(&query.query)?;
-    query.below().try_for_each(|(_, below)| check_batches(below))
+    check_relations(&query.query, catalog)?;
+    query.below().try_for_each(|(_, below)| check_batches(below, catalog))
 }
 
 /// Turns a query into a maintained one, and checks its restrictions.
 pub(super) fn make_continuous(session: &Session, query: &mut Query) -> Result<()> {
     session.shared.planner.continuous(query)?;
-    check_relations(query)
+    check_relations(query, &session.shared.catalog())
 }
 
-/// Refuses a continuous query over tables that describe the engine.
-fn check_relations(query: &Query) -> Result<()> {
-    match relations_of(&query.plan)?.iter().find(|name| is_of_engine(name)) {
+/// Refuses a continuous query over tables that describe the engine, and over sequences.
+fn check_relations(query: &Query, catalog: &Catalog) -> Result<()> {
+    let relations = relations_of(&query.plan)?;
+    let is_sequence = |name: &&Arc<str>| {
+        catalog.find(name).is_some_and(|object| matches!(object.definition, Definition::Sequence(_)))
+    };
+    if let Some(name) = relations.iter().find(is_sequence) {
+        return Err(Error::unsupported(format!("sequence \"{name}\" in a continuous query"))
+            .hint("Use a SELECT, which runs once."));
+    }
+    match relations.iter().find(|name| is_of_engine(name)) {
         Some(name) if as_of(name).is_some() => Err(Error::unsupported(
             "FOR SYSTEM_TIME AS OF one moment in a continuous query",
         )

@@ -32,6 +32,9 @@ pub(crate) fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result
         return Err(reader.expected("ALL, PLANS, SEQUENCES or TEMP"));
     };
     reader.expect_end()?;
+    if matches!(kind, 0 | 2) {
+        session.variables.sequences.clear();
+    }
     if kind == 0 {
         if session.transaction.is_some() {
             return Err(Error::invalid("DISCARD ALL can't be run inside a transaction")

@@ -7,7 +7,7 @@ use millstream_sql::{Error, Result, TokenReader, routine_name};
 
 use super::create_function::parameters;
 use super::table::{STATEMENTS, or};
-use crate::catalog::{schema_key, schema_of_key};
+use crate::catalog::{Catalog, Definition, Object, schema_key, schema_of_key};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 use crate::statement::{Rules, Run, Statement};
@@ -15,7 +15,7 @@ use crate::statement::{Rules, Run, Statement};
 pub(super) static DROP: Statement = Statement {
     words: &[&["DROP"]],
     synopsis: concat!(
-        "DROP SOURCE | TABLE | VIEW | MATERIALIZED VIEW | STREAM | SINK | SUBSCRIPTION | FUNCTION | AGGREGATE | SCHEMA\n",
+        "DROP SOURCE | TABLE | VIEW | MATERIALIZED VIEW | STREAM | SINK | SUBSCRIPTION | FUNCTION | AGGREGATE | SCHEMA | SEQUENCE\n",
         "  [IF EXISTS] name [, …] [CASCADE | RESTRICT];",
     ),
     purpose: "remove objects",
@@ -80,6 +80,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
             .hint(format!("Use DROP {found} {name}.")));
         }
         dropped.push(name.clone());
+        dropped.extend(owned_sequences(&working.catalog, name));
     }
     let at = names.first().map_or(0..0, |(_, at)| at.clone());
     let all = with_dependants(working, &dropped, cascade).map_err(|error| error.at(at))?;
@@ -90,6 +91,15 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
         working.drop(all);
     }
     Ok(tag)
+}
+
+/// Returns the sequences that are dropped together with a table, which owns them.
+fn owned_sequences(catalog: &Catalog, table: &str) -> Vec<Arc<str>> {
+    let is_owned = |object: &&Arc<Object>| match &object.definition {
+        Definition::Sequence(options) => options.is_owned_by(table),
+        _ => false,
+    };
+    catalog.objects().filter(is_owned).map(|object| object.name.clone()).collect()
 }
 
 /// Returns a name as users know it.

@@ -211,7 +211,7 @@ fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
         let planner = session.parametrised();
         if emit == Some(Emit::EachBatch) {
             let query = planner.batch_query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
-            check_batches(&query)?;
+            check_batches(&query, &catalog)?;
             return Ok(Target::Batches(Box::new(query)));
         }
         let mut query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;

@@ -37,7 +37,7 @@ pub(super) async fn open(
         let catalog = session.catalog();
         let query = session.parametrised().batch_query(text, catalog.as_ref());
         let query = query.map_err(|error| error.shift(offset))?;
-        check_batches(&query)?;
+        check_batches(&query, &catalog)?;
         let request = Request { followed: Followed::Batches(Box::new(query)), following };
         let base = catalog.version;
         let opened = session.shared.ask(|reply| Event::Subscribe { base, request, reply }).await?;

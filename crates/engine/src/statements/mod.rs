@@ -38,6 +38,7 @@ pub(crate) mod rename;
 pub(crate) mod replace;
 mod reset;
 pub(crate) mod select;
+mod sequence;
 mod set;
 mod show;
 mod sink_into;
@@ -72,7 +73,7 @@ use crate::variables::reader_of;
 
 /// The kinds of objects that can be altered.
 const ALTERED: &[&[&str]] =
-    &[&["TABLE"], &["SOURCE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["STREAM"], &["SINK"]];
+    &[&["TABLE"], &["SOURCE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["STREAM"], &["SINK"], &["SEQUENCE"]];
 
 /// Runs one statement of a session.
 pub(crate) async fn run(session: &mut Session, text: &str) -> Result<Response> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use millstream_sql::{Error, Operation, Result, TokenReader, sqlstate};
+use millstream_sql::{Dml, Error, OnConflict, Operation, Query, Result, TokenReader, sqlstate};
 
 use super::late_insert;
 use crate::ddl::{PLANS_MAX, busy};
@@ -11,6 +11,7 @@ use crate::evaluate::{change_rows, has_catalog, is_conflict};
 use crate::event::Modification;
 use crate::files::{Files, WithFiles};
 use crate::returning::{self, DmlResult};
+use crate::sequences;
 use crate::session::{Response, Session, Tag};
 use crate::statement::{RowsTag, Rules, Run, Statement};
 
@@ -72,7 +73,8 @@ pub(super) async fn change(session: &mut Session, text: &str) -> Result<(Operati
         let catalog = session.catalog();
         let (_, now) = session.settings().await?;
         let relations = WithFiles { relations: catalog.as_ref(), files: Files::of(&session.shared) };
-        let dml = session.planner(now).dml(text, &relations)?;
+        let mut dml = session.planner(now).dml(text, &relations)?;
+        bind_sequences(session, &mut dml)?;
         // An INSERT may be planned as a MERGE.
         let operation = Operation::of(&TokenReader::new(text)?).unwrap_or(dml.operation);
         let columns = dml.returning.as_ref().map(|returning| returning.columns());
@@ -93,6 +95,21 @@ pub(super) async fn change(session: &mut Session, text: &str) -> Result<(Operati
         }
     }
     Err(busy())
+}
+
+/// Gives the functions of sequences the session.
+fn bind_sequences(session: &Session, dml: &mut Dml) -> Result<()> {
+    let catalog = session.catalog();
+    let bind = |query: &mut Query| {
+        let plan = std::mem::take(&mut query.plan);
+        query.plan = sequences::bind(plan, &catalog, &session.variables.sequences)?;
+        Ok::<_, Error>(())
+    };
+    bind(&mut dml.query)?;
+    if let Some(OnConflict::DoUpdate(query)) = &mut dml.on_conflict {
+        bind(query)?;
+    }
+    dml.returning.as_mut().map_or(Ok(()), |returning| bind(&mut returning.query))
 }
 
 pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response> {

@@ -19,10 +19,11 @@ pub(super) static RENAME: Statement = Statement {
         &["ALTER", "MATERIALIZED", "VIEW"],
         &["ALTER", "STREAM"],
         &["ALTER", "SINK"],
+        &["ALTER", "SEQUENCE"],
     ],
     synopsis: concat!(
-        "ALTER TABLE | SOURCE | VIEW | MATERIALIZED VIEW | STREAM | SINK name RENAME TO new_name;\n",
-        "ALTER TABLE | SOURCE | VIEW | MATERIALIZED VIEW | STREAM | SINK name SET SCHEMA schema;",
+        "ALTER TABLE | SOURCE | VIEW | MATERIALIZED VIEW | STREAM | SINK | SEQUENCE name RENAME TO new_name;\n",
+        "ALTER TABLE | SOURCE | VIEW | MATERIALIZED VIEW | STREAM | SINK | SEQUENCE name SET SCHEMA schema;",
     ),
     purpose: "rename an object, or move it to another schema",
     pages: &["alter-rename"],

@@ -25,6 +25,7 @@ use crate::pg;
 use crate::pg::OneShot;
 use crate::point;
 use crate::query_pool;
+use crate::sequences;
 use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::snapshot;
@@ -81,7 +82,8 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
     let (settings, now) = session.settings().await?;
     let planner = session.planner(now);
     let relations = OneShot::of(session, catalog, settings.clone());
-    let query = planner.query(text, &relations).map_err(|error| error.shift(offset))?;
+    let mut query = planner.query(text, &relations).map_err(|error| error.shift(offset))?;
+    query.plan = sequences::bind(query.plan, &session.catalog(), &session.variables.sequences)?;
     let (of_catalog, asked): (Vec<_>, Vec<_>) =
         point::asked(&query.plan)?.into_iter().partition(|asked| pg::is_name(&asked.name));
     let stamped = reads_batch(&query.plan)?;
@@ -151,6 +153,8 @@ async fn start_within(
     settings: &Settings,
     memory: Arc<dyn MemoryPool>,
 ) -> Result<SendableRecordBatchStream> {
+    let saves_sequences = sequences::moves(&plan)?;
+    let events = shared.events.clone();
     let plan = over(plan, &contents, settings)?;
     let physical = physical(planner, plan, settings).await?;
     let task = statement_memory::task(planner.state(), memory);
@@ -164,6 +168,9 @@ async fn start_within(
         let mut stream: SendableRecordBatchStream = execute_stream(physical, task)?;
         while let Some(batch) = stream.next().await {
             let batch = batch.map_err(|failed| error::flow(failed.into()).into());
+            if saves_sequences {
+                sequences::save(&events).await?;
+            }
             if sender.send(batch).await.is_err() {
                 break;
             }

@@ -33,7 +33,7 @@ pub(super) static SHOW: Statement = Statement {
         "SHOW FUNCTIONS;\n",
         "SHOW COLUMNS FROM name [LIKE 'pattern'];\n",
         "SHOW INDEXES FROM name;\n",
-        "SHOW SCHEMAS | DATABASES | USERS | PARAMETERS | PROCESSLIST | JOBS [LIKE 'pattern'];\n",
+        "SHOW SCHEMAS | SEQUENCES | DATABASES | USERS | PARAMETERS | PROCESSLIST | JOBS [LIKE 'pattern'];\n",
         "SHOW ALL;\n",
         "SHOW setting;          -- also SHOW TIME ZONE, SHOW TRANSACTION ISOLATION LEVEL\n",
         "SHOW CREATE name;",
@@ -85,7 +85,7 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
     }
     let value = settings.show(&name).map_err(|error| {
         error.at(at).hint(
-            "SHOW takes SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, STREAMS, SINKS, SUBSCRIPTIONS, FUNCTIONS, COLUMNS FROM name, SCHEMAS, \
+            "SHOW takes SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, STREAMS, SINKS, SUBSCRIPTIONS, FUNCTIONS, COLUMNS FROM name, SCHEMAS, SEQUENCES, \
              DATABASES, JOBS, ALL (the settings), CREATE name, or a setting.",
         )
     })?;
@@ -141,7 +141,7 @@ fn only(wanted: &Wanted, batch: RecordBatch) -> Result<RecordBatch> {
 }
 
 fn show_create(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    for kind in ["SOURCE", "TABLE", "MATERIALIZED", "VIEW", "STREAM", "SINK", "SUBSCRIPTION"] {
+    for kind in ["SOURCE", "TABLE", "MATERIALIZED", "VIEW", "STREAM", "SINK", "SUBSCRIPTION", "SEQUENCE"] {
         // A kind before the name is allowed, but a relation may have such a name too.
         if *reader.peek_at(1) != Token::EOF {
             reader.keyword(&[kind]);

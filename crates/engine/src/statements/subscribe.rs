@@ -149,7 +149,8 @@ pub(crate) async fn follow_named(session: &Session, name: &str, following: Follo
             | Definition::SinkInto { .. }
             | Definition::Function(_)
             | Definition::Aggregate(_)
-            | Definition::Schema => {
+            | Definition::Schema
+            | Definition::Sequence(_) => {
                 let kind = object.definition.kind();
                 return Err(Error::invalid(format!("\"{name}\" is a {kind}: it has no rows to follow"))
                     .hint("Follow the relation that it delivers."));

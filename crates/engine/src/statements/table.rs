@@ -13,8 +13,8 @@ use super::{
     advance, alter_source, alter_table, alter_watermark, checkpoint, comment, copy, create_aggregate,
     create_function, create_index, create_materialized_view, create_schema, create_sink, create_source,
     create_stream, create_subscription, create_table, create_table_as, create_view, cursor, describe,
-    discard, drop, explain, flush, modify, pause, prepared, rename, replace, reset, select, set, show, stop,
-    subscribe, transaction, truncate, verify,
+    discard, drop, explain, flush, modify, pause, prepared, rename, replace, reset, select, sequence, set,
+    show, stop, subscribe, transaction, truncate, verify,
 };
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
@@ -40,6 +40,8 @@ pub(crate) static STATEMENTS: Statements = Statements {
         &create_function::CREATE_FUNCTION,
         &create_aggregate::CREATE_AGGREGATE,
         &create_schema::CREATE_SCHEMA,
+        &sequence::CREATE_SEQUENCE,
+        &sequence::ALTER_SEQUENCE,
         &replace::REPLACE_QUERY,
         &rename::RENAME,
         &alter_table::ALTER_TABLE,
@@ -355,7 +357,7 @@ mod tests {
     #[test]
     fn messages_list_what_is_expected() {
         let kinds = "SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION, AGGREGATE, SCHEMA, \
-                     INDEX or UNIQUE INDEX";
+                     SEQUENCE, INDEX or UNIQUE INDEX";
         assert_eq!(name("CREATE TABEL t"), format!("syntax error: expected {kinds}, found TABEL"));
         assert_eq!(name("START"), "syntax error: expected TRANSACTION, found the end of the statement");
         assert_eq!(STATEMENTS.prepared(), "INSERT, UPDATE, DELETE, MERGE, SELECT, WITH, VALUES or TABLE");

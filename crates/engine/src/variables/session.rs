@@ -8,6 +8,7 @@ use millstream_sql::{Error, Result};
 use super::lasting::{Lasts, Point, Values, Within};
 use super::{DEFAULT_READ_ONLY, READ_ONLY, STATEMENT_TIMEOUT, Variables, milliseconds};
 use crate::catalog::Catalog;
+use crate::sequences::SessionSequences;
 use crate::transaction::{Modes, Transaction};
 
 /// Keeps a session's settings, and applies what SET, BEGIN, COMMIT and savepoints do to them. It gets the open
@@ -19,6 +20,8 @@ pub(crate) struct SessionVariables {
     catalog: Arc<Mutex<Option<Arc<Catalog>>>>,
     /// The default modes of transactions.
     pub(crate) modes: Modes,
+    /// The last numbers that the session took from sequences.
+    pub(crate) sequences: Arc<SessionSequences>,
 }
 
 impl SessionVariables {

@@ -45,6 +45,7 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
     match expression {
         Expr::Function(function) => {
             unqualify(&mut function.name);
+            name_sequence(function);
             if let Some(set) = set_of(function) {
                 *expression = set;
                 return Ok(());
@@ -98,6 +99,27 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// The functions of a sequence, which they get by its name.
+const OF_SEQUENCES: [&str; 3] = ["nextval", "currval", "setval"];
+
+/// Rewrites `nextval('s'::regclass)` to `nextval('s')`: the sequence of an identity column has no OID.
+fn name_sequence(function: &mut Function) {
+    let name = function.name.to_string();
+    if !OF_SEQUENCES.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+        return;
+    }
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    if let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(sequence))) = list.args.first_mut()
+        && let Expr::Function(cast) = bare(sequence)
+        && cast.name.to_string() == "regclass"
+        && let FunctionArguments::List(written) = &cast.args
+        && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(name))] = &written.args[..]
+        && written_out(name).is_some()
+    {
+        *sequence = name.clone();
+    }
 }
 
 /// Names unnamed columns of a result that have the same text: `SELECT NULL, NULL`. In a query that is read

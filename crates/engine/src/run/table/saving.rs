@@ -16,7 +16,7 @@ impl Table {
             Content::Bag(rows) => put_rows(&mut all, "rows", rows)?,
             Content::Keyed(rows) => rows.save_changed("rows", &mut all).map_err(error::state)?,
         }
-        self.sequences.saved().for_each(|(name, next)| all.put_number(&name, next));
+        self.sequences.save(&mut all);
         Ok(all)
     }
 
@@ -33,7 +33,7 @@ impl Table {
                 }
             }
         }
-        self.sequences.restore(|name| all.take_number_if(name));
+        self.sequences.load(all);
         let (rows, key) = (self.rows.snapshot(), self.rows.key_columns().to_vec());
         self.indexes.rebuild(rows.schema(), &key, &rows)
     }

@@ -8,6 +8,11 @@ use crate::statements::select;
 /// The words after SHOW, and the query that answers them.
 const LISTINGS: &[(&[&str], &str)] = &[
     (&["SCHEMAS"], "SELECT nspname AS name FROM pg_catalog.pg_namespace"),
+    (
+        &["SEQUENCES"],
+        "SELECT schemaname AS schema, sequencename AS name, format_type(data_type, NULL) AS type, last_value, increment_by AS increment, \
+         min_value, max_value, cycle FROM pg_catalog.pg_sequences",
+    ),
     (&["DATABASES"], "SELECT datname AS name FROM pg_catalog.pg_database"),
     (
         &["USERS"],

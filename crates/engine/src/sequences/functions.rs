@@ -1,0 +1,318 @@
+//! The functions of sequences: `nextval`, `currval`, `lastval` and `setval`.
+//!
+//! A plan has functions without a session. [`bind`] gives them the session that runs the plan: its search path, and the last
+//! numbers that it took, which `currval` and `lastval` return.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::error::Result as PlanResult;
+use datafusion::execution::FunctionRegistry;
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
+    Volatility,
+};
+use millstream_sql::{Error, NEXT_OF_IDENTITY, Result, sqlstate};
+
+use super::names::resolve;
+use super::{Sequence, Sequences, missing};
+use crate::catalog::Catalog;
+
+/// The last numbers that a session took.
+#[derive(Debug, Default)]
+pub(crate) struct SessionSequences(Mutex<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// The last number of each sequence.
+    numbers: BTreeMap<String, i64>,
+    /// The sequence of the last `nextval`.
+    last: Option<String>,
+}
+
+impl SessionSequences {
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets all numbers: DISCARD SEQUENCES.
+    pub(crate) fn clear(&self) {
+        *self.lock() = Taken::default();
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Next,
+    /// `nextval` as the default of an identity column.
+    NextOfIdentity,
+    Current,
+    Last,
+    Set,
+}
+
+const FUNCTIONS: [(&str, Kind); 5] = [
+    ("nextval", Kind::Next),
+    (NEXT_OF_IDENTITY, Kind::NextOfIdentity),
+    ("currval", Kind::Current),
+    ("lastval", Kind::Last),
+    ("setval", Kind::Set),
+];
+
+/// Registers the functions without a session.
+pub(crate) fn register(registry: &mut dyn FunctionRegistry, sequences: &Arc<Sequences>) -> PlanResult<()> {
+    for (name, kind) in FUNCTIONS {
+        let types = match kind {
+            Kind::Next | Kind::NextOfIdentity | Kind::Current => vec![TypeSignature::Any(1)],
+            Kind::Last => vec![TypeSignature::Nullary],
+            Kind::Set => vec![TypeSignature::Any(2), TypeSignature::Any(3)],
+        };
+        let signature = Signature::one_of(types, Volatility::Volatile);
+        let function = Function { name, kind, sequences: sequences.clone(), session: None, signature };
+        registry.register_udf(Arc::new(ScalarUDF::from(function)))?;
+    }
+    Ok(())
+}
+
+/// Gives the functions of sequences in a plan the session that runs it.
+pub(crate) fn bind(
+    plan: LogicalPlan,
+    catalog: &Arc<Catalog>,
+    taken: &Arc<SessionSequences>,
+) -> Result<LogicalPlan> {
+    if !calls(&plan, |_| true)? {
+        return Ok(plan);
+    }
+    let bound = |expression: Expr| match &expression {
+        Expr::ScalarFunction(call) => match call.func.inner().downcast_ref::<Function>() {
+            Some(function) => {
+                let session = Some(InSession { catalog: catalog.clone(), taken: taken.clone() });
+                let function = Function { session, ..function.clone() };
+                let call = ScalarFunction::new_udf(Arc::new(ScalarUDF::from(function)), call.args.clone());
+                Ok(Transformed::yes(Expr::ScalarFunction(call)))
+            }
+            None => Ok(Transformed::no(expression)),
+        },
+        _ => Ok(Transformed::no(expression)),
+    };
+    let of_node = |node: LogicalPlan| node.map_expressions(|expression| expression.transform_up(bound));
+    Ok(plan.transform_up_with_subqueries(of_node)?.data)
+}
+
+/// Returns true if a plan moves sequences in a way that the journal must have before rows leave the engine.
+pub(crate) fn moves(plan: &LogicalPlan) -> Result<bool> {
+    calls(plan, |kind| matches!(kind, Kind::Next | Kind::Set))
+}
+
+fn calls(plan: &LogicalPlan, wanted: fn(Kind) -> bool) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expression| {
+            found |= expression.exists(|part| {
+                let Expr::ScalarFunction(call) = part else { return Ok(false) };
+                Ok(call.func.inner().downcast_ref::<Function>().is_some_and(|of| wanted(of.kind)))
+            })?;
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+#[derive(Clone, Debug)]
+struct InSession {
+    catalog: Arc<Catalog>,
+    taken: Arc<SessionSequences>,
+}
+
+#[derive(Clone, Debug)]
+struct Function {
+    name: &'static str,
+    kind: Kind,
+    sequences: Arc<Sequences>,
+    session: Option<InSession>,
+    signature: Signature,
+}
+
+impl PartialEq for Function {
+    fn eq(&self, other: &Function) -> bool {
+        let session = |of: &Function| of.session.as_ref().map(|session| Arc::as_ptr(&session.taken));
+        self.kind == other.kind
+            && Arc::ptr_eq(&self.sequences, &other.sequences)
+            && session(self) == session(other)
+    }
+}
+
+impl Eq for Function {}
+
+impl std::hash::Hash for Function {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.kind.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Function {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> PlanResult<DataType> {
+        Ok(DataType::Int64)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> PlanResult<ColumnarValue> {
+        let rows = arguments.number_rows;
+        let columns = arguments.args.into_iter().map(|argument| argument.into_array(rows));
+        let columns = columns.collect::<PlanResult<Vec<_>>>()?;
+        if self.kind == Kind::Last {
+            let last = self.last_of_session()?;
+            return Ok(ColumnarValue::Array(Arc::new(Int64Array::from(vec![last; rows]))));
+        }
+        let Some(name) = columns.first() else {
+            return Err(Error::bug(format!("{} was called without an argument", self.name)).into());
+        };
+        let names = Names::of(name)?;
+        let mut known: Option<(String, String, Arc<Sequence>)> = None;
+        let mut numbers = Vec::with_capacity(rows);
+        for row in 0..rows {
+            let Some(written) = names.at(row) else {
+                numbers.push(None);
+                continue;
+            };
+            if known.as_ref().is_none_or(|(last, ..)| *last != written) {
+                let (name, sequence) = self.find(&written, names.are_oids())?;
+                known = Some((written, name, sequence));
+            }
+            let Some((_, name, sequence)) = &known else { continue };
+            numbers.push(self.number(name, sequence, &columns, row)?);
+        }
+        Ok(ColumnarValue::Array(Arc::new(Int64Array::from(numbers))))
+    }
+}
+
+impl Function {
+    /// Returns a sequence with its name in the catalog.
+    fn find(&self, written: &str, is_oid: bool) -> Result<(String, Arc<Sequence>)> {
+        let exists = |name: &str| self.sequences.find(name).is_some();
+        let catalog = self.session.as_ref().map(|session| session.catalog.as_ref());
+        let name = match (self.kind, is_oid) {
+            (Kind::NextOfIdentity, _) => Some(written.to_string()),
+            (_, true) => {
+                let oid: i64 = written.parse().unwrap_or_default();
+                catalog.and_then(|catalog| {
+                    let object = catalog.objects().find(|object| catalog.oid(&object.name) == oid);
+                    object.map(|object| object.name.to_string())
+                })
+            }
+            (_, false) => resolve(written, catalog, exists),
+        };
+        let found = name.and_then(|name| self.sequences.find(&name).map(|sequence| (name, sequence)));
+        found.ok_or_else(|| missing(written))
+    }
+
+    /// Returns the function's result for one row.
+    fn number(
+        &self,
+        name: &str,
+        sequence: &Sequence,
+        columns: &[ArrayRef],
+        row: usize,
+    ) -> Result<Option<i64>> {
+        match self.kind {
+            Kind::Next | Kind::NextOfIdentity => {
+                let number = {
+                    let mut numbers = sequence.lock();
+                    let number = numbers.next(name)?;
+                    numbers.is_unsaved |= self.kind == Kind::Next;
+                    number
+                };
+                self.sequences.note_unsaved(self.kind == Kind::Next);
+                if let Some(session) = &self.session {
+                    let mut taken = session.taken.lock();
+                    taken.numbers.insert(name.into(), number);
+                    taken.last = Some(name.into());
+                }
+                Ok(Some(number))
+            }
+            Kind::Set => {
+                let to = columns.get(1).map(|to| cast(to, &DataType::Int64)).transpose();
+                let to = to.map_err(crate::error::arrow)?;
+                let is_called =
+                    columns.get(2).map(|is_called| cast(is_called, &DataType::Boolean)).transpose();
+                let is_called = is_called.map_err(crate::error::arrow)?;
+                let (Some(to), is_null) = (&to, is_called.as_ref().is_some_and(|flag| flag.is_null(row)))
+                else {
+                    return Err(Error::bug("setval was called without a number"));
+                };
+                if to.is_null(row) || is_null {
+                    return Ok(None);
+                }
+                let number = to.as_primitive::<Int64Type>().value(row);
+                let is_called = is_called.is_none_or(|flag| flag.as_boolean().value(row));
+                sequence.lock().set(name, number, is_called)?;
+                self.sequences.note_unsaved(true);
+                if let Some(session) = self.session.as_ref().filter(|_| is_called) {
+                    session.taken.lock().numbers.insert(name.into(), number);
+                }
+                Ok(Some(number))
+            }
+            Kind::Current | Kind::Last => {
+                let taken = self.session.as_ref().map(|session| session.taken.lock());
+                let number = taken.and_then(|taken| taken.numbers.get(name).copied());
+                number.map(Some).ok_or_else(|| {
+                    undefined(format!("currval of sequence \"{name}\" is not yet defined in this session"))
+                })
+            }
+        }
+    }
+
+    /// Returns the last number of `nextval` in the session.
+    fn last_of_session(&self) -> Result<i64> {
+        let taken = self.session.as_ref().map(|session| session.taken.lock());
+        let number = taken.and_then(|taken| taken.numbers.get(taken.last.as_ref()?).copied());
+        number.ok_or_else(|| undefined("lastval is not yet defined in this session".into()))
+    }
+}
+
+fn undefined(message: String) -> Error {
+    Error::invalid(message)
+        .hint("Call nextval first, or INSERT a row into a table with an identity column.")
+        .code(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE)
+}
+
+/// The sequences that a function is called with: names, or OIDs as `regclass` gives them.
+struct Names {
+    column: ArrayRef,
+    are_oids: bool,
+}
+
+impl Names {
+    fn of(column: &ArrayRef) -> Result<Names> {
+        let are_oids = column.data_type().is_integer();
+        let to = if are_oids { DataType::Int64 } else { DataType::Utf8 };
+        Ok(Names { column: cast(column, &to).map_err(crate::error::arrow)?, are_oids })
+    }
+
+    fn are_oids(&self) -> bool {
+        self.are_oids
+    }
+
+    fn at(&self, row: usize) -> Option<String> {
+        if self.column.is_null(row) {
+            return None;
+        }
+        Some(match self.are_oids {
+            true => self.column.as_primitive::<Int64Type>().value(row).to_string(),
+            false => self.column.as_string::<i32>().value(row).to_string(),
+        })
+    }
+}

@@ -1,0 +1,112 @@
+//! The names of sequences in calls and in the defaults of columns.
+//!
+//! A default keeps the whole name of its sequence, `nextval('public.s')`, so that it means the same on any search path.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_delta::default_of;
+use millstream_sql::{Identity, PUBLIC, Result, TokenReader, name_in, qualified_ident};
+
+use super::missing;
+use crate::catalog::{Catalog, Definition, Object};
+
+/// Returns the name in the catalog of the sequence that a call names: `s`, `"S"`, `a.s`. Without a schema, it is the first one
+/// on the search path.
+pub(super) fn resolve(
+    written: &str,
+    catalog: Option<&Catalog>,
+    exists: impl Fn(&str) -> bool,
+) -> Option<String> {
+    let read = || {
+        let mut reader = TokenReader::new(written).ok()?;
+        let is_qualified = reader.is_qualified();
+        let name = reader.relation_name().ok()?;
+        reader.is_end().then_some((name, is_qualified))
+    };
+    let found = match read() {
+        Some((name, true)) => Some(name),
+        Some((name, false)) => {
+            let path =
+                catalog.map(|catalog| catalog.schemas().path().to_vec()).filter(|path| !path.is_empty());
+            let path = path.unwrap_or_else(|| vec![PUBLIC.into()]);
+            path.iter().map(|schema| name_in(schema, &name)).find(|name| exists(name))
+        }
+        None => None,
+    };
+    // Defaults of older versions have plain names, which may have capitals.
+    found.filter(|name| exists(name)).or_else(|| exists(written).then(|| written.to_string()))
+}
+
+/// Returns a statement in which calls of `nextval` have whole names of sequences; none if it has no other call. A cast to
+/// regclass goes. Fails if a sequence isn't there.
+pub(crate) fn with_full_names(statement: &TokenReader<'_>, catalog: &Catalog) -> Result<Option<String>> {
+    let statement = statement.text();
+    let exists = |name: &str| is_sequence(catalog, name) || owner_of(catalog, name).is_some();
+    let mut reader = TokenReader::new(statement)?;
+    let (mut text, mut copied) = (String::new(), 0);
+    while !reader.is_end() {
+        if !(reader.keyword(&["NEXTVAL"]) && reader.symbol(Token::LParen)) {
+            if !reader.is_end() {
+                reader.next();
+            }
+            continue;
+        }
+        let at = reader.position();
+        let Ok(written) = reader.string() else { continue };
+        if reader.symbol(Token::DoubleColon) {
+            reader.keyword(&["REGCLASS"]);
+        }
+        let name =
+            resolve(&written, Some(catalog), exists).ok_or_else(|| missing(&written).at(at.clone()))?;
+        text.push_str(&statement[copied..at.start]);
+        text.push_str(&literal(&name));
+        copied = reader.last_position().end;
+    }
+    text.push_str(&statement[copied..]);
+    Ok((text != statement).then_some(text))
+}
+
+fn is_sequence(catalog: &Catalog, name: &str) -> bool {
+    catalog.find(name).is_some_and(|object| matches!(object.definition, Definition::Sequence(_)))
+}
+
+/// Returns the table whose identity column has a sequence of this name.
+pub(crate) fn owner_of(catalog: &Catalog, name: &str) -> Option<Arc<str>> {
+    let has = |object: &&Arc<Object>| identities(object).any(|sequence| sequence == name);
+    catalog.objects().find(has).map(|object| object.name.clone())
+}
+
+/// Returns the sequences of an object's identity columns.
+fn identities(object: &Object) -> impl Iterator<Item = String> {
+    let columns = object.definition.schema().into_iter().flat_map(|schema| schema.fields());
+    columns.filter_map(|field| Identity::of(field)).map(|identity| identity.sequence)
+}
+
+/// Returns the whole name of a sequence as a literal.
+fn literal(name: &str) -> String {
+    format!("'{}'", qualified_ident(name).replace('\'', "''"))
+}
+
+/// Returns the objects whose sequences the defaults of columns call: sequences, and tables with identity columns.
+pub(crate) fn read_by_defaults(schema: &Schema, catalog: &Catalog) -> Vec<Arc<str>> {
+    let written = schema.fields().iter().filter(|field| Identity::of(field).is_none());
+    let defaults: Vec<&str> = written.filter_map(|field| default_of(field)).collect();
+    if defaults.is_empty() {
+        return Vec::new();
+    }
+    let is_called = |name: &str| defaults.iter().any(|default| default.contains(&literal(name)));
+    let is_read = |object: &&Arc<Object>| match object.definition {
+        Definition::Sequence(_) => is_called(&object.name),
+        _ => identities(object).any(|name| is_called(&name)),
+    };
+    catalog.objects().filter(is_read).map(|object| object.name.clone()).collect()
+}
+
+/// Returns the default of a column after a sequence was renamed; none if the column doesn't call it.
+pub(crate) fn renamed_default(field: &Field, from: &str, to: &str) -> Option<String> {
+    let default = default_of(field)?;
+    let renamed = default.replace(&literal(from), &literal(to));
+    (renamed != default).then_some(renamed)
+}
