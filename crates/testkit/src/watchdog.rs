@@ -1,5 +1,8 @@
 //! The time that trials take: a limit, and the slowest ones. A trial that hangs ends the test program with its name and
 //! the state of all threads, rather than keeping it silent until something else ends it.
+//!
+//! Panics in the engine and in its libraries, which a statement reports as an error, are counted: a trial that expects an error
+//! would pass.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -21,6 +24,9 @@ const LISTED: usize = 20;
 const LISTED_FROM: Duration = Duration::from_secs(1);
 
 static RUNNING: LazyLock<Mutex<BTreeMap<String, Instant>>> = LazyLock::new(Mutex::default);
+
+/// The places of panics outside of the trials, with their numbers.
+static PANICS: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
 
 /// The trials that have ended, with their durations.
 static ENDED: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
@@ -45,6 +51,27 @@ impl Drop for Running {
             ENDED.lock().unwrap_or_else(PoisonError::into_inner).push(took);
         }
     }
+}
+
+/// Notes panics from now on, except for those of the trials' own code, which are deliberate or fail their trial.
+pub fn note_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let place = info.location().map(|place| format!("{}:{}", place.file(), place.line()));
+        if let Some(place) = place.filter(|place| !place.starts_with("crates/testkit/")) {
+            *PANICS.lock().unwrap_or_else(PoisonError::into_inner).entry(place).or_default() += 1;
+        }
+        before(info);
+    }));
+}
+
+/// Returns the places of the panics that were noted; none if there were none.
+pub fn panics() -> Option<String> {
+    let all = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
+    let lines = all.iter().map(|(place, count)| format!("  {count} at {place}\n"));
+    (!all.is_empty()).then(|| {
+        format!("panics outside of the trials, each of which is a defect:\n{}", lines.collect::<String>())
+    })
 }
 
 /// Returns the slowest trials, and the time of each group of trials, which is the part of a name before `::`. `None`

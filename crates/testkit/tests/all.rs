@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use libtest_mimic::{Arguments, Trial};
 use millstream_testkit::oracle::{self, Counts, Setup};
 use millstream_testkit::suites::report::{self, FileCounts};
-use millstream_testkit::watchdog::{slowest, trial, watch};
+use millstream_testkit::watchdog::{note_panics, panics, slowest, trial, watch};
 use millstream_testkit::{compatibility, docs, drive, generate, operations, slt, suites, tidy, tpch, wire};
 
 fn main() -> ExitCode {
@@ -64,6 +64,7 @@ fn main() -> ExitCode {
     let suites: Arc<Mutex<Vec<FileCounts>>> = Arc::default();
     trials.extend(suite_trials(&suites));
     watch();
+    note_panics();
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     if let Ok(counts) = counts.lock()
         && !counts.is_empty()
@@ -78,7 +79,13 @@ fn main() -> ExitCode {
     if let Some(slowest) = slowest() {
         println!("{slowest}");
     }
-    conclusion.exit_code()
+    match panics() {
+        Some(panics) => {
+            println!("{panics}");
+            ExitCode::FAILURE
+        }
+        None => conclusion.exit_code(),
+    }
 }
 
 /// Returns trials of DataFusion's own files, one per suite.
