@@ -523,3 +523,12 @@ pub(crate) fn first_columns(schema: &SchemaRef, count: usize) -> SchemaRef {
     let fields: Vec<_> = schema.fields().iter().take(count).cloned().collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
+
+/// Returns true if rows with the columns `known` may be those of a relation with the columns `now`: its first columns have the
+/// same names and types.
+pub(crate) fn begins_with(now: &Schema, known: &Schema) -> bool {
+    let is_same = |(now, known): (&Arc<Field>, &Arc<Field>)| {
+        now.name() == known.name() && now.data_type() == known.data_type()
+    };
+    now.fields().len() >= known.fields().len() && now.fields().iter().zip(known.fields()).all(is_same)
+}

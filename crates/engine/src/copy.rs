@@ -10,9 +10,11 @@ use datafusion::physical_plan::SendableRecordBatchStream;
 use millstream_delta::under_schema;
 use millstream_sql::{Checks, ColumnDefault, Error, GeneratedColumns, Result, checked_rows, sqlstate};
 
+use crate::catalog::begins_with;
 use crate::deadline::Deadline;
 use crate::event::Modification;
 use crate::session::{Session, Tag};
+use crate::transaction::altered;
 
 /// The maximum size of a COPY's rows before they are taken in.
 const COPY_BYTES_MAX: usize = 4 << 30;
@@ -143,6 +145,11 @@ impl CopyIn {
     /// Inserts all received rows in one epoch, or into the open transaction. `session` is the session that
     /// returned this COPY.
     pub async fn finish(mut self, session: &mut Session) -> Result<Tag> {
+        let catalog = session.catalog();
+        let now = catalog.find(&self.table).and_then(|object| object.definition.schema());
+        if now.is_some_and(|now| !begins_with(now, &self.schema)) {
+            return Err(altered(&self.table));
+        }
         let batches = std::mem::take(&mut self.batches);
         let modification = Modification::Insert { table: self.table.clone(), rows: batches };
         let deadline = self.deadline.clone();

@@ -2,15 +2,19 @@
 //!
 //! The loop refuses a change if the catalog has another version by then, and the statements are planned again.
 
+use std::sync::Arc;
+
 use millstream_durable::{Entry, Plan, Standing};
-use millstream_sql::{Error, Result, TokenReader};
+use millstream_sql::{Error, Result, TokenReader, quote_ident};
 
 use crate::backfill::prefill;
+use crate::catalog::schema_of_key;
 use crate::engine::Shared;
 use crate::event::{Change, Event};
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
 use crate::statements::STATEMENTS;
+use crate::temporary::{TempSchema, is_temporary};
 
 /// The maximum number of times a statement is planned because the catalog changes meanwhile.
 pub(crate) const PLANS_MAX: usize = 100;
@@ -109,4 +113,58 @@ pub(crate) fn entry(session: &Session, texts: &[&str], plans: Vec<Plan>) -> Entr
 
 pub(crate) fn busy() -> Error {
     Error::external("the catalog keeps changing: try again")
+}
+
+/// Returns the name of the schema of a session's temporary objects, which is there afterwards.
+pub(crate) async fn temporary_schema(session: &Session) -> Result<String> {
+    let weak = Arc::downgrade(&session.shared);
+    let end = move |name: String| {
+        // An engine that ends leaves it to the next start.
+        let Some(shared) = weak.upgrade() else { return };
+        let handle = shared.handle.clone();
+        handle.spawn(async move { drop_temporary(&shared, &name).await });
+    };
+    let name = session.variables.temporary.get_or_init(|| TempSchema::new(end)).name();
+    if !session.shared.catalog().schemas().has(name) {
+        run(session, &format!("CREATE SCHEMA IF NOT EXISTS {name}")).await?;
+    }
+    Ok(name.to_string())
+}
+
+/// Drops the temporary objects of a session.
+pub(crate) async fn discard_temporary(session: &Session) -> Result<()> {
+    let Some(schema) = session.variables.temporary.get() else { return Ok(()) };
+    run(session, &format!("DROP SCHEMA IF EXISTS {} CASCADE", schema.name())).await
+}
+
+/// Drops the tables ON COMMIT DROP of a transaction that has ended.
+pub(crate) async fn end_transaction(session: &Session) -> Result<()> {
+    let Some(schema) = session.variables.temporary.get() else { return Ok(()) };
+    for table in schema.take_drops() {
+        let name = format!("{}.{}", schema.name(), quote_ident(&table));
+        run(session, &format!("DROP TABLE IF EXISTS {name} CASCADE")).await?;
+    }
+    Ok(())
+}
+
+/// Drops the temporary objects of sessions that a crash ended.
+pub(crate) async fn drop_all_temporary(shared: &Arc<Shared>) {
+    let catalog = shared.catalog();
+    let schemas = catalog.objects().filter_map(|object| schema_of_key(&object.name));
+    for schema in schemas.filter(|schema| is_temporary(schema)) {
+        drop_temporary(shared, schema).await;
+    }
+}
+
+async fn drop_temporary(shared: &Arc<Shared>, schema: &str) {
+    let dropped =
+        run(&Session::new(shared.clone()), &format!("DROP SCHEMA IF EXISTS {schema} CASCADE")).await;
+    if let Err(reason) = dropped {
+        tracing::warn!(schema, %reason, "temporary objects can't be dropped");
+    }
+}
+
+/// Runs a statement of the engine itself.
+async fn run(session: &Session, statement: &str) -> Result<()> {
+    change(session, &[statement]).await.map(drop).map_err(|(_, error)| error)
 }

@@ -25,8 +25,8 @@ use crate::content::Content;
 use crate::jobs::{self, Job};
 use crate::metrics::MetricValue;
 use crate::run::{
-    Backfill, Correction, Handover, Indexes, LogPlace, Parted, Reservation, Since, SinkReport, TableWrite,
-    Written,
+    Backfill, Correction, Handover, Indexes, LogPlace, NewColumns, Parted, Reservation, Since, SinkReport,
+    TableWrite, Written,
 };
 use crate::settings::{Keeping, Settings};
 use crate::source_history::SourceHistory;
@@ -90,6 +90,8 @@ pub(crate) struct AlteredTable {
     pub(crate) verified: Option<VerifiedRows>,
     /// The change that no reader of the table survives, if there is one: "rename".
     pub(crate) affects_readers: Option<&'static str>,
+    /// Its columns, if some were dropped.
+    pub(crate) columns: Option<NewColumns>,
 }
 
 /// Rows of a table that meet new constraints.

@@ -53,6 +53,7 @@ mod statement_memory;
 mod statements;
 mod storage;
 mod system;
+mod temporary;
 mod transaction;
 mod variables;
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use millstream_connect::Source;
 use millstream_durable::Plan;
-use millstream_sql::{BatchQuery, Error, Kind, Result};
+use millstream_sql::{BatchQuery, Error, Kind, Result, sqlstate};
 
-use crate::catalog::{Catalog, Definition, Object, Runs, with_qualified_name};
+use crate::catalog::{Catalog, Definition, Object, Runs, schema_of_key, with_qualified_name};
 use crate::event::Change;
 use crate::session::Session;
+use crate::temporary::is_in_temporary;
 
 /// The version of the program, stored with each plan.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -44,6 +45,9 @@ impl Working {
 
     /// Adds an object; a source is passed open.
     pub(crate) fn create(&mut self, mut object: Object, source: Option<Box<dyn Source>>) -> Result<()> {
+        if !self.is_replay {
+            check_reads(&object)?;
+        }
         object.reads.extend(self.catalog.schemas().read_of(&object.name));
         // The statement is repeated, and shown, with the schema.
         if self.catalog.search_path().is_some() && object.definition.is_relation() {
@@ -122,4 +126,18 @@ fn query_of(object: &Object) -> Option<BatchQuery> {
         }
         _ => None,
     }
+}
+
+/// Fails if an object that stays reads one that is dropped with its session.
+fn check_reads(object: &Object) -> Result<()> {
+    if is_in_temporary(&object.name) || schema_of_key(&object.name).is_some() {
+        return Ok(());
+    }
+    let Some(read) = object.reads.iter().find(|read| is_in_temporary(read)) else { return Ok(()) };
+    let (kind, name) = (object.definition.kind(), &object.name);
+    Err(Error::invalid(format!(
+        "{kind} \"{name}\" can't read \"{read}\", which is dropped when its session ends"
+    ))
+    .hint("Read a permanent relation; a view may be temporary, too: CREATE TEMP VIEW.")
+    .code(sqlstate::INVALID_TABLE_DEFINITION))
 }

@@ -67,6 +67,7 @@ pub(crate) fn run(shared: &Arc<Shared>, directory: DataDirectory) -> Result<Reco
         handle.block_on(async {
             let recovered = recover(session, directory).await?;
             drop_unfinished(&shared).await;
+            ddl::drop_all_temporary(&shared).await;
             Ok(recovered)
         })
     });

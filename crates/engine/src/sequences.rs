@@ -141,6 +141,19 @@ impl TableSequences {
         }
     }
 
+    /// Follows the columns, which have these former places, and may have other types. Sequences of dropped columns go.
+    pub(crate) fn move_columns(&mut self, former: &[Option<usize>], schema: &Schema) {
+        let now = |before: usize| former.iter().position(|source| *source == Some(before));
+        let columns = std::mem::take(&mut self.columns).into_iter();
+        self.columns = columns.filter_map(|(place, sequence)| Some((now(place)?, sequence))).collect();
+        for (place, sequence) in &self.columns {
+            let field = schema.field(*place);
+            if let Some(Identity { start, increment, .. }) = Identity::of(field) {
+                sequence.lock().options = SequenceOptions::of_identity(field.data_type(), start, increment);
+            }
+        }
+    }
+
     /// Saves the numbers for a checkpoint.
     pub(crate) fn save(&self, all: &mut Tables) {
         for (place, sequence) in &self.columns {

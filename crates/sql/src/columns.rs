@@ -34,7 +34,7 @@ use crate::type_names::unknown_type;
 use crate::watermark::Watermark;
 use list::{AFTER_TYPE, ColumnList};
 
-pub use alter::Alteration;
+pub use alter::{Alteration, Sources};
 
 /// Declared columns.
 #[derive(Debug, Clone, PartialEq)]

@@ -130,7 +130,10 @@ impl<'a> Context<'a> {
             Some(schema) if SYSTEM_SCHEMAS.contains(&schema) => {
                 return self.system_table(schema, name.table());
             }
-            Some(schema) => return self.relation(&name_in(schema, name.table())),
+            Some(schema) => {
+                let alias = self.relations.path().and_then(|path| path.alias(schema));
+                return self.relation(&name_in(alias.as_deref().unwrap_or(schema), name.table()));
+            }
         }
         self.relation(name.table())
     }

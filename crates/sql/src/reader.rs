@@ -184,7 +184,10 @@ impl<'a> TokenReader<'a> {
         }
         let relation = parts.pop().unwrap_or_default();
         Ok(match parts.pop() {
-            Some(schema) => name_in(&schema, &relation),
+            Some(schema) => {
+                let alias = self.path.as_ref().and_then(|path| path.alias(&schema));
+                name_in(&alias.unwrap_or(schema), &relation)
+            }
             None => relation,
         })
     }

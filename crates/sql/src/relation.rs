@@ -99,6 +99,11 @@ pub trait SearchPath: fmt::Debug + Send + Sync {
     /// Returns the name in the catalog of a relation that is to be created.
     fn place(&self, name: &str) -> String;
 
+    /// Returns the schema that another name stands for: `pg_temp`, that of the session's temporary relations.
+    fn alias(&self, _schema: &str) -> Option<String> {
+        None
+    }
+
     /// Returns the schemas that CREATE SCHEMA made.
     fn schemas(&self) -> Vec<String>;
 }
@@ -146,7 +151,11 @@ pub(crate) fn catalog_name(name: &ObjectName, relations: &dyn Relations) -> Opti
     let relation = parts.next()??;
     match parts.next() {
         None => Some(on_path(&relation, relations).unwrap_or(relation)),
-        Some(schema) => Some(name_in(&schema?, &relation)),
+        Some(schema) => {
+            let schema = schema?;
+            let alias = relations.path().and_then(|path| path.alias(&schema));
+            Some(name_in(&alias.unwrap_or(schema), &relation))
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use millstream_sql::{
 };
 
 use super::{Catalog, Definition};
+use crate::temporary::is_temporary;
 
 /// Returns the name of a schema in the catalog: `s.`. A relation may then be called `s`.
 pub(crate) fn schema_key(schema: &str) -> String {
@@ -50,12 +51,19 @@ impl SearchPath for Catalog {
         }
         // A relation of `public` is not found by its name alone.
         let is_hidden = Catalog::find(self, name).is_some() && self.schemas().place_of(name).0 == PUBLIC;
-        self.path.first().filter(|_| is_hidden).map(|schema| name_in(schema, name))
+        let first = self.path.iter().find(|schema| !is_temporary(schema));
+        first.filter(|_| is_hidden).map(|schema| name_in(schema, name))
     }
 
     fn place(&self, name: &str) -> String {
-        let first = self.path.iter().find(|schema| *schema == PUBLIC || self.schemas().has(schema));
-        first.or(self.path.first()).map_or_else(|| name.to_string(), |schema| name_in(schema, name))
+        let mut path = self.path.iter().filter(|schema| !is_temporary(schema));
+        let first = path.clone().find(|schema| *schema == PUBLIC || self.schemas().has(schema));
+        first.or(path.next()).map_or_else(|| name.to_string(), |schema| name_in(schema, name))
+    }
+
+    fn alias(&self, schema: &str) -> Option<String> {
+        let own = || self.path.first().filter(|first| is_temporary(first)).cloned();
+        if schema == "pg_temp" { own() } else { None }
     }
 
     fn schemas(&self) -> Vec<String> {
@@ -127,7 +135,13 @@ impl<'a> Schemas<'a> {
         if self.0.path.is_empty() {
             return vec![PUBLIC.into()];
         }
-        self.0.path.iter().filter(|schema| *schema == PUBLIC || self.has(schema)).cloned().collect()
+        let is_there = |schema: &&String| *schema == PUBLIC || self.has(schema) && !is_temporary(schema);
+        self.0.path.iter().filter(is_there).cloned().collect()
+    }
+
+    /// Returns the schema of the session's temporary objects, if there are any.
+    pub(crate) fn temporary(self) -> Option<&'a str> {
+        self.0.path.first().map(String::as_str).filter(|first| is_temporary(first) && self.has(first))
     }
 }
 

@@ -5,6 +5,7 @@ use super::facts::{Facts, Listed, OWNER};
 use super::pg_types as types;
 use super::rows::{Rows, Value};
 use crate::catalog::Definition;
+use crate::temporary::is_temporary;
 
 /// The OID of `pg_class`.
 const CLASS: i64 = 1259;
@@ -138,7 +139,7 @@ fn class(relation: &Listed, rows: &mut Rows) {
         ("reltuples", (-1).into()),
         ("relhasindex", (!relation.indexes.is_empty()).into()),
         ("relchecks", relation.checks.len().into()),
-        ("relpersistence", 'p'.into()),
+        ("relpersistence", if is_temporary(&relation.schema) { 't' } else { 'p' }.into()),
         ("relkind", relation.kind.into()),
         ("relnatts", relation.columns.len().into()),
         ("relhasrules", (relation.kind == 'v').into()),

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use datafusion::common::ScalarValue;
-use millstream_delta::checks_of;
+use millstream_delta::{Delta, checks_of};
 use millstream_sql::{Error, Result};
 
 use super::log::Log;
@@ -46,14 +46,14 @@ pub(super) fn prepare_altered(
     catalog: &mut Catalog,
     altered: AlteredTable,
 ) -> Result<PreparedTable> {
-    let AlteredTable { object, added, verified, affects_readers } = altered;
+    let AlteredTable { object, added, verified, affects_readers, columns } = altered;
     let name = &object.name;
     let Definition::Table { schema, .. } = &object.definition else {
         return Err(Error::bug(format!("\"{name}\" is no table in the catalog")));
     };
     let table = tables.get(name).ok_or_else(|| Error::bug(format!("table \"{name}\" doesn't run")))?;
     if let Some(change) = affects_readers {
-        check_readers(queries, catalog, name, change)?;
+        check_readers(queries, outputs, catalog, name, (change, columns.is_some()))?;
     }
     check_new_columns(queries, tables, &object, &added)?;
     let (new, keyed) = match verified {
@@ -64,20 +64,35 @@ pub(super) fn prepare_altered(
         }
         None => (Indexes::default(), None),
     };
-    let rows = Box::new(table.extended(schema, &added, new, keyed)?);
-    let log = outputs.logs.get(name).map(|log| log.mapped(|delta| extended_delta(delta, schema, &added)));
-    let log = log.transpose()?;
-    catalog.move_column_comments(&object);
+    let columns = columns.as_ref();
+    let rows = Box::new(table.extended(schema, &added, new, keyed, columns)?);
+    let changed = |delta: &Delta| match columns {
+        Some(columns) => columns.delta(delta),
+        None => extended_delta(delta, schema, &added),
+    };
+    let log = outputs.logs.get(name).map(|log| log.mapped(changed)).transpose()?;
+    if columns.is_none() {
+        catalog.move_column_comments(&object);
+    }
     catalog.replace(object.clone());
     Ok(PreparedTable { object, rows, log })
 }
 
-/// Fails if an object or a subscriber's query reads a table.
-fn check_readers(queries: &Queries, catalog: &Catalog, name: &Arc<str>, change: &str) -> Result<()> {
+/// Fails if an object or a subscriber's query reads a table. A subscriber of the table itself survives all but the loss of a
+/// column, or of its type.
+fn check_readers(
+    queries: &Queries,
+    outputs: &Outputs,
+    catalog: &Catalog,
+    name: &Arc<str>,
+    (change, loses_columns): (&str, bool),
+) -> Result<()> {
     let reader = catalog.dependants(name).into_iter().next();
     let reader = reader.and_then(|reader| catalog.find(&reader));
     let temporary = |query: &&super::query::RunningQuery| query.role.is_temporary() && query.reads_from(name);
+    let follows = || outputs.subscriptions.values().any(|subscription| subscription.follows() == name);
     let reader = match (reader, queries.all.iter().find(temporary)) {
+        (None, None) if loses_columns && follows() => "a subscriber follows".into(),
         (Some(reader), _) => format!("{} \"{}\" uses", reader.definition.kind(), reader.name),
         (None, Some(_)) => "a query that is being followed uses".into(),
         (None, None) => return Ok(()),

@@ -1,4 +1,4 @@
-//! `ALTER TABLE name ADD COLUMN … | ADD CONSTRAINT … | DROP CONSTRAINT … | ALTER COLUMN … | RENAME COLUMN …, …`
+//! `ALTER TABLE name ADD COLUMN … | DROP COLUMN … | ADD CONSTRAINT … | DROP CONSTRAINT … | ALTER COLUMN … | RENAME COLUMN …, …`
 //!
 //! A new constraint must hold for the rows of the table. They are verified, and a new index is built over them, while the
 //! statement has the table reserved: other statements that change it wait, readers don't.
@@ -19,7 +19,7 @@ use crate::ddl::{PLANS_MAX, busy, entry};
 use crate::error;
 use crate::evaluate::is_conflict;
 use crate::event::{AlteredTable, Apart, Asked, Change, Event, VerifiedRows};
-use crate::run::{Indexes, extended};
+use crate::run::{Indexes, NewColumns, extended};
 use crate::sequences::{read_by_defaults, with_full_names};
 use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
@@ -32,7 +32,9 @@ pub(super) static ALTER_TABLE: Statement = Statement {
         "  ADD [COLUMN] [IF NOT EXISTS] column type [DEFAULT value] [NOT NULL] [UNIQUE] [CHECK (condition)]\n",
         "  ADD [CONSTRAINT name] UNIQUE (column, …) | CHECK (condition) | PRIMARY KEY (column, …)\n",
         "  DROP CONSTRAINT [IF EXISTS] name | RENAME CONSTRAINT name TO new_name\n",
+        "  DROP [COLUMN] [IF EXISTS] column [CASCADE | RESTRICT]\n",
         "  ALTER [COLUMN] column SET DEFAULT value | DROP DEFAULT | SET NOT NULL | DROP NOT NULL\n",
+        "  ALTER [COLUMN] column [SET DATA] TYPE type [USING expression]\n",
         "  RENAME [COLUMN] column TO new_name",
     ),
     purpose: "change the columns and the constraints of a table",
@@ -68,6 +70,8 @@ pub(super) struct TableChange {
     /// True if the rows of the table may violate a new constraint, or a new index needs them.
     needs_rows: bool,
     affects_readers: Option<&'static str>,
+    /// The columns, if some are dropped.
+    columns: Option<NewColumns>,
 }
 
 impl TableChange {
@@ -105,6 +109,7 @@ impl TableChange {
             has_new_key,
             needs_rows: false,
             affects_readers: None,
+            columns: None,
         })
     }
 
@@ -145,8 +150,8 @@ pub(super) async fn alter(
             false => None,
         };
         let entry = Box::new(entry(session, &[reader.text()], Vec::new()));
-        let TableChange { object, added, affects_readers, .. } = change;
-        let altered = AlteredTable { object, added, verified, affects_readers };
+        let TableChange { object, added, affects_readers, columns, .. } = change;
+        let altered = AlteredTable { object, added, verified, affects_readers, columns };
         let changes = vec![Change::AlterTable(Box::new(altered))];
         match session.shared.ask(|reply| Event::Change { base, changes, entry, reply }).await {
             Ok(Some(notices)) => {
@@ -181,7 +186,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     if found != kind {
         return Err(Error::invalid(format!("\"{name}\" is a {found}, not a {kind}")).at(at));
     }
-    let Definition::Table { schema, key, .. } = &object.definition else {
+    let Definition::Table { schema, key, watermark, .. } = &object.definition else {
         return Err(refused(&name, &object.definition).at(reader.position()));
     };
     let alteration = session.shared.planner.alter_columns(reader, &name, schema, key)?;
@@ -190,7 +195,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
         return Ok(Planned { base: catalog.version, tag, change: None });
     };
     if !session.is_recovering {
-        catalog.check_constraint_names(&name, &altered).map_err(|error| error.at(at))?;
+        catalog.check_constraint_names(&name, &altered).map_err(|error| error.at(at.clone()))?;
     }
     let statement = format!("ALTER TABLE {} {}", relation_ident(&object.name), alteration.clauses.join(", "));
     if let Some(key) = &alteration.key {
@@ -198,8 +203,17 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     }
     let change =
         TableChange::of(&with_sequences(&catalog, object, &altered), altered, alteration.key, &statement)?;
-    let change =
-        TableChange { added: alteration.added, affects_readers: alteration.affects_readers, ..change };
+    let columns = |sources| NewColumns::new(change.schema.clone(), sources, alteration.added.clone());
+    let columns = alteration.sources.map(columns);
+    if columns.is_some() && watermark.is_some() {
+        return Err(Error::unsupported(
+            "dropping a column, or changing its type, in a table that has a watermark",
+        )
+        .at(at)
+        .hint("ALTER TABLE … DROP WATERMARK first, and SET WATERMARK afterwards."));
+    }
+    let (added, affects_readers) = (alteration.added, alteration.affects_readers);
+    let change = TableChange { added, affects_readers, columns, ..change };
     Ok(Planned { base: catalog.version, tag, change: Some(change.needing_rows(alteration.restricts)) })
 }
 
@@ -218,13 +232,14 @@ fn with_sequences(catalog: &Catalog, table: &Object, schema: &SchemaRef) -> Obje
 
 /// Verifies that the rows of a table meet its new constraints, and builds its new indexes.
 async fn verified(session: &Session, change: &TableChange, reservation: Option<u64>) -> Result<VerifiedRows> {
-    let TableChange { object, before, schema, key, added, .. } = change;
+    let TableChange { object, before, schema, key, added, columns, .. } = change;
     let name = &object.name;
     let relations = vec![Asked { name: name.clone(), wanted: Wanted::new() }];
     let read = |reply| Event::Apart(Apart::ReadStaged { relations, reservation, reply });
     let staged = session.shared.ask(read).await?;
     // Indexes have the primary keys of rows.
-    let known = if change.has_new_key { Vec::new() } else { TableIndex::all(before) };
+    let is_anew = change.has_new_key || columns.is_some();
+    let known = if is_anew { Vec::new() } else { TableIndex::all(before) };
     let mut keyed = match change.has_new_key {
         true => Some(Box::new(Keyed::new(schema.clone(), key.clone()).map_err(error::change)?)),
         false => None,
@@ -234,7 +249,8 @@ async fn verified(session: &Session, change: &TableChange, reservation: Option<u
     let checks = Checks::of(&session.shared.planner, schema, name)?;
     for content in staged.relations {
         for rows in content.batches().await? {
-            let rows = extended(&rows, schema, added)?;
+            let rows =
+                columns.as_ref().map_or_else(|| extended(&rows, schema, added), |new| new.rows(&rows))?;
             verify_not_null(&rows, schema, name)?;
             checks.as_ref().map_or(Ok(()), |checks| checks.verify_existing(&rows))?;
             if let Some(keyed) = &mut keyed {

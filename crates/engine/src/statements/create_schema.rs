@@ -4,7 +4,7 @@ use millstream_sql::{Error, PUBLIC, Result, SYSTEM_SCHEMAS, TokenReader};
 
 use crate::catalog::{Definition, Object, schema_key};
 use crate::plan::Working;
-use crate::session::Tag;
+use crate::session::{Session, Tag};
 use crate::statement::{Rules, Run, Statement};
 
 pub(super) static CREATE_SCHEMA: Statement = Statement {
@@ -13,11 +13,11 @@ pub(super) static CREATE_SCHEMA: Statement = Statement {
     purpose: "make a schema",
     pages: &["create-schema"],
     begins: None,
-    run: Run::Plan(|_, working, reader| Box::pin(async move { plan(working, reader) })),
+    run: Run::Plan(|session, working, reader| Box::pin(async move { plan(session, working, reader) })),
     rules: Rules::CATALOG,
 };
 
-fn plan(working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
+fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let lenient = reader.keyword(&["IF", "NOT", "EXISTS"]);
     let start = reader.position();
     // `CREATE SCHEMA AUTHORIZATION joe` makes a schema called joe.
@@ -48,7 +48,8 @@ fn plan(working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
             .at(at)
             .hint("Choose another name, or use IF NOT EXISTS."));
     }
-    if name.starts_with("pg_") || name.is_empty() || name.contains('.') {
+    let is_own = working.is_replay || session.variables.temporary.get().is_some_and(|own| own.name() == name);
+    if name.starts_with("pg_") && !is_own || name.is_empty() || name.contains('.') {
         return Err(Error::invalid(format!("schema \"{name}\" can't be created")).at(at).hint(
             "The name of a schema has no dot, and does not begin with pg_, which is the engine's own.",
         ));

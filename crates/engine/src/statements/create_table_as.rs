@@ -25,7 +25,7 @@ pub(super) static CREATE_TABLE_AS: Statement = Statement {
     words: &[&["CREATE", "TABLE"]],
     synopsis: concat!(
         "CREATE TABLE [IF NOT EXISTS] name [(column, …)] AS query [WITH [NO] DATA];\n",
-        "SELECT … INTO [TABLE] name FROM …;",
+        "SELECT … INTO [TEMP | TEMPORARY] [TABLE] name FROM …;",
     ),
     purpose: "create a table with the rows of a query",
     pages: &["create-table-as"],
@@ -76,8 +76,15 @@ fn begins_with_create(reader: &TokenReader<'_>) -> bool {
     ahead.is_keyword(&["AS"])
 }
 
-/// Returns the range of `INTO [TABLE] name` in a query, and the name's position, if it has this clause.
-fn into_clause(reader: &TokenReader<'_>) -> Option<(Range<usize>, Range<usize>)> {
+/// The clause `INTO [TEMP] [TABLE] name` of a query.
+struct IntoClause {
+    at: Range<usize>,
+    named: Range<usize>,
+    is_temporary: bool,
+}
+
+/// Returns this clause of a query, if it has it.
+fn into_clause(reader: &TokenReader<'_>) -> Option<IntoClause> {
     if !(reader.is_keyword(&["SELECT"]) || reader.is_keyword(&["WITH"])) || Operation::of(reader).is_some() {
         return None;
     }
@@ -89,14 +96,18 @@ fn into_clause(reader: &TokenReader<'_>) -> Option<(Range<usize>, Range<usize>)>
         }
         let start = ahead.position().start;
         if depth == 0 && ahead.keyword(&["INTO"]) {
-            // A table may be called `table`.
-            if matches!(ahead.peek_at(1), Token::Word(_)) && !ahead.is_keyword(&["TABLE", "FROM"]) {
-                ahead.keyword(&["TABLE"]);
-            }
+            // A table may be called `temp` or `table`.
+            let mut optional = |word: &str| {
+                let is_name =
+                    !matches!(ahead.peek_at(1), Token::Word(_)) || ahead.is_keyword(&[word, "FROM"]);
+                !is_name && ahead.keyword(&[word])
+            };
+            let is_temporary = optional("TEMP") || optional("TEMPORARY");
+            optional("TABLE");
             let named_from = ahead.position().start;
             ahead.relation_name().ok()?;
             let end = ahead.last_position().end;
-            return Some((start..end, named_from..end));
+            return Some(IntoClause { at: start..end, named: named_from..end, is_temporary });
         }
         match ahead.next() {
             Token::LParen => depth += 1,
@@ -120,11 +131,14 @@ struct Wanted {
     has_rows: bool,
 }
 
-fn wanted(session: &Session, mut reader: TokenReader<'_>) -> Result<Wanted> {
+/// Reads a statement. `temporary` is the schema of its table, if that is temporary.
+fn wanted(session: &Session, mut reader: TokenReader<'_>, temporary: Option<&str>) -> Result<Wanted> {
     let mut working = Working::new(session.catalog());
-    if let Some((clause, named)) = into_clause(&reader) {
+    if let Some(IntoClause { at: clause, named, .. }) = into_clause(&reader) {
         let text = reader.text();
-        let mut into = TokenReader::new(&text[named.clone()])?.on_path(working.catalog.search_path());
+        let schema = temporary.map_or_else(String::new, |schema| format!("{schema}."));
+        let name = format!("{schema}{}", &text[named.clone()]);
+        let mut into = TokenReader::new(&name)?.on_path(working.catalog.search_path());
         let (name, _) =
             new_name(&mut working, &mut into).map_err(|error| Error { hint: None, ..error }.at(named))?;
         // Blanks in place of the clause leave the positions as they are.
@@ -158,7 +172,11 @@ fn wanted(session: &Session, mut reader: TokenReader<'_>) -> Result<Wanted> {
 }
 
 async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response> {
-    let wanted = wanted(session, reader)?;
+    let temporary = match into_clause(&reader).is_some_and(|clause| clause.is_temporary) {
+        true => Some(ddl::temporary_schema(session).await?),
+        false => None,
+    };
+    let wanted = wanted(session, reader, temporary.as_deref())?;
     if wanted.exists {
         return Ok(existed("TABLE AS", &wanted.name).into());
     }
@@ -175,6 +193,9 @@ async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response>
         true => format!("SELECT {}", filled?),
         false => filled.map(|_| "CREATE TABLE AS".to_string())?,
     })];
+    if let Some(transaction) = &mut session.transaction {
+        transaction.drop_snapshot();
+    }
     say_at_once(session.transaction.as_ref(), &mut tags);
     let [tag] = tags;
     Ok(tag.into())

@@ -2,6 +2,7 @@
 
 use millstream_sql::{Error, Result, TokenReader, sqlstate};
 
+use crate::ddl;
 use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
 use crate::transaction::Modes;
@@ -12,7 +13,7 @@ pub(super) static DISCARD: Statement = Statement {
     purpose: "reset the session",
     pages: &["set"],
     begins: None,
-    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader) })),
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
     rules: Rules::DEFAULT,
 };
 
@@ -26,7 +27,7 @@ pub(super) static UNLISTEN: Statement = Statement {
     rules: Rules::DEFAULT,
 };
 
-pub(crate) fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let kinds: &[&[&str]] = &[&["ALL"], &["PLANS"], &["SEQUENCES"], &["TEMP"], &["TEMPORARY"]];
     let Some(kind) = reader.one_of(kinds) else {
         return Err(reader.expected("ALL, PLANS, SEQUENCES or TEMP"));
@@ -45,6 +46,9 @@ pub(crate) fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result
         session.cursors.clear();
         session.prepared.clear();
         session.variables.modes = Modes::default();
+    }
+    if matches!(kind, 0 | 3 | 4) {
+        ddl::discard_temporary(session).await?;
     }
     Ok(Tag::new(format!("DISCARD {}", kinds[kind].join(" "))).into())
 }

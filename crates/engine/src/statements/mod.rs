@@ -4,6 +4,7 @@ mod advance;
 mod alter_source;
 pub(crate) mod alter_table;
 mod alter_watermark;
+mod analyze;
 mod checkpoint;
 mod comment;
 mod copy;
@@ -18,6 +19,7 @@ mod create_stream;
 mod create_subscription;
 pub(crate) mod create_table;
 pub(crate) mod create_table_as;
+mod create_temporary;
 mod create_view;
 mod cursor;
 mod describe;
@@ -83,6 +85,12 @@ pub(crate) async fn run(session: &mut Session, text: &str) -> Result<Response> {
         create_table_as::refuse_unfinished(&reader)?;
     }
     session.enter(&reader)?;
+    run_entered(session, text).await
+}
+
+/// Runs a statement that the transaction, if there is one, has let in.
+async fn run_entered(session: &mut Session, text: &str) -> Result<Response> {
+    let reader = reader_of(session, text)?;
     if STATEMENTS.is_ddl(&reader) {
         let mut tags = ddl::change(session, &[text]).await.map_err(|(_, error)| error)?;
         say_at_once(session.transaction.as_ref(), &mut tags);

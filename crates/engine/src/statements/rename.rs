@@ -10,6 +10,7 @@ use crate::ddl;
 use crate::event::Change;
 use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
+use crate::temporary::is_in_temporary;
 
 pub(super) static RENAME: Statement = Statement {
     words: &[
@@ -65,6 +66,10 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
     let to: Arc<str> = to.into();
     let to_at = reader.last_position();
     refuse_system_name(&to, "be a name").map_err(|error| error.at(to_at.clone()))?;
+    if is_in_temporary(&from) != is_in_temporary(&to) {
+        let error = format!("moving \"{from}\" into or out of a schema of temporary objects");
+        return Err(Error::unsupported(error).at(to_at));
+    }
     if !session.is_recovering {
         catalog.schemas().check(&to, is_qualified).map_err(|error| error.at(to_at.clone()))?;
     }

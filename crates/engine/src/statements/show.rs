@@ -23,6 +23,7 @@ use crate::secrets::without_secrets;
 use crate::session::{NOTICE, Response, Session};
 use crate::settings::{SETTINGS, Settings};
 use crate::statement::{RowsTag, Rules, Run, Statement};
+use crate::temporary::is_in_temporary;
 use crate::variables::VARIABLES;
 
 pub(super) static SHOW: Statement = Statement {
@@ -176,7 +177,9 @@ async fn show_objects(session: &Session, kind: &str, wanted: Wanted) -> Result<R
     statuses.retain(|status| {
         let is_there =
             wanted.schema.as_ref().is_none_or(|schema| catalog.schemas().place_of(&status.name).0 == schema);
-        is_there && catalog.find(&status.name).is_some_and(is_wanted)
+        let is_own = catalog.schemas().temporary() == Some(catalog.schemas().place_of(&status.name).0);
+        let is_shown = is_own || !is_in_temporary(&status.name);
+        is_there && is_shown && catalog.find(&status.name).is_some_and(is_wanted)
     });
     let number = |value: fn(&ObjectStatus) -> Option<u64>| -> ArrayRef {
         Arc::new(Int64Array::from_iter(statuses.iter().map(|status| value(status).map(|n| n as i64))))

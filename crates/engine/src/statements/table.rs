@@ -10,11 +10,11 @@ use millstream_sql::{Error, Result, TokenReader};
 
 use super::not_yet::{NOT_YET, NotYet};
 use super::{
-    advance, alter_source, alter_table, alter_watermark, checkpoint, comment, copy, create_aggregate,
-    create_function, create_index, create_materialized_view, create_schema, create_sink, create_source,
-    create_stream, create_subscription, create_table, create_table_as, create_view, cursor, describe,
-    discard, drop, explain, flush, modify, pause, prepared, rename, replace, reset, select, sequence, set,
-    show, stop, subscribe, transaction, truncate, verify,
+    advance, alter_source, alter_table, alter_watermark, analyze, checkpoint, comment, copy,
+    create_aggregate, create_function, create_index, create_materialized_view, create_schema, create_sink,
+    create_source, create_stream, create_subscription, create_table, create_table_as, create_temporary,
+    create_view, cursor, describe, discard, drop, explain, flush, modify, pause, prepared, rename, replace,
+    reset, select, sequence, set, show, stop, subscribe, transaction, truncate, verify,
 };
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
@@ -32,6 +32,7 @@ pub(crate) static STATEMENTS: Statements = Statements {
         &create_source::CREATE_SOURCE,
         &create_table::CREATE_TABLE,
         &create_table_as::CREATE_TABLE_AS,
+        &create_temporary::CREATE_TEMPORARY,
         &create_view::CREATE_VIEW,
         &create_materialized_view::CREATE_MATERIALIZED_VIEW,
         &create_stream::CREATE_STREAM,
@@ -41,7 +42,6 @@ pub(crate) static STATEMENTS: Statements = Statements {
         &create_aggregate::CREATE_AGGREGATE,
         &create_schema::CREATE_SCHEMA,
         &sequence::CREATE_SEQUENCE,
-        &sequence::ALTER_SEQUENCE,
         &replace::REPLACE_QUERY,
         &rename::RENAME,
         &alter_table::ALTER_TABLE,
@@ -49,6 +49,7 @@ pub(crate) static STATEMENTS: Statements = Statements {
         &create_index::DROP_INDEX,
         &alter_watermark::ALTER_WATERMARK,
         &alter_source::ALTER_SOURCE,
+        &sequence::ALTER_SEQUENCE,
         &comment::COMMENT,
         &drop::DROP,
         &modify::INSERT,
@@ -87,6 +88,7 @@ pub(crate) static STATEMENTS: Statements = Statements {
         &stop::STOP,
         &flush::FLUSH,
         &checkpoint::CHECKPOINT,
+        &analyze::ANALYZE,
         &advance::ADVANCE,
     ],
     not_yet: NOT_YET,
@@ -356,7 +358,7 @@ mod tests {
 
     #[test]
     fn messages_list_what_is_expected() {
-        let kinds = "SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION, AGGREGATE, SCHEMA, \
+        let kinds = "SOURCE, TABLE, TEMP, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION, AGGREGATE, SCHEMA, \
                      SEQUENCE, INDEX or UNIQUE INDEX";
         assert_eq!(name("CREATE TABEL t"), format!("syntax error: expected {kinds}, found TABEL"));
         assert_eq!(name("START"), "syntax error: expected TRANSACTION, found the end of the statement");

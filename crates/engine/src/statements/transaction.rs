@@ -3,6 +3,7 @@
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader, sqlstate};
 
+use crate::ddl;
 use crate::event::Event;
 use crate::run::TableWrite;
 use crate::session::{Session, Tag};
@@ -45,7 +46,7 @@ pub(super) static ROLLBACK: Statement = Statement {
     pages: &["begin"],
     begins: None,
     run: Run::Alone(|session, mut reader| {
-        Box::pin(async move { Ok(roll_back(session, &mut reader)?.into()) })
+        Box::pin(async move { Ok(roll_back(session, &mut reader).await?.into()) })
     }),
     rules: ENDS,
 };
@@ -170,6 +171,7 @@ async fn commit(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<T
         done?;
         Tag::new("COMMIT")
     };
+    ddl::end_transaction(session).await?;
     if chain {
         begin_transaction(session, modes);
     }
@@ -187,7 +189,7 @@ async fn publish(session: &mut Session, transaction: Transaction) -> Result<()> 
     session.shared.ask(|reply| Event::Commit { writes, idempotency_key, reply }).await.map(drop)
 }
 
-fn roll_back(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
+async fn roll_back(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
     reader.one_of(&[&["WORK"], &["TRANSACTION"]]);
     if reader.keyword(&["TO"]) {
         reader.keyword(&["SAVEPOINT"]);
@@ -205,6 +207,7 @@ fn roll_back(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag>
         Some(transaction) => {
             end_cursors(session, false);
             session.variables.end(false);
+            ddl::end_transaction(session).await?;
             if chain {
                 begin_transaction(session, transaction.modes);
             }

@@ -167,8 +167,13 @@ impl Transaction {
             .code(sqlstate::ACTIVE_SQL_TRANSACTION)
             .at(reader.position()));
         }
-        self.view = None;
+        self.drop_snapshot();
         Ok(())
+    }
+
+    /// Drops the snapshot: the next statement sees what one before it has created. There are no changes yet.
+    pub(crate) fn drop_snapshot(&mut self) {
+        self.view = None;
     }
 
     pub(crate) fn new(modes: Modes) -> Transaction {

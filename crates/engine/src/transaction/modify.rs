@@ -14,7 +14,7 @@ use millstream_state::{Conflict, Size};
 use super::own::{Found, Own, altered};
 use super::read::Rows;
 use super::{PinnedTable, Transaction, View};
-use crate::catalog::first_columns;
+use crate::catalog::{begins_with, first_columns};
 use crate::engine::Shared;
 use crate::event::{Event, Modification, Question};
 use crate::point;
@@ -161,14 +161,18 @@ impl Transaction {
         let catalog = shared.catalog();
         let object = catalog.find(name);
         let kind = object.map(|object| object.definition.base_kind());
-        let columns = object.and_then(|object| object.definition.schema()).map(|now| now.fields().len());
+        let columns = object.and_then(|object| object.definition.schema());
         let view = self.view(shared).await?;
         match (view.begun.tables.get_key_value(name), kind) {
             // The snapshot has the current rows of sources, too.
             (_, Some("source")) => Err(Error::unsupported("INSERT into a source inside a transaction").hint(
                 "COMMIT first: INSERT into a source, or into a table with a connector, takes effect at once.",
             )),
-            (Some((_, table)), Some("table")) if columns != Some(table.schema.fields().len()) => {
+            (Some((_, table)), Some("table"))
+                if columns.is_none_or(|now| {
+                    now.fields().len() != table.schema.fields().len() || !begins_with(now, &table.schema)
+                }) =>
+            {
                 Err(altered(name))
             }
             (Some((name, table)), _) => Ok((name.clone(), table.clone())),

@@ -13,9 +13,9 @@ use futures::future::try_join_all;
 use millstream_delta::Timestamp;
 use millstream_sql::{Error, Result};
 
-use super::own::Own;
+use super::own::{Own, altered};
 use super::{Transaction, View};
-use crate::catalog::first_columns;
+use crate::catalog::{begins_with, first_columns};
 use crate::content::Content;
 use crate::engine::Shared;
 use crate::event::{Asked, Event, Question};
@@ -173,6 +173,9 @@ fn with_new_columns(
 ) -> Result<Vec<RecordBatch>> {
     let catalog = shared.catalog();
     let now = catalog.find(name).and_then(|object| object.definition.schema());
+    if now.is_some_and(|now| !begins_with(now, known)) {
+        return Err(altered(name));
+    }
     let width = known.fields().len();
     // The name may denote another table by now.
     let is_wider = |now: &&SchemaRef| now.fields().len() > width && first_columns(now, width) == *known;

@@ -1,14 +1,15 @@
 //! PostgreSQL's settings of one session, and the default modes of its transactions.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use millstream_sql::{Error, Result};
+use millstream_sql::{Error, PUBLIC, Result};
 
 use super::lasting::{Lasts, Point, Values, Within};
 use super::{DEFAULT_READ_ONLY, READ_ONLY, STATEMENT_TIMEOUT, Variables, milliseconds};
 use crate::catalog::Catalog;
 use crate::sequences::SessionSequences;
+use crate::temporary::TempSchema;
 use crate::transaction::{Modes, Transaction};
 
 /// Keeps a session's settings, and applies what SET, BEGIN, COMMIT and savepoints do to them. It gets the open
@@ -20,6 +21,8 @@ pub(crate) struct SessionVariables {
     catalog: Arc<Mutex<Option<Arc<Catalog>>>>,
     /// The default modes of transactions.
     pub(crate) modes: Modes,
+    /// The schema of the session's temporary objects, once there are any.
+    pub(crate) temporary: Arc<OnceLock<TempSchema>>,
     /// The last numbers that the session took from sequences.
     pub(crate) sequences: Arc<SessionSequences>,
 }
@@ -28,6 +31,13 @@ impl SessionVariables {
     /// Returns a version of the catalog in which names are looked up on the search path. The last one is kept.
     pub(crate) fn on_path(&self, catalog: Arc<Catalog>) -> Arc<Catalog> {
         let path = self.values.lock().unwrap_or_else(PoisonError::into_inner).search_path();
+        let path = match self.temporary.get() {
+            Some(temporary) => {
+                let rest = path.as_deref().map_or_else(|| vec![PUBLIC.to_string()], <[String]>::to_vec);
+                Some(std::iter::once(temporary.name().to_string()).chain(rest).collect())
+            }
+            None => path,
+        };
         let Some(path) = path else { return catalog };
         let mut last = self.catalog.lock().unwrap_or_else(PoisonError::into_inner);
         let is_last =

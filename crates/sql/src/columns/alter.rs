@@ -1,8 +1,11 @@
 //! The actions of ALTER TABLE: they change the columns of a table, and what rows these accept.
 
+mod sources;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::{
@@ -18,6 +21,7 @@ use crate::indexes::TableIndex;
 use crate::planner::Planner;
 use crate::reader::TokenReader;
 use crate::suggestion;
+pub use sources::Sources;
 
 /// The effect of an ALTER TABLE on the columns of its table.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +30,8 @@ pub struct Alteration {
     pub schema: Option<SchemaRef>,
     /// The values of the added columns in the rows of the table.
     pub added: Vec<ScalarValue>,
+    /// The former places of the columns, if some are dropped or get another type.
+    pub sources: Option<Sources>,
     /// True if the rows of the table may violate a new constraint.
     pub restricts: bool,
     /// The columns of a new primary key.
@@ -50,6 +56,12 @@ struct Altered<'a> {
     table: &'a str,
     key: &'a [usize],
     list: ColumnList,
+    /// The columns of before.
+    before: &'a Schema,
+    /// The former place of each column; none for an added one.
+    sources: Vec<Option<usize>>,
+    /// The columns that get another type, by their former places: generated columns, which compute the new values.
+    converted: BTreeMap<usize, Field>,
     done: Alteration,
 }
 
@@ -67,7 +79,9 @@ impl Planner {
     ) -> Result<Alteration> {
         let fields = columns.fields().iter().map(|field| field.as_ref().clone()).collect();
         let list = ColumnList { fields, ..ColumnList::default() };
-        let mut altered = Altered { planner: self, table, key, list, done: Alteration::default() };
+        let sources = (0..columns.fields().len()).map(Some).collect();
+        let (before, converted, done) = (columns, BTreeMap::new(), Alteration::default());
+        let mut altered = Altered { planner: self, table, key, list, before, sources, converted, done };
         loop {
             let start = reader.position().start;
             if altered.action(reader)? {
@@ -78,6 +92,11 @@ impl Planner {
             }
         }
         reader.expect_end()?;
+        if altered.sources.len() < columns.fields().len() + altered.done.added.len()
+            || !altered.converted.is_empty()
+        {
+            altered.note_sources()?;
+        }
         let Altered { list, mut done, .. } = altered;
         done.notices.extend(list.notices);
         let schema = Schema::new_with_metadata(list.fields, columns.metadata().clone());
@@ -89,7 +108,6 @@ impl Planner {
 impl Altered<'_> {
     /// Reads one action; returns true if it has an effect.
     fn action(&mut self, reader: &mut TokenReader<'_>) -> Result<bool> {
-        let start = reader.position();
         if reader.keyword(&["ADD"]) {
             return self.add(reader);
         }
@@ -113,11 +131,10 @@ impl Altered<'_> {
             return Ok(false);
         }
         if reader.keyword(&["DROP"]) {
-            return Err(Error::unsupported("ALTER TABLE … DROP COLUMN").at(start).hint(
-                "CREATE VIEW v AS SELECT the other columns FROM the table, and read that: the column may stay NULL.",
-            ));
+            reader.keyword(&["COLUMN"]);
+            return self.drop_column(reader);
         }
-        Err(reader.expected("ADD, ALTER COLUMN, DROP CONSTRAINT, RENAME or SET WATERMARK"))
+        Err(reader.expected("ADD, ALTER COLUMN, DROP COLUMN, DROP CONSTRAINT, RENAME or SET WATERMARK"))
     }
 
     fn add(&mut self, reader: &mut TokenReader<'_>) -> Result<bool> {
@@ -167,6 +184,7 @@ impl Altered<'_> {
             Some(text) => constant(self.planner, field, text, place)?,
             None => ScalarValue::try_from(field.data_type())?,
         });
+        self.sources.push(None);
         self.constrain(reader)?;
         Ok(true)
     }
@@ -209,6 +227,14 @@ impl Altered<'_> {
         self.list.checks.clear();
         self.list.indexes.clear();
         Ok(())
+    }
+
+    /// Returns true if a column is in the primary key.
+    fn is_key(&self, place: usize) -> bool {
+        match &self.done.key {
+            Some(key) => key.contains(&place),
+            None => self.sources[place].is_some_and(|source| self.key.contains(&source)),
+        }
     }
 
     fn drop_constraint(&mut self, reader: &mut TokenReader<'_>) -> Result<bool> {
@@ -307,9 +333,8 @@ impl Altered<'_> {
             return Ok(field.is_nullable());
         }
         if reader.keyword(&["DROP", "NOT", "NULL"]) {
-            let key = self.done.key.as_deref().unwrap_or(self.key);
-            if key.contains(&place) || identity_of(&field).is_some() {
-                let why = if key.contains(&place) { "is in the primary key" } else { "is an identity" };
+            if self.is_key(place) || identity_of(&field).is_some() {
+                let why = if self.is_key(place) { "is in the primary key" } else { "is an identity" };
                 let error =
                     format!("column \"{name}\" of table \"{}\" {why}, so it can't be NULL", self.table);
                 return Err(Error::invalid(error).at(at));
@@ -355,26 +380,6 @@ impl Altered<'_> {
         Err(reader.expected("SET DEFAULT, DROP DEFAULT, SET NOT NULL, DROP NOT NULL or TYPE"))
     }
 
-    /// Reads a type; only that which the column has is possible.
-    fn set_type(
-        &mut self,
-        reader: &mut TokenReader<'_>,
-        place: usize,
-        at: std::ops::Range<usize>,
-    ) -> Result<bool> {
-        let field = &self.list.fields[place];
-        let found = self.planner.type_until(reader, &["USING", "COLLATE"])?;
-        if type_of(&found) == type_of(field) && !reader.is_keyword(&["USING"]) {
-            return Ok(false);
-        }
-        Err(Error::unsupported("ALTER TABLE … ALTER COLUMN … TYPE").at(at).hint(format!(
-            "ADD COLUMN another one, and UPDATE {} SET it = \"{}\"::{}.",
-            self.table,
-            field.name(),
-            millstream_delta::sql_type_of(&found)
-        )))
-    }
-
     /// Reads the rest of `RENAME [COLUMN] a TO b`.
     fn rename(&mut self, reader: &mut TokenReader<'_>) -> Result<bool> {
         let place = self.place(reader)?;
@@ -410,21 +415,10 @@ impl Altered<'_> {
 /// Returns the columns with another name for one of them. Fails if an expression of the table may name it.
 fn renamed(fields: &[Field], place: usize, name: &str) -> Result<Vec<Field>> {
     let from = fields[place].name();
-    let names_it = |text: &str| -> Result<bool> {
-        let mut reader = TokenReader::new(text)?;
-        while !reader.is_end() {
-            match reader.identifier() {
-                Ok(found) if found == *from => return Ok(true),
-                Ok(_) => {}
-                Err(_) => drop(reader.next()),
-            }
-        }
-        Ok(false)
-    };
     for field in fields {
         let texts = checks_of(field).into_iter().map(|(_, text)| text).chain(generated_of(field));
         for text in texts {
-            if names_it(text)? {
+            if names_column(text, from)? {
                 return Err(Error::invalid(format!(
                     "column \"{from}\" can't be renamed: ({text}) of the table names it"
                 ))
@@ -444,9 +438,17 @@ fn renamed(fields: &[Field], place: usize, name: &str) -> Result<Vec<Field>> {
     Ok(fields)
 }
 
-/// Returns the type of a column with everything that tells it from others.
-fn type_of(field: &Field) -> (DataType, Option<String>) {
-    (field.data_type().clone(), millstream_delta::declared_type(field).map(str::to_string))
+/// Returns true if an expression may name a column.
+fn names_column(text: &str, name: &str) -> Result<bool> {
+    let mut reader = TokenReader::new(text)?;
+    while !reader.is_end() {
+        match reader.identifier() {
+            Ok(found) if found == name && *reader.peek() != Token::LParen => return Ok(true),
+            Ok(_) => {}
+            Err(_) => drop(reader.next()),
+        }
+    }
+    Ok(false)
 }
 
 /// Returns true if a constraint of the table follows, not a column.

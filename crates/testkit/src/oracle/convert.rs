@@ -211,6 +211,7 @@ impl Walk {
     async fn statement(&mut self, sql: &str) {
         self.finish();
         match statement::effect(sql) {
+            Effect::Create { kind: Kind::Temporary, name, .. } => drop(self.missing.insert(name)),
             Effect::Create { kind, name, if_not_exists } => {
                 let exists = self.catalog.iter().any(|(_, known, _)| *known == name);
                 if !(exists && if_not_exists) {
@@ -333,7 +334,7 @@ impl Walk {
                 needed.extend(name.split_once('.').map(|(schema, _)| format!("{schema}.")));
                 let words = statement::names(ddl);
                 match kind {
-                    Kind::Source | Kind::Function | Kind::Other => {
+                    Kind::Source | Kind::Function | Kind::Temporary | Kind::Other => {
                         return Err("reads a source, which keeps no rows".into());
                     }
                     Kind::Table if words.contains("connector") => {

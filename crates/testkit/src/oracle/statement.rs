@@ -21,6 +21,8 @@ pub enum Kind {
     Function,
     /// A schema. Its name ends with a dot.
     Schema,
+    /// A relation of one session, which no maintained query reads.
+    Temporary,
     /// Anything else, such as a sink.
     Other,
 }
@@ -143,9 +145,15 @@ fn select_into(tokens: &[Token]) -> Option<Effect> {
     let others = ["FROM", "INSERT", "UPDATE", "DELETE", "MERGE"];
     let words = at_top(tokens).take_while(|(_, token)| !others.contains(&keyword(token).as_str()));
     let (at, _) = words.filter(|(_, token)| keyword(token) == "INTO").last()?;
-    let at = if keyword(tokens.get(at + 1)?) == "TABLE" { at + 2 } else { at + 1 };
+    let mut at = at + 1;
+    let kind = match is_temporary(&keyword(tokens.get(at)?)) {
+        true => Kind::Temporary,
+        false => Kind::Table,
+    };
+    at += usize::from(kind == Kind::Temporary);
+    at += usize::from(keyword(tokens.get(at)?) == "TABLE");
     let name = tokens.get(at).and_then(name_of)?;
-    Some(Effect::Create { kind: Kind::Table, name, if_not_exists: false })
+    Some(Effect::Create { kind, name, if_not_exists: false })
 }
 
 /// Returns the tokens outside parentheses, with their places.
@@ -173,13 +181,19 @@ pub fn has_rows_of_query(ddl: &str) -> bool {
     }
 }
 
+fn is_temporary(word: &str) -> bool {
+    matches!(word, "TEMP" | "TEMPORARY")
+}
+
 fn create(tokens: &[Token], words: &[String]) -> Effect {
-    let skipped = |word: &str| matches!(word, "OR" | "REPLACE" | "TEMP" | "TEMPORARY" | "UNBOUNDED");
-    let mut at = 1;
-    while words.get(at).is_some_and(|word| skipped(word)) {
+    let skipped = |word: &str| matches!(word, "OR" | "REPLACE" | "LOCAL" | "GLOBAL" | "UNBOUNDED");
+    let (mut at, mut temporary) = (1, false);
+    while words.get(at).is_some_and(|word| skipped(word) || is_temporary(word)) {
+        temporary |= is_temporary(&words[at]);
         at += 1;
     }
     let kind = match words.get(at).map(String::as_str) {
+        Some("TABLE" | "VIEW") if temporary => Kind::Temporary,
         Some("TABLE") => Kind::Table,
         Some("VIEW") => Kind::View,
         Some("MATERIALIZED") => Kind::View,

@@ -23,8 +23,10 @@ pub(super) const FUNCTIONS: &[Known] = &[
     }),
     ("current_schemas", Gives::Texts, |facts, arguments| {
         let implicit = arguments.first() == Some(&Value::Bool(true));
-        let own = implicit.then(|| PG_CATALOG.to_string());
-        Ok(Value::Texts(own.into_iter().chain(facts.catalog.schemas().current()).collect()))
+        let schemas = facts.catalog.schemas();
+        let temporary = schemas.temporary().filter(|_| implicit).map(str::to_string);
+        let own = temporary.into_iter().chain(implicit.then(|| PG_CATALOG.to_string()));
+        Ok(Value::Texts(own.chain(schemas.current()).collect()))
     }),
     ("pg_backend_pid", Gives::Int, |facts, _| Ok(facts.variables().backend.into())),
     ("pg_cancel_backend", Gives::Bool, |facts, arguments| {
@@ -40,7 +42,10 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("inet_client_port", Gives::Int, |_, _| Ok(Value::Null)),
     ("pg_is_in_recovery", Gives::Bool, |_, _| Ok(false.into())),
     ("pg_is_wal_replay_paused", Gives::Bool, |_, _| Ok(false.into())),
-    ("pg_my_temp_schema", Gives::Int, |_, _| Ok(0.into())),
+    ("pg_my_temp_schema", Gives::Int, |facts, _| {
+        let own = facts.catalog.schemas().temporary();
+        Ok(own.and_then(|schema| facts.namespace_oid(schema)).unwrap_or(0).into())
+    }),
     ("pg_is_other_temp_schema", Gives::Bool, |_, _| Ok(false.into())),
     ("txid_current", Gives::Int, |facts, _| Ok((facts.catalog.version as i64).into())),
     ("pg_jit_available", Gives::Bool, |_, _| Ok(false.into())),

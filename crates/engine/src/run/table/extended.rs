@@ -5,16 +5,56 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Delta, under_schema};
-use millstream_sql::{Error, Result};
+use millstream_sql::{Error, Result, Sources};
 use millstream_state::{Keyed, RowsSnapshot, Store};
 
 use super::index::AlteredIndex;
 use super::{Content, Indexes, Table};
 use crate::error;
 
+/// The columns of a table after some were dropped, or got another type.
+#[derive(Clone, Debug)]
+pub(crate) struct NewColumns {
+    schema: SchemaRef,
+    sources: Sources,
+    /// The values of the added ones.
+    added: Vec<ScalarValue>,
+}
+
+impl NewColumns {
+    pub(crate) fn new(schema: SchemaRef, sources: Sources, added: Vec<ScalarValue>) -> NewColumns {
+        NewColumns { schema, sources, added }
+    }
+
+    /// Returns rows of the former columns with these ones.
+    pub(crate) fn rows(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let rows = self.sources.with_computed(rows)?;
+        let mut added = self.added.iter();
+        let column = |source: &Option<usize>| match source {
+            Some(place) => Ok(rows.column(*place).clone()),
+            None => {
+                let value = added.next().ok_or_else(|| Error::bug("an added column has no value"))?;
+                Ok(value.to_array_of_size(rows.num_rows())?)
+            }
+        };
+        let columns = self.sources.places.iter().map(column).collect::<Result<Vec<ArrayRef>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(error::arrow)
+    }
+
+    /// The same for changes.
+    pub(crate) fn delta(&self, delta: &Delta) -> Result<Delta> {
+        let chunk =
+            |chunk: &Chunk| Ok(Chunk { rows: self.rows(&chunk.rows)?, weights: chunk.weights.clone() });
+        Ok(Delta { chunks: delta.chunks.iter().map(chunk).collect::<Result<_>>()? })
+    }
+}
+
 /// The rows of a table with added columns, which will replace its rows.
 pub(crate) struct ExtendedTable {
     rows: NewRows,
+    /// The former places of the columns, if some were dropped.
+    former: Option<Vec<Option<usize>>>,
     published: Option<RowsSnapshot>,
     pending: Delta,
     added: Vec<ScalarValue>,
@@ -31,19 +71,22 @@ enum NewRows {
 impl Table {
     /// Returns the rows with the columns of a schema that begins with the table's own. `added` has the values of the others.
     /// The old columns are shared, and indexes stay, so this takes time in proportion to the new values.
-    /// `new` has the indexes that the schema has in addition; `keyed` the rows by a new primary key.
+    /// `new` has the indexes that the schema has in addition; `keyed` the rows by a new primary key. If columns were dropped,
+    /// `columns` has those that are left, and `new` and `keyed` are complete.
     pub(crate) fn extended(
         &self,
         schema: &SchemaRef,
         added: &[ScalarValue],
         new: Indexes,
         keyed: Option<Box<Keyed>>,
+        columns: Option<&NewColumns>,
     ) -> Result<ExtendedTable> {
         let key = keyed.as_ref().map_or(self.rows.key_columns(), |keyed| keyed.key_columns());
         let indexes = self.indexes.altered(schema, key, added, new)?;
-        let added = [&self.added[..], added].concat();
+        let added = if columns.is_some() { Vec::new() } else { [&self.added[..], added].concat() };
         let add = |rows: &RecordBatch| {
-            extended(rows, schema, &added).map_err(|error| ArrowError::from_external_error(Box::new(error)))
+            let added = columns.map_or_else(|| extended(rows, schema, &added), |columns| columns.rows(rows));
+            added.map_err(|error| ArrowError::from_external_error(Box::new(error)))
         };
         let rows = match (keyed, &self.rows) {
             (Some(keyed), _) => Ok(NewRows::Keyed(keyed)),
@@ -52,19 +95,27 @@ impl Table {
         };
         let published = self.published.as_ref().map(|published| published.with_columns(schema, &add));
         let (rows, published) = (rows.map_err(error::state)?, published.transpose().map_err(error::arrow)?);
-        let pending = extended_delta(&self.pending, schema, &added)?;
-        Ok(ExtendedTable { rows, published, pending, added, indexes })
+        let pending = match columns {
+            Some(columns) => columns.delta(&self.pending)?,
+            None => extended_delta(&self.pending, schema, &added)?,
+        };
+        let former = columns.map(|columns| columns.sources.former.clone());
+        Ok(ExtendedTable { rows, former, published, pending, added, indexes })
     }
 
     /// Replaces the rows by the same ones with added columns.
     pub(crate) fn install_extended(&mut self, table: ExtendedTable) {
-        let ExtendedTable { rows, published, pending, added, indexes } = table;
+        let ExtendedTable { rows, former, published, pending, added, indexes } = table;
         match (rows, &mut self.rows) {
             (NewRows::Columns(rows), Content::Bag(kept)) => kept.replace(rows),
             (NewRows::Columns(rows), Content::Keyed(kept)) => kept.replace(rows),
             (NewRows::Keyed(keyed), kept) => *kept = Content::Keyed(keyed),
         }
         (self.published, self.pending) = (published, pending);
+        if let Some(former) = former {
+            let schema = self.rows.snapshot().schema().clone();
+            self.sequences.move_columns(&former, &schema);
+        }
         self.added = added;
         self.indexes.install(indexes);
         (self.summed, self.applying, self.version) = (0, None, self.version + 1);

@@ -208,7 +208,7 @@ fn indexes_are_built_again_and_kept_when_the_table_is_altered() {
         let fields: Vec<Field> = fields.chain([Field::new("n", DataType::Int64, true)]).collect();
         let wider: SchemaRef = Arc::new(Schema::new(fields));
         let added = [ScalarValue::Int64(Some(5))];
-        let altered = model.table.extended(&wider, &added, Indexes::default(), None).unwrap();
+        let altered = model.table.extended(&wider, &added, Indexes::default(), None, None).unwrap();
         model.table.install_extended(altered);
         model.check_finds();
         let wanted: Wanted = vec![(2, Arc::new(Int64Array::from(vec![3])) as ArrayRef)];
