@@ -129,7 +129,7 @@ fn query_of(object: &Object) -> Option<BatchQuery> {
 }
 
 /// Fails if an object that stays reads one that is dropped with its session.
-fn check_reads(object: &Object) -> Result<()> {
+pub(crate) fn check_reads(object: &Object) -> Result<()> {
     if is_in_temporary(&object.name) || schema_of_key(&object.name).is_some() {
         return Ok(());
     }

@@ -19,6 +19,7 @@ use crate::ddl::{PLANS_MAX, busy, entry};
 use crate::error;
 use crate::evaluate::is_conflict;
 use crate::event::{AlteredTable, Apart, Asked, Change, Event, VerifiedRows};
+use crate::plan::check_reads;
 use crate::run::{Indexes, NewColumns, extended};
 use crate::sequences::{read_by_defaults, with_full_names};
 use crate::session::{Response, Session, Tag};
@@ -201,8 +202,9 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     if let Some(key) = &alteration.key {
         refuse_intervals(&altered, key)?;
     }
-    let change =
-        TableChange::of(&with_sequences(&catalog, object, &altered), altered, alteration.key, &statement)?;
+    let table = with_sequences(&catalog, object, &altered);
+    check_reads(&table)?;
+    let change = TableChange::of(&table, altered, alteration.key, &statement)?;
     let columns = |sources| NewColumns::new(change.schema.clone(), sources, alteration.added.clone());
     let columns = alteration.sources.map(columns);
     if columns.is_some() && watermark.is_some() {

@@ -15,7 +15,7 @@ use crate::statement::{Rules, Run, Statement};
 pub(super) static COMMENT: Statement = Statement {
     words: &[&["COMMENT", "ON"]],
     synopsis: concat!(
-        "COMMENT ON TABLE | SOURCE | VIEW | MATERIALIZED VIEW | STREAM | SINK | SUBSCRIPTION | FUNCTION | AGGREGATE name\n",
+        "COMMENT ON TABLE | SOURCE | VIEW | MATERIALIZED VIEW | STREAM | SINK | SUBSCRIPTION | SEQUENCE | FUNCTION | AGGREGATE name\n",
         "  IS 'text' | NULL;\n",
         "COMMENT ON COLUMN relation.column IS 'text' | NULL;",
     ),
@@ -38,6 +38,7 @@ const KINDS: &[&[&str]] = &[
     &["STREAM"],
     &["SINK"],
     &["SUBSCRIPTION"],
+    &["SEQUENCE"],
 ];
 
 /// The kinds of objects of PostgreSQL whose comments have no effect, as scripts that pg_dump writes have them.
@@ -48,7 +49,6 @@ const OTHERS: &[&[&str]] = &[
     &["INDEX"],
     &["ROLE"],
     &["SCHEMA"],
-    &["SEQUENCE"],
     &["TRIGGER"],
     &["TYPE"],
 ];

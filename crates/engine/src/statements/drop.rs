@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_sql::{Error, Result, TokenReader, routine_name};
+use millstream_sql::{Error, Result, TokenReader, routine_name, split_schema, sqlstate};
 
 use super::create_function::parameters;
 use super::table::{STATEMENTS, or};
@@ -93,6 +93,33 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     Ok(tag)
 }
 
+/// Fails if a table would be dropped only because a default calls a sequence: its rows are worth more.
+fn refuse_numbered(
+    working: &Working,
+    name: &str,
+    dependants: &[Arc<str>],
+    dropped: &[Arc<str>],
+) -> Result<()> {
+    let is_table = |other: &&Arc<str>| {
+        let object = working.catalog.find(other);
+        object.is_some_and(|object| matches!(object.definition, Definition::Table { .. }))
+    };
+    let goes_with_schema = |other: &str| {
+        let schema = split_schema(other).map(|(schema, _)| schema_key(schema));
+        schema.is_some_and(|schema| dropped.iter().any(|name| **name == *schema))
+    };
+    let mut tables = dependants.iter().filter(is_table);
+    match tables.find(|other| !dropped.contains(other) && !goes_with_schema(other)) {
+        None => Ok(()),
+        Some(table) => Err(Error::invalid(format!(
+            "\"{}\" can't be dropped: a default of table \"{table}\" takes the numbers of a sequence that would go, too",
+            shown(name)
+        ))
+        .hint("ALTER TABLE … ALTER COLUMN … DROP DEFAULT first, or name the table in the statement.")
+        .code(sqlstate::DEPENDENT_OBJECTS_STILL_EXIST)),
+    }
+}
+
 /// Returns the sequences that are dropped together with a table, which owns them.
 fn owned_sequences(catalog: &Catalog, table: &str) -> Vec<Arc<str>> {
     let is_owned = |object: &&Arc<Object>| match &object.definition {
@@ -131,6 +158,7 @@ fn with_dependants(working: &Working, dropped: &[Arc<str>], cascade: bool) -> Re
             };
             return Err(Error::invalid(error).hint("Drop these first, or use CASCADE to drop them too."));
         }
+        refuse_numbered(working, name, &dependants, dropped)?;
         all.extend(dependants.into_iter().rev());
         all.push(name.clone());
     }
