@@ -26,6 +26,7 @@ mod copy;
 mod decode;
 mod extended;
 mod interrupt;
+mod map_keys;
 mod message;
 mod newcomers;
 mod oid;

@@ -12,6 +12,7 @@ use arrow::error::ArrowError;
 use arrow::json::writer::{EncoderOptions, make_encoder};
 use bytes::{BufMut, BytesMut};
 
+use crate::map_keys::with_text_keys;
 use crate::oid::{Kind, items};
 use crate::rows::Writer;
 
@@ -311,6 +312,7 @@ fn json(array: &ArrayRef) -> Result<Writer<'_>, ArrowError> {
     if matches!(array.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) {
         return Ok(strings(array));
     }
+    let array = with_text_keys(array)?;
     let field = std::sync::Arc::new(arrow::datatypes::Field::new("", array.data_type().clone(), true));
     let options = EncoderOptions::default().with_explicit_nulls(true);
     make_encoder(&field, array.as_ref(), &options)?;
@@ -494,5 +496,11 @@ mod tests {
             values,
         )]);
         check(array, &["{\"a\":1}", "{\"a\":null}"]);
+        let mut map = MapBuilder::new(None, Int32Builder::new(), StringBuilder::new());
+        map.keys().append_value(1);
+        map.values().append_value("x");
+        map.append(true).unwrap();
+        map.append(true).unwrap();
+        check(map.finish(), &["{\"1\":\"x\"}", "{}"]);
     }
 }

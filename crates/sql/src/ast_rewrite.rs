@@ -48,6 +48,9 @@ mod scopes;
 mod set_returning;
 pub(crate) mod shorthand;
 mod shorthand_others;
+mod shorthand_sketches;
+mod shorthand_spark;
+mod spark_forms;
 mod subquery_names;
 mod times;
 mod values;
@@ -135,6 +138,7 @@ impl VisitorMut for RewriteStatement<'_> {
             return ControlFlow::Break(error);
         }
         using_joins::nest_select(select, &mut self.merged);
+        spark_forms::fill_grouping_id(select);
         shorthand::name_columns(select);
         let with = &self.with;
         let columns = |name: &str| match with.iter().rev().find(|(known, _)| known == name) {

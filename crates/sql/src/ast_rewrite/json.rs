@@ -24,12 +24,14 @@ enum Rows {
     Values(&'static str, Option<&'static str>),
     /// The members of an object; the value goes through a function.
     Members(&'static str),
+    /// The members or elements of a variant, with their places.
+    Entries,
     /// Records whose columns the alias declares.
     Records,
 }
 
 /// The functions in FROM, with the function that makes their list.
-const FUNCTIONS: [(&str, &str, Rows); 16] = [
+const FUNCTIONS: [(&str, &str, Rows); 18] = [
     ("json_array_elements", "json_elements", Rows::Values("json_same", Some("value"))),
     ("jsonb_array_elements", "jsonb_array_values", Rows::Values("jsonb_same", Some("value"))),
     ("json_array_elements_text", "json_element_texts", Rows::Values("", Some("value"))),
@@ -42,6 +44,8 @@ const FUNCTIONS: [(&str, &str, Rows); 16] = [
     ("jsonb_each", "jsonb_members", Rows::Members("jsonb_same")),
     ("json_each_text", "json_member_texts", Rows::Members("")),
     ("jsonb_each_text", "jsonb_member_texts", Rows::Members("")),
+    ("variant_explode", "variant_entries", Rows::Entries),
+    ("variant_explode_outer", "variant_entries_or_null", Rows::Entries),
     ("json_to_record", "make_array", Rows::Records),
     ("jsonb_to_record", "make_array", Rows::Records),
     ("json_to_recordset", "json_elements", Rows::Records),
@@ -110,6 +114,11 @@ pub(super) fn table_function(factor: &mut TableFactor) -> Result<()> {
         Rows::Members(function) => {
             let value = through(function, &format!("get_field({element}, 'value')"));
             (format!("get_field({element}, 'key'), {value}"), vec![Ident::new("key"), Ident::new("value")])
+        }
+        Rows::Entries => {
+            let value = through("json_same", &format!("get_field({element}, 'value')"));
+            let items = format!("get_field({element}, 'pos'), get_field({element}, 'key'), {value}");
+            (items, ["pos", "key", "value"].map(Ident::new).into())
         }
         Rows::Records => ("e".to_string(), Vec::new()),
     };

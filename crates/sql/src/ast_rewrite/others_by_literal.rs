@@ -10,6 +10,8 @@
 //! | `array_sort(a, FALSE)` | `sort_array(a, FALSE)` |
 //! | `struct(a AS x, 1)` | `named_struct('x', a, 'col2', 1)` |
 //! | `listagg(x)` | `string_agg(x, '')` |
+//!
+//! More forms are in [`super::spark_forms`].
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, CastKind, DataType as SqlType, Expr, Function, FunctionArg, FunctionArgExpr,
@@ -18,12 +20,15 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::others::{arguments, interval};
-use super::{call, scopes, text};
+use super::{call, scopes, spark_forms, text};
 
 /// Rewrites a call; none for another function or form.
 pub(super) fn rewritten(name: &str, function: &Function) -> Option<Expr> {
     if matches!(name, "listagg" | "string_agg") {
         return listagg(name, function);
+    }
+    if let Some(rewritten) = spark_forms::rewritten(name, function) {
+        return Some(rewritten);
     }
     if function.over.is_some() || function.filter.is_some() {
         return None;
@@ -76,7 +81,7 @@ fn cast(of: &Expr, data_type: SqlType) -> Expr {
     Expr::Cast { kind: CastKind::Cast, expr: Box::new(of.clone()), data_type, array: false, format: None }
 }
 
-fn literal(of: &Expr) -> Option<&str> {
+pub(super) fn literal(of: &Expr) -> Option<&str> {
     match of {
         Expr::Value(value) => match &value.value {
             Value::SingleQuotedString(text) => Some(text),
@@ -86,7 +91,7 @@ fn literal(of: &Expr) -> Option<&str> {
     }
 }
 
-fn is_flag(of: &Expr) -> bool {
+pub(super) fn is_flag(of: &Expr) -> bool {
     matches!(of, Expr::Value(value) if matches!(value.value, Value::Boolean(_)))
 }
 

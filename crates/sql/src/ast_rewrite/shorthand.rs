@@ -13,6 +13,8 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::parser::Parser;
 
 use super::shorthand_others::{self, OTHERS};
+use super::shorthand_sketches::SKETCHES;
+use super::shorthand_spark::{SPARK, SPARK_FORMS};
 use crate::tokens::DIALECT;
 
 /// The name, the number of arguments, and the template.
@@ -120,11 +122,23 @@ const OTHER_FORMS: &[(&str, usize, &str)] = &[
     ("date_trunc", 3, "date_trunc_in_zone($1, $2, $3)"),
 ];
 
+/// Returns all templates of names that are free.
+fn free() -> impl Iterator<Item = &'static (&'static str, usize, &'static str)> {
+    SHORTHANDS.iter().chain(OTHERS).chain(SKETCHES).chain(SPARK)
+}
+
+/// Returns the templates of forms of functions that are known.
+fn forms() -> impl Iterator<Item = &'static (&'static str, usize, &'static str)> {
+    OTHER_FORMS.iter().chain(shorthand_others::OTHER_FORMS).chain(SPARK_FORMS)
+}
+
 static TEMPLATES: LazyLock<HashMap<(&'static str, usize), Expr>> = LazyLock::new(|| {
     let parse =
         |text: &str| Parser::new(&DIALECT).try_with_sql(text).and_then(|mut parser| parser.parse_expr());
-    let all = SHORTHANDS.iter().chain(OTHER_FORMS).chain(OTHERS).chain(shorthand_others::OTHER_FORMS);
-    all.filter_map(|(name, count, text)| Some(((*name, *count), parse(text).ok()?))).collect()
+    free()
+        .chain(forms())
+        .filter_map(|(name, count, text)| Some(((*name, *count), parse(text).ok()?)))
+        .collect()
 });
 
 /// Expands a call of one of these functions. A function of that name that is known takes precedence.
@@ -132,20 +146,38 @@ pub(super) fn expand(function: &Function, known: bool) -> Option<Expr> {
     let [part] = &function.name.0[..] else { return None };
     let name = part.as_ident()?.value.to_lowercase();
     let arguments = arguments(function)?;
-    let mut forms = OTHER_FORMS.iter().chain(shorthand_others::OTHER_FORMS);
-    if known && !forms.any(|(form, count, _)| *form == name && *count == arguments.len()) {
+    if known && !forms().any(|(form, count, _)| *form == name && *count == arguments.len()) {
         return None;
     }
     let plain = function.over.is_none() && function.within_group.is_empty();
     let template = plain.then(|| TEMPLATES.get(&(name.as_str(), arguments.len())))??;
     let mut expanded = template.clone();
-    if let Expr::Function(call) = &mut expanded {
-        call.filter = function.filter.clone();
-    } else if function.filter.is_some() {
-        return None;
+    if let Some(filter) = &function.filter {
+        aggregate(&mut expanded)?.filter = Some(filter.clone());
     }
     let _ = expanded.visit(&mut Fill(arguments));
     Some(expanded)
+}
+
+/// Returns the aggregate of a template, whose FILTER is that of the call: `array_agg` if it is there, or else the template.
+fn aggregate(template: &mut Expr) -> Option<&mut Function> {
+    let Expr::Function(call) = template else { return None };
+    let is_inner = |argument: &FunctionArg| {
+        let FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(inner))) = argument else {
+            return false;
+        };
+        inner.name.to_string() == "array_agg"
+    };
+    let inner = match &call.args {
+        FunctionArguments::List(list) => list.args.iter().position(is_inner),
+        _ => None,
+    };
+    let Some(at) = inner else { return Some(call) };
+    let FunctionArguments::List(list) = &mut call.args else { return None };
+    match &mut list.args[at] {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(inner))) => Some(inner),
+        _ => None,
+    }
 }
 
 /// Names the columns that expand to subqueries: several of these would have the same name.
@@ -198,7 +230,7 @@ mod tests {
 
     #[test]
     fn every_template_is_an_expression_that_takes_each_argument_once() {
-        let all = || SHORTHANDS.iter().chain(OTHER_FORMS).chain(OTHERS).chain(shorthand_others::OTHER_FORMS);
+        let all = || free().chain(forms());
         assert_eq!(TEMPLATES.len(), all().count());
         for (name, count, text) in all() {
             for number in 1..=*count {

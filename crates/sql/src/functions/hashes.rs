@@ -220,6 +220,11 @@ impl Hasher for Murmur3 {
     }
 }
 
+/// Returns the Murmur3 hash of bytes, as Spark computes it.
+pub(super) fn murmur3(bytes: &[u8], seed: u32) -> u32 {
+    Murmur3::bytes(bytes, seed)
+}
+
 /// xxHash of 64 bits, <https://github.com/Cyan4973/xxHash>.
 struct XxHash64;
 

@@ -21,7 +21,7 @@ pub(super) fn register(registry: &mut Registry<'_>) {
 }
 
 /// Translates a pattern. One with a `%` is a pattern of strftime, and stays.
-fn translated(pattern: &str) -> std::result::Result<String, Error> {
+pub(super) fn translated(pattern: &str) -> std::result::Result<String, Error> {
     if pattern.contains('%') {
         return Ok(pattern.to_string());
     }

@@ -24,15 +24,23 @@ pub(crate) mod row_key;
 pub(crate) mod scalar;
 mod signed_results;
 pub(crate) mod single_row;
+mod sketches;
 pub(crate) mod sliding;
 mod spark;
+mod spark_aggregates;
 mod spark_arrays;
+mod spark_bytes;
+mod spark_csv;
 mod spark_numbers;
+mod spark_options;
+mod spark_random;
 mod spark_texts;
+mod spark_times;
 mod table;
 pub(crate) mod time_text;
 mod value_size_limit;
 mod whole_sum;
+mod xml;
 
 use std::sync::{Arc, LazyLock};
 

@@ -96,7 +96,7 @@ fn next_day(columns: &[ArrayRef]) -> Result<ArrayRef> {
 }
 
 /// Returns the months between two times. Between the same days of months, or two last days, it is whole.
-fn months_between(columns: &[ArrayRef]) -> Result<ArrayRef> {
+pub(super) fn months_between_all(columns: &[ArrayRef]) -> Result<Vec<Option<f64>>> {
     let (to, from) = (ticks(&columns[0])?, ticks(&columns[1])?);
     let rows = to.iter().zip(&from).map(|(to, from)| {
         let (to, from) = (to?, from?);
@@ -108,7 +108,17 @@ fn months_between(columns: &[ArrayRef]) -> Result<ArrayRef> {
         }
         let seconds = |day: i64, time: i64| (day * DAY + time.rem_euclid(DAY)) as f64 / SECOND as f64;
         let rest = (seconds(end.day, to) - seconds(start.day, from)) / (31.0 * 86_400.0);
-        Some(((months + rest) * 1e8).round() / 1e8)
+        Some(months + rest)
     });
-    Ok(Arc::new(rows.collect::<Float64Array>()))
+    Ok(rows.collect())
+}
+
+/// Rounds months to 8 decimals.
+pub(super) fn rounded(months: f64) -> f64 {
+    (months * 1e8).round() / 1e8
+}
+
+fn months_between(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let months = months_between_all(columns)?.into_iter().map(|months| months.map(rounded));
+    Ok(Arc::new(months.collect::<Float64Array>()))
 }

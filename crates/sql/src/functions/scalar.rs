@@ -3,7 +3,8 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef, new_null_array};
+use arrow::compute::concat;
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
@@ -16,6 +17,21 @@ pub(crate) type Kernel = fn(&[ArrayRef]) -> Result<ArrayRef>;
 
 /// Returns the result type for these argument types, or an error if the function doesn't accept them.
 pub(crate) type Typed = fn(&[DataType]) -> Result<DataType>;
+
+/// Evaluates a call. A row for which the kernel fails is NULL.
+pub(crate) fn or_null(columns: &[ArrayRef], result: &DataType, kernel: Kernel) -> Result<ArrayRef> {
+    if let Ok(computed) = kernel(columns) {
+        return Ok(computed);
+    }
+    let rows = columns.first().map_or(0, |column| column.len());
+    let each = (0..rows).map(|row| {
+        let row: Vec<ArrayRef> = columns.iter().map(|column| column.slice(row, 1)).collect();
+        kernel(&row).unwrap_or_else(|_| new_null_array(result, 1))
+    });
+    let each: Vec<ArrayRef> = each.collect();
+    let each: Vec<&dyn Array> = each.iter().map(|row| row.as_ref()).collect();
+    Ok(if each.is_empty() { new_null_array(result, 0) } else { concat(&each)? })
+}
 
 /// The name of the column that a call makes, if nothing else names it.
 #[derive(Clone, Copy)]

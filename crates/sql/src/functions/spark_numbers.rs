@@ -66,6 +66,7 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::any("array_skewness", floats, |columns| moments(columns, |m| m.skewness())));
     registry.add(Scalar::any("array_kurtosis", floats, |columns| moments(columns, |m| m.kurtosis())));
     registry.add(Scalar::any("assert_true", asserted, assert_true));
+    registry.add(Scalar::any("counter_step", counted, counter_step));
 }
 
 fn each(columns: &[ArrayRef], of: fn(i64) -> i64) -> Result<ArrayRef> {
@@ -222,6 +223,25 @@ fn moments(columns: &[ArrayRef], of: fn(&Moments) -> Option<f64>) -> Result<Arra
         if present.is_empty() { None } else { of(&Moments::of(&present)) }
     });
     Ok(Arc::new(rows.collect::<Float64Array>()))
+}
+
+fn counted(types: &[DataType]) -> Result<DataType> {
+    match types {
+        [now, before, ..] if now.is_numeric() && before == now => Ok(now.clone()),
+        _ => {
+            Err(Error::invalid("counter_diff takes a number, and the time at which the counter began").into())
+        }
+    }
+}
+
+/// Returns the growth of a counter since the row before. It is NULL if the counter is less or began at another time.
+fn counter_step(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let restarts = cmp::lt(&columns[0], &columns[1])?;
+    let mut steps = nullif(&numeric::sub_wrapping(&columns[0], &columns[1])?, &restarts)?;
+    if let [_, _, began, before] = columns {
+        steps = nullif(&steps, &cmp::neq(began, before)?)?;
+    }
+    Ok(steps)
 }
 
 fn asserted(types: &[DataType]) -> Result<DataType> {

@@ -7,8 +7,9 @@ mod initials;
 
 use super::{
     Registry, date_part, flink, generators, hashes, java_patterns, json, lambdas, maps, other_numbers,
-    other_texts, other_times, postgres, read_text, round, signed_results, spark, spark_arrays, spark_numbers,
-    spark_texts, value_size_limit,
+    other_texts, other_times, postgres, read_text, round, signed_results, sketches, spark, spark_aggregates,
+    spark_arrays, spark_bytes, spark_csv, spark_numbers, spark_options, spark_random, spark_texts,
+    spark_times, value_size_limit, xml,
 };
 
 /// Adds the functions of a file to a session.
@@ -47,11 +48,19 @@ pub(super) static FUNCTIONS: &[Register] = &[
     other_numbers::register,
     other_texts::register,
     other_times::register,
+    sketches::register,
     spark::register,
+    spark_aggregates::register,
     spark_arrays::register,
+    spark_bytes::register,
+    spark_csv::register,
     spark_numbers::register,
+    spark_options::register,
+    spark_random::register,
     spark_texts::register,
+    spark_times::register,
     signed_results::register,
+    xml::register,
 ];
 
 /// Adds the functions of these files to a session.

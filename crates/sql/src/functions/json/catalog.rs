@@ -7,13 +7,13 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use super::function::JsonFunction;
-use super::{access, change, objects, path, sets};
+use super::{access, change, objects, path, sets, variant};
 use crate::functions::Registry;
 
 /// Lists the functions of a file.
 type List = fn(&mut dyn FnMut(JsonFunction));
 
-static LISTS: [List; 5] = [access::list, change::list, objects::list, path::list, sets::list];
+static LISTS: [List; 6] = [access::list, change::list, objects::list, path::list, sets::list, variant::list];
 
 static FUNCTIONS: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let mut all = HashMap::new();

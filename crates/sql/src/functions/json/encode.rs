@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringViewArray};
+use arrow::array::{Array, ArrayRef, AsArray, StringViewArray, StructArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field};
@@ -235,7 +235,21 @@ fn map_writer(column: &ArrayRef) -> Result<Writer> {
     let Some(maps) = column.as_map_opt().cloned() else {
         return Err(Error::bug("a map was expected").into());
     };
-    let keys = texts(&time_text::with_texts(maps.keys())?)?;
+    let keys = match maps.keys().as_struct_opt() {
+        Some(keys) => struct_texts(keys)?,
+        None => texts(&time_text::with_texts(maps.keys())?)?,
+    };
     let write = writer(maps.values(), &Shape::Plain)?;
     Ok(object_writer(maps.offsets().clone(), keys, write, ["{", ":", ",", "}"]))
+}
+
+/// Returns structs that are keys as texts, as Spark does: `[1,a]`.
+fn struct_texts(structs: &StructArray) -> Result<StringViewArray> {
+    let parts = structs.columns().iter().map(|part| texts(&time_text::with_texts(part)?));
+    let parts = parts.collect::<Result<Vec<_>>>()?;
+    let text = |row: usize| {
+        let parts = parts.iter().map(|part| if part.is_valid(row) { part.value(row) } else { "null" });
+        format!("[{}]", parts.collect::<Vec<_>>().join(","))
+    };
+    Ok(StringViewArray::from_iter_values((0..structs.len()).map(text)))
 }

@@ -20,12 +20,15 @@ mod objects;
 pub(crate) mod operators;
 mod path;
 pub(crate) mod scan;
+pub(in crate::functions) mod schema;
 mod sets;
 pub(crate) mod shape;
 pub(crate) mod shapes;
 mod typed;
-mod typed_schema;
+pub(in crate::functions) mod typed_schema;
 pub(crate) mod value;
+mod variant;
+mod variant_get;
 
 use std::sync::Arc;
 
@@ -63,6 +66,7 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     catalog::register(registry);
     extract::register(registry);
     typed::register(registry);
+    variant_get::register(registry);
     constructors::register(registry);
     build::register(registry);
     registry.add_planner(Arc::new(Operators));

@@ -24,10 +24,11 @@ use super::value::Value;
 use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::maps::{entry_fields, map_array};
+use crate::functions::spark_options::{with_moments, with_texts};
 
 /// Registers the function.
 pub(super) fn register(registry: &mut Registry<'_>) {
-    registry.add(ScalarUDF::from(FromJson { signature: Signature::any(2, Volatility::Immutable) }));
+    registry.add(ScalarUDF::from(FromJson { signature: Signature::variadic_any(Volatility::Immutable) }));
 }
 
 /// The function.
@@ -76,6 +77,11 @@ impl ScalarUDFImpl for FromJson {
                 .hint("from_json(text, 'a INT, b ARRAY<STRING>')")
                 .into());
         };
+        if let Some(pattern) = arguments.scalar_arguments.get(2)
+            && pattern.and_then(|pattern| pattern.try_as_str()).flatten().is_none()
+        {
+            return Err(Error::invalid("from_json takes the pattern of timestamps as a literal").into());
+        }
         let of = typed_schema::parse(text)?;
         match of {
             DataType::Struct(_) | DataType::List(_) | DataType::Map(..) => {
@@ -95,7 +101,13 @@ impl ScalarUDFImpl for FromJson {
         let texts = arguments.args.first().map(|text| text.to_array(rows)).transpose()?;
         let Some(texts) = texts else { return Err(Error::invalid("from_json takes a text").into()) };
         let texts = cast(&texts, &DataType::Utf8View)?;
-        let of = arguments.return_field.data_type();
+        let promised = arguments.return_field.data_type();
+        let pattern = match arguments.args.get(2) {
+            Some(ColumnarValue::Scalar(pattern)) => pattern.try_as_str().flatten(),
+            _ => None,
+        };
+        let texts_of = pattern.map(|_| with_texts(promised));
+        let of = texts_of.as_ref().unwrap_or(promised);
         // Of a text that is no JSON, a struct has fields that are NULL, and an array or a map is NULL.
         let is_struct = matches!(of, DataType::Struct(_));
         let read = |text: &str| match Value::as_written(text) {
@@ -106,12 +118,16 @@ impl ScalarUDFImpl for FromJson {
         let values: Vec<Option<Value>> =
             texts.as_string_view().iter().map(|text| text.and_then(read)).collect();
         let values: Vec<Option<&Value>> = values.iter().map(Option::as_ref).collect();
-        Ok(ColumnarValue::Array(column(&values, of, true)?))
+        let read = column(&values, of, true)?;
+        Ok(ColumnarValue::Array(match pattern {
+            Some(pattern) => with_moments(&read, promised, pattern)?,
+            None => read,
+        }))
     }
 }
 
 /// Returns values as a column of a type. A value of another type is NULL.
-fn column(values: &[Option<&Value>], of: &DataType, is_root: bool) -> Result<ArrayRef> {
+pub(super) fn column(values: &[Option<&Value>], of: &DataType, is_root: bool) -> Result<ArrayRef> {
     match of {
         DataType::Struct(fields) => structs(values, fields, is_root),
         DataType::List(element) => {

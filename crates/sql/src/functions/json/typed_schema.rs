@@ -11,7 +11,7 @@ use crate::functions::maps::map_type;
 const DEPTH_MAX: usize = 100;
 
 /// Reads a type. A list of fields without STRUCT is a struct, too.
-pub(super) fn parse(text: &str) -> Result<DataType> {
+pub(in crate::functions) fn parse(text: &str) -> Result<DataType> {
     let mut reader = Reader { text, at: 0, depth: 0 };
     let of = match reader.is_type_alone() {
         true => reader.data_type()?,

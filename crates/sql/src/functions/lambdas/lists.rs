@@ -86,7 +86,7 @@ fn places(elements: &Elements) -> ArrayRef {
 }
 
 /// Builds a column of arrays.
-pub(super) fn list(
+pub(crate) fn list(
     data_type: &DataType,
     offsets: OffsetBuffer<i32>,
     elements: ArrayRef,

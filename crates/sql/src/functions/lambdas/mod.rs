@@ -4,7 +4,7 @@
 //! at once. The dialect finds lambdas by their tokens, see [`crate::dialect::lambdas`].
 
 pub(super) mod elements;
-mod lists;
+pub(super) mod lists;
 mod maps;
 mod order;
 mod reduce;

@@ -1,8 +1,9 @@
-//! Forms for BYTEA of functions that DataFusion has for text: `substr`, `strpos`, `overlay`, `btrim` and others.
+//! Forms for BYTEA of functions that DataFusion has for text: `substr`, `strpos`, `overlay`, `btrim` and others; and, as in
+//! Spark, `lpad`, `rpad`, `starts_with` and `ends_with`.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Int32Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
 use datafusion::common::types::{NativeType, logical_binary, logical_int64, logical_string};
@@ -10,8 +11,10 @@ use datafusion::error::Result;
 use datafusion::functions::core::overlay::OverlayFunc;
 use datafusion::functions::string::bit_length::BitLengthFunc;
 use datafusion::functions::string::btrim::BTrimFunc;
+use datafusion::functions::string::ends_with::EndsWithFunc;
 use datafusion::functions::string::ltrim::LtrimFunc;
 use datafusion::functions::string::rtrim::RtrimFunc;
+use datafusion::functions::string::starts_with::StartsWithFunc;
 use datafusion::functions::unicode::strpos::StrposFunc;
 use datafusion::functions::unicode::substr::SubstrFunc;
 use datafusion::logical_expr::{
@@ -23,7 +26,7 @@ use datafusion::scalar::ScalarValue;
 use super::byte_strings::Bytes;
 use crate::error::Error;
 use crate::functions::Registry;
-use crate::functions::value_size_limit::check_column;
+use crate::functions::value_size_limit::{check_column, check_value};
 use crate::sqlstate;
 
 /// Wraps DataFusion's functions.
@@ -34,6 +37,11 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.replace("btrim", |f| f.inner().is::<BTrimFunc>(), |f| wrapped(f, Form::Trim(true, true)));
     registry.replace("ltrim", |f| f.inner().is::<LtrimFunc>(), |f| wrapped(f, Form::Trim(true, false)));
     registry.replace("rtrim", |f| f.inner().is::<RtrimFunc>(), |f| wrapped(f, Form::Trim(false, true)));
+    // Of these, the file `value_size_limit` has wrapped some before.
+    registry.replace("lpad", |f| f.name() == "lpad", |f| wrapped(f, Form::Pad(true)));
+    registry.replace("rpad", |f| f.name() == "rpad", |f| wrapped(f, Form::Pad(false)));
+    registry.replace("starts_with", |f| f.inner().is::<StartsWithFunc>(), |f| wrapped(f, Form::Begins(true)));
+    registry.replace("ends_with", |f| f.inner().is::<EndsWithFunc>(), |f| wrapped(f, Form::Begins(false)));
     registry.replace("bit_length", |f| f.inner().is::<BitLengthFunc>(), |f| wrapped(f, Form::BitLength));
 }
 
@@ -45,6 +53,10 @@ enum Form {
     Overlay,
     /// True for each side that is trimmed.
     Trim(bool, bool),
+    /// True if the left side is filled up.
+    Pad(bool),
+    /// True for the beginning, false for the end.
+    Begins(bool),
     BitLength,
 }
 
@@ -55,13 +67,15 @@ impl Form {
             Form::Substr => &[&[true, false], &[true, false, false]],
             Form::Position => &[&[true, true]],
             Form::Overlay => &[&[true, true, false], &[true, true, false, false]],
-            Form::Trim(..) => &[&[true, true]],
+            Form::Pad(_) => &[&[true, false], &[true, false, true]],
+            Form::Trim(..) | Form::Begins(_) => &[&[true, true]],
             Form::BitLength => &[&[true]],
         }
     }
 
     fn result(self) -> DataType {
         match self {
+            Form::Begins(_) => DataType::Boolean,
             Form::Position | Form::BitLength => DataType::Int32,
             _ => DataType::Binary,
         }
@@ -160,6 +174,15 @@ fn evaluate(form: Form, columns: &[ArrayRef]) -> Result<ArrayRef> {
     let bytes = |at: usize, row: usize| columns[at].as_binary::<i64>().value(row);
     let number =
         |at: usize, row: usize| columns.get(at).map(|column| column.as_primitive::<Int64Type>().value(row));
+    if let Form::Begins(begins) = form {
+        let found = (0..rows).map(|row| {
+            is_valid(row).then(|| match begins {
+                true => bytes(0, row).starts_with(bytes(1, row)),
+                false => bytes(0, row).ends_with(bytes(1, row)),
+            })
+        });
+        return Ok(Arc::new(found.collect::<BooleanArray>()));
+    }
     if form.result() == DataType::Int32 {
         let counts = (0..rows).map(|row| {
             is_valid(row).then(|| match form {
@@ -186,11 +209,27 @@ fn evaluate(form: Form, columns: &[ArrayRef]) -> Result<ArrayRef> {
                 check_column("overlay", out.values_slice().len(), whole.len())?;
                 out.append_value(whole);
             }
+            Form::Pad(left) => {
+                let fill = columns.get(2).map_or(&[0_u8][..], |_| bytes(2, row));
+                let padded = padded(bytes(0, row), number(1, row).unwrap_or(0), fill, left)?;
+                check_column("lpad", out.values_slice().len(), padded.len())?;
+                out.append_value(padded);
+            }
             Form::Trim(left, right) => out.append_value(trimmed(bytes(0, row), bytes(1, row), left, right)),
             _ => return Err(Error::bug("the function returns bytes").into()),
         }
     }
     Ok(Arc::new(out.finish()))
+}
+
+/// Fills bytes up to a length, or cuts them. Nothing is added if the filling is empty.
+fn padded(text: &[u8], length: i64, fill: &[u8], left: bool) -> Result<Vec<u8>, Error> {
+    let length = usize::try_from(length).unwrap_or(0);
+    check_value("lpad", length)?;
+    let missing = length.saturating_sub(text.len());
+    let added: Vec<u8> = fill.iter().copied().cycle().take(missing).collect();
+    let text = &text[..text.len().min(length)];
+    Ok(if left { [&added, text].concat() } else { [text, &added].concat() })
 }
 
 /// Returns the place of bytes within others, from 1; 0 if they aren't there.

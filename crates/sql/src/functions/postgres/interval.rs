@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use crate::error::Error;
 use crate::functions::Registry;
-use crate::functions::scalar::Scalar;
+use crate::functions::scalar::{Scalar, or_null};
 
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
@@ -29,6 +29,7 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::exact("justify_interval", one, |_| Ok(INTERVAL), |c| each(&c[0], all)));
     registry.add(multiply());
     registry.add(Scalar::any("make_interval", make_type, make));
+    registry.add(Scalar::any("try_make_interval", make_type, |columns| or_null(columns, &INTERVAL, make)));
     registry.add_planner(Arc::new(Products));
 }
 

@@ -13,7 +13,7 @@ use datafusion::error::Result;
 
 use crate::error::Error;
 use crate::functions::Registry;
-use crate::functions::scalar::Scalar;
+use crate::functions::scalar::{Scalar, or_null};
 
 /// Registers the functions.
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
@@ -24,7 +24,10 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     let mut parts = vec![DataType::Int64; 5];
     parts.push(DataType::Float64);
     let timestamp = |_: &[DataType]| Ok(DataType::Timestamp(TimeUnit::Nanosecond, None));
-    registry.add(Scalar::exact("timestamp_from_parts", parts, timestamp, from_parts));
+    registry.add(Scalar::exact("timestamp_from_parts", parts.clone(), timestamp, from_parts));
+    registry.add(Scalar::exact("timestamp_from_parts_or_null", parts, timestamp, |columns| {
+        or_null(columns, &DataType::Timestamp(TimeUnit::Nanosecond, None), from_parts)
+    }));
 }
 
 /// Returns the type of `timezone(zone, x)`: TIMESTAMP for a TIMESTAMPTZ, and TIMESTAMPTZ for a local time.
@@ -143,6 +146,7 @@ fn days_of_month(time: NaiveDateTime) -> i32 {
     }
 }
 
+/// As in PostgreSQL, 60 seconds and 24 hours are the beginning of the next minute and day.
 fn from_parts(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let rows = (0..columns[0].len()).map(|row| {
         if columns.iter().any(|column| column.is_null(row)) {
@@ -158,13 +162,14 @@ fn from_parts(columns: &[ArrayRef]) -> Result<ArrayRef> {
         let date =
             NaiveDate::from_ymd_opt(i32::try_from(part(0)).map_err(|_| wrong())?, unsigned(1)?, unsigned(2)?)
                 .ok_or_else(wrong)?;
-        if !(0.0..60.0).contains(&seconds) {
+        let fits =
+            (0..=24).contains(&part(3)) && (0..60).contains(&part(4)) && (0.0..=60.0).contains(&seconds);
+        let time = (part(3) * 60 + part(4)) * 60_000_000_000 + (seconds * 1e9).round() as i64;
+        if !fits || time > 86_400_000_000_000 {
             return Err(wrong());
         }
-        let nanoseconds = (seconds.fract() * 1e9).round().min(999_999_999.0) as u32;
-        let time = NaiveTime::from_hms_nano_opt(unsigned(3)?, unsigned(4)?, seconds as u32, nanoseconds);
-        let time = date.and_time(time.ok_or_else(wrong)?);
-        time.and_utc().timestamp_nanos_opt().map(Some).ok_or_else(wrong)
+        let midnight = date.and_time(NaiveTime::MIN).and_utc().timestamp_nanos_opt();
+        midnight.and_then(|midnight| midnight.checked_add(time)).map(Some).ok_or_else(wrong)
     });
     Ok(Arc::new(rows.collect::<std::result::Result<TimestampNanosecondArray, Error>>()?))
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Date32Array, StringBuilder, StringViewArray,
-    TimestampNanosecondArray, new_null_array,
+    Time64NanosecondArray, TimestampNanosecondArray, new_null_array,
 };
 use arrow::compute::{cast, filter, interleave};
-use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type};
+use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type, TimeUnit};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -22,6 +22,7 @@ use super::write_time::{self, Moment};
 use crate::error::Error;
 use crate::functions::postgres::patterns;
 use crate::functions::postgres::time_parts::{DAY, SECOND, TimeColumn, TimeValue, is_time};
+use crate::functions::scalar::{Scalar, or_null};
 use crate::functions::value_size_limit::check_column;
 use crate::sqlstate;
 
@@ -62,10 +63,7 @@ impl Formatting {
                 })?;
                 Ok(Arc::new(days.into_iter().collect::<Date32Array>()))
             }
-            Kind::ToTimestamp => {
-                let times = read_each(values, patterns, |_, parsed| nanoseconds(parsed))?;
-                Ok(Arc::new(times.into_iter().collect::<TimestampNanosecondArray>().with_timezone("+00:00")))
-            }
+            Kind::ToTimestamp => moments_of(values, patterns),
         }
     }
 
@@ -255,6 +253,62 @@ fn read_each<T>(
         convert(text, read_time::read(text, last.get(pattern))?).map(Some)
     });
     Ok(rows.collect::<Result<_, Error>>()?)
+}
+
+/// Returns the function that reads a text by a pattern, and gives NULL for one that doesn't fit.
+pub(super) fn try_to_timestamp() -> ScalarUDF {
+    Scalar::exact(
+        "timestamp_or_null",
+        vec![DataType::Utf8View; 2],
+        |_| Ok(moment_type()),
+        |columns| {
+            or_null(columns, &moment_type(), |columns| moments_of(&columns[0], columns[1].as_string_view()))
+        },
+    )
+}
+
+/// Returns the functions that read a time of day by a pattern: of another text, one is an error and one gives NULL.
+pub(super) fn to_time() -> [ScalarUDF; 2] {
+    const TIME: DataType = DataType::Time64(TimeUnit::Nanosecond);
+    let texts = || vec![DataType::Utf8View; 2];
+    [
+        Scalar::exact("time_of_text", texts(), |_| Ok(TIME), read_times),
+        Scalar::exact("time_or_null", texts(), |_| Ok(TIME), |columns| or_null(columns, &TIME, read_times)),
+    ]
+}
+
+fn read_times(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let times = read_each(&columns[0], columns[1].as_string_view(), |text, parsed| {
+        let is_time = (0..86_400_000_000).contains(&parsed.microseconds) && !text.trim().is_empty();
+        is_time.then_some(parsed.microseconds * 1_000).ok_or_else(|| {
+            Error::invalid(format!("'{text}' is no time of a day")).code(sqlstate::DATETIME_FIELD_OVERFLOW)
+        })
+    })?;
+    Ok(Arc::new(times.into_iter().collect::<Time64NanosecondArray>()))
+}
+
+fn moment_type() -> DataType {
+    DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into()))
+}
+
+fn moments_of(values: &ArrayRef, patterns: &StringViewArray) -> Result<ArrayRef> {
+    let times = read_each(values, patterns, |_, parsed| nanoseconds(parsed))?;
+    Ok(Arc::new(times.into_iter().collect::<TimestampNanosecondArray>().with_timezone("+00:00")))
+}
+
+/// Reads texts by one pattern. A text that doesn't fit is NULL.
+pub(in crate::functions) fn read_moments(texts: &ArrayRef, pattern: &str) -> Result<ArrayRef> {
+    let texts = cast(texts, &DataType::Utf8View)?;
+    let nodes = pattern::parse(pattern);
+    let read = |text: &str| read_time::read(text, &nodes).and_then(nanoseconds).ok();
+    let times = texts.as_string_view().iter().map(|text| text.and_then(read));
+    Ok(Arc::new(times.collect::<TimestampNanosecondArray>().with_timezone("+00:00")))
+}
+
+/// Writes times by one pattern.
+pub(in crate::functions) fn write_moments(times: &ArrayRef, pattern: &str) -> Result<ArrayRef> {
+    let patterns = StringViewArray::from_iter_values(std::iter::repeat_n(pattern, times.len()));
+    to_char(times, &patterns)
 }
 
 fn out_of_range(name: &str) -> Error {

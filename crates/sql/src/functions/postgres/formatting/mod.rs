@@ -24,6 +24,7 @@ use datafusion::functions::datetime::to_timestamp::ToTimestampFunc;
 use datafusion::logical_expr::ScalarUDF;
 
 use self::functions::{Formatting, Kind};
+pub(in crate::functions) use self::functions::{read_moments, write_moments};
 use super::patterns;
 use crate::functions::Registry;
 
@@ -36,6 +37,8 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     let time = |inner| ScalarUDF::from(Formatting::new(inner, Kind::ToTimestamp));
     registry.replace("to_timestamp", |function| function.inner().is::<ToTimestampFunc>(), time);
     registry.add(numbers::to_number());
+    registry.add(functions::try_to_timestamp());
+    functions::to_time().into_iter().for_each(|function| registry.add(function));
 }
 
 /// The functions whose patterns had another meaning in earlier versions.

@@ -1,0 +1,359 @@
+//! Evaluates expressions of XPath 1.0 on a document.
+
+use std::cmp::Ordering;
+
+use super::parser::{Axis, Expression, Step, Test};
+use super::tree::Document;
+use crate::error::{Error, Result};
+
+/// A node: the place of an element or a text, and that of an attribute of it, from 1; 0 for the node itself.
+pub(super) type Found = (usize, usize);
+
+/// A value.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    /// Nodes in the order of the document.
+    Nodes(Vec<Found>),
+    Number(f64),
+    Text(String),
+    Flag(bool),
+}
+
+/// The node at hand, with its place among others and their number.
+#[derive(Clone, Copy)]
+struct Context {
+    node: Found,
+    position: usize,
+    size: usize,
+}
+
+/// Evaluates an expression at the root of a document.
+pub(super) fn evaluate(document: &Document, expression: &Expression) -> Result<Value> {
+    document.evaluate(expression, Context { node: (0, 0), position: 1, size: 1 })
+}
+
+impl Value {
+    pub(super) fn flag(&self) -> bool {
+        match self {
+            Value::Nodes(nodes) => !nodes.is_empty(),
+            Value::Number(number) => *number != 0.0 && !number.is_nan(),
+            Value::Text(text) => !text.is_empty(),
+            Value::Flag(flag) => *flag,
+        }
+    }
+
+    pub(super) fn text(&self, document: &Document) -> String {
+        match self {
+            Value::Nodes(nodes) => nodes.first().map_or(String::new(), |node| document.string_of(*node)),
+            Value::Number(number) => written(*number),
+            Value::Text(text) => text.clone(),
+            Value::Flag(flag) => flag.to_string(),
+        }
+    }
+
+    pub(super) fn number(&self, document: &Document) -> f64 {
+        match self {
+            Value::Number(number) => *number,
+            Value::Flag(flag) => f64::from(u8::from(*flag)),
+            other => read(&other.text(document)),
+        }
+    }
+}
+
+/// Reads a number; NaN if a text is none.
+fn read(text: &str) -> f64 {
+    let text = text.trim();
+    let is_plain = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-'));
+    if is_plain { text.parse().unwrap_or(f64::NAN) } else { f64::NAN }
+}
+
+fn written(number: f64) -> String {
+    match number {
+        _ if number.is_infinite() => if number > 0.0 { "Infinity" } else { "-Infinity" }.to_string(),
+        0.0 => "0".to_string(),
+        _ => number.to_string(),
+    }
+}
+
+impl Document {
+    pub(super) fn string_of(&self, (node, attribute): Found) -> String {
+        match attribute.checked_sub(1) {
+            Some(at) => self.nodes[node].attributes[at].1.clone(),
+            None => self.string(node),
+        }
+    }
+
+    fn name_of(&self, (node, attribute): Found) -> &str {
+        match attribute.checked_sub(1) {
+            Some(at) => &self.nodes[node].attributes[at].0,
+            None => self.nodes[node].name.as_deref().unwrap_or_default(),
+        }
+    }
+
+    fn evaluate(&self, expression: &Expression, at: Context) -> Result<Value> {
+        Ok(match expression {
+            Expression::Number(number) => Value::Number(*number),
+            Expression::Text(text) => Value::Text(text.clone()),
+            Expression::Negated(of) => Value::Number(-self.evaluate(of, at)?.number(self)),
+            Expression::Operation(operator, left, right) => {
+                self.operation(operator, &self.evaluate(left, at)?, || self.evaluate(right, at))?
+            }
+            Expression::Call(name, arguments) => {
+                let values = arguments.iter().map(|argument| self.evaluate(argument, at));
+                self.call(name, &values.collect::<Result<Vec<_>>>()?, at)?
+            }
+            Expression::Path(from_root, steps) => {
+                let start = if *from_root { (0, 0) } else { at.node };
+                Value::Nodes(self.walk(vec![start], steps)?)
+            }
+            Expression::From(of, predicates, steps) => {
+                let mut nodes = self.nodes_of(&self.evaluate(of, at)?)?;
+                for predicate in predicates {
+                    nodes = self.filter(nodes, predicate)?;
+                }
+                Value::Nodes(self.walk(nodes, steps)?)
+            }
+        })
+    }
+
+    fn nodes_of(&self, value: &Value) -> Result<Vec<Found>> {
+        match value {
+            Value::Nodes(nodes) => Ok(nodes.clone()),
+            _ => Err(Error::invalid("an XPath has a value where nodes were expected")),
+        }
+    }
+
+    fn operation(
+        &self,
+        operator: &str,
+        left: &Value,
+        right: impl FnOnce() -> Result<Value>,
+    ) -> Result<Value> {
+        Ok(match operator {
+            "or" => Value::Flag(left.flag() || right()?.flag()),
+            "and" => Value::Flag(left.flag() && right()?.flag()),
+            "|" => {
+                let mut nodes = self.nodes_of(left)?;
+                nodes.extend(self.nodes_of(&right()?)?);
+                nodes.sort_unstable();
+                nodes.dedup();
+                Value::Nodes(nodes)
+            }
+            "=" | "!=" | "<" | "<=" | ">" | ">=" => Value::Flag(self.compare(operator, left, &right()?)),
+            _ => {
+                let (left, right) = (left.number(self), right()?.number(self));
+                Value::Number(match operator {
+                    "+" => left + right,
+                    "-" => left - right,
+                    "*" => left * right,
+                    "div" => left / right,
+                    _ => left % right,
+                })
+            }
+        })
+    }
+
+    /// Compares values. Nodes are compared if one of them is.
+    fn compare(&self, operator: &str, left: &Value, right: &Value) -> bool {
+        let texts = |nodes: &[Found]| nodes.iter().map(|node| Value::Text(self.string_of(*node))).collect();
+        let values = |value: &Value, other: &Value| -> Vec<Value> {
+            match value {
+                Value::Nodes(_) if matches!(other, Value::Flag(_)) => vec![Value::Flag(value.flag())],
+                Value::Nodes(nodes) => texts(nodes),
+                value => vec![value.clone()],
+            }
+        };
+        let (left, right) = (values(left, right), values(right, left));
+        left.iter().any(|left| right.iter().any(|right| self.holds(operator, left, right)))
+    }
+
+    fn holds(&self, operator: &str, left: &Value, right: &Value) -> bool {
+        let equal = match (left, right) {
+            (Value::Flag(_), _) | (_, Value::Flag(_)) => left.flag() == right.flag(),
+            (Value::Text(left), Value::Text(right)) => left == right,
+            _ => left.number(self) == right.number(self),
+        };
+        let order = || left.number(self).partial_cmp(&right.number(self));
+        match operator {
+            "=" => equal,
+            "!=" => !equal,
+            "<" => order() == Some(Ordering::Less),
+            ">" => order() == Some(Ordering::Greater),
+            "<=" => matches!(order(), Some(Ordering::Less | Ordering::Equal)),
+            _ => matches!(order(), Some(Ordering::Greater | Ordering::Equal)),
+        }
+    }
+
+    fn walk(&self, mut nodes: Vec<Found>, steps: &[Step]) -> Result<Vec<Found>> {
+        for step in steps {
+            let mut next = Vec::new();
+            for node in nodes {
+                let mut found = self.along(node, step.axis);
+                found.retain(|node| self.passes(*node, step));
+                for predicate in &step.predicates {
+                    found = self.filter(found, predicate)?;
+                }
+                next.extend(found);
+            }
+            next.sort_unstable();
+            next.dedup();
+            nodes = next;
+        }
+        Ok(nodes)
+    }
+
+    /// Returns the nodes of an axis, the nearest ones first.
+    fn along(&self, (node, attribute): Found, axis: Axis) -> Vec<Found> {
+        let own = (node, attribute);
+        let children = |node: usize| self.nodes[node].children.iter().map(|child| (*child, 0));
+        let is_attribute = attribute > 0;
+        let parent = || if is_attribute { (node, 0) } else { (self.nodes[node].parent, 0) };
+        let has_parent = is_attribute || node > 0;
+        match axis {
+            Axis::Own => vec![own],
+            Axis::Attribute if !is_attribute => {
+                (1..=self.nodes[node].attributes.len()).map(|at| (node, at)).collect()
+            }
+            Axis::Child if !is_attribute => children(node).collect(),
+            Axis::Descendant if !is_attribute => self.below(node),
+            Axis::DescendantOrOwn => {
+                let mut found = vec![own];
+                found.extend(if is_attribute { Vec::new() } else { self.below(node) });
+                found
+            }
+            Axis::Parent if has_parent => vec![parent()],
+            Axis::Ancestor | Axis::AncestorOrOwn => {
+                let mut found = if axis == Axis::AncestorOrOwn { vec![own] } else { Vec::new() };
+                let mut at = own;
+                while at != (0, 0) {
+                    at = if at.1 > 0 { (at.0, 0) } else { (self.nodes[at.0].parent, 0) };
+                    found.push(at);
+                }
+                found
+            }
+            Axis::Following if has_parent && !is_attribute => {
+                children(parent().0).filter(|(other, _)| *other > node).collect()
+            }
+            Axis::Preceding if has_parent && !is_attribute => {
+                children(parent().0).filter(|(other, _)| *other < node).rev().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Returns all nodes below one. Nodes are in the order in which they begin.
+    fn below(&self, node: usize) -> Vec<Found> {
+        let mut end = node;
+        while let Some(last) = self.nodes[end].children.last() {
+            end = *last;
+        }
+        (node + 1..=end).map(|place| (place, 0)).collect()
+    }
+
+    fn passes(&self, found: Found, step: &Step) -> bool {
+        let is_text = found.1 == 0 && self.nodes[found.0].text.is_some();
+        let is_named = found.1 > 0 || self.nodes[found.0].name.is_some();
+        match &step.test {
+            Test::Node => true,
+            Test::Text => is_text,
+            Test::Any => is_named,
+            Test::Name(name) => is_named && self.name_of(found) == name,
+        }
+    }
+
+    fn filter(&self, nodes: Vec<Found>, predicate: &Expression) -> Result<Vec<Found>> {
+        let size = nodes.len();
+        let mut passed = Vec::new();
+        for (at, node) in nodes.into_iter().enumerate() {
+            let value = self.evaluate(predicate, Context { node, position: at + 1, size })?;
+            let passes = match value {
+                Value::Number(place) => place == (at + 1) as f64,
+                other => other.flag(),
+            };
+            if passes {
+                passed.push(node);
+            }
+        }
+        Ok(passed)
+    }
+
+    fn call(&self, name: &str, values: &[Value], at: Context) -> Result<Value> {
+        let own = Value::Nodes(vec![at.node]);
+        let first = values.first().unwrap_or(&own);
+        let text = |place: usize| values.get(place).map_or(String::new(), |value| value.text(self));
+        let fits = match name {
+            "position" | "last" | "true" | "false" => values.is_empty(),
+            "string" | "number" | "string-length" | "normalize-space" | "name" | "local-name" => {
+                values.len() < 2
+            }
+            "count" | "sum" | "not" | "boolean" | "floor" | "ceiling" | "round" => values.len() == 1,
+            "contains" | "starts-with" | "substring-before" | "substring-after" => values.len() == 2,
+            "substring" => matches!(values.len(), 2 | 3),
+            "translate" => values.len() == 3,
+            "concat" => values.len() > 1,
+            _ => return Err(Error::invalid(format!("XPath has no function {name}"))),
+        };
+        if !fits {
+            return Err(Error::invalid(format!(
+                "the function {name} of XPath has another number of arguments"
+            )));
+        }
+        Ok(match name {
+            "position" => Value::Number(at.position as f64),
+            "last" => Value::Number(at.size as f64),
+            "count" => Value::Number(self.nodes_of(first)?.len() as f64),
+            "sum" => {
+                let nodes = self.nodes_of(first)?;
+                Value::Number(nodes.into_iter().map(|node| read(&self.string_of(node))).sum())
+            }
+            "true" | "false" => Value::Flag(name == "true"),
+            "not" => Value::Flag(!first.flag()),
+            "boolean" => Value::Flag(first.flag()),
+            "number" => Value::Number(first.number(self)),
+            "floor" => Value::Number(first.number(self).floor()),
+            "ceiling" => Value::Number(first.number(self).ceil()),
+            "round" => Value::Number((first.number(self) + 0.5).floor()),
+            "contains" => Value::Flag(text(0).contains(&text(1))),
+            "starts-with" => Value::Flag(text(0).starts_with(&text(1))),
+            "string-length" => Value::Number(first.text(self).chars().count() as f64),
+            "substring" => Value::Text(self.substring(values)),
+            "name" | "local-name" => {
+                let node = self.nodes_of(first)?.first().copied();
+                let name_of = node.map_or("", |node| self.name_of(node));
+                let local = name_of.rsplit_once(':').map_or(name_of, |(_, local)| local);
+                Value::Text(if name == "name" { name_of } else { local }.to_string())
+            }
+            _ => Value::Text(match name {
+                "concat" => values.iter().map(|value| value.text(self)).collect(),
+                "normalize-space" => first.text(self).split_whitespace().collect::<Vec<_>>().join(" "),
+                "substring-before" => {
+                    text(0).split_once(&text(1)).map_or("", |(before, _)| before).to_string()
+                }
+                "substring-after" => text(0).split_once(&text(1)).map_or("", |(_, after)| after).to_string(),
+                "translate" => translate(&text(0), &text(1), &text(2)),
+                _ => first.text(self),
+            }),
+        })
+    }
+
+    /// Returns the characters whose places, from 1, are in a range of rounded numbers.
+    fn substring(&self, values: &[Value]) -> String {
+        let round = |number: f64| (number + 0.5).floor();
+        let start = values.get(1).map_or(1.0, |value| round(value.number(self)));
+        let end = values.get(2).map_or(f64::INFINITY, |value| start + round(value.number(self)));
+        let text = values.first().map_or(String::new(), |value| value.text(self));
+        let is_inside = |at: usize| {
+            let place = (at + 1) as f64;
+            place >= start && place < end
+        };
+        text.chars().enumerate().filter(|(at, _)| is_inside(*at)).map(|(_, c)| c).collect()
+    }
+}
+
+fn translate(text: &str, from: &str, to: &str) -> String {
+    let replaced = |c: char| match from.chars().position(|known| known == c) {
+        Some(at) => to.chars().nth(at),
+        None => Some(c),
+    };
+    text.chars().filter_map(replaced).collect()
+}
