@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 
 /// Lists the functions.
 pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
-    use Param::{Bool, Json, Keys, Text};
+    use Param::{Json, Keys, Text};
     let variant = || Returns::Marked(Mark::Json);
     let text = || Returns::Type(DataType::Utf8View);
     let parse = Kernel::Text(|all, row| read(all, row)?.map(sorted).transpose().map(compact));
@@ -53,6 +53,20 @@ pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
         Kernel::Text(|all, row| schema_of(all, row, true)),
     ));
     add(JsonFunction::new("variant_at", &[Json, Text], variant(), Kernel::Text(at)));
+    changes(add);
+    for (name, kernel) in [
+        ("variant_entries", Kernel::Column(|all| entries(all, false))),
+        ("variant_entries_or_null", Kernel::Column(|all| entries(all, true))),
+    ] {
+        let list = DataType::new_list(DataType::Struct(entry_fields()), true);
+        add(JsonFunction::new(name, &[Json], Returns::Type(list), kernel));
+    }
+}
+
+/// Lists the functions that change a variant.
+fn changes(add: &mut dyn FnMut(JsonFunction)) {
+    use Param::{Bool, Json, Text};
+    let variant = || Returns::Marked(Mark::Json);
     let changes: [(&'static str, Kernel); 6] = [
         ("variant_insert_json", Kernel::Text(|all, row| changed(all, row, insert))),
         ("try_variant_insert_json", Kernel::Text(|all, row| tried(all, row, insert))),
@@ -78,14 +92,6 @@ pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
         Ok(compact(read(all, row)?.map(|value| without_nulls(value, arrays))))
     });
     add(JsonFunction::new("variant_strip_nulls", &[Json, Bool], variant(), strip).optional(1));
-    for (name, outer) in [("variant_entries", false), ("variant_entries_or_null", true)] {
-        let kernel = match outer {
-            true => Kernel::Column(|all| entries(all, true)),
-            false => Kernel::Column(|all| entries(all, false)),
-        };
-        let list = DataType::new_list(DataType::Struct(entry_fields()), true);
-        add(JsonFunction::new(name, &[Json], Returns::Type(list), kernel));
-    }
 }
 
 fn read(all: &Arguments, row: usize) -> Result<Option<Value>> {

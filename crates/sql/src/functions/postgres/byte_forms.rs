@@ -17,9 +17,10 @@ use datafusion::functions::string::rtrim::RtrimFunc;
 use datafusion::functions::string::starts_with::StartsWithFunc;
 use datafusion::functions::unicode::strpos::StrposFunc;
 use datafusion::functions::unicode::substr::SubstrFunc;
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
-    Coercion, ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, TypeSignature, TypeSignatureClass, Volatility,
+    Coercion, ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, TypeSignature, TypeSignatureClass, Volatility,
 };
 use datafusion::scalar::ScalarValue;
 
@@ -156,6 +157,17 @@ impl ScalarUDFImpl for ByteForm {
             true => ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?),
             false => ColumnarValue::Array(result),
         })
+    }
+
+    fn simplify(&self, arguments: Vec<Expr>, context: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        let is_text = match arguments.first() {
+            Some(first) => context.get_data_type(first)?.is_string(),
+            None => false,
+        };
+        match self.form {
+            Form::Begins(_) if is_text => self.inner.inner().simplify(arguments, context),
+            _ => Ok(ExprSimplifyResult::Original(arguments)),
+        }
     }
 
     fn documentation(&self) -> Option<&Documentation> {

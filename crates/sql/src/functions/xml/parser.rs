@@ -61,7 +61,7 @@ const OPERATORS: [&[&str]; 6] =
 
 /// Reads an expression.
 pub(super) fn parse(text: &str) -> Result<Expression> {
-    let mut parser = Parser { text, at: 0, depth: 0 };
+    let mut parser = PathParser { text, at: 0, depth: 0 };
     let parsed = parser.level(0)?;
     parser.skip();
     match parser.at == text.len() {
@@ -70,13 +70,13 @@ pub(super) fn parse(text: &str) -> Result<Expression> {
     }
 }
 
-struct Parser<'a> {
+struct PathParser<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
 }
 
-impl Parser<'_> {
+impl PathParser<'_> {
     fn expected(&self, what: &str) -> Error {
         let rest: String = self.rest().chars().take(20).collect();
         let found = if rest.is_empty() { "its end".to_string() } else { format!("\"{rest}\"") };
