@@ -276,8 +276,8 @@ fn with_norm(name: &str, columns: &[ArrayRef], each: &mut dyn FnMut(Option<(&[f6
     let degrees = columns.get(1).map(|degrees| cast(degrees, &DataType::Float64)).transpose()?;
     let degrees = degrees.as_ref().map(|degrees| degrees.as_primitive::<Float64Type>());
     let (numbers, starts) = (inner.columns[0].as_primitive::<Float64Type>(), inner.starts());
-    for row in 0..columns[0].len() {
-        let range = starts[row]..starts[row] + inner.lengths[row];
+    for (row, start) in starts.into_iter().enumerate() {
+        let range = start..start + inner.lengths[row];
         let is_whole = columns[0].is_valid(row) && range.clone().all(|at| numbers.is_valid(at));
         let degree = match degrees {
             Some(degrees) => degrees.is_valid(row).then(|| degrees.value(row)),

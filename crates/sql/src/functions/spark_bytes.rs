@@ -154,7 +154,7 @@ fn from_base64(text: &str) -> Option<Vec<u8>> {
                 b'/' => 63,
                 _ => return None,
             };
-            bits = bits << 6 | u32::from(value);
+            bits = (bits << 6) | u32::from(value);
         }
         let bytes = (bits << (6 * (4 - group.len()))).to_be_bytes();
         out.extend(&bytes[1..group.len()]);

@@ -116,7 +116,6 @@ fn to_csv(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let separator = separator(given)?;
     let texts = rows.columns().iter().map(|column| {
         let texts = match column.data_type() {
-            of if of.is_binary() => cast(column, &DataType::Utf8View)?,
             of if time_text::is_written(of) => time_text::with_texts(column)?,
             _ => cast(column, &DataType::Utf8View)?,
         };

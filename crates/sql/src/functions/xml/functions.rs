@@ -1,6 +1,7 @@
 //! `xpath(xml, path)` and its kin: `xpath_string`, `xpath_boolean`, `xpath_int`, `xpath_double` and others.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -87,15 +88,13 @@ fn each<T>(
             found.push(None);
             continue;
         };
-        if !known.contains_key(path) {
-            known.insert(path, parse(path)?);
-        }
+        let expression = match known.entry(path) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(parse(path)?),
+        };
         let document = Document::read(text)
             .map_err(|error| error.hint(format!("{name} takes a document with one element at the top.")))?;
-        let value = match known.get(path) {
-            Some(expression) => evaluate(&document, expression)?,
-            None => return Err(Error::bug("a path wasn't parsed").into()),
-        };
+        let value = evaluate(&document, expression)?;
         found.push(Some(of(&document, value)?));
     }
     Ok(found)

@@ -229,8 +229,8 @@ fn writer(column: &ArrayRef) -> Result<Writer> {
                 let bound = |at: usize| usize::try_from(offsets[at]).unwrap_or(0);
                 around(out, name, level, |out| {
                     for at in bound(row)..bound(row + 1) {
-                        if map.values().is_valid(at) {
-                            write(out, &names[at], level + 1, at);
+                        if let Some(name) = names.get(at).filter(|_| map.values().is_valid(at)) {
+                            write(out, name, level + 1, at);
                         }
                     }
                 });
