@@ -14,7 +14,7 @@ use crate::functions::scalar::Scalar;
 
 const NAME: &str = "count_min_sketch";
 /// The most counters.
-const COUNTERS_MAX: u64 = 1 << 24;
+const COUNTERS_MAX: u64 = 1 << 22;
 /// A prime: hashes of numbers are below it.
 const PRIME: i64 = (1 << 31) - 1;
 

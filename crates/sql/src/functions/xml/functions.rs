@@ -192,5 +192,6 @@ mod tests {
         }
         let deep = "(".repeat(10_000) + "1" + &")".repeat(10_000);
         assert!(parse(&deep).is_err());
+        assert!(parse(&"1 + ".repeat(100_000)).is_err());
     }
 }

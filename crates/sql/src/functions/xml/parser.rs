@@ -2,8 +2,9 @@
 
 use crate::error::{Error, Result};
 
-/// The most levels of an expression.
-const DEPTH_MAX: usize = 100;
+/// The most levels of an expression, and the most operators: each is a level of the tree.
+const DEPTH_MAX: usize = 50;
+const OPERATORS_MAX: usize = 500;
 
 /// An expression.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +62,7 @@ const OPERATORS: [&[&str]; 6] =
 
 /// Reads an expression.
 pub(super) fn parse(text: &str) -> Result<Expression> {
-    let mut parser = PathParser { text, at: 0, depth: 0 };
+    let mut parser = PathParser { text, at: 0, depth: 0, operators: 0 };
     let parsed = parser.level(0)?;
     parser.skip();
     match parser.at == text.len() {
@@ -74,6 +75,7 @@ struct PathParser<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
+    operators: usize,
 }
 
 impl PathParser<'_> {
@@ -128,6 +130,15 @@ impl PathParser<'_> {
         found.copied().inspect(|operator| self.at += operator.len())
     }
 
+    /// Counts an operator.
+    fn count(&mut self) -> Result<()> {
+        self.operators += 1;
+        match self.operators > OPERATORS_MAX {
+            true => Err(Error::invalid(format!("an XPath has more than {OPERATORS_MAX} operators"))),
+            false => Ok(()),
+        }
+    }
+
     fn level(&mut self, level: usize) -> Result<Expression> {
         self.depth += 1;
         if self.depth > DEPTH_MAX * OPERATORS.len() {
@@ -138,6 +149,7 @@ impl PathParser<'_> {
         };
         let mut left = next(self)?;
         while let Some(operator) = self.operator(level) {
+            self.count()?;
             left = Expression::Operation(operator, Box::new(left), Box::new(next(self)?));
         }
         self.depth -= 1;
@@ -151,6 +163,7 @@ impl PathParser<'_> {
         }
         let mut left = self.path()?;
         while self.takes("|") {
+            self.count()?;
             left = Expression::Operation("|", Box::new(left), Box::new(self.path()?));
         }
         Ok(if negated { Expression::Negated(Box::new(left)) } else { left })
