@@ -27,6 +27,7 @@ mod decode;
 mod extended;
 mod interrupt;
 mod message;
+mod network;
 mod newcomers;
 mod oid;
 mod query;
