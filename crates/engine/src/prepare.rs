@@ -219,7 +219,11 @@ async fn prepare_piece(session: &mut Session, text: &str, types: &[Option<DataTy
     let known: Vec<DataType> = known.into_iter().map(|found| found.unwrap_or(DataType::Utf8)).collect();
     let typed = Parameters::declared(known.iter().cloned().map(Some).collect());
     let rows = plan(&planner.with_parameters(Some(Arc::new(typed))))?;
-    let spellings = declared.spellings();
+    Ok(prepared(fields(known, &declared.spellings()), rows))
+}
+
+/// Returns parameters of these types as fields. Types such as UUID are declared.
+fn fields(types: Vec<DataType>, spellings: &[Option<&'static str>]) -> Vec<Field> {
     let field = |(place, data_type): (usize, DataType)| {
         let field = Field::new("", data_type, true);
         match spellings.get(place).copied().flatten() {
@@ -227,7 +231,7 @@ async fn prepare_piece(session: &mut Session, text: &str, types: &[Option<DataTy
             None => field,
         }
     };
-    Ok(prepared(known.into_iter().enumerate().map(field).collect(), rows))
+    types.into_iter().enumerate().map(field).collect()
 }
 
 /// Returns the prepared statement that an EXECUTE names.

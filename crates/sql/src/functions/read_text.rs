@@ -49,6 +49,8 @@ pub(crate) struct ReadText {
     kind: Kind,
     /// True for TRY_CAST: a text that can't be read becomes NULL.
     lenient: bool,
+    /// True in conditions: a join by a call adds a column of the call's name, which must differ from that of its argument.
+    is_condition: bool,
     signature: Signature,
 }
 
@@ -86,12 +88,26 @@ impl ReadText {
             Kind::Length { .. } => "check_length".to_string(),
         };
         let name = if lenient { format!("try_{name}") } else { name };
-        ReadText { name, kind, lenient, signature: Signature::any(1, Volatility::Immutable) }
+        ReadText {
+            name,
+            kind,
+            lenient,
+            is_condition: false,
+            signature: Signature::any(1, Volatility::Immutable),
+        }
     }
 
     /// Builds the call that reads an expression.
     pub(crate) fn call(kind: Kind, lenient: bool, argument: Expr) -> Expr {
         ScalarUDF::from(ReadText::new(kind, lenient)).call(vec![argument])
+    }
+
+    /// Returns the call as a condition has it; none for another expression.
+    pub(crate) fn in_condition(expression: &Expr) -> Option<Expr> {
+        let Expr::ScalarFunction(call) = expression else { return None };
+        let read = call.func.inner().downcast_ref::<ReadText>().filter(|read| !read.is_condition)?;
+        let named = ReadText { is_condition: true, ..ReadText::new(read.kind.clone(), read.lenient) };
+        Some(ScalarUDF::from(named).call(call.args.clone()))
     }
 
     /// Returns true if an expression is such a call.
@@ -124,7 +140,10 @@ impl ReadText {
             Kind::Marked(mark) => json!([mark.name()]),
             Kind::Length { column, length } => json!(["length", column, length]),
         };
-        json!({"read": kind, "lenient": self.lenient})
+        match self.is_condition {
+            true => json!({"read": kind, "lenient": self.lenient, "condition": true}),
+            false => json!({"read": kind, "lenient": self.lenient}),
+        }
     }
 
     /// Decodes the function from a stored plan.
@@ -140,7 +159,8 @@ impl ReadText {
             }
             name => Kind::Marked(Mark::named(name)?),
         };
-        Some(ReadText::new(kind, written.get("lenient")?.as_bool()?))
+        let is_condition = written.get("condition").and_then(Value::as_bool).unwrap_or(false);
+        Some(ReadText { is_condition, ..ReadText::new(kind, written.get("lenient")?.as_bool()?) })
     }
 
     /// Builds the check of a value for a column.
@@ -306,7 +326,9 @@ impl ScalarUDFImpl for ReadText {
 
     /// A cast doesn't appear in a column's name.
     fn schema_name(&self, arguments: &[Expr]) -> Result<String> {
-        Ok(arguments.first().map(|argument| argument.schema_name().to_string()).unwrap_or_default())
+        let argument =
+            arguments.first().map(|argument| argument.schema_name().to_string()).unwrap_or_default();
+        Ok(if self.is_condition { format!("{}({argument})", self.name) } else { argument })
     }
 
     fn return_type(&self, _argument_types: &[DataType]) -> Result<DataType> {

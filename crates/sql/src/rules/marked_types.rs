@@ -84,7 +84,16 @@ fn resolve_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let known = inputs.iter().find(|input| input.schema().has_column(column));
         known.map_or(Shape::Plain, |input| column_in(input, column))
     };
-    let resolved = map_named(node, |expression| expression.transform_up(|part| resolve(part, &columns)))?;
+    let is_condition = matches!(node, LogicalPlan::Join(_) | LogicalPlan::Filter(_));
+    let resolved = map_named(node, |expression| {
+        expression.transform_up(|part| {
+            let resolved = resolve(part, &columns)?;
+            Ok(match ReadText::in_condition(&resolved.data).filter(|_| is_condition) {
+                Some(named) => Transformed::yes(named),
+                None => resolved,
+            })
+        })
+    })?;
     resolved.transform_data(|node| marked_order::order_in(node, &columns))
 }
 

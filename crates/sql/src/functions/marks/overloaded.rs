@@ -15,13 +15,12 @@ use datafusion::logical_expr::{
 use super::Mark;
 use super::catalog::function;
 use super::function::is_text;
-use crate::error::Error;
 use crate::functions::network::overload;
 
 /// The names.
 const NAMES: [&str; 1] = ["trunc"];
 
-/// A function as statements name it. It can't be evaluated.
+/// A function as statements name it.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Overloaded {
     /// DataFusion's function.
@@ -78,7 +77,8 @@ impl ScalarUDFImpl for Overloaded {
         self.resolved(mark).return_field_from_args(arguments)
     }
 
-    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        Err(Error::bug(format!("{} was not resolved", self.name())).into())
+    /// Constant arguments of table functions are evaluated without the rule.
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.plain.invoke_with_args(arguments)
     }
 }

@@ -88,9 +88,9 @@ impl Address {
         if !self.is_v6 {
             return Ipv4Addr::from(v4).to_string();
         }
-        // As in PostgreSQL, an address of zeros and up to 32 bits has the form of IPv4, but for the shortest ones.
+        // As in PostgreSQL, an address of zeros and from 17 to 32 bits has the form of IPv4.
         match self.bits {
-            bits @ 2..=0xffff_ffff => format!("::{}", Ipv4Addr::from(bits as u32)),
+            bits @ 0x1_0000..=0xffff_ffff => format!("::{}", Ipv4Addr::from(bits as u32)),
             bits => Ipv6Addr::from(bits).to_string(),
         }
     }
@@ -264,7 +264,8 @@ mod tests {
             ("0/0", "0.0.0.0/0"),
             ("::1", "::1"),
             ("::", "::"),
-            ("::2", "::0.0.0.2"),
+            ("::2", "::2"),
+            ("::1:2", "::0.1.0.2"),
             ("::ffff:fff0:1", "::ffff:255.240.0.1"),
             ("2001:DB8:0:0:1::/64", "2001:db8:0:0:1::/64"),
         ] {

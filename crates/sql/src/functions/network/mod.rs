@@ -180,7 +180,7 @@ fn hardware_functions(add: &mut dyn FnMut(MarkedFunction)) {
     eight("macaddr8_set7bit", &[EIGHT], |all, row| {
         octets(all, row, Mark::Macaddr8, |at, octet| if at == 0 { octet | 2 } else { octet })
     });
-    eight("macaddr8_of_macaddr", |all, row| octets(all, row, Mark::Macaddr8, |_, octet| octet));
+    eight("macaddr8_of_macaddr", &[SIX], |all, row| octets(all, row, Mark::Macaddr8, |_, octet| octet));
     eight("macaddr8_not", &[EIGHT], |all, row| octets(all, row, Mark::Macaddr8, |_, octet| !octet));
     eight("macaddr8_and", &[EIGHT, EIGHT], |all, row| {
         pairwise(all, row, Mark::Macaddr8, |one, other| one & other)

@@ -29,6 +29,9 @@ impl ExprPlanner for NetworkOperators {
         let columns = |column: &Column| column_in(schema, column);
         let mark = |side: &Expr| Shape::mark(side, &columns).filter(|mark| mark.is_network());
         let marks = (mark(&written.left), mark(&written.right));
+        if marks == (None, None) && !matches!(written.op, BinaryOperator::Custom(_)) {
+            return Ok(PlannerResult::Original(written));
+        }
         let found = |side: &Expr| side.get_type(schema).unwrap_or(DataType::Null);
         let types = (found(&written.left), found(&written.right));
         let Some(name) = function(&written, marks, &types) else {
