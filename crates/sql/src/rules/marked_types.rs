@@ -35,7 +35,7 @@ use datafusion::optimizer::AnalyzerRule;
 use super::marked_order::{self, key_of};
 use crate::functions::json::build::Written;
 use crate::functions::marks::catalog::call;
-use crate::functions::marks::columns::column_in;
+use crate::functions::marks::columns::{column_in, shape_at};
 use crate::functions::marks::expressions::{Columns, is_literal, passes, returns_marked};
 use crate::functions::marks::function::is_text;
 use crate::functions::marks::overloaded::Overloaded;
@@ -107,6 +107,10 @@ fn resolve(expression: Expr, columns: &Columns<'_>) -> Result<Transformed<Expr>>
             let changed = Adapted::of(&mut operands, columns, true).is_some_and(|adapted| adapted.is_changed);
             Ok(Transformed::new_transformed(Expr::InList(list), changed))
         }
+        Expr::InSubquery(mut found) => {
+            let changed = read_as(&mut found.expr, shape_at(&found.subquery.subquery, 0));
+            Ok(Transformed::new_transformed(Expr::InSubquery(found), changed))
+        }
         Expr::Case(_) => Ok(resolve_case(expression, columns)),
         Expr::Between(between) => Ok(resolve_between(between, columns)),
         Expr::SetComparison(comparison) => marked_order::set_comparison(comparison, columns),
@@ -172,6 +176,17 @@ fn converted(value: &Expr, from: Mark, to: Mark) -> Option<Expr> {
         _ => return None,
     };
     call(name, vec![value.clone()])
+}
+
+/// Reads a literal as a value of the type that it is compared with. Returns true if it is one.
+fn read_as(operand: &mut Expr, other: Shape) -> bool {
+    let Shape::Marked(mark) = other else { return false };
+    // As in PostgreSQL, a CIDR is compared with a literal as INET: their texts differ for a single address.
+    let is_read = is_written(operand) && mark != Mark::Json;
+    if is_read {
+        *operand = ReadText::call(Kind::Marked(mark), false, std::mem::take(operand));
+    }
+    is_read
 }
 
 /// True for a literal text, or a parameter.
