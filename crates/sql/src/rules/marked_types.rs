@@ -181,7 +181,6 @@ fn converted(value: &Expr, from: Mark, to: Mark) -> Option<Expr> {
 /// Reads a literal as a value of the type that it is compared with. Returns true if it is one.
 fn read_as(operand: &mut Expr, other: Shape) -> bool {
     let Shape::Marked(mark) = other else { return false };
-    // As in PostgreSQL, a CIDR is compared with a literal as INET: their texts differ for a single address.
     let is_read = is_written(operand) && mark != Mark::Json;
     if is_read {
         *operand = ReadText::call(Kind::Marked(mark), false, std::mem::take(operand));
