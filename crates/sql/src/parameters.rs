@@ -17,6 +17,7 @@ use datafusion::sql::planner::PlannerContext;
 
 use crate::functions::marks::Mark;
 use crate::functions::marks::columns::column_in;
+use crate::functions::marks::expressions::expected_mark;
 use crate::functions::marks::shape::Shape;
 use crate::functions::postgres::quantified;
 use crate::functions::read_text::ReadText;
@@ -192,10 +193,11 @@ fn spelled(plan: &LogicalPlan) -> Result<Vec<Option<&'static str>>> {
                         note(&mut all, placeholder, mark.map(Mark::type_name));
                     }
                     Expr::ScalarFunction(call) => {
-                        if let (Some(Expr::Placeholder(placeholder)), Some(mark)) =
-                            (call.args.first(), ReadText::mark_of(expr))
-                        {
-                            note(&mut all, placeholder, Some(mark.type_name()));
+                        for (at, argument) in call.args.iter().enumerate() {
+                            if let Expr::Placeholder(placeholder) = argument {
+                                let mark = ReadText::mark_of(expr).or_else(|| expected_mark(&call.func, at));
+                                note(&mut all, placeholder, mark.map(Mark::type_name));
+                            }
                         }
                     }
                     Expr::BinaryExpr(binary) if is_comparison(binary.op) => {

@@ -9,7 +9,7 @@ use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use super::Mark;
 use super::columns::shape_at;
-use super::function::{MarkedFunction, Returns, is_text};
+use super::function::{MarkedFunction, Param, Returns, is_text};
 use super::overloaded::Overloaded;
 use super::shape::Shape;
 use crate::functions::json::build::{Built, Written};
@@ -114,6 +114,14 @@ impl Shape {
             },
             _ => Shape::Plain,
         })
+    }
+}
+
+/// Returns the type that a function expects of an argument.
+pub(crate) fn expected_mark(function: &ScalarUDF, at: usize) -> Option<Mark> {
+    match function.inner().downcast_ref::<MarkedFunction>()?.params.get(at)? {
+        Param::Value(mark) => Some(*mark),
+        _ => None,
     }
 }
 
