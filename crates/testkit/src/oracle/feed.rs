@@ -254,7 +254,7 @@ fn fresh_keys(column: &ArrayRef, picked: &ArrayRef, count: usize) -> Result<Arra
             let name: fn(u64) -> String = match () {
                 _ if known.is_empty() => |number| format!("fresh-{number}"),
                 _ if known.iter().all(is_uuid) => |number| format!("00000000-0000-4000-8000-{number:012x}"),
-                _ if known.iter().all(is_address) => |number| format!("::ff00:{number:x}"),
+                _ if known.iter().all(is_address) => |number| format!("ff00::1:{number:x}"),
                 _ => |number| format!("fresh-{number}"),
             };
             let fresh = (0..).map(name).filter(|name| !known.contains(name.as_str()));
