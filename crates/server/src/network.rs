@@ -71,12 +71,12 @@ mod tests {
 
     #[test]
     fn binary_forms_are_postgresql_s() {
-        let check = |kind: Kind, given: &str, expected: &[u8], read: &str| {
+        let check = |kind: Kind, given: &str, expected: &[u8], text: &str| {
             let array: ArrayRef = Arc::new(StringArray::from(vec![given]));
             let mut out = BytesMut::new();
             writer(&kind, &array).unwrap()(0, &mut out);
             assert_eq!(&out[..], expected, "{given}");
-            assert_eq!(read(&kind, &out).as_deref(), Some(read));
+            assert_eq!(read(&kind, &out).as_deref(), Some(text));
         };
         check(Kind::Inet, "10.1.2.3", &[2, 32, 0, 4, 10, 1, 2, 3], "10.1.2.3/32");
         check(Kind::Cidr, "10.0.0.0/8", &[2, 8, 1, 4, 10, 0, 0, 0], "10.0.0.0/8");
