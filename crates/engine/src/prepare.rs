@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -23,7 +23,7 @@ use crate::variables::reader_of;
 #[derive(Clone, Debug)]
 pub struct Prepared {
     text: String,
-    parameters: Vec<DataType>,
+    parameters: Vec<Field>,
     rows: Gives,
     /// The plan of a query, kept while it is valid.
     plan_cache: Option<Arc<PlanCache>>,
@@ -52,9 +52,13 @@ impl Prepared {
         &self.text
     }
 
-    /// Returns the types of its parameters.
-    pub fn parameters(&self) -> &[DataType] {
+    /// Returns its parameters as fields, which have declared types such as UUID too.
+    pub fn parameters(&self) -> &[Field] {
         &self.parameters
+    }
+
+    fn parameter_types(&self) -> Vec<DataType> {
+        self.parameters.iter().map(|field| field.data_type().clone()).collect()
     }
 
     /// Returns true if the statement returns rows.
@@ -98,7 +102,7 @@ impl Session {
                 "{given} values were given to a statement that has {wanted} parameters"
             )));
         }
-        let types = prepared.parameters.iter().cloned().map(Some).collect();
+        let types = prepared.parameter_types().into_iter().map(Some).collect();
         // A query may return other columns than it was prepared for: its reader finds out. A change must not be made then.
         let is_query = prepared.plan_cache.is_some();
         let told = prepared.schema().filter(|_| !is_query).map(|schema| schema.fields().len());
@@ -172,7 +176,10 @@ async fn prepare_piece(session: &mut Session, text: &str, types: &[Option<DataTy
     if !is_query && !is_dml {
         let gives_rows = STATEMENTS.find(&reader).is_ok_and(|found| found.statement.rules.rows.is_some());
         let count = types.len().max(highest(&reader));
-        let declared = |place: usize| types.get(place).cloned().flatten().unwrap_or(DataType::Utf8);
+        let declared = |place: usize| {
+            let data_type = types.get(place).cloned().flatten().unwrap_or(DataType::Utf8);
+            Field::new("", data_type, true)
+        };
         let parameters = (0..count).map(declared).collect();
         let gives = match executed(&session.prepared, &reader) {
             Some(executed) => executed.rows.clone(),
@@ -212,7 +219,19 @@ async fn prepare_piece(session: &mut Session, text: &str, types: &[Option<DataTy
     let known: Vec<DataType> = known.into_iter().map(|found| found.unwrap_or(DataType::Utf8)).collect();
     let typed = Parameters::declared(known.iter().cloned().map(Some).collect());
     let rows = plan(&planner.with_parameters(Some(Arc::new(typed))))?;
-    Ok(prepared(known, rows))
+    Ok(prepared(fields(known, &declared.spellings()), rows))
+}
+
+/// Returns parameters of these types as fields. Types such as UUID are declared.
+fn fields(types: Vec<DataType>, spellings: &[Option<&'static str>]) -> Vec<Field> {
+    let field = |(place, data_type): (usize, DataType)| {
+        let field = Field::new("", data_type, true);
+        match spellings.get(place).copied().flatten() {
+            Some(spelling) => millstream_delta::declared(field, spelling),
+            None => field,
+        }
+    };
+    types.into_iter().enumerate().map(field).collect()
 }
 
 /// Returns the prepared statement that an EXECUTE names.
@@ -229,7 +248,7 @@ fn run_prepared<'a>(session: &'a mut Session, prepared: &'a Prepared) -> BoxFutu
     let run = async move {
         if let Some(plan_cache) = &prepared.plan_cache
             && let Some(response) =
-                run_cached_plan(session, &prepared.text, &prepared.parameters, plan_cache).await?
+                run_cached_plan(session, &prepared.text, &prepared.parameter_types(), plan_cache).await?
         {
             return Ok(response);
         }

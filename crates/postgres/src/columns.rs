@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Numeric(u8, i8),
     Text,
     Uuid,
+    /// A network address, with the name of its type.
+    Network(&'static str),
     /// JSON as it is written, or types that PostgreSQL lacks: structs, maps, lists of lists.
     Json,
     Bytea,
@@ -51,12 +53,21 @@ pub(crate) struct TableColumn {
     pub(crate) is_generated: bool,
 }
 
+/// The types of network addresses.
+const NETWORK: [&str; 4] = ["inet", "cidr", "macaddr", "macaddr8"];
+
 impl Kind {
     /// Returns the type of a column. Fails for types that can't be written.
     pub(crate) fn of(field: &Field) -> Result<Kind> {
         match declared_type(field) {
             Some("UUID") => return Ok(Kind::Uuid),
             Some("JSON" | "JSONB") => return Ok(Kind::Json),
+            Some(spelling) => {
+                let is_type = |name: &&&str| name.eq_ignore_ascii_case(spelling);
+                if let Some(name) = NETWORK.iter().find(is_type) {
+                    return Ok(Kind::Network(name));
+                }
+            }
             _ => {}
         }
         Ok(match field.data_type() {
@@ -122,6 +133,7 @@ impl Kind {
             },
             Kind::Text => "text".into(),
             Kind::Uuid => "uuid".into(),
+            Kind::Network(name) => (*name).into(),
             Kind::Json => "json".into(),
             Kind::Bytea => "bytea".into(),
             Kind::Date => "date".into(),
@@ -147,6 +159,10 @@ impl Kind {
             // equal (citext, char(n)) or cut them (name) are left out.
             Kind::Text => &["text", "varchar", "json", "jsonb", "uuid", "xml"],
             Kind::Uuid => &["uuid", "text", "varchar"],
+            Kind::Network("inet") => &["inet", "text", "varchar"],
+            Kind::Network("cidr") => &["cidr", "inet", "text", "varchar"],
+            Kind::Network("macaddr") => &["macaddr", "macaddr8", "text", "varchar"],
+            Kind::Network(_) => &["macaddr8", "text", "varchar"],
             Kind::Json => &["json", "jsonb", "text", "varchar"],
             Kind::Bytea => &["bytea"],
             Kind::Date => &["date"],

@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, DurationMicrosecondType};
 use arrow::error::ArrowError;
 use bytes::{BufMut, BytesMut};
 
+use crate::network;
 use crate::oid::{Kind, items};
 use crate::rows::{Writer, value};
 use crate::text;
@@ -70,8 +71,9 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         Kind::Interval => intervals(array),
         Kind::Uuid => match array.as_fixed_size_binary_opt() {
             Some(values) => Box::new(move |row, out| out.put_slice(values.value(row))),
-            None => text::writer(kind, array)?,
+            None => uuids(text::writer(kind, array)?),
         },
+        Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => network::writer(kind, array)?,
         Kind::Text | Kind::Json => text::writer(kind, array)?,
         Kind::Jsonb => {
             let text = text::writer(kind, array)?;
@@ -82,6 +84,20 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
             })
         }
         Kind::Array(item) => lists(item, array)?,
+    })
+}
+
+/// Returns a writer of the bytes of UUIDs, given one of their texts.
+fn uuids(text: Writer<'_>) -> Writer<'_> {
+    Box::new(move |row, out| {
+        let mut written = BytesMut::new();
+        text(row, &mut written);
+        let digits: Vec<u8> = written
+            .iter()
+            .filter_map(|digit| char::from(*digit).to_digit(16))
+            .map(|digit| digit as u8)
+            .collect();
+        digits.chunks_exact(2).for_each(|pair| out.put_u8(pair[0] << 4 | pair[1]));
     })
 }
 

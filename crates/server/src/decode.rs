@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 
 use crate::binary::{EPOCH_DAYS, EPOCH_MICROSECONDS};
 use crate::message::Format;
+use crate::network;
 use crate::oid::Kind;
 
 /// Maximum digits of a decimal.
@@ -40,6 +41,7 @@ pub(crate) fn from_text(kind: &Kind, text: &str) -> Result<ArrayRef, Wrong> {
     let wrong = || format!("invalid input for type {}: \"{text}\"", name(kind));
     Ok(match kind {
         Kind::Text | Kind::Json | Kind::Jsonb | Kind::Uuid => Arc::new(StringArray::from(vec![text])),
+        Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => Arc::new(StringArray::from(vec![text])),
         Kind::Bool => Arc::new(BooleanArray::from(vec![boolean(text.trim()).ok_or_else(wrong)?])),
         Kind::Bytea => Arc::new(BinaryArray::from(vec![bytea(text).ok_or_else(wrong)?.as_slice()])),
         Kind::Numeric(_) => numeric(text.trim()).ok_or_else(wrong)?,
@@ -78,6 +80,10 @@ pub(crate) fn name(kind: &Kind) -> String {
         Kind::Timestamptz => "timestamp with time zone",
         Kind::Interval => "interval",
         Kind::Uuid => "uuid",
+        Kind::Inet => "inet",
+        Kind::Cidr => "cidr",
+        Kind::Macaddr => "macaddr",
+        Kind::Macaddr8 => "macaddr8",
         Kind::Json => "json",
         Kind::Jsonb => "jsonb",
         Kind::Array(item) => return format!("{}[]", name(item)),
@@ -304,6 +310,9 @@ fn from_binary(kind: &Kind, mut bytes: Bytes) -> Result<ArrayRef, Wrong> {
             std::str::from_utf8(text).ok().map(|text| Arc::new(StringArray::from(vec![text])) as _)
         }
         Kind::Uuid => fixed(&bytes).map(|raw: [u8; 16]| Arc::new(StringArray::from(vec![uuid(raw)])) as _),
+        Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => {
+            network::read(kind, &bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _)
+        }
         Kind::Date => fixed(&bytes)
             .and_then(|raw| i32::from_be_bytes(raw).checked_add(EPOCH_DAYS))
             .map(|days| Arc::new(Date32Array::from(vec![days])) as _),
@@ -469,6 +478,7 @@ mod tests {
         round(Kind::Timestamp, "2024-02-29 12:00:00+02", "2024-02-29 12:00:00");
         round(Kind::Date, "2024-02-29 +00", "2024-02-29");
         round(Kind::Timestamptz, "2024-02-29 12:00:00+02", "2024-02-29 10:00:00+00");
+        round(Kind::Uuid, "550e8400-e29b-41d4-a716-446655440000", "550e8400-e29b-41d4-a716-446655440000");
         round(Kind::Interval, "1 day 02:00:00", "1 day 02:00:00");
         let array = |kind| Kind::Array(Box::new(kind));
         round(array(Kind::Int4), "{1, NULL ,3}", "{1,NULL,3}");

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
+use arrow::datatypes::Field;
 use millstream_engine::{Error, Prepared, Response, TransactionStatus, is_of_catalog};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -68,10 +69,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let schema = prepared.as_ref().and_then(|prepared| prepared.schema());
         let of_catalog = schema.is_some_and(|schema| is_of_catalog(schema));
         // A declared type keeps its own name: the client may have declared text as JSON.
-        let kind = |(place, found)| match declared.get(place) {
+        let kind = |(place, found): (usize, &Field)| match declared.get(place) {
             Some(Some(declared)) => Kind::clone(declared),
-            _ if of_catalog => Kind::of_catalog(found),
-            _ => Kind::of_type(found),
+            _ if of_catalog => Kind::of_catalog(found.data_type()),
+            _ => Kind::of(found),
         };
         let parameters: Vec<Kind> = found.iter().enumerate().map(kind).collect();
         let declared = |place: usize| types.get(place).copied().filter(|oid| *oid != 0);

@@ -28,6 +28,7 @@ mod extended;
 mod interrupt;
 mod map_keys;
 mod message;
+mod network;
 mod newcomers;
 mod oid;
 mod query;

@@ -45,6 +45,10 @@ pub(crate) enum Kind {
     Timestamptz,
     Interval,
     Uuid,
+    Inet,
+    Cidr,
+    Macaddr,
+    Macaddr8,
     Json,
     Jsonb,
     /// An array of values of one scalar type.
@@ -69,6 +73,10 @@ const OIDS: &[(Kind, u32, u32)] = &[
     (Kind::Timestamptz, 1184, 1185),
     (Kind::Interval, 1186, 1187),
     (Kind::Uuid, 2950, 2951),
+    (Kind::Inet, 869, 1041),
+    (Kind::Cidr, 650, 651),
+    (Kind::Macaddr, 829, 1040),
+    (Kind::Macaddr8, 774, 775),
     (Kind::Json, 114, 199),
     (Kind::Jsonb, 3802, 3807),
 ];
@@ -92,6 +100,10 @@ impl Kind {
     pub(crate) fn of(field: &Field) -> Kind {
         match postgres_type(field) {
             (2950, _) => Kind::Uuid,
+            (869, _) => Kind::Inet,
+            (650, _) => Kind::Cidr,
+            (829, _) => Kind::Macaddr,
+            (774, _) => Kind::Macaddr8,
             (114, _) => Kind::Json,
             (3802, _) => Kind::Jsonb,
             _ => Kind::of_type(field.data_type()),
@@ -178,6 +190,8 @@ impl Kind {
             Kind::Int4 | Kind::Oid | Kind::Float4 | Kind::Date => 4,
             Kind::Int8 | Kind::Float8 | Kind::Time | Kind::Timestamp | Kind::Timestamptz => 8,
             Kind::Interval | Kind::Uuid => 16,
+            Kind::Macaddr => 6,
+            Kind::Macaddr8 => 8,
             _ => -1,
         }
     }
@@ -208,6 +222,7 @@ impl Kind {
             Kind::Numeric(Some((precision, scale))) => DataType::Decimal256(*precision, *scale),
             Kind::Numeric(None) => DataType::Decimal128(38, 10),
             Kind::Text | Kind::Uuid | Kind::Json | Kind::Jsonb => DataType::Utf8,
+            Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => DataType::Utf8,
             Kind::Bytea => DataType::Binary,
             Kind::Date => DataType::Date32,
             Kind::Time => DataType::Time64(TimeUnit::Microsecond),
@@ -223,6 +238,7 @@ impl Kind {
         let target = match (self, array.data_type()) {
             // JSON is made from any type; UUIDs are bytes or text.
             (Kind::Json | Kind::Jsonb | Kind::Uuid, _) => return unpacked(array),
+            (Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8, _) => return unpacked(array),
             (Kind::Numeric(_), DataType::UInt64) => DataType::Decimal128(20, 0),
             (
                 Kind::Numeric(_),

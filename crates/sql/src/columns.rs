@@ -227,7 +227,7 @@ mod tests {
         );
         fails(
             "(a INT b INT)",
-            "type \"INT b INT\" not found\nLINE 1: (a INT b INT)\n           ^^^^^^^^^\nHINT: Did you mean \"int\", \"int2\" or \"int4\"?",
+            "type \"INT b INT\" not found\nLINE 1: (a INT b INT)\n           ^^^^^^^^^\nHINT: Did you mean \"int\", \"inet\" or \"int2\"?",
         );
     }
 

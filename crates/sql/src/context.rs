@@ -20,7 +20,7 @@ use millstream_delta::{declared_type, default_of, generated_of};
 use crate::error::{Error, Result};
 use crate::event_time::TimeWindows;
 use crate::functions::json::build;
-use crate::functions::json::marks::Mark;
+use crate::functions::marks::overloaded;
 use crate::hidden_columns;
 use crate::relation::{
     PG_CATALOG, Relation, RelationTable, Relations, SYSTEM_SCHEMAS, SearchPath, name_in, on_path,
@@ -214,8 +214,8 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Returns the columns with Arrow's types alone: plans don't contain declared types. JSON columns stay marked
-/// as JSON for the functions that depend on it.
+/// Returns the columns with Arrow's types alone: plans don't contain declared types. Columns of types such
+/// as JSON stay marked for the functions that depend on it.
 fn undeclared(schema: &SchemaRef) -> SchemaRef {
     let is_plain = |field: &FieldRef| {
         declared_type(field).is_none() && default_of(field).is_none() && generated_of(field).is_none()
@@ -224,8 +224,7 @@ fn undeclared(schema: &SchemaRef) -> SchemaRef {
         return Arc::clone(schema);
     }
     let plain = |field: &Field| match Checked::declared(field) {
-        Some(Checked::Json) => Mark::Json.put(millstream_delta::undeclared(field)),
-        Some(Checked::Jsonb) => Mark::Jsonb.put(millstream_delta::undeclared(field)),
+        Some(Checked::Marked(mark)) => mark.put(millstream_delta::undeclared(field)),
         _ => millstream_delta::undeclared(field),
     };
     let fields: Vec<Field> = schema.fields().iter().map(|field| plain(field)).collect();
@@ -322,7 +321,7 @@ impl ContextProvider for Context<'_> {
             return Some(found);
         }
         if let Some(found) = self.state.scalar_functions().get(name) {
-            return Some(build::written_instead(found));
+            return Some(overloaded::written_instead(build::written_instead(found)));
         }
         if let Some(found) = build::unregistered(name) {
             return Some(found);

@@ -9,8 +9,8 @@ use datafusion::common::JoinType;
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use millstream_delta::declared;
 
-use crate::functions::json::columns::shape_at;
-use crate::functions::json::shape::Shape;
+use crate::functions::marks::columns::shape_at;
+use crate::functions::marks::shape::Shape;
 use crate::relation::RelationTable;
 
 /// The declared type of each column.
@@ -99,11 +99,6 @@ fn over(expressions: &[Expr], input: &LogicalPlan) -> Declared {
         }
         match expression {
             Expr::Column(column) => types.get(schema.index_of_column(column).ok()?).cloned().flatten(),
-            // Casts to this type have become calls of these functions.
-            Expr::ScalarFunction(call) => match call.name() {
-                "read_uuid" | "try_read_uuid" => Some("UUID".into()),
-                _ => None,
-            },
             _ => None,
         }
     };

@@ -10,12 +10,17 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, ParamValues, Result, ScalarValue};
+use datafusion::common::{Column, DFSchema, ParamValues, Result, ScalarValue};
 use datafusion::logical_expr::expr::Placeholder;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::sql::planner::PlannerContext;
 
+use crate::functions::marks::Mark;
+use crate::functions::marks::columns::column_in;
+use crate::functions::marks::expressions::expected_mark;
+use crate::functions::marks::shape::Shape;
 use crate::functions::postgres::quantified;
+use crate::functions::read_text::ReadText;
 
 /// The known types and values of a statement's parameters.
 #[derive(Debug, Default)]
@@ -23,6 +28,8 @@ pub struct Parameters {
     types: Vec<Option<DataType>>,
     values: Option<Vec<ScalarValue>>,
     found: Mutex<Vec<Option<DataType>>>,
+    /// The types of parameters that are stored as text, as CREATE TABLE takes them: UUID.
+    spellings: Mutex<Vec<Option<&'static str>>>,
     /// The number of columns of the result when the statement was prepared.
     columns: Option<usize>,
 }
@@ -55,6 +62,11 @@ impl Parameters {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Returns for each parameter that is a UUID, JSON or another type stored as text the name of the type.
+    pub fn spellings(&self) -> Vec<Option<&'static str>> {
+        self.spellings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Returns the planner's context with the declared types.
     pub(crate) fn context(&self) -> PlannerContext {
         let field = |data_type: &DataType| -> FieldRef { Arc::new(Field::new("", data_type.clone(), true)) };
@@ -73,6 +85,8 @@ impl Parameters {
         let Some(values) = &self.values else {
             let mut all = self.found.lock().unwrap_or_else(PoisonError::into_inner);
             merge(&mut all, found);
+            let mut spellings = self.spellings.lock().unwrap_or_else(PoisonError::into_inner);
+            merge(&mut spellings, spelled(&plan)?);
             return Ok(plan);
         };
         if found.is_empty() {
@@ -151,20 +165,71 @@ fn seen(plan: &LogicalPlan) -> Result<Vec<Option<DataType>>> {
     Ok(all)
 }
 
-fn note(all: &mut Vec<Option<DataType>>, placeholder: &Placeholder, data_type: Option<DataType>) {
+fn is_comparison(op: Operator) -> bool {
+    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
+}
+
+/// Returns the names of the parameters' types that are stored as text, by their numbers: of `$1::UUID`, of `u = $1`, and of
+/// a value for a column.
+fn spelled(plan: &LogicalPlan) -> Result<Vec<Option<&'static str>>> {
+    let mut all = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        let inputs = node.inputs();
+        let columns = |column: &Column| {
+            let known = inputs.iter().find(|input| input.schema().has_column(column));
+            known.map_or(Shape::Plain, |input| column_in(input, column))
+        };
+        let compared = |all: &mut Vec<Option<&'static str>>, one: &Expr, other: &Expr| {
+            if let Expr::Placeholder(placeholder) = one {
+                note(all, placeholder, Shape::mark(other, &columns).map(Mark::type_name));
+            }
+        };
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                match expr {
+                    Expr::Placeholder(placeholder) => {
+                        let mark = placeholder.field.as_ref().and_then(|field| Mark::of(field));
+                        note(&mut all, placeholder, mark.map(Mark::type_name));
+                    }
+                    Expr::ScalarFunction(call) => {
+                        for (at, argument) in call.args.iter().enumerate() {
+                            if let Expr::Placeholder(placeholder) = argument {
+                                let mark = ReadText::mark_of(expr).or_else(|| expected_mark(&call.func, at));
+                                note(&mut all, placeholder, mark.map(Mark::type_name));
+                            }
+                        }
+                    }
+                    Expr::BinaryExpr(binary) if is_comparison(binary.op) => {
+                        compared(&mut all, &binary.left, &binary.right);
+                        compared(&mut all, &binary.right, &binary.left);
+                    }
+                    Expr::InList(list) => {
+                        list.list.iter().for_each(|element| compared(&mut all, element, &list.expr));
+                    }
+                    _ => {}
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(all)
+}
+
+fn note<T>(all: &mut Vec<Option<T>>, placeholder: &Placeholder, found: Option<T>) {
     let place = placeholder.id.trim_start_matches('$').parse::<usize>().ok().and_then(|n| n.checked_sub(1));
     // PostgreSQL's protocol counts parameters in 16 bits.
     if let Some(place) = place.filter(|place| *place < usize::from(u16::MAX)) {
         if all.len() <= place {
-            all.resize(place + 1, None);
+            all.resize_with(place + 1, || None);
         }
-        all[place] = all[place].take().or(data_type);
+        all[place] = all[place].take().or(found);
     }
 }
 
-fn merge(all: &mut Vec<Option<DataType>>, found: Vec<Option<DataType>>) {
+fn merge<T>(all: &mut Vec<Option<T>>, found: Vec<Option<T>>) {
     if all.len() < found.len() {
-        all.resize(found.len(), None);
+        all.resize_with(found.len(), || None);
     }
     for (known, found) in all.iter_mut().zip(found) {
         *known = known.take().or(found);

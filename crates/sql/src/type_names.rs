@@ -1,6 +1,6 @@
 //! The types that SQL's type names stand for: PostgreSQL's names, and the most common of other systems.
 //!
-//! Some names say more than Arrow's types: `UUID`, `JSON`, `JSONB` and `VARCHAR(n)` are text that is checked on write.
+//! Some names say more than Arrow's types: `UUID`, `JSON`, `INET` and `VARCHAR(n)` are text that is checked on write.
 //! A column keeps such a name in its metadata ([`millstream_delta::declared`]).
 //!
 //! Deliberately absent: MONEY, BIT, TIMETZ and user-defined domains, which are refused by name.
@@ -15,10 +15,11 @@ use datafusion::sql::sqlparser::ast::{
 use millstream_delta::declared;
 
 use crate::error::{Error, Result};
+use crate::functions::marks::Mark;
 use crate::suggestion;
 
 /// Type names suggested for an unknown one.
-const TYPES: [&str; 39] = [
+const TYPES: [&str; 43] = [
     "boolean",
     "bool",
     "tinyint",
@@ -46,6 +47,10 @@ const TYPES: [&str; 39] = [
     "uuid",
     "json",
     "jsonb",
+    "inet",
+    "cidr",
+    "macaddr",
+    "macaddr8",
     "date",
     "time",
     "timestamp",
@@ -101,12 +106,8 @@ impl TypePlanner for Spellings {
 /// Types stored as text that restrict their values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Checked {
-    /// UUIDs in canonical form: lower case, with hyphens.
-    Uuid,
-    /// JSON as it was written.
-    Json,
-    /// JSON in canonical form.
-    Jsonb,
+    /// Values of a type in its canonical form.
+    Marked(Mark),
     /// Text of at most this many characters.
     Length(u64),
 }
@@ -120,9 +121,12 @@ impl Checked {
             None => default.map(Checked::Length),
         };
         match sql_type {
-            SqlType::Uuid => Some(Checked::Uuid),
-            SqlType::JSON => Some(Checked::Json),
-            SqlType::JSONB => Some(Checked::Jsonb),
+            SqlType::Uuid => Some(Checked::Marked(Mark::Uuid)),
+            SqlType::JSON => Some(Checked::Marked(Mark::Json)),
+            SqlType::JSONB => Some(Checked::Marked(Mark::Jsonb)),
+            SqlType::Custom(name, modifiers) if modifiers.is_empty() => {
+                Mark::named(&type_word(&name.to_string())).map(Checked::Marked)
+            }
             SqlType::Varchar(n) | SqlType::CharacterVarying(n) | SqlType::CharVarying(n) => length(n, None),
             SqlType::Nvarchar(n) => length(n, None),
             SqlType::Char(n) | SqlType::Character(n) => length(n, Some(1)),
@@ -132,24 +136,19 @@ impl Checked {
 
     /// Returns the check of a column's declared type.
     pub(crate) fn declared(field: &Field) -> Option<Checked> {
-        match millstream_delta::declared_type(field)? {
-            "UUID" => Some(Checked::Uuid),
-            "JSON" => Some(Checked::Json),
-            "JSONB" => Some(Checked::Jsonb),
-            varchar => {
-                let digits = varchar.strip_prefix("VARCHAR(")?.strip_suffix(')')?;
-                digits.parse().ok().map(Checked::Length)
-            }
+        let spelling = millstream_delta::declared_type(field)?;
+        if let Some(mark) = Mark::spelled(spelling) {
+            return Some(Checked::Marked(mark));
         }
+        let digits = spelling.strip_prefix("VARCHAR(")?.strip_suffix(')')?;
+        digits.parse().ok().map(Checked::Length)
     }
 }
 
 impl std::fmt::Display for Checked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Checked::Uuid => f.write_str("UUID"),
-            Checked::Json => f.write_str("JSON"),
-            Checked::Jsonb => f.write_str("JSONB"),
+            Checked::Marked(mark) => f.write_str(mark.type_name()),
             Checked::Length(length) => write!(f, "VARCHAR({length})"),
         }
     }
@@ -291,10 +290,17 @@ fn map(key: DataType, value: DataType) -> DataType {
     DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries.into()), false)), false)
 }
 
+/// Returns the name of a type in lower case, without PostgreSQL's schema.
+fn type_word(name: &str) -> String {
+    let name = name.to_lowercase();
+    name.strip_prefix("pg_catalog.").map(str::to_string).unwrap_or(name)
+}
+
 /// Resolves names that the parser has no keyword for.
 fn custom(name: &str, modifiers: &[String]) -> Result<Option<DataType>> {
-    let name = name.to_lowercase();
-    let found = match name.strip_prefix("pg_catalog.").unwrap_or(&name) {
+    let name = type_word(name);
+    let found = match name.as_str() {
+        name if Mark::named(name).is_some() => DataType::Utf8View,
         "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" | "serial2" => {
             return Err(Error::unsupported(format!("type {name}"))
                 .hint("Use INT or BIGINT, and give the numbers with INSERT."));
@@ -385,6 +391,8 @@ mod tests {
             "VARCHAR(3)",
             "UUID",
             "JSON",
+            "INET",
+            "MACADDR8",
             "BYTEA",
             "DATE",
             "TIME",

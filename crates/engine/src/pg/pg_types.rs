@@ -86,17 +86,15 @@ const NUMERIC: i64 = 1700;
 
 /// Returns the type that clients see for a column, with its modifier (-1 if it has none).
 pub fn type_of(field: &Field) -> (i64, i64) {
-    match declared_type(field) {
-        Some("UUID") => return (2950, -1),
-        Some("JSON") => return (114, -1),
-        Some("JSONB") => return (3802, -1),
-        Some(varchar) => {
-            let digits = varchar.strip_prefix("VARCHAR(").and_then(|rest| rest.strip_suffix(')'));
-            if let Some(length) = digits.and_then(|digits| digits.parse::<i64>().ok()) {
-                return (1043, length + 4);
-            }
+    if let Some(spelling) = declared_type(field) {
+        let digits = spelling.strip_prefix("VARCHAR(").and_then(|rest| rest.strip_suffix(')'));
+        if let Some(length) = digits.and_then(|digits| digits.parse::<i64>().ok()) {
+            return (1043, length + 4);
         }
-        None => {}
+        // UUID, JSON and other types that are stored as text.
+        if let Some(known) = named(&spelling.to_lowercase()) {
+            return (known.oid, -1);
+        }
     }
     of_arrow(field.data_type())
 }

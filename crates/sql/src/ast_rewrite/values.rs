@@ -37,19 +37,21 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
     Ok(())
 }
 
-/// Casts the bare literals and NULLs of a column of VALUES to JSON, if another row's value is cast to it: fields of JSON
-/// have a mark, which all rows must have.
+/// Casts the bare literals and NULLs of a column of VALUES to a type such as JSON, if another row's value is cast to it:
+/// fields of the type have a mark, which all rows must have.
 pub(super) fn same_casts(query: &mut Query) {
     let SetExpr::Values(values) = query.body.as_mut() else { return };
-    let json = |value: &Expr| match value {
+    let marked = |value: &Expr| match value {
         Expr::Cast { data_type, array: false, .. } | Expr::TypedString(TypedString { data_type, .. }) => {
-            matches!(data_type, SqlType::JSON | SqlType::JSONB).then(|| data_type.clone())
+            matches!(Checked::of(data_type), Some(Checked::Marked(_))).then(|| data_type.clone())
         }
         _ => None,
     };
     let width = values.rows.first().map_or(0, |row| row.len());
     for at in 0..width {
-        let Some(data_type) = values.rows.iter().find_map(|row| row.get(at).and_then(json)) else { continue };
+        let Some(data_type) = values.rows.iter().find_map(|row| row.get(at).and_then(marked)) else {
+            continue;
+        };
         for row in &mut values.rows {
             if let Some(value) = row.get_mut(at)
                 && let Expr::Value(written) = &*value
@@ -106,9 +108,10 @@ fn exact(digits: &str) -> Option<SqlType> {
 fn checked(value: Expr, data_type: SqlType, kind: CastKind) -> Expr {
     let lenient = matches!(kind, CastKind::TryCast | CastKind::SafeCast);
     match Checked::of(&data_type) {
-        Some(Checked::Uuid) => call(if lenient { "try_read_uuid" } else { "read_uuid" }, vec![value]),
-        Some(Checked::Jsonb) => call(if lenient { "try_read_jsonb" } else { "read_jsonb" }, vec![value]),
-        Some(Checked::Json) => call(if lenient { "try_read_json" } else { "read_json" }, vec![value]),
+        Some(Checked::Marked(mark)) => {
+            let attempt = if lenient { "try_" } else { "" };
+            call(&format!("{attempt}read_{}", mark.name()), vec![value])
+        }
         Some(Checked::Length(length)) => {
             let text = cast(value, SqlType::Text, kind);
             call("left", vec![text, Expr::value(Value::Number(length.to_string(), false))])

@@ -6,17 +6,25 @@
 //! | `WITH t AS [NOT] MATERIALIZED (…)` | `WITH t AS (…)` |
 //! | `ORDER BY a USING <`, `USING >` | `ORDER BY a ASC`, `DESC` |
 //! | `f(a, VARIADIC ARRAY[b, c])` | `f(a, b, c)` |
+//! | `inet '10.0.0.1'` | `CAST('10.0.0.1' AS inet)` |
+//! | `a <<= b`, `a >>= b` | one operator each |
 
 use datafusion::sql::sqlparser::keywords::RESERVED_FOR_TABLE_ALIAS;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
+use crate::functions::marks::Mark;
 use crate::reader::is_word;
 
 /// Rewrites all such forms. Positions in errors stay those of the text.
 pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let words = ["ONLY", "MATERIALIZED", "USING", "VARIADIC"];
-    let may_have = |token: &TokenWithSpan| {
-        token.token == Token::Mul || words.iter().any(|word| is_word(&token.token, word))
+    let may_have = |token: &TokenWithSpan| match &token.token {
+        Token::Mul | Token::ShiftLeft | Token::ShiftRight => true,
+        Token::Word(word) => {
+            words.iter().any(|known| is_word(&token.token, known))
+                || Mark::named(&word.value.to_lowercase()).is_some()
+        }
+        _ => false,
     };
     if !found.iter().any(may_have) {
         return found;
@@ -28,6 +36,15 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         let tokens = Tokens(&found);
         if closed.contains(&at) || tokens.is_only(at) || tokens.is_star(at) {
             at += 1;
+        } else if let Some(operator) = tokens.operator(at) {
+            out.push(TokenWithSpan {
+                token: Token::CustomBinaryOperator(operator.into()),
+                span: found[at].span,
+            });
+            at += 2;
+        } else if let Some(literal) = tokens.typed_literal(at) {
+            out.extend(literal.into_iter().map(|token| TokenWithSpan { token, span: found[at].span }));
+            at += 2;
         } else if let Some(width) = tokens.materialized(at) {
             at += width;
         } else if let Some(word) = tokens.direction(at) {
@@ -99,6 +116,37 @@ impl Tokens<'_> {
             && self.is(at + width - 1, &["MATERIALIZED"])
             && self.get(at + width) == Some(&Token::LParen);
         is_clause.then_some(width)
+    }
+
+    /// Returns the operator of two symbols without a blank between them.
+    fn operator(&self, at: usize) -> Option<&'static str> {
+        let operator = match (self.get(at)?, self.get(at + 1)?) {
+            (Token::ShiftLeft, Token::Eq) => "<<=",
+            (Token::ShiftRight, Token::Eq) => ">>=",
+            _ => return None,
+        };
+        (self.0[at].span.end == self.0[at + 1].span.start).then_some(operator)
+    }
+
+    /// Returns a literal of a type whose name the parser doesn't know, as a cast.
+    fn typed_literal(&self, at: usize) -> Option<[Token; 6]> {
+        let (Token::Word(word), text @ Token::SingleQuotedString(_)) = (self.get(at)?, self.get(at + 1)?)
+        else {
+            return None;
+        };
+        let is_type = word.quote_style.is_none() && Mark::named(&word.value.to_lowercase()).is_some();
+        let after_name = at > 0 && self.is(at - 1, &["AS"]);
+        (is_type && !after_name).then(|| {
+            let word = Token::Word(word.clone());
+            [
+                Token::make_keyword("CAST"),
+                Token::LParen,
+                text.clone(),
+                Token::make_keyword("AS"),
+                word,
+                Token::RParen,
+            ]
+        })
     }
 
     /// Returns the direction that `USING <` or `USING >` stands for.

@@ -116,8 +116,8 @@ mod tests {
         );
         check(
             "lpad(1)",
-            "function \"lpad\" doesn't take BIGINT\nHINT: It takes lpad(TEXT, BIGINT) or lpad(TEXT, BIGINT, TEXT). \
-             Cast the arguments, as in x::TYPE.",
+            "function \"lpad\" doesn't take BIGINT\nHINT: It takes lpad(TEXT, BIGINT) or lpad(TEXT, BIGINT, TEXT) or \
+             lpad(BYTEA, BIGINT) or lpad(BYTEA, BIGINT, BYTEA). Cast the arguments, as in x::TYPE.",
         );
         check(
             "ln(DATE '2020-01-01')",

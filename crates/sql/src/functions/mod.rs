@@ -12,6 +12,8 @@ mod java_patterns;
 pub(crate) mod json;
 mod lambdas;
 mod maps;
+pub(crate) mod marks;
+pub(crate) mod network;
 pub(crate) mod nth;
 pub mod one_form;
 mod other_numbers;

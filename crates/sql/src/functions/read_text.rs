@@ -18,9 +18,11 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::functions::Registry;
-use crate::functions::json::marks::Mark;
 use crate::functions::json::{scan, value};
+use crate::functions::marks::Mark;
+use crate::functions::network;
 use crate::literals::{self, array, interval, time};
+use crate::sqlstate;
 use crate::type_names::Checked;
 
 /// The type to read.
@@ -34,12 +36,8 @@ pub(crate) enum Kind {
     Interval,
     /// Timestamps in a form that DataFusion reads: with seconds, and without words. They stay text.
     Time,
-    /// UUIDs, in canonical form.
-    Uuid,
-    /// JSON, as written.
-    Json,
-    /// JSONB, in canonical form.
-    Jsonb,
+    /// A type whose values are stored as text, in its canonical form.
+    Marked(Mark),
     /// Text for a column, with at most this many characters apart from trailing blanks.
     Length { column: String, length: u64 },
 }
@@ -51,6 +49,8 @@ pub(crate) struct ReadText {
     kind: Kind,
     /// True for TRY_CAST: a text that can't be read becomes NULL.
     lenient: bool,
+    /// True in conditions: a join by a call adds a column of the call's name, which must differ from that of its argument.
+    is_condition: bool,
     signature: Signature,
 }
 
@@ -71,7 +71,7 @@ pub fn checked_rows(rows: RecordBatch, columns: &Schema) -> crate::error::Result
 
 /// Registers the functions that a rewritten statement can name.
 pub(super) fn register(registry: &mut Registry<'_>) {
-    for kind in [Kind::Uuid, Kind::Json, Kind::Jsonb] {
+    for kind in Mark::all().map(Kind::Marked) {
         registry.add(ScalarUDF::from(ReadText::new(kind.clone(), false)));
         registry.add(ScalarUDF::from(ReadText::new(kind, true)));
     }
@@ -84,18 +84,30 @@ impl ReadText {
             Kind::Lists(depth) => format!("read_array_{depth}"),
             Kind::Interval => "read_interval".to_string(),
             Kind::Time => "read_timestamp".to_string(),
-            Kind::Uuid => "read_uuid".to_string(),
-            Kind::Json => "read_json".to_string(),
-            Kind::Jsonb => "read_jsonb".to_string(),
+            Kind::Marked(mark) => format!("read_{}", mark.name()),
             Kind::Length { .. } => "check_length".to_string(),
         };
         let name = if lenient { format!("try_{name}") } else { name };
-        ReadText { name, kind, lenient, signature: Signature::any(1, Volatility::Immutable) }
+        ReadText {
+            name,
+            kind,
+            lenient,
+            is_condition: false,
+            signature: Signature::any(1, Volatility::Immutable),
+        }
     }
 
     /// Builds the call that reads an expression.
     pub(crate) fn call(kind: Kind, lenient: bool, argument: Expr) -> Expr {
         ScalarUDF::from(ReadText::new(kind, lenient)).call(vec![argument])
+    }
+
+    /// Returns the call as a condition has it; none for another expression.
+    pub(crate) fn in_condition(expression: &Expr) -> Option<Expr> {
+        let Expr::ScalarFunction(call) = expression else { return None };
+        let read = call.func.inner().downcast_ref::<ReadText>().filter(|read| !read.is_condition)?;
+        let named = ReadText { is_condition: true, ..ReadText::new(read.kind.clone(), read.lenient) };
+        Some(ScalarUDF::from(named).call(call.args.clone()))
     }
 
     /// Returns true if an expression is such a call.
@@ -107,10 +119,15 @@ impl ReadText {
     /// Returns the mark of the results.
     pub(crate) fn mark(&self) -> Option<Mark> {
         match self.kind {
-            Kind::Json => Some(Mark::Json),
-            Kind::Jsonb => Some(Mark::Jsonb),
+            Kind::Marked(mark) => Some(mark),
             _ => None,
         }
+    }
+
+    /// Returns the mark of an expression's results, if it is such a call.
+    pub(crate) fn mark_of(expression: &Expr) -> Option<Mark> {
+        let Expr::ScalarFunction(call) = expression else { return None };
+        call.func.inner().downcast_ref::<ReadText>()?.mark()
     }
 
     /// Encodes the function for a stored plan.
@@ -120,12 +137,13 @@ impl ReadText {
             Kind::Lists(depth) => json!(["lists", depth]),
             Kind::Interval => json!(["interval"]),
             Kind::Time => json!(["timestamp"]),
-            Kind::Uuid => json!(["uuid"]),
-            Kind::Json => json!(["json"]),
-            Kind::Jsonb => json!(["jsonb"]),
+            Kind::Marked(mark) => json!([mark.name()]),
             Kind::Length { column, length } => json!(["length", column, length]),
         };
-        json!({"read": kind, "lenient": self.lenient})
+        match self.is_condition {
+            true => json!({"read": kind, "lenient": self.lenient, "condition": true}),
+            false => json!({"read": kind, "lenient": self.lenient}),
+        }
     }
 
     /// Decodes the function from a stored plan.
@@ -136,15 +154,13 @@ impl ReadText {
             "lists" => Kind::Lists(usize::try_from(kind.get(1)?.as_u64()?).ok()?),
             "interval" => Kind::Interval,
             "timestamp" => Kind::Time,
-            "uuid" => Kind::Uuid,
-            "json" => Kind::Json,
-            "jsonb" => Kind::Jsonb,
             "length" => {
                 Kind::Length { column: kind.get(1)?.as_str()?.into(), length: kind.get(2)?.as_u64()? }
             }
-            _ => return None,
+            name => Kind::Marked(Mark::named(name)?),
         };
-        Some(ReadText::new(kind, written.get("lenient")?.as_bool()?))
+        let is_condition = written.get("condition").and_then(Value::as_bool).unwrap_or(false);
+        Some(ReadText { is_condition, ..ReadText::new(kind, written.get("lenient")?.as_bool()?) })
     }
 
     /// Builds the check of a value for a column.
@@ -154,9 +170,7 @@ impl ReadText {
 
     fn kind_of(field: &Field) -> Option<Kind> {
         Some(match Checked::declared(field)? {
-            Checked::Uuid => Kind::Uuid,
-            Checked::Json => Kind::Json,
-            Checked::Jsonb => Kind::Jsonb,
+            Checked::Marked(mark) => Kind::Marked(mark),
             Checked::Length(length) => Kind::Length { column: field.name().clone(), length },
         })
     }
@@ -191,9 +205,7 @@ impl ReadText {
                 out.finish()?
             }
             Kind::Time => self.times(texts)?,
-            Kind::Uuid => self.texts(texts, "UUID", literals::uuid)?,
-            Kind::Json => self.json(texts, |text| scan::check(text).map(|()| text.to_string()))?,
-            Kind::Jsonb => self.json(texts, value::canonical)?,
+            Kind::Marked(mark) => self.canonical(texts, *mark)?,
             Kind::Length { column, length } => {
                 let mut out = StringViewBuilder::with_capacity(texts.len());
                 for text in texts {
@@ -225,31 +237,14 @@ impl ReadText {
         Ok(Arc::new(out.finish()))
     }
 
-    fn json(
-        &self,
-        texts: &StringViewArray,
-        read: impl Fn(&str) -> crate::error::Result<String>,
-    ) -> Result<ArrayRef> {
+    fn canonical(&self, texts: &StringViewArray, mark: Mark) -> Result<ArrayRef> {
         let mut out = StringViewBuilder::with_capacity(texts.len());
         for text in texts {
-            match text.map(&read).transpose() {
+            match text.map(|text| canonical(mark, text)).transpose() {
                 Ok(text) => out.append_option(text),
                 Err(_) if self.lenient => out.append_null(),
                 Err(error) => return Err(error.into()),
             }
-        }
-        Ok(Arc::new(out.finish()))
-    }
-
-    fn texts<E: ToString>(
-        &self,
-        texts: &StringViewArray,
-        type_name: &str,
-        read: impl Fn(&str) -> std::result::Result<String, E>,
-    ) -> Result<ArrayRef> {
-        let mut out = StringViewBuilder::with_capacity(texts.len());
-        for text in texts {
-            out.append_option(self.each(text, type_name, &read)?);
         }
         Ok(Arc::new(out.finish()))
     }
@@ -267,6 +262,23 @@ impl ReadText {
             Err(expected) => Err(wrong(text, type_name, expected)),
         }
     }
+}
+
+/// Returns the canonical form of a text of a type.
+fn canonical(mark: Mark, text: &str) -> crate::error::Result<String> {
+    match mark {
+        Mark::Json => scan::check(text).map(|()| text.to_string()),
+        Mark::Jsonb => value::canonical(text),
+        Mark::Uuid => literals::uuid(text).map_err(|expected| invalid_text(mark, text, expected)),
+        Mark::Inet | Mark::Cidr | Mark::Macaddr | Mark::Macaddr8 => network::canonical(mark, text),
+    }
+}
+
+/// Returns the error of a text that is no value of a type.
+pub(in crate::functions) fn invalid_text(mark: Mark, text: &str, expected: &str) -> Error {
+    Error::invalid(format!("invalid input syntax for type {}: \"{}\"", mark.name(), shown(text)))
+        .hint(format!("Expected {expected}."))
+        .code(sqlstate::INVALID_TEXT_REPRESENTATION)
 }
 
 /// The most characters of a wrong text that a message shows.
@@ -314,7 +326,9 @@ impl ScalarUDFImpl for ReadText {
 
     /// A cast doesn't appear in a column's name.
     fn schema_name(&self, arguments: &[Expr]) -> Result<String> {
-        Ok(arguments.first().map(|argument| argument.schema_name().to_string()).unwrap_or_default())
+        let argument =
+            arguments.first().map(|argument| argument.schema_name().to_string()).unwrap_or_default();
+        Ok(if self.is_condition { format!("{}({argument})", self.name) } else { argument })
     }
 
     fn return_type(&self, _argument_types: &[DataType]) -> Result<DataType> {
@@ -322,7 +336,7 @@ impl ScalarUDFImpl for ReadText {
             Kind::Bytes => DataType::Binary,
             Kind::Lists(depth) => array::list_type(*depth),
             Kind::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
-            Kind::Time | Kind::Uuid | Kind::Json | Kind::Jsonb | Kind::Length { .. } => DataType::Utf8View,
+            Kind::Time | Kind::Marked(_) | Kind::Length { .. } => DataType::Utf8View,
         })
     }
 

@@ -270,8 +270,11 @@ fn norm(vector: &[f64], degree: f64) -> f64 {
     }
 }
 
-/// Calls `each` with the vector and the degree of each row; none where one is NULL.
-fn with_norm(name: &str, columns: &[ArrayRef], each: &mut dyn FnMut(Option<(&[f64], f64)>)) -> Result<()> {
+/// A vector with the degree of its norm; none where one is NULL.
+type Normed<'a> = Option<(&'a [f64], f64)>;
+
+/// Calls `each` with the vector and the degree of each row.
+fn with_norm(name: &str, columns: &[ArrayRef], each: &mut dyn FnMut(Normed<'_>)) -> Result<()> {
     let inner = elements(&cast(&columns[0], &DataType::new_list(DataType::Float64, true))?)?;
     let degrees = columns.get(1).map(|degrees| cast(degrees, &DataType::Float64)).transpose()?;
     let degrees = degrees.as_ref().map(|degrees| degrees.as_primitive::<Float64Type>());

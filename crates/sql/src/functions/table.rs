@@ -6,7 +6,7 @@
 mod initials;
 
 use super::{
-    Registry, date_part, flink, generators, hashes, java_patterns, json, lambdas, maps, other_numbers,
+    Registry, date_part, flink, generators, hashes, java_patterns, json, lambdas, maps, marks, other_numbers,
     other_texts, other_times, postgres, read_text, round, signed_results, sketches, spark, spark_aggregates,
     spark_arrays, spark_bytes, spark_csv, spark_numbers, spark_options, spark_random, spark_texts,
     spark_times, value_size_limit, xml,
@@ -21,6 +21,7 @@ pub(super) static FUNCTIONS: &[Register] = &[
     read_text::register,
     date_part::register,
     json::register,
+    marks::catalog::register,
     postgres::register,
     postgres::arrays::register,
     postgres::bytes::register,

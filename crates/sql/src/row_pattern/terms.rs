@@ -10,8 +10,8 @@ use datafusion::common::DFSchema;
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, Expr as ExprTree, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query,
-    Value, VisitMut, VisitorMut,
+    AccessExpr, Expr as ExprTree, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
+    ObjectName, Query, Value, VisitMut, VisitorMut,
 };
 
 use crate::error::{Error, Result};
@@ -217,7 +217,8 @@ impl Terms<'_, '_> {
     }
 
     /// Reads an expression at a place. Its columns' variables select the rows.
-    fn at(&mut self, mut tree: ExprTree, mut place: RowPosition) -> Result<Term> {
+    fn at(&mut self, tree: ExprTree, mut place: RowPosition) -> Result<Term> {
+        let mut tree = without_parentheses(tree);
         if let ExprTree::Function(function) = &tree
             && last_name(&function.name).as_deref() == Some("classifier")
         {
@@ -242,7 +243,7 @@ impl Terms<'_, '_> {
     }
 
     fn call(&mut self, function: &Function) -> Result<Option<Term>> {
-        let Some(written) = last_name(&function.name).filter(|_| function.name.0.len() == 1) else {
+        let Some(written) = called(&function.name).filter(|_| function.name.0.len() == 1) else {
             return Ok(None);
         };
         let (whole, name) = match written.split_once(' ') {
@@ -296,8 +297,9 @@ impl Terms<'_, '_> {
             let rows = Rows { among: None, whole };
             return Ok((RowPosition { rows, last: name == "last", skip: count, shift: 0 }, inner));
         }
+        let inner = without_parentheses(inner);
         let (mut place, inner) = match &inner {
-            ExprTree::Function(within) => match last_name(&within.name).as_deref() {
+            ExprTree::Function(within) => match called(&within.name).as_deref() {
                 Some(written) => {
                     let (whole, name) = match written.split_once(' ') {
                         Some((semantics, name)) => (semantics == "final", name),
@@ -441,7 +443,7 @@ impl Strip<'_> {
                 self.note(Some(first))
             }
             ExprTree::Function(function) => {
-                let name = last_name(&function.name).unwrap_or_default();
+                let name = called(&function.name).unwrap_or_default();
                 match name.split_once(' ').map_or(name.as_str(), |(_, name)| name) {
                     name @ ("prev" | "next" | "first" | "last" | "classifier" | "match_number") => Err(
                         Error::invalid(format!("MATCH_RECOGNIZE: {name} is nested in another expression"))
@@ -471,4 +473,21 @@ impl VisitorMut for Strip<'_> {
             Err(error) => ControlFlow::Break(error),
         }
     }
+}
+
+fn without_parentheses(tree: ExprTree) -> ExprTree {
+    match tree {
+        ExprTree::Nested(inner) => without_parentheses(*inner),
+        other => other,
+    }
+}
+
+/// Returns the name of a function. By now, `first` and `last` of a row's value are aggregates.
+fn called(name: &ObjectName) -> Option<String> {
+    let name = last_name(name)?;
+    Some(match name.as_str() {
+        "first_value" => "first".into(),
+        "last_value" => "last".into(),
+        _ => name,
+    })
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, IntervalMonthDayNano};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, ExprSchema, ScalarValue, TableReference};
+use datafusion::common::{Column, DFSchema, ExprSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::functions_aggregate::expr_fn::min;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -33,6 +33,7 @@ use datafusion::optimizer::AnalyzerRule;
 use millstream_delta::{has_equal_forms, interval_length, one_form as form_of};
 
 use crate::functions::one_form;
+use crate::rules::names::under_name;
 
 /// The analyzer rule.
 #[derive(Debug)]
@@ -166,18 +167,6 @@ fn aggregate(mut node: Aggregate, schema: &DFSchema) -> Result<Transformed<Logic
     });
     let items: Vec<Expr> = items.collect();
     Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(items, Arc::new(plan.clone()))?)))
-}
-
-/// Names a column, unless that is its name.
-fn under_name(column: Expr, qualifier: Option<&TableReference>, name: &str) -> Expr {
-    match &column {
-        Expr::Column(Column { relation, name: found, .. })
-            if relation.as_ref() == qualifier && found == name =>
-        {
-            column
-        }
-        _ => column.alias_qualified(qualifier.cloned(), name),
-    }
 }
 
 fn window(mut node: Window, schema: &DFSchema) -> Result<Transformed<LogicalPlan>> {

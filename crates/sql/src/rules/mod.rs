@@ -11,9 +11,10 @@ pub(crate) mod distribution;
 pub mod equal_forms;
 pub mod exact_aggregates;
 pub(crate) mod joins;
-pub(crate) mod json_types;
 pub(crate) mod keys;
 pub mod lateral_unnest;
+mod marked_order;
+pub(crate) mod marked_types;
 pub(crate) mod names;
 pub mod nested_order;
 pub mod orderings;
@@ -38,7 +39,7 @@ pub type Rule = Arc<dyn AnalyzerRule + Send + Sync>;
 /// Returns the rules that need the plan as it was written.
 pub fn before_types() -> Vec<Rule> {
     vec![
-        Arc::new(json_types::JsonTypes),
+        Arc::new(marked_types::MarkedTypes),
         Arc::new(conditions::Conditions),
         Arc::new(distribution::Distribution),
         Arc::new(using_joins::UsingJoins),

@@ -1,6 +1,7 @@
 //! Changes the expressions of a node and keeps the names of its columns.
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, TableReference};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -20,6 +21,18 @@ pub(crate) fn map_named(
         Expr::GroupingSet(_) => expression.map_children(&mut named),
         other => named(other),
     })
+}
+
+/// Names a column, unless that is its name.
+pub(crate) fn under_name(column: Expr, qualifier: Option<&TableReference>, name: &str) -> Expr {
+    match &column {
+        Expr::Column(Column { relation, name: found, .. })
+            if relation.as_ref() == qualifier && found == name =>
+        {
+            column
+        }
+        _ => column.alias_qualified(qualifier.cloned(), name),
+    }
 }
 
 #[cfg(test)]

@@ -250,9 +250,12 @@ fn fresh_keys(column: &ArrayRef, picked: &ArrayRef, count: usize) -> Result<Arra
             let values = cast(column, &DataType::Utf8)?;
             let known: HashSet<&str> = values.as_string::<i32>().iter().flatten().collect();
             let is_uuid = |text: &&str| text.len() == 36 && text.matches('-').count() == 4;
-            let name: fn(u64) -> String = match known.iter().all(is_uuid) && !known.is_empty() {
-                true => |number| format!("00000000-0000-4000-8000-{number:012x}"),
-                false => |number| format!("fresh-{number}"),
+            let is_address = |text: &&str| text.parse::<std::net::IpAddr>().is_ok();
+            let name: fn(u64) -> String = match () {
+                _ if known.is_empty() => |number| format!("fresh-{number}"),
+                _ if known.iter().all(is_uuid) => |number| format!("00000000-0000-4000-8000-{number:012x}"),
+                _ if known.iter().all(is_address) => |number| format!("ff00::1:{number:x}"),
+                _ => |number| format!("fresh-{number}"),
             };
             let fresh = (0..).map(name).filter(|name| !known.contains(name.as_str()));
             Arc::new(StringArray::from_iter_values(fresh.take(count)))

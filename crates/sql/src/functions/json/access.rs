@@ -4,33 +4,33 @@
 
 use arrow::datatypes::DataType;
 
-use super::function::{Arguments, JsonFunction, Kernel, Param, Returns};
-use super::marks::Mark;
 use super::scan::{Scanner, unescaped, whole};
 use super::value::{Value, canonical};
 use crate::error::{Error, Result};
+use crate::functions::marks::Mark;
+use crate::functions::marks::function::{Arguments, Kernel, MarkedFunction, Param, Returns};
 use crate::sqlstate;
 
 const TEXT: Returns = Returns::Type(DataType::Utf8View);
 
 /// Lists the functions.
-pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
+pub(super) fn list(add: &mut dyn FnMut(MarkedFunction)) {
     use Param::{Int, Json, Keys, Text};
     for (mark, names) in [
         (Mark::Json, ["json_object_field", "json_array_element", "json_get_path"]),
         (Mark::Jsonb, ["jsonb_object_field", "jsonb_array_element", "jsonb_get_path"]),
     ] {
         let returns = || Returns::Marked(mark);
-        add(JsonFunction::new(names[0], &[Json, Text], returns(), Kernel::Text(object_field)));
+        add(MarkedFunction::new(names[0], &[Json, Text], returns(), Kernel::Text(object_field)));
         let element = if mark == Mark::Json { array_element } else { binary_element };
-        add(JsonFunction::new(names[1], &[Json, Int], returns(), Kernel::Text(element)));
-        add(JsonFunction::new(names[2], &[Json, Keys], returns(), Kernel::Text(get_path)));
+        add(MarkedFunction::new(names[1], &[Json, Int], returns(), Kernel::Text(element)));
+        add(MarkedFunction::new(names[2], &[Json, Keys], returns(), Kernel::Text(get_path)));
     }
     for names in [
         ["json_object_field_text", "json_array_element_text", "json_get_path_text"],
         ["jsonb_object_field_text", "jsonb_array_element_text", "jsonb_get_path_text"],
     ] {
-        add(JsonFunction::new(
+        add(MarkedFunction::new(
             names[0],
             &[Json, Text],
             TEXT,
@@ -40,8 +40,8 @@ pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
             "json_array_element_text" => Kernel::Text(|all, row| text_of(array_element(all, row)?)),
             _ => Kernel::Text(|all, row| text_of(binary_element(all, row)?)),
         };
-        add(JsonFunction::new(names[1], &[Json, Int], TEXT, element));
-        add(JsonFunction::new(
+        add(MarkedFunction::new(names[1], &[Json, Int], TEXT, element));
+        add(MarkedFunction::new(
             names[2],
             &[Json, Keys],
             TEXT,
@@ -50,11 +50,11 @@ pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
     }
     let json = Returns::Marked(Mark::Json);
     let jsonb = Returns::Marked(Mark::Jsonb);
-    add(JsonFunction::new("json_extract_path", &[Json, Text], json, Kernel::Text(extract))
+    add(MarkedFunction::new("json_extract_path", &[Json, Text], json, Kernel::Text(extract))
         .optional(1)
         .repeated());
     let binary = Kernel::Text(|all, row| extract(all, row)?.map(|part| canonical(&part)).transpose());
-    add(JsonFunction::new("jsonb_extract_path", &[Json, Text], jsonb, binary).optional(1).repeated());
+    add(MarkedFunction::new("jsonb_extract_path", &[Json, Text], jsonb, binary).optional(1).repeated());
     for (name, binary) in [("json_extract_path_text", false), ("jsonb_extract_path_text", true)] {
         let kernel = match binary {
             true => Kernel::Text(|all, row| {
@@ -62,14 +62,14 @@ pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
             }),
             false => Kernel::Text(|all, row| text_of(extract(all, row)?)),
         };
-        add(JsonFunction::new(name, &[Json, Text], TEXT, kernel).optional(1).repeated());
+        add(MarkedFunction::new(name, &[Json, Text], TEXT, kernel).optional(1).repeated());
     }
     for name in ["json_typeof", "jsonb_typeof"] {
-        add(JsonFunction::new(name, &[Json], TEXT, Kernel::Text(type_of)));
+        add(MarkedFunction::new(name, &[Json], TEXT, Kernel::Text(type_of)));
     }
     for name in ["json_array_length", "jsonb_array_length"] {
         let returns = Returns::Type(DataType::Int32);
-        add(JsonFunction::new(name, &[Json], returns, Kernel::Int(array_length)));
+        add(MarkedFunction::new(name, &[Json], returns, Kernel::Int(array_length)));
     }
 }
 

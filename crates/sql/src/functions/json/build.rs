@@ -2,7 +2,7 @@
 //!
 //! Text that is JSON by its type is inserted as it is; any other text becomes a string. The types are known while a
 //! statement is planned. So the planner resolves a call of [`Written`] and replaces it by a call of [`Built`], whose
-//! first argument says which of the others are JSON. The rule is in `rules/json_types.rs`.
+//! first argument says which of the others are JSON. The rule is in `rules/marked_types.rs`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -19,11 +19,11 @@ use datafusion::logical_expr::{
 
 use super::constructors;
 use super::encode::{Writer, elements_writer, members_writer, writer};
-use super::marks::Mark;
-use super::shape::Shape;
 use super::value::{canonical, quote};
 use crate::error::Error;
 use crate::functions::Registry;
+use crate::functions::marks::Mark;
+use crate::functions::marks::shape::Shape;
 
 /// The form of the JSON that a function builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -181,8 +181,8 @@ impl Built {
             }
             write(name, form, &parts, row, &mut text)?;
             match self.mark {
-                Mark::Json => out.append_value(&text),
                 Mark::Jsonb => out.append_value(canonical(&text)?),
+                _ => out.append_value(&text),
             }
         }
         Ok(Arc::new(out.finish()))
@@ -279,8 +279,8 @@ fn in_lines(json: &str) -> String {
 impl ScalarUDFImpl for Built {
     fn name(&self) -> &str {
         match self.mark {
-            Mark::Json => "json_built",
             Mark::Jsonb => "jsonb_built",
+            _ => "json_built",
         }
     }
 

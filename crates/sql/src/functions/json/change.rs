@@ -6,18 +6,18 @@ use std::cmp::Ordering;
 use arrow::datatypes::DataType;
 
 use super::access::place;
-use super::function::{Arguments, JsonFunction, Kernel, Param, Returns};
-use super::marks::Mark;
 use super::value::Value;
 use crate::error::{Error, Result};
+use crate::functions::marks::Mark;
+use crate::functions::marks::function::{Arguments, Kernel, MarkedFunction, Param, Returns};
 use crate::sqlstate;
 
 /// Lists the functions.
-pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
+pub(super) fn list(add: &mut dyn FnMut(MarkedFunction)) {
     use Param::{Bool, Int, Json, Keys, Text};
     let jsonb = || Returns::Marked(Mark::Jsonb);
     let mut change =
-        |name, params, kernel| add(JsonFunction::new(name, params, jsonb(), Kernel::Text(kernel)));
+        |name, params, kernel| add(MarkedFunction::new(name, params, jsonb(), Kernel::Text(kernel)));
     change("jsonb_concat", &[Json, Json], concat);
     change("jsonb_delete_key", &[Json, Text], delete_key);
     change("jsonb_delete_keys", &[Json, Keys], delete_keys);
@@ -25,33 +25,33 @@ pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
     change("jsonb_delete_path", &[Json, Keys], delete_path);
     change("jsonb_strip_nulls", &[Json], |all, row| each(all, row, |value| Ok(strip_nulls(value).text())));
     let params = &[Json, Keys, Json, Bool];
-    add(JsonFunction::new("jsonb_set", params, jsonb(), Kernel::Text(set)).optional(1));
-    add(JsonFunction::new("jsonb_insert", params, jsonb(), Kernel::Text(insert)).optional(1));
+    add(MarkedFunction::new("jsonb_set", params, jsonb(), Kernel::Text(set)).optional(1));
+    add(MarkedFunction::new("jsonb_insert", params, jsonb(), Kernel::Text(insert)).optional(1));
     let lax =
-        JsonFunction::new("jsonb_set_lax", &[Json, Keys, Json, Bool, Text], jsonb(), Kernel::Text(set_lax));
+        MarkedFunction::new("jsonb_set_lax", &[Json, Keys, Json, Bool, Text], jsonb(), Kernel::Text(set_lax));
     add(lax.optional(2).called_on_null());
     let strip = |all: &Arguments, row: usize| match all.text(0, row) {
         None => Ok(None),
         Some(json) => Ok(Some(strip_nulls(Value::as_written(json)?).compact())),
     };
-    add(JsonFunction::new("json_strip_nulls", &[Json], Returns::Marked(Mark::Json), Kernel::Text(strip)));
+    add(MarkedFunction::new("json_strip_nulls", &[Json], Returns::Marked(Mark::Json), Kernel::Text(strip)));
     let pretty = Kernel::Text(|all, row| each(all, row, |value| Ok(value.pretty())));
-    add(JsonFunction::new("jsonb_pretty", &[Json], Returns::Type(DataType::Utf8View), pretty));
+    add(MarkedFunction::new("jsonb_pretty", &[Json], Returns::Type(DataType::Utf8View), pretty));
     let boolean = || Returns::Type(DataType::Boolean);
     let contains = Kernel::Bool(|all, row| pair(all, row, |one, other| holds(&one, &other)));
-    add(JsonFunction::new("jsonb_contains", &[Json, Json], boolean(), contains));
+    add(MarkedFunction::new("jsonb_contains", &[Json, Json], boolean(), contains));
     let contained = Kernel::Bool(|all, row| pair(all, row, |one, other| holds(&other, &one)));
-    add(JsonFunction::new("jsonb_contained", &[Json, Json], boolean(), contained));
-    add(JsonFunction::new("jsonb_exists", &[Json, Text], boolean(), Kernel::Bool(exists)));
-    add(JsonFunction::new("jsonb_exists_any", &[Json, Keys], boolean(), Kernel::Bool(exists_any)));
-    add(JsonFunction::new("jsonb_exists_all", &[Json, Keys], boolean(), Kernel::Bool(exists_all)));
+    add(MarkedFunction::new("jsonb_contained", &[Json, Json], boolean(), contained));
+    add(MarkedFunction::new("jsonb_exists", &[Json, Text], boolean(), Kernel::Bool(exists)));
+    add(MarkedFunction::new("jsonb_exists_any", &[Json, Keys], boolean(), Kernel::Bool(exists_any)));
+    add(MarkedFunction::new("jsonb_exists_all", &[Json, Keys], boolean(), Kernel::Bool(exists_all)));
     let compare = Kernel::Int(|all, row| pair(all, row, |one, other| one.compare(&other) as i32));
     for (name, kernel) in [("jsonb_greatest", Kernel::Text(greatest)), ("jsonb_least", Kernel::Text(least))] {
-        add(JsonFunction::new(name, &[Json], Returns::Marked(Mark::Jsonb), kernel)
+        add(MarkedFunction::new(name, &[Json], Returns::Marked(Mark::Jsonb), kernel)
             .repeated()
             .called_on_null());
     }
-    add(JsonFunction::new("jsonb_cmp", &[Json, Json], Returns::Type(DataType::Int32), compare));
+    add(MarkedFunction::new("jsonb_cmp", &[Json, Json], Returns::Type(DataType::Int32), compare));
 }
 
 fn greatest(all: &Arguments, row: usize) -> Result<Option<String>> {

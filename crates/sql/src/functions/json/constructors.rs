@@ -18,9 +18,9 @@ use datafusion::logical_expr::{
 };
 use serde_json::Value;
 
-use super::marks::Mark;
 use crate::error::Error;
 use crate::functions::Registry;
+use crate::functions::marks::Mark;
 use crate::functions::scalar::Scalar;
 
 /// Registers the functions.

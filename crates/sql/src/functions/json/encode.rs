@@ -9,9 +9,9 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::error::Result;
 
 use super::constructors;
-use super::shape::Shape;
 use super::value::quote;
 use crate::error::Error;
+use crate::functions::marks::shape::Shape;
 use crate::functions::time_text;
 use crate::sqlstate;
 

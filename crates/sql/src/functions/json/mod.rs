@@ -1,29 +1,23 @@
 //! JSON and JSONB, stored as text: PostgreSQL's operators, and functions that read and build JSON.
 //!
 //! JSON is text as written, JSONB the canonical text that PostgreSQL writes, so that equal values have equal texts.
-//! Fields are marked as one or the other: see [`shapes`].
+//! Fields are marked as one or the other: see [`super::marks`].
 //!
 //! `json_get` and similar functions come from `datafusion-functions-json`. They and its operators also take text that
 //! isn't marked, and give NULL if it is no JSON.
 
 mod access;
 pub(crate) mod build;
-pub(crate) mod catalog;
 mod change;
-pub(crate) mod columns;
 pub(crate) mod constructors;
 mod encode;
 mod extract;
-mod function;
-pub(crate) mod marks;
 mod objects;
 pub(crate) mod operators;
 mod path;
 pub(crate) mod scan;
 pub(in crate::functions) mod schema;
 mod sets;
-pub(crate) mod shape;
-pub(crate) mod shapes;
 mod typed;
 pub(in crate::functions) mod typed_schema;
 pub(crate) mod value;
@@ -42,6 +36,7 @@ use datafusion_functions_json::udfs;
 
 use self::operators::shown;
 use super::Registry;
+use super::marks::function::MarkedFunction;
 use crate::literals::array;
 
 /// Registers the functions and the operators.
@@ -63,13 +58,19 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     ] {
         registry.add(function.as_ref().clone());
     }
-    catalog::register(registry);
     extract::register(registry);
     typed::register(registry);
     variant_get::register(registry);
     constructors::register(registry);
     build::register(registry);
     registry.add_planner(Arc::new(Operators));
+}
+
+/// Lists the functions whose calls need no types of arguments.
+pub(super) fn list(add: &mut dyn FnMut(MarkedFunction)) {
+    for list in [access::list, change::list, objects::list, path::list, sets::list, variant::list] {
+        list(add);
+    }
 }
 
 /// Plans `->`, `->>`, `#>`, `#>>` and `?` of text that isn't marked as JSON.

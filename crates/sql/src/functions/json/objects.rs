@@ -3,29 +3,29 @@
 use arrow::array::AsArray;
 use arrow::datatypes::DataType;
 
-use super::function::{Arguments, JsonFunction, Kernel, Param, Returns};
-use super::marks::Mark;
 use super::scan::whole;
 use super::value::{Value, canonical, compare_numbers, quote};
 use crate::error::{Error, Result};
+use crate::functions::marks::Mark;
+use crate::functions::marks::function::{Arguments, Kernel, MarkedFunction, Param, Returns};
 use crate::literals::array::Arrays;
 use crate::sqlstate;
 
 /// Lists the functions.
-pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
+pub(super) fn list(add: &mut dyn FnMut(MarkedFunction)) {
     use Param::{Json, Keys, Text};
     for (name, mark) in [("json_object", Mark::Json), ("jsonb_object", Mark::Jsonb)] {
         let kernel = match mark {
-            Mark::Json => Kernel::Text(object),
             Mark::Jsonb => {
                 Kernel::Text(|all, row| object(all, row)?.map(|text| canonical(&text)).transpose())
             }
+            _ => Kernel::Text(object),
         };
-        add(JsonFunction::new(name, &[Keys, Keys], Returns::Marked(mark), kernel).optional(1));
+        add(MarkedFunction::new(name, &[Keys, Keys], Returns::Marked(mark), kernel).optional(1));
     }
     let text = || Returns::Type(DataType::Utf8View);
-    add(JsonFunction::new("jsonb_number_text", &[Json, Text], text(), Kernel::Text(number_text)));
-    add(JsonFunction::new("jsonb_boolean_text", &[Json], text(), Kernel::Text(boolean_text)));
+    add(MarkedFunction::new("jsonb_number_text", &[Json, Text], text(), Kernel::Text(number_text)));
+    add(MarkedFunction::new("jsonb_boolean_text", &[Json], text(), Kernel::Text(boolean_text)));
 }
 
 fn wrong(message: &str) -> Error {

@@ -10,10 +10,10 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExp
 use datafusion::logical_expr::{Expr, ExprSchemable, GetFieldAccess, cast};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
-use super::catalog::call;
-use super::marks::Mark;
-use super::shape::Shape;
-use super::shapes::is_literal;
+use crate::functions::marks::Mark;
+use crate::functions::marks::catalog::call;
+use crate::functions::marks::expressions::is_literal;
+use crate::functions::marks::shape::Shape;
 
 /// The planner. It must be asked before DataFusion's.
 #[derive(Debug)]
@@ -28,9 +28,8 @@ impl ExprPlanner for JsonOperators {
         if !is_operator(&written.op) {
             return Ok(PlannerResult::Original(written));
         }
-        let columns = |column: &Column| column_in(schema, column);
-        let left = Shape::mark(&written.left, &columns);
-        let right = Shape::mark(&written.right, &columns);
+        let left = json_mark(&written.left, schema);
+        let right = json_mark(&written.right, schema);
         let right_type = written.right.get_type(schema).unwrap_or(DataType::Null);
         let name = match function(&written, (left, right), &right_type) {
             Some(name) => name,
@@ -52,10 +51,9 @@ impl ExprPlanner for JsonOperators {
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawFieldAccessExpr>> {
         let RawFieldAccessExpr { expr, field_access } = access;
-        let columns = |column: &Column| column_in(schema, column);
         let original =
             |expr, field_access| PlannerResult::Original(RawFieldAccessExpr { expr, field_access });
-        if Shape::mark(&expr, &columns).is_none() {
+        if json_mark(&expr, schema).is_none() {
             return Ok(original(expr, field_access));
         }
         let step = match &field_access {
@@ -71,7 +69,7 @@ impl ExprPlanner for JsonOperators {
 }
 
 /// Gives a parameter without a type that of text.
-fn typed(operand: Expr) -> Expr {
+pub(in crate::functions) fn typed(operand: Expr) -> Expr {
     match operand {
         Expr::Placeholder(Placeholder { id, field: None }) => {
             let field = Field::new(id.as_str(), DataType::Utf8View, true);
@@ -82,8 +80,13 @@ fn typed(operand: Expr) -> Expr {
 }
 
 /// Returns the shape of a column of a schema.
-fn column_in(schema: &DFSchema, column: &Column) -> Shape {
+pub(in crate::functions) fn column_in(schema: &DFSchema, column: &Column) -> Shape {
     Shape::marked(schema.field_from_column(column).ok().and_then(|field| Mark::of(field)))
+}
+
+/// Returns the mark of an operand, if it is JSON.
+fn json_mark(operand: &Expr, schema: &DFSchema) -> Option<Mark> {
+    Shape::mark(operand, &|column: &Column| column_in(schema, column)).filter(|mark| mark.is_json())
 }
 
 fn is_operator(op: &BinaryOperator) -> bool {
@@ -158,7 +161,7 @@ fn part(op: &BinaryOperator, mark: Mark, by_place: bool) -> Option<&'static str>
 }
 
 /// Returns an operand as it appears in a column's name.
-pub(super) fn shown(expression: &Expr) -> String {
+pub(in crate::functions) fn shown(expression: &Expr) -> String {
     match expression {
         Expr::Literal(value, _) => match value {
             ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => format!("'{text}'"),

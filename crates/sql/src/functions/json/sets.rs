@@ -8,15 +8,15 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Fields};
 
 use super::access::{array_elements, as_text, cannot, member, object_members};
-use super::function::{Arguments, JsonFunction, Kernel, Param, Returns};
-use super::marks::Mark;
 use super::scan::whole;
 use super::value::{Value, canonical};
 use crate::error::{Error, Result};
+use crate::functions::marks::Mark;
+use crate::functions::marks::function::{Arguments, Kernel, MarkedFunction, Param, Returns};
 use crate::sqlstate;
 
 /// Lists the functions.
-pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
+pub(super) fn list(add: &mut dyn FnMut(MarkedFunction)) {
     use Param::{Json, Text};
     let texts = || Returns::Type(DataType::new_list(DataType::Utf8View, true));
     let members = || {
@@ -24,7 +24,7 @@ pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
         Returns::Type(DataType::new_list(item, true))
     };
     let mut column =
-        |name, returns, kernel| add(JsonFunction::new(name, &[Json], returns, Kernel::Column(kernel)));
+        |name, returns, kernel| add(MarkedFunction::new(name, &[Json], returns, Kernel::Column(kernel)));
     // `json_array_values` and `json_array_texts` are names of `constructors.rs`.
     column("json_elements", texts(), |all| lists(all, |json| values(json, false)));
     column("json_element_texts", texts(), |all| lists(all, |json| values(json, true)));
@@ -38,11 +38,11 @@ pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
     column("jsonb_member_texts", members(), |all| pairs(all, true, true));
     let same = |all: &Arguments, row: usize| Ok(all.text(0, row).map(str::to_string));
     for (name, mark) in [("json_same", Mark::Json), ("jsonb_same", Mark::Jsonb)] {
-        add(JsonFunction::new(name, &[Json], Returns::Marked(mark), Kernel::Text(same)));
+        add(MarkedFunction::new(name, &[Json], Returns::Marked(mark), Kernel::Text(same)));
     }
     let text = || Returns::Type(DataType::Utf8View);
-    add(JsonFunction::new("json_record_text", &[Json, Text], text(), Kernel::Text(record_text)));
-    add(JsonFunction::new("json_record_array", &[Json, Text], text(), Kernel::Text(record_array)));
+    add(MarkedFunction::new("json_record_text", &[Json, Text], text(), Kernel::Text(record_text)));
+    add(MarkedFunction::new("json_record_array", &[Json, Text], text(), Kernel::Text(record_array)));
 }
 
 fn member_fields() -> Fields {

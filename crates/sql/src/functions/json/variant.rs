@@ -9,62 +9,62 @@ use arrow::array::{ArrayRef, Int32Array, ListArray, StringViewArray, StructArray
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Fields};
 
-use super::function::{Arguments, JsonFunction, Kernel, Param, Returns};
-use super::marks::Mark;
 use super::schema::{Schema, Style, without_leading_zeros};
 use super::value::Value;
 use crate::error::{Error, Result};
+use crate::functions::marks::Mark;
+use crate::functions::marks::function::{Arguments, Kernel, MarkedFunction, Param, Returns};
 
 /// Lists the functions.
-pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
+pub(super) fn list(add: &mut dyn FnMut(MarkedFunction)) {
     use Param::{Json, Keys, Text};
     let variant = || Returns::Marked(Mark::Json);
     let text = || Returns::Type(DataType::Utf8View);
     let parse = Kernel::Text(|all, row| read(all, row)?.map(sorted).transpose().map(compact));
-    add(JsonFunction::new("parse_json", &[Json], variant(), parse));
-    add(JsonFunction::new("json_sorted", &[Json], variant(), parse));
+    add(MarkedFunction::new("parse_json", &[Json], variant(), parse));
+    add(MarkedFunction::new("json_sorted", &[Json], variant(), parse));
     let try_parse = Kernel::Text(|all, row| {
         let Some(json) = all.text(0, row) else { return Ok(None) };
         Ok(Value::as_written(json).and_then(sorted).ok().map(|value| value.compact()))
     });
-    add(JsonFunction::new("try_parse_json", &[Json], variant(), try_parse));
+    add(MarkedFunction::new("try_parse_json", &[Json], variant(), try_parse));
     let is_valid = Kernel::Bool(|all, row| Ok(all.text(0, row).map(|json| Value::as_written(json).is_ok())));
-    add(JsonFunction::new("is_valid_variant", &[Json], Returns::Type(DataType::Boolean), is_valid));
+    add(MarkedFunction::new("is_valid_variant", &[Json], Returns::Type(DataType::Boolean), is_valid));
     let is_null = Kernel::Bool(|all, row| Ok(Some(read(all, row)? == Some(Value::Null))));
-    add(JsonFunction::new("is_variant_null", &[Json], Returns::Type(DataType::Boolean), is_null)
+    add(MarkedFunction::new("is_variant_null", &[Json], Returns::Type(DataType::Boolean), is_null)
         .called_on_null());
     let schema = Kernel::Text(|all, row| {
         let value = read(all, row)?;
         Ok(value.map(|value| Schema::of(&value, Style::Variant).written(Style::Variant)))
     });
-    add(JsonFunction::new("schema_of_variant", &[Json], text(), schema));
-    add(JsonFunction::new("schema_of_variants", &[Keys], text(), Kernel::Text(schema_of_all))
+    add(MarkedFunction::new("schema_of_variant", &[Json], text(), schema));
+    add(MarkedFunction::new("schema_of_variants", &[Keys], text(), Kernel::Text(schema_of_all))
         .called_on_null());
-    add(JsonFunction::new(
+    add(MarkedFunction::new(
         "schema_of_json",
         &[Json],
         text(),
         Kernel::Text(|all, row| schema_of(all, row, false)),
     ));
-    add(JsonFunction::new(
+    add(MarkedFunction::new(
         "schema_of_json_with_zeros",
         &[Json],
         text(),
         Kernel::Text(|all, row| schema_of(all, row, true)),
     ));
-    add(JsonFunction::new("variant_at", &[Json, Text], variant(), Kernel::Text(at)));
+    add(MarkedFunction::new("variant_at", &[Json, Text], variant(), Kernel::Text(at)));
     changes(add);
     for (name, kernel) in [
         ("variant_entries", Kernel::Column(|all| entries(all, false))),
         ("variant_entries_or_null", Kernel::Column(|all| entries(all, true))),
     ] {
         let list = DataType::new_list(DataType::Struct(entry_fields()), true);
-        add(JsonFunction::new(name, &[Json], Returns::Type(list), kernel));
+        add(MarkedFunction::new(name, &[Json], Returns::Type(list), kernel));
     }
 }
 
 /// Lists the functions that change a variant.
-fn changes(add: &mut dyn FnMut(JsonFunction)) {
+fn changes(add: &mut dyn FnMut(MarkedFunction)) {
     use Param::{Bool, Json, Text};
     let variant = || Returns::Marked(Mark::Json);
     let changes: [(&'static str, Kernel); 6] = [
@@ -76,7 +76,7 @@ fn changes(add: &mut dyn FnMut(JsonFunction)) {
         ("try_variant_set_json", Kernel::Text(|all, row| tried(all, row, set))),
     ];
     for (name, kernel) in changes {
-        add(JsonFunction::new(name, &[Json, Text, Json, Bool], variant(), kernel).optional(1));
+        add(MarkedFunction::new(name, &[Json, Text, Json, Bool], variant(), kernel).optional(1));
     }
     let delete = Kernel::Text(|all, row| {
         let Some(mut value) = read(all, row)? else { return Ok(None) };
@@ -86,12 +86,12 @@ fn changes(add: &mut dyn FnMut(JsonFunction)) {
         }
         Ok(Some(value.compact()))
     });
-    add(JsonFunction::new("variant_delete", &[Json, Text], variant(), delete).repeated());
+    add(MarkedFunction::new("variant_delete", &[Json, Text], variant(), delete).repeated());
     let strip = Kernel::Text(|all, row| {
         let arrays = all.flag(1, row).unwrap_or(true);
         Ok(compact(read(all, row)?.map(|value| without_nulls(value, arrays))))
     });
-    add(JsonFunction::new("variant_strip_nulls", &[Json, Bool], variant(), strip).optional(1));
+    add(MarkedFunction::new("variant_strip_nulls", &[Json, Bool], variant(), strip).optional(1));
 }
 
 fn read(all: &Arguments, row: usize) -> Result<Option<Value>> {

@@ -16,19 +16,19 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, ListBuilder, StringViewArray, StringViewBuilder};
 use arrow::datatypes::DataType;
 
-use super::function::{Arguments, JsonFunction, Kernel, Param, Returns};
-use super::marks::Mark;
 use super::value::Value;
 use crate::error::{Error, Result};
+use crate::functions::marks::Mark;
+use crate::functions::marks::function::{Arguments, Kernel, MarkedFunction, Param, Returns};
 use crate::sqlstate;
 use eval::{Context, Fail};
 use syntax::Path;
 
 /// Lists the functions.
-pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
+pub(super) fn list(add: &mut dyn FnMut(MarkedFunction)) {
     use Param::{Bool, Json, Text};
     let mut query = |name, returns, kernel| {
-        let function = JsonFunction::new(name, &[Json, Text, Json, Bool], returns, Kernel::Column(kernel));
+        let function = MarkedFunction::new(name, &[Json, Text, Json, Bool], returns, Kernel::Column(kernel));
         add(function.optional(2));
     };
     let boolean = || Returns::Type(DataType::Boolean);
@@ -46,9 +46,9 @@ pub(super) fn list(add: &mut dyn FnMut(JsonFunction)) {
     query("jsonb_path_values_tz", values(), |all| lists(all, ZONED));
     let params = &[Json, Text];
     let kernel = Kernel::Column(|all| booleans(all, exists, SILENT));
-    add(JsonFunction::new("jsonb_path_exists_opr", params, boolean(), kernel));
+    add(MarkedFunction::new("jsonb_path_exists_opr", params, boolean(), kernel));
     let kernel = Kernel::Column(|all| booleans(all, matches, SILENT));
-    add(JsonFunction::new("jsonb_path_match_opr", params, boolean(), kernel));
+    add(MarkedFunction::new("jsonb_path_match_opr", params, boolean(), kernel));
 }
 
 /// The differences between the functions.

@@ -1,17 +1,18 @@
-//! Tells which expressions are JSON or JSONB, while a statement is planned.
+//! Finds the marks of expressions, while a statement is planned.
 //!
-//! Arrow's type of both is text. A column's field has a mark ([`Mark`]); functions have a type of their own or pass on
-//! that of an argument. Plans that run don't depend on it.
+//! Arrow's type of all marked values is text. A column's field has a mark ([`Mark`]); functions have a type of their own
+//! or pass on that of an argument. Plans that run don't depend on it.
 
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction, WindowFunction};
 use datafusion::logical_expr::{Expr, ScalarUDF};
 
-use super::build::{Built, Written};
+use super::Mark;
 use super::columns::shape_at;
-use super::function::{JsonFunction, Returns, is_text};
-use super::marks::Mark;
+use super::function::{MarkedFunction, Param, Returns, is_text};
+use super::overloaded::Overloaded;
 use super::shape::Shape;
+use crate::functions::json::build::{Built, Written};
 use crate::functions::read_text::ReadText;
 
 /// Returns the shape of a column.
@@ -65,10 +66,14 @@ impl Shape {
     }
 
     fn of_call(call: &ScalarFunction, columns: &Columns<'_>) -> Shape {
-        if let Some(mark) = mark_of(&call.func) {
+        let args = &call.args;
+        let function = match call.func.inner().downcast_ref::<Overloaded>() {
+            Some(written) => &written.resolved(args.first().and_then(|first| Shape::mark(first, columns))),
+            None => &call.func,
+        };
+        if let Some(mark) = mark_of(function) {
             return Shape::Marked(mark);
         }
-        let args = &call.args;
         match call.name() {
             "nullif" => Shape::common(args.iter().take(1), columns),
             "nvl2" => Shape::common(args.iter().skip(1), columns),
@@ -90,6 +95,8 @@ impl Shape {
         let Some(first) = args.first() else { return Shape::Plain };
         match name {
             "array_agg" => Shape::List(Box::new(Shape::of(first, columns))),
+            // As in PostgreSQL, which has no such functions of CIDR.
+            "min" | "max" if Shape::mark(first, columns) == Some(Mark::Cidr) => Shape::Marked(Mark::Inet),
             name if CHOOSING.contains(&name) => Shape::of(first, columns),
             _ => Shape::Plain,
         }
@@ -101,21 +108,35 @@ impl Shape {
         let Some(first) = shapes.next() else { return Shape::Plain };
         shapes.fold(first, |common, shape| match (common, shape) {
             (common, shape) if common == shape => common,
-            (Shape::Marked(_), Shape::Marked(_)) => Shape::Marked(Mark::Json),
+            (Shape::Marked(one), Shape::Marked(other)) => match (one, other) {
+                (Mark::Json | Mark::Jsonb, Mark::Json | Mark::Jsonb) => Shape::Marked(Mark::Json),
+                (one, other) => Shape::marked(one.common(other)),
+            },
             _ => Shape::Plain,
         })
     }
 }
 
-/// True if an expression is a call of a function whose results are JSON.
-pub(crate) fn returns_json(expression: &Expr) -> bool {
-    matches!(expression, Expr::ScalarFunction(call) if mark_of(&call.func).is_some())
+/// Returns the type that a function expects of an argument.
+pub(crate) fn expected_mark(function: &ScalarUDF, at: usize) -> Option<Mark> {
+    match function.inner().downcast_ref::<MarkedFunction>()?.params.get(at)? {
+        Param::Value(mark) => Some(*mark),
+        _ => None,
+    }
+}
+
+/// True if an expression is a call of a function whose results can have a mark.
+pub(crate) fn returns_marked(expression: &Expr) -> bool {
+    match expression {
+        Expr::ScalarFunction(call) => mark_of(&call.func).is_some() || call.func.inner().is::<Overloaded>(),
+        _ => false,
+    }
 }
 
 /// Returns the mark of a function's results.
 fn mark_of(function: &ScalarUDF) -> Option<Mark> {
     let inner = function.inner();
-    if let Some(function) = inner.downcast_ref::<JsonFunction>() {
+    if let Some(function) = inner.downcast_ref::<MarkedFunction>() {
         return match &function.returns {
             Returns::Marked(mark) => Some(*mark),
             Returns::Type(_) => None,

@@ -1,10 +1,10 @@
-//! Builds a function of JSON from its parameters and a kernel that computes one row.
+//! Builds a function of marked values from its parameters and a kernel that computes one row.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, StringViewArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, StringViewArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
@@ -13,15 +13,17 @@ use datafusion::logical_expr::{
 };
 use millstream_delta::sql_type;
 
-use super::marks::Mark;
+use super::Mark;
 use crate::error::{Error, Result as SqlResult};
 use crate::literals::array;
 
 /// A parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Param {
+pub(in crate::functions) enum Param {
     /// JSON as text.
     Json,
+    /// Text of a type.
+    Value(Mark),
     Text,
     /// An array of text, or one as a literal: `{a,0}`.
     Keys,
@@ -31,62 +33,63 @@ pub(super) enum Param {
 
 /// The type of a function's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Returns {
+pub(in crate::functions) enum Returns {
     Marked(Mark),
     Type(DataType),
 }
 
 /// Computes results from the arguments of a row.
 #[derive(Clone, Copy)]
-pub(super) enum Kernel {
+pub(in crate::functions) enum Kernel {
     Text(fn(&Arguments, usize) -> SqlResult<Option<String>>),
     Bool(fn(&Arguments, usize) -> SqlResult<Option<bool>>),
     Int(fn(&Arguments, usize) -> SqlResult<Option<i32>>),
+    Long(fn(&Arguments, usize) -> SqlResult<Option<i64>>),
     /// Computes all rows at once, also those with NULLs.
     Column(fn(&Arguments) -> SqlResult<ArrayRef>),
 }
 
 /// The function.
-pub(super) struct JsonFunction {
-    pub(super) name: &'static str,
-    pub(super) params: &'static [Param],
+pub(in crate::functions) struct MarkedFunction {
+    pub(in crate::functions) name: &'static str,
+    pub(in crate::functions) params: &'static [Param],
     /// The number of parameters at the end that may be left out.
-    pub(super) optional: usize,
+    pub(in crate::functions) optional: usize,
     /// True if the last parameter may be repeated.
-    pub(super) repeats: bool,
-    pub(super) returns: Returns,
+    pub(in crate::functions) repeats: bool,
+    pub(in crate::functions) returns: Returns,
     /// True if a NULL in any argument makes the result NULL.
-    pub(super) strict: bool,
-    pub(super) kernel: Kernel,
+    pub(in crate::functions) strict: bool,
+    pub(in crate::functions) kernel: Kernel,
     signature: Signature,
 }
 
-impl JsonFunction {
+impl MarkedFunction {
     /// Creates a strict function with fixed parameters.
-    pub(super) fn new(
+    pub(in crate::functions) fn new(
         name: &'static str,
         params: &'static [Param],
         returns: Returns,
         kernel: Kernel,
-    ) -> JsonFunction {
+    ) -> MarkedFunction {
         let signature = Signature::user_defined(Volatility::Immutable);
-        JsonFunction { name, params, optional: 0, repeats: false, returns, strict: true, kernel, signature }
+        MarkedFunction { name, params, optional: 0, repeats: false, returns, strict: true, kernel, signature }
     }
 
-    pub(super) fn optional(self, optional: usize) -> JsonFunction {
-        JsonFunction { optional, ..self }
+    pub(in crate::functions) fn optional(self, optional: usize) -> MarkedFunction {
+        MarkedFunction { optional, ..self }
     }
 
-    pub(super) fn repeated(self) -> JsonFunction {
-        JsonFunction { repeats: true, ..self }
+    pub(in crate::functions) fn repeated(self) -> MarkedFunction {
+        MarkedFunction { repeats: true, ..self }
     }
 
     /// Lets the kernel see NULLs.
-    pub(super) fn called_on_null(self) -> JsonFunction {
-        JsonFunction { strict: false, ..self }
+    pub(in crate::functions) fn called_on_null(self) -> MarkedFunction {
+        MarkedFunction { strict: false, ..self }
     }
 
-    pub(super) fn udf(self) -> ScalarUDF {
+    pub(in crate::functions) fn udf(self) -> ScalarUDF {
         ScalarUDF::from(self)
     }
 
@@ -105,29 +108,29 @@ impl JsonFunction {
     }
 }
 
-impl fmt::Debug for JsonFunction {
+impl fmt::Debug for MarkedFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "JsonFunction({})", self.name)
+        write!(f, "MarkedFunction({})", self.name)
     }
 }
 
 // The name identifies the function: there is one of each name.
-impl PartialEq for JsonFunction {
-    fn eq(&self, other: &JsonFunction) -> bool {
+impl PartialEq for MarkedFunction {
+    fn eq(&self, other: &MarkedFunction) -> bool {
         self.name == other.name
     }
 }
 
-impl Eq for JsonFunction {}
+impl Eq for MarkedFunction {}
 
-impl Hash for JsonFunction {
+impl Hash for MarkedFunction {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.name.hash(state);
     }
 }
 
 /// True if values of a type are text.
-pub(super) fn is_text(data_type: &DataType) -> bool {
+pub(crate) fn is_text(data_type: &DataType) -> bool {
     match data_type {
         DataType::Dictionary(_, values) => is_text(values),
         other => matches!(other, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
@@ -138,6 +141,7 @@ impl Param {
     fn expected(self) -> &'static str {
         match self {
             Param::Json => "JSON",
+            Param::Value(mark) => mark.type_name(),
             Param::Text => "TEXT",
             Param::Keys => "TEXT[]",
             Param::Int => "INT",
@@ -149,7 +153,9 @@ impl Param {
     fn accepts(self, found: &DataType) -> Option<DataType> {
         let is_null = found.is_null();
         match self {
-            Param::Json | Param::Text => (is_null || is_text(found)).then_some(DataType::Utf8View),
+            Param::Json | Param::Value(_) | Param::Text => {
+                (is_null || is_text(found)).then_some(DataType::Utf8View)
+            }
             Param::Int => (is_null || found.is_integer()).then_some(DataType::Int64),
             Param::Bool => (is_null || *found == DataType::Boolean).then_some(DataType::Boolean),
             Param::Keys => match found {
@@ -163,7 +169,7 @@ impl Param {
     }
 }
 
-impl ScalarUDFImpl for JsonFunction {
+impl ScalarUDFImpl for MarkedFunction {
     fn name(&self) -> &str {
         self.name
     }
@@ -218,7 +224,7 @@ impl ScalarUDFImpl for JsonFunction {
     }
 }
 
-impl JsonFunction {
+impl MarkedFunction {
     fn compute(&self, all: &Arguments) -> SqlResult<ArrayRef> {
         let skips = |row: usize| self.strict && all.columns.iter().any(|column| column.is_null(row));
         Ok(match self.kernel {
@@ -237,38 +243,43 @@ impl JsonFunction {
                     .map(|row| if skips(row) { Ok(None) } else { compute(all, row) })
                     .collect::<SqlResult<Int32Array>>()?,
             ),
+            Kernel::Long(compute) => Arc::new(
+                (0..all.rows)
+                    .map(|row| if skips(row) { Ok(None) } else { compute(all, row) })
+                    .collect::<SqlResult<Int64Array>>()?,
+            ),
             Kernel::Column(compute) => compute(all)?,
         })
     }
 }
 
 /// The arguments of a call.
-pub(super) struct Arguments {
-    pub(super) columns: Vec<ArrayRef>,
-    pub(super) rows: usize,
+pub(in crate::functions) struct Arguments {
+    pub(in crate::functions) columns: Vec<ArrayRef>,
+    pub(in crate::functions) rows: usize,
 }
 
 impl Arguments {
     /// Returns a text or JSON; none if it is NULL or left out.
-    pub(super) fn text(&self, at: usize, row: usize) -> Option<&str> {
+    pub(in crate::functions) fn text(&self, at: usize, row: usize) -> Option<&str> {
         let column = self.columns.get(at)?.as_string_view_opt()?;
         column.is_valid(row).then(|| column.value(row))
     }
 
     /// Returns a number; none if it is NULL or left out.
-    pub(super) fn int(&self, at: usize, row: usize) -> Option<i64> {
+    pub(in crate::functions) fn int(&self, at: usize, row: usize) -> Option<i64> {
         let column = self.columns.get(at)?.as_primitive_opt::<Int64Type>()?;
         column.is_valid(row).then(|| column.value(row))
     }
 
     /// Returns a flag; none if it is NULL or left out.
-    pub(super) fn flag(&self, at: usize, row: usize) -> Option<bool> {
+    pub(in crate::functions) fn flag(&self, at: usize, row: usize) -> Option<bool> {
         let column = self.columns.get(at)?.as_boolean_opt()?;
         column.is_valid(row).then(|| column.value(row))
     }
 
     /// Returns the elements of an array of text; none if it is NULL or left out.
-    pub(super) fn keys(&self, at: usize, row: usize) -> SqlResult<Option<Vec<Option<String>>>> {
+    pub(in crate::functions) fn keys(&self, at: usize, row: usize) -> SqlResult<Option<Vec<Option<String>>>> {
         let Some(column) = self.columns.get(at).filter(|column| column.is_valid(row)) else {
             return Ok(None);
         };

@@ -1,10 +1,10 @@
-//! Finds the JSON within the columns of a plan by the expressions that compute them, as it was written.
+//! Finds the marks of a plan's columns by the expressions that compute them, as it was written.
 
 use datafusion::common::Column;
 use datafusion::logical_expr::logical_plan::Unnest;
 use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan};
 
-use super::marks::Mark;
+use super::Mark;
 use super::shape::Shape;
 
 /// Returns the shape of a column of a plan.

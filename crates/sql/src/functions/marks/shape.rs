@@ -1,10 +1,10 @@
-//! The JSON within the values of an expression, and its form in stored plans.
+//! The marks within the values of an expression, and the form of JSON among them in stored plans.
 
 use std::str::Chars;
 
-use super::marks::Mark;
+use super::Mark;
 
-/// The JSON within the values of an expression.
+/// The marks within the values of an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Shape {
     Plain,
@@ -14,15 +14,15 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    pub(super) fn marked(mark: Option<Mark>) -> Shape {
+    pub(in crate::functions) fn marked(mark: Option<Mark>) -> Shape {
         mark.map_or(Shape::Plain, Shape::Marked)
     }
 
     /// Appends the shape as letters: `j` for JSON, `.` for other values, `[` before an element, `(…)` around fields.
-    pub(super) fn encode(&self, out: &mut String) {
+    pub(in crate::functions) fn encode(&self, out: &mut String) {
         match self {
-            Shape::Plain => out.push('.'),
-            Shape::Marked(_) => out.push('j'),
+            Shape::Marked(Mark::Json | Mark::Jsonb) => out.push('j'),
+            Shape::Plain | Shape::Marked(_) => out.push('.'),
             Shape::List(item) => {
                 out.push('[');
                 item.encode(out);
@@ -36,7 +36,7 @@ impl Shape {
     }
 
     /// Reads a shape from letters.
-    pub(super) fn decode(letters: &mut Chars<'_>) -> Option<Shape> {
+    pub(in crate::functions) fn decode(letters: &mut Chars<'_>) -> Option<Shape> {
         Some(match letters.next()? {
             '.' => Shape::Plain,
             'j' => Shape::Marked(Mark::Json),

@@ -1,4 +1,4 @@
-//! The functions of JSON whose calls need no types of arguments, by name.
+//! The functions over marked values whose calls need no types of arguments, by name.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -6,14 +6,13 @@ use std::sync::{Arc, LazyLock};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ScalarUDF};
 
-use super::function::JsonFunction;
-use super::{access, change, objects, path, sets, variant};
-use crate::functions::Registry;
+use super::function::MarkedFunction;
+use crate::functions::{Registry, json, network};
 
-/// Lists the functions of a file.
-type List = fn(&mut dyn FnMut(JsonFunction));
+/// Lists functions.
+type List = fn(&mut dyn FnMut(MarkedFunction));
 
-static LISTS: [List; 6] = [access::list, change::list, objects::list, path::list, sets::list, variant::list];
+static LISTS: [List; 2] = [json::list, network::list];
 
 static FUNCTIONS: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let mut all = HashMap::new();
@@ -26,12 +25,16 @@ static FUNCTIONS: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::ne
 });
 
 /// Registers the functions.
-pub(super) fn register(registry: &mut Registry<'_>) {
+pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     FUNCTIONS.values().for_each(|function| registry.add(function.as_ref().clone()));
+}
+
+/// Returns a function of this list.
+pub(crate) fn function(name: &str) -> Option<Arc<ScalarUDF>> {
+    FUNCTIONS.get(name).cloned()
 }
 
 /// Builds a call of a function of this list; none if it has no such name.
 pub(crate) fn call(name: &str, args: Vec<Expr>) -> Option<Expr> {
-    let func = Arc::clone(FUNCTIONS.get(name)?);
-    Some(Expr::ScalarFunction(ScalarFunction { func, args }))
+    Some(Expr::ScalarFunction(ScalarFunction { func: function(name)?, args }))
 }

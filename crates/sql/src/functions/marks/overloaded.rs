@@ -1,0 +1,84 @@
+//! DataFusion's functions that also have a form for marked values: `trunc` of a hardware address.
+//!
+//! The types of a call's arguments are known when it is planned, but not when its name is looked up. So the planner gets
+//! [`Overloaded`] for the name, and the rule in `rules/marked_types.rs` replaces each call by one of the two functions.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::error::Result;
+use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+use super::Mark;
+use super::catalog::function;
+use super::function::is_text;
+use crate::functions::network::overload;
+
+/// The names.
+const NAMES: [&str; 1] = ["trunc"];
+
+/// A function as statements name it.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Overloaded {
+    /// DataFusion's function.
+    pub(crate) plain: Arc<ScalarUDF>,
+    signature: Signature,
+}
+
+/// Returns the function that a statement's call means.
+pub(crate) fn written_instead(registered: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
+    if !NAMES.contains(&registered.name()) {
+        return registered;
+    }
+    let signature = Signature::user_defined(Volatility::Immutable);
+    Arc::new(ScalarUDF::from(Overloaded { plain: registered, signature }))
+}
+
+impl Overloaded {
+    /// Returns the function for a first argument of this type.
+    pub(crate) fn resolved(&self, mark: Option<Mark>) -> Arc<ScalarUDF> {
+        let marked = mark.and_then(|mark| function(overload(self.plain.name(), mark)?));
+        marked.unwrap_or_else(|| Arc::clone(&self.plain))
+    }
+}
+
+impl ScalarUDFImpl for Overloaded {
+    fn name(&self) -> &str {
+        self.plain.name()
+    }
+
+    fn schema_name(&self, arguments: &[Expr]) -> Result<String> {
+        self.plain.inner().schema_name(arguments)
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, found: &[DataType]) -> Result<Vec<DataType>> {
+        if found.first().is_some_and(is_text) {
+            return Ok(found.to_vec());
+        }
+        let field = |found: &DataType| Arc::new(arrow::datatypes::Field::new("", found.clone(), true));
+        let fields: Vec<FieldRef> = found.iter().map(field).collect();
+        let coerced = fields_with_udf(&fields, self.plain.as_ref())?;
+        Ok(coerced.iter().map(|field| field.data_type().clone()).collect())
+    }
+
+    fn return_type(&self, found: &[DataType]) -> Result<DataType> {
+        self.plain.return_type(found)
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
+        let mark = arguments.arg_fields.first().and_then(|field| Mark::of(field));
+        self.resolved(mark).return_field_from_args(arguments)
+    }
+
+    /// Constant arguments of table functions are evaluated without the rule.
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.plain.invoke_with_args(arguments)
+    }
+}
