@@ -147,7 +147,11 @@ impl CopyIn {
     pub async fn finish(mut self, session: &mut Session) -> Result<Tag> {
         let catalog = session.catalog();
         let now = catalog.find(&self.table).and_then(|object| object.definition.schema());
-        if now.is_some_and(|now| !begins_with(now, &self.schema)) {
+        let fits = |now: &SchemaRef| {
+            let is_wider = now.fields().len() > self.schema.fields().len();
+            Arc::ptr_eq(now, &self.schema) || is_wider && begins_with(now, &self.schema)
+        };
+        if now.is_some_and(|now| !fits(now)) {
             return Err(altered(&self.table));
         }
         let batches = std::mem::take(&mut self.batches);

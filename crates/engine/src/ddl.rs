@@ -102,9 +102,15 @@ pub(crate) async fn commit(
 
 /// Returns the journal entry of statements that change the catalog.
 pub(crate) fn entry(session: &Session, texts: &[&str], plans: Vec<Plan>) -> Entry {
+    let mut variables = session.variables().set_here();
+    if let Some(path) = session.variables.path_with_temporary() {
+        // A replay looks names up among the session's temporary objects, too.
+        variables.retain(|(name, _)| name != "search_path");
+        variables.push(("search_path".into(), path));
+    }
     Entry::Changed {
         statements: texts.iter().map(|text| (*text).to_string()).collect(),
-        variables: session.variables().set_here(),
+        variables,
         done: session.idempotency.keys(),
         plans,
         standing: Standing::default(),

@@ -15,7 +15,6 @@ use millstream_durable::{
 };
 use millstream_flow::{Explained, Flow, Wanted};
 use millstream_sql::{BatchQuery, Dml, Result};
-use millstream_state::Keyed;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::Record;
@@ -25,8 +24,8 @@ use crate::content::Content;
 use crate::jobs::{self, Job};
 use crate::metrics::MetricValue;
 use crate::run::{
-    Backfill, Correction, Handover, Indexes, LogPlace, NewColumns, Parted, Reservation, Since, SinkReport,
-    TableWrite, Written,
+    Backfill, Correction, Handover, Indexes, LogPlace, NewColumns, Parted, Reservation, RowsAnew, Since,
+    SinkReport, TableWrite, Written,
 };
 use crate::settings::{Keeping, Settings};
 use crate::source_history::SourceHistory;
@@ -100,8 +99,8 @@ pub(crate) struct VerifiedRows {
     pub(crate) versions: Vec<TableVersion>,
     /// The new indexes, over these rows.
     pub(crate) indexes: Indexes,
-    /// The rows by their new primary key, if there is one.
-    pub(crate) keyed: Option<Box<Keyed>>,
+    /// The rows, if they are stored anew: under a new primary key, or with other columns.
+    pub(crate) anew: Option<RowsAnew>,
 }
 
 /// A request to replace the query of an existing relation.

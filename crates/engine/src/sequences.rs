@@ -343,6 +343,11 @@ impl Sequences {
         RecordBatch::try_new(SEQUENCE_COLUMNS.clone(), columns).map(Some).map_err(error::arrow)
     }
 
+    /// Returns the last number of a sequence, or the first one, if it gave none yet.
+    pub(crate) fn position(&self, name: &str) -> Option<i64> {
+        Some(self.find(name)?.lock().last)
+    }
+
     /// Returns the last number that a sequence gave; none before the first one.
     pub(crate) fn last(&self, name: &str) -> Option<i64> {
         let sequence = self.find(name)?;

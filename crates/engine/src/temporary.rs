@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use millstream_sql::split_schema;
 
 /// The beginning of the names of all sessions' schemas.
-const PREFIX: &str = "pg_temp_";
+pub(crate) const PREFIX: &str = "pg_temp_";
 
 /// The schema of a session's temporary objects. It is dropped with its objects when the session ends.
 pub(crate) struct TempSchema {

@@ -155,8 +155,9 @@ impl Clauses {
         let (least, greatest) = bounds(&data_type);
         // A bound that was the default of the old type becomes that of the new one.
         let (old_least, old_greatest) = kept.as_ref().map_or((least, greatest), bounds);
-        let kept_min = before.map(|before| before.min).filter(|min| *min != old_least);
-        let kept_max = before.map(|before| before.max).filter(|max| *max != old_greatest);
+        let is_retyped = self.data_type.is_some();
+        let kept_min = before.map(|before| before.min).filter(|min| !is_retyped || *min != old_least);
+        let kept_max = before.map(|before| before.max).filter(|max| !is_retyped || *max != old_greatest);
         let increment = number_or(&self.increment, before.map_or(1, |before| before.increment));
         let (min_default, max_default) = if increment > 0 { (1, greatest) } else { (least, -1) };
         let bound = |given: &Clause<Option<i64>>, kept: Option<i64>, default: i64| match given {

@@ -31,6 +31,8 @@ pub const DUPLICATE_FUNCTION: &str = "42723";
 pub const DUPLICATE_CURSOR: &str = "42P03";
 /// A prepared statement of that name exists already.
 pub const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
+/// The session may not use the object.
+pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// The relation can't be defined so.
 pub const INVALID_TABLE_DEFINITION: &str = "42P16";
 /// The object's kind does not support the operation.

@@ -15,7 +15,7 @@ use millstream_sql::{Error, Result};
 
 use super::log::Log;
 use super::outputs::Outputs;
-use super::table::{ExtendedTable, Indexes, extended_delta};
+use super::table::{ExtendedTable, Indexes, RowsAnew, extended_delta};
 use super::tables::BaseTables;
 use crate::catalog::{Catalog, Definition, Object};
 use crate::event::AlteredTable;
@@ -56,16 +56,17 @@ pub(super) fn prepare_altered(
         check_readers(queries, outputs, catalog, name, (change, columns.is_some()))?;
     }
     check_new_columns(queries, tables, &object, &added)?;
-    let (new, keyed) = match verified {
+    let (new, anew) = match verified {
         Some(verified) => {
             tables.check_unchanged(&verified.versions)?;
-            check_sinks(queries, catalog, &object, verified.keyed.is_some())?;
-            (verified.indexes, verified.keyed)
+            let has_new_key = matches!(verified.anew, Some(RowsAnew::Keyed(_)));
+            check_sinks(queries, catalog, &object, has_new_key)?;
+            (verified.indexes, verified.anew)
         }
         None => (Indexes::default(), None),
     };
     let columns = columns.as_ref();
-    let rows = Box::new(table.extended(schema, &added, new, keyed, columns)?);
+    let rows = Box::new(table.extended(schema, &added, new, anew, columns)?);
     let changed = |delta: &Delta| match columns {
         Some(columns) => columns.delta(delta),
         None => extended_delta(delta, schema, &added),

@@ -177,7 +177,7 @@ pub(crate) use sink::SinkReport;
 use source::RunningSource;
 use sources::Sources;
 use successors::Successors;
-pub(crate) use table::{Indexes, NewColumns, TableWrite, check_distinct_keys, extended};
+pub(crate) use table::{Indexes, NewColumns, RowsAnew, TableWrite, check_distinct_keys, extended};
 use table_intake::{TableIntake, borrow_table_intake};
 use tables::BaseTables;
 use tasks::Tasks;

@@ -24,7 +24,7 @@ pub(crate) use bring::ToBring;
 use change::Applying;
 pub(crate) use change::{Applying as ApplyingChange, Change, TableWrite};
 pub(crate) use commit::Undo;
-pub(crate) use extended::{ExtendedTable, NewColumns, extended, extended_delta};
+pub(crate) use extended::{ExtendedTable, NewColumns, RowsAnew, extended, extended_delta};
 pub(crate) use index::Indexes;
 
 /// The rows of a table. Statements change the staged rows at once. The next epoch takes their changes in; readers see

@@ -3,11 +3,10 @@
 //! A plan has functions without a session. [`bind`] gives them the session that runs the plan: its search path, and the last
 //! numbers that it took, which `currval` and `lastval` return.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
-use arrow::compute::cast;
+use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as PlanResult;
@@ -17,6 +16,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
     Volatility,
 };
+use millstream_delta::sql_type;
 use millstream_sql::{Error, NEXT_OF_IDENTITY, Result, sqlstate};
 
 use super::names::resolve;
@@ -29,10 +29,24 @@ pub(crate) struct SessionSequences(Mutex<Taken>);
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// The last number of each sequence.
-    numbers: BTreeMap<String, i64>,
+    /// The last number of each sequence, which may have got another name since.
+    numbers: Vec<(Arc<Sequence>, i64)>,
     /// The sequence of the last `nextval`.
-    last: Option<String>,
+    last: Option<Arc<Sequence>>,
+}
+
+impl Taken {
+    fn put(&mut self, sequence: &Arc<Sequence>, number: i64) {
+        match self.numbers.iter_mut().find(|(known, _)| Arc::ptr_eq(known, sequence)) {
+            Some((_, last)) => *last = number,
+            None => self.numbers.push((sequence.clone(), number)),
+        }
+    }
+
+    fn get(&self, sequence: &Arc<Sequence>) -> Option<i64> {
+        let known = self.numbers.iter().find(|(known, _)| Arc::ptr_eq(known, sequence));
+        known.map(|(_, number)| *number)
+    }
 }
 
 impl SessionSequences {
@@ -223,7 +237,7 @@ impl Function {
     fn number(
         &self,
         name: &str,
-        sequence: &Sequence,
+        sequence: &Arc<Sequence>,
         columns: &[ArrayRef],
         row: usize,
     ) -> Result<Option<i64>> {
@@ -238,14 +252,13 @@ impl Function {
                 self.sequences.note_unsaved(self.kind == Kind::Next);
                 if let Some(session) = &self.session {
                     let mut taken = session.taken.lock();
-                    taken.numbers.insert(name.into(), number);
-                    taken.last = Some(name.into());
+                    taken.put(sequence, number);
+                    taken.last = Some(sequence.clone());
                 }
                 Ok(Some(number))
             }
             Kind::Set => {
-                let to = columns.get(1).map(|to| cast(to, &DataType::Int64)).transpose();
-                let to = to.map_err(crate::error::arrow)?;
+                let to = columns.get(1).map(whole_numbers).transpose()?;
                 let is_called =
                     columns.get(2).map(|is_called| cast(is_called, &DataType::Boolean)).transpose();
                 let is_called = is_called.map_err(crate::error::arrow)?;
@@ -261,13 +274,13 @@ impl Function {
                 sequence.lock().set(name, number, is_called)?;
                 self.sequences.note_unsaved(true);
                 if let Some(session) = self.session.as_ref().filter(|_| is_called) {
-                    session.taken.lock().numbers.insert(name.into(), number);
+                    session.taken.lock().put(sequence, number);
                 }
                 Ok(Some(number))
             }
             Kind::Current | Kind::Last => {
                 let taken = self.session.as_ref().map(|session| session.taken.lock());
-                let number = taken.and_then(|taken| taken.numbers.get(name).copied());
+                let number = taken.and_then(|taken| taken.get(sequence));
                 number.map(Some).ok_or_else(|| {
                     undefined(format!("currval of sequence \"{name}\" is not yet defined in this session"))
                 })
@@ -278,9 +291,26 @@ impl Function {
     /// Returns the last number of `nextval` in the session.
     fn last_of_session(&self) -> Result<i64> {
         let taken = self.session.as_ref().map(|session| session.taken.lock());
-        let number = taken.and_then(|taken| taken.numbers.get(taken.last.as_ref()?).copied());
+        let number = taken.and_then(|taken| taken.get(taken.last.as_ref()?));
         number.ok_or_else(|| undefined("lastval is not yet defined in this session".into()))
     }
+}
+
+/// Returns the numbers of `setval`.
+fn whole_numbers(column: &ArrayRef) -> Result<ArrayRef> {
+    let is_whole =
+        column.data_type().is_integer() || column.data_type().is_null() || column.data_type().is_string();
+    if !is_whole {
+        let error = format!("setval takes a whole number, but {} was given", sql_type(column.data_type()));
+        return Err(Error::invalid(error)
+            .hint("Cast it: setval('s', x::BIGINT).")
+            .code(sqlstate::UNDEFINED_FUNCTION));
+    }
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(column, &DataType::Int64, &options).map_err(|_| {
+        Error::invalid("setval takes a number of type BIGINT, but a greater one was given")
+            .code(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE)
+    })
 }
 
 fn undefined(message: String) -> Error {

@@ -2,6 +2,7 @@
 //!
 //! A default keeps the whole name of its sequence, `nextval('public.s')`, so that it means the same on any search path.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema};
@@ -19,33 +20,35 @@ pub(super) fn resolve(
     catalog: Option<&Catalog>,
     exists: impl Fn(&str) -> bool,
 ) -> Option<String> {
-    let read = || {
-        let mut reader = TokenReader::new(written).ok()?;
-        let is_qualified = reader.is_qualified();
-        let name = reader.relation_name().ok()?;
-        reader.is_end().then_some((name, is_qualified))
-    };
-    let found = match read() {
-        Some((name, true)) => Some(name),
-        Some((name, false)) => {
-            let path =
-                catalog.map(|catalog| catalog.schemas().path().to_vec()).filter(|path| !path.is_empty());
-            let path = path.unwrap_or_else(|| vec![PUBLIC.into()]);
-            path.iter().map(|schema| name_in(schema, &name)).find(|name| exists(name))
-        }
-        None => None,
-    };
-    // Defaults of older versions have plain names, which may have capitals.
-    found.filter(|name| exists(name)).or_else(|| exists(written).then(|| written.to_string()))
+    let mut reader = TokenReader::new(written).ok()?;
+    let is_qualified = reader.is_qualified();
+    let name = reader.relation_name().ok()?;
+    if !reader.is_end() {
+        return None;
+    }
+    if is_qualified {
+        let own =
+            name.strip_prefix("pg_temp.").zip(catalog.and_then(|catalog| catalog.schemas().temporary()));
+        let name = own.map(|(name, schema)| name_in(schema, name)).unwrap_or(name);
+        return exists(&name).then_some(name);
+    }
+    let path = catalog.map(|catalog| catalog.schemas().path().to_vec()).filter(|path| !path.is_empty());
+    let path = path.unwrap_or_else(|| vec![PUBLIC.into()]);
+    path.iter().map(|schema| name_in(schema, &name)).find(|name| exists(name))
 }
 
-/// Returns a statement in which calls of `nextval` have whole names of sequences; none if it has no other call. A cast to
-/// regclass goes. Fails if a sequence isn't there.
-pub(crate) fn with_full_names(statement: &TokenReader<'_>, catalog: &Catalog) -> Result<Option<String>> {
-    let statement = statement.text();
-    let exists = |name: &str| is_sequence(catalog, name) || owner_of(catalog, name).is_some();
-    let mut reader = TokenReader::new(statement)?;
-    let (mut text, mut copied) = (String::new(), 0);
+/// A sequence that a text calls: `nextval('s')`.
+struct Called {
+    /// The name as it is written.
+    written: String,
+    /// The position of the literal, and of a cast to regclass behind it.
+    at: Range<usize>,
+}
+
+/// Returns the calls of `nextval` in a text.
+fn calls(text: &str) -> Result<Vec<Called>> {
+    let mut reader = TokenReader::new(text)?;
+    let mut found = Vec::new();
     while !reader.is_end() {
         if !(reader.keyword(&["NEXTVAL"]) && reader.symbol(Token::LParen)) {
             if !reader.is_end() {
@@ -53,16 +56,36 @@ pub(crate) fn with_full_names(statement: &TokenReader<'_>, catalog: &Catalog) ->
             }
             continue;
         }
-        let at = reader.position();
+        let start = reader.position().start;
         let Ok(written) = reader.string() else { continue };
-        if reader.symbol(Token::DoubleColon) {
-            reader.keyword(&["REGCLASS"]);
+        let mut end = reader.last_position().end;
+        let mut ahead = reader.clone();
+        if ahead.symbol(Token::DoubleColon) {
+            if ahead.keyword(&["PG_CATALOG"]) {
+                ahead.symbol(Token::Period);
+            }
+            if ahead.keyword(&["REGCLASS"]) {
+                end = ahead.last_position().end;
+                reader = ahead;
+            }
         }
-        let name =
-            resolve(&written, Some(catalog), exists).ok_or_else(|| missing(&written).at(at.clone()))?;
+        found.push(Called { written, at: start..end });
+    }
+    Ok(found)
+}
+
+/// Returns a statement in which calls of `nextval` have whole names of sequences; none if it has no other call. A cast to
+/// regclass goes. Fails if a sequence isn't there.
+pub(crate) fn with_full_names(statement: &TokenReader<'_>, catalog: &Catalog) -> Result<Option<String>> {
+    let statement = statement.text();
+    let exists = |name: &str| is_sequence(catalog, name) || owner_of(catalog, name).is_some();
+    let (mut text, mut copied) = (String::new(), 0);
+    for Called { written, at } in calls(statement)? {
+        let name = resolve(&written, Some(catalog), exists);
+        let name = name.ok_or_else(|| missing(&written).at(at.clone()))?;
         text.push_str(&statement[copied..at.start]);
         text.push_str(&literal(&name));
-        copied = reader.last_position().end;
+        copied = at.end;
     }
     text.push_str(&statement[copied..]);
     Ok((text != statement).then_some(text))
@@ -96,7 +119,8 @@ pub(crate) fn read_by_defaults(schema: &Schema, catalog: &Catalog) -> Vec<Arc<st
     if defaults.is_empty() {
         return Vec::new();
     }
-    let is_called = |name: &str| defaults.iter().any(|default| default.contains(&literal(name)));
+    let called: Vec<Called> = defaults.iter().filter_map(|text| calls(text).ok()).flatten().collect();
+    let is_called = |name: &str| called.iter().any(|call| call.written == qualified_ident(name));
     let is_read = |object: &&Arc<Object>| match object.definition {
         Definition::Sequence(_) => is_called(&object.name),
         _ => identities(object).any(|name| is_called(&name)),
@@ -107,6 +131,9 @@ pub(crate) fn read_by_defaults(schema: &Schema, catalog: &Catalog) -> Vec<Arc<st
 /// Returns the default of a column after a sequence was renamed; none if the column doesn't call it.
 pub(crate) fn renamed_default(field: &Field, from: &str, to: &str) -> Option<String> {
     let default = default_of(field)?;
-    let renamed = default.replace(&literal(from), &literal(to));
+    let mut renamed = default.to_string();
+    for call in calls(default).ok()?.iter().rev().filter(|call| call.written == qualified_ident(from)) {
+        renamed.replace_range(call.at.clone(), &literal(to));
+    }
     (renamed != default).then_some(renamed)
 }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::ScalarValue;
+use millstream_delta::Delta;
 use millstream_flow::Wanted;
 use millstream_sql::{Checks, Error, Result, TableIndex, TokenReader, relation_ident, sqlstate};
-use millstream_state::{Conflict, Keyed};
+use millstream_state::{Conflict, Keyed, Rows};
 
 use super::create_table::refuse_intervals;
 use super::{ALTERED, alter_watermark, alters};
@@ -20,7 +21,7 @@ use crate::error;
 use crate::evaluate::is_conflict;
 use crate::event::{AlteredTable, Apart, Asked, Change, Event, VerifiedRows};
 use crate::plan::check_reads;
-use crate::run::{Indexes, NewColumns, extended};
+use crate::run::{Indexes, NewColumns, RowsAnew, extended};
 use crate::sequences::{read_by_defaults, with_full_names};
 use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
@@ -242,9 +243,13 @@ async fn verified(session: &Session, change: &TableChange, reservation: Option<u
     // Indexes have the primary keys of rows.
     let is_anew = change.has_new_key || columns.is_some();
     let known = if is_anew { Vec::new() } else { TableIndex::all(before) };
-    let mut keyed = match change.has_new_key {
-        true => Some(Box::new(Keyed::new(schema.clone(), key.clone()).map_err(error::change)?)),
-        false => None,
+    let mut anew = match (change.has_new_key, columns) {
+        (true, _) => {
+            let keyed = Keyed::new(schema.clone(), key.clone()).map_err(error::change)?;
+            Some(RowsAnew::Keyed(Box::new(keyed)))
+        }
+        (false, Some(_)) => Some(RowsAnew::Bag(Box::new(Rows::new(schema.clone())))),
+        (false, None) => None,
     };
     let new = TableIndex::all(schema).into_iter().filter(|index| !known.contains(index)).collect();
     let mut indexes = Indexes::new(name, new, schema, key)?;
@@ -255,14 +260,20 @@ async fn verified(session: &Session, change: &TableChange, reservation: Option<u
                 columns.as_ref().map_or_else(|| extended(&rows, schema, added), |new| new.rows(&rows))?;
             verify_not_null(&rows, schema, name)?;
             checks.as_ref().map_or(Ok(()), |checks| checks.verify_existing(&rows))?;
-            if let Some(keyed) = &mut keyed {
-                keyed.upsert(&rows, Conflict::Fail).map_err(|error| duplicate_key(error, name))?;
+            match &mut anew {
+                Some(RowsAnew::Keyed(keyed)) => {
+                    keyed.upsert(&rows, Conflict::Fail).map_err(|error| duplicate_key(error, name))?;
+                }
+                Some(RowsAnew::Bag(bag)) => {
+                    bag.apply(&Delta::from_iter([rows.clone()])).map_err(error::change)?;
+                }
+                None => {}
             }
             indexes.insert(rows)?;
             tokio::task::yield_now().await;
         }
     }
-    Ok(VerifiedRows { versions: staged.versions, indexes, keyed })
+    Ok(VerifiedRows { versions: staged.versions, indexes, anew })
 }
 
 fn verify_not_null(rows: &RecordBatch, schema: &SchemaRef, table: &str) -> Result<()> {

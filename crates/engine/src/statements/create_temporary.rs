@@ -75,9 +75,14 @@ async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response>
         rest.replace_range(at.start - written.rest..at.end - written.rest, &" ".repeat(at.len()));
     }
     let permanent = format!("{begins}{rest}");
+    let full = format!("{schema}.{}", written.name);
+    let exists = session.shared.catalog().find(&full).is_some();
     let done = Box::pin(super::run_entered(session, &permanent)).await;
     let response = done.map_err(|error| in_original(error, begins.len(), written.rest))?;
-    if drops && let Some(schema) = session.variables.temporary.get() {
+    if drops
+        && !exists
+        && let Some(schema) = session.variables.temporary.get()
+    {
         schema.drop_at_end(written.name);
     }
     Ok(response)

@@ -1,5 +1,6 @@
 //! `DROP kind [IF EXISTS] name [, …] [CASCADE]`; a function or aggregate may be followed by its arguments.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -34,18 +35,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     };
     let kind = kinds[kind].join(" ");
     let lenient = reader.keyword(&["IF", "EXISTS"]);
-    let mut names = Vec::new();
-    loop {
-        let name: Arc<str> = match kind.as_str() {
-            "FUNCTION" | "AGGREGATE" => routine(session, &mut reader)?.into(),
-            "SCHEMA" => schema_key(&reader.identifier()?).into(),
-            _ => reader.relation_name()?.into(),
-        };
-        names.push((name, reader.last_position()));
-        if !reader.symbol(Token::Comma) {
-            break;
-        }
-    }
+    let names = names_of(session, &kind, &mut reader)?;
     let cascade = reader.keyword(&["CASCADE"]);
     if !cascade {
         reader.keyword(&["RESTRICT"]);
@@ -83,7 +73,12 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
         dropped.extend(owned_sequences(&working.catalog, name));
     }
     let at = names.first().map_or(0..0, |(_, at)| at.clone());
-    let all = with_dependants(working, &dropped, cascade).map_err(|error| error.at(at))?;
+    let mut all = with_dependants(working, &dropped, cascade).map_err(|error| error.at(at.clone()))?;
+    let owned: Vec<Arc<str>> = all.iter().flat_map(|name| owned_sequences(&working.catalog, name)).collect();
+    if owned.iter().any(|name| !all.contains(name)) {
+        dropped.extend(owned);
+        all = with_dependants(working, &dropped, cascade).map_err(|error| error.at(at))?;
+    }
     tag.notices.extend(
         all.iter().filter(|name| !dropped.contains(name)).map(|name| format!("\"{name}\" was dropped too")),
     );
@@ -91,6 +86,26 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
         working.drop(all);
     }
     Ok(tag)
+}
+
+/// Reads the names of objects, each with its position.
+fn names_of(
+    session: &Session,
+    kind: &str,
+    reader: &mut TokenReader<'_>,
+) -> Result<Vec<(Arc<str>, Range<usize>)>> {
+    let mut names = Vec::new();
+    loop {
+        let name: Arc<str> = match kind {
+            "FUNCTION" | "AGGREGATE" => routine(session, reader)?.into(),
+            "SCHEMA" => schema_key(&reader.identifier()?).into(),
+            _ => reader.relation_name()?.into(),
+        };
+        names.push((name, reader.last_position()));
+        if !reader.symbol(Token::Comma) {
+            return Ok(names);
+        }
+    }
 }
 
 /// Fails if a table would be dropped only because a default calls a sequence: its rows are worth more.

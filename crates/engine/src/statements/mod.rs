@@ -62,7 +62,8 @@ pub use table::{rows_tag, statements};
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
-use millstream_sql::{Error, RelationTable, Result, TokenReader};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_sql::{Error, Lexeme, RelationTable, Result, TokenReader, sqlstate};
 
 use crate::ddl;
 use crate::pg;
@@ -70,6 +71,7 @@ use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
 use crate::stamp::names_batch;
 use crate::system;
+use crate::temporary;
 use crate::transaction::say_at_once;
 use crate::variables::reader_of;
 
@@ -83,9 +85,33 @@ pub(crate) async fn run(session: &mut Session, text: &str) -> Result<Response> {
     // The journal has statements of the engine itself.
     if !session.is_recovering {
         create_table_as::refuse_unfinished(&reader)?;
+        refuse_other_sessions(session, &reader)?;
     }
     session.enter(&reader)?;
     run_entered(session, text).await
+}
+
+/// Fails if a statement names the schema of another session's temporary objects.
+fn refuse_other_sessions(session: &Session, reader: &TokenReader<'_>) -> Result<()> {
+    if !reader.text().contains(temporary::PREFIX) {
+        return Ok(());
+    }
+    let own = session.variables.temporary.get();
+    let is_other = |word: &str| {
+        let number = word.strip_prefix(temporary::PREFIX).unwrap_or_default();
+        let is_one = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        is_one && own.is_none_or(|own| own.name() != word)
+    };
+    let names = |lexeme: &&Lexeme| matches!(&lexeme.token.token, Token::Word(word) if is_other(&word.value));
+    match reader.rest().iter().find(names) {
+        None => Ok(()),
+        Some(lexeme) => Err(Error::invalid(format!(
+            "the schema {} has the temporary objects of another session",
+            lexeme.token.token
+        ))
+        .at(lexeme.range.clone())
+        .code(sqlstate::INSUFFICIENT_PRIVILEGE)),
+    }
 }
 
 /// Runs a statement that the transaction, if there is one, has let in.

@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use millstream_flow::{bound_recursion, guarded};
 use millstream_sql::dialect::trailing_emit;
-use millstream_sql::{Emit, Operation, Planner, Result, TokenReader};
+use millstream_sql::{Emit, Error, Operation, Planner, Result, TokenReader, sqlstate};
 
 use super::{emit_changes, for_each_batch, reads_batch, within};
 use crate::engine::Shared;
@@ -84,6 +84,11 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
     let relations = OneShot::of(session, catalog, settings.clone());
     let mut query = planner.query(text, &relations).map_err(|error| error.shift(offset))?;
     query.plan = sequences::bind(query.plan, &session.catalog(), &session.variables.sequences)?;
+    let modes = session.transaction.as_ref().map_or(session.variables.modes, |open| open.modes);
+    if modes.read_only && sequences::moves(&query.plan)? {
+        return Err(Error::invalid("nextval and setval can't be run in a transaction that is READ ONLY")
+            .code(sqlstate::READ_ONLY_SQL_TRANSACTION));
+    }
     let (of_catalog, asked): (Vec<_>, Vec<_>) =
         point::asked(&query.plan)?.into_iter().partition(|asked| pg::is_name(&asked.name));
     let stamped = reads_batch(&query.plan)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{
-    Error, Result, SequenceChange, SequenceOptions, TokenReader, is_hidden, relation_ident,
+    Error, Result, SequenceChange, SequenceOptions, TokenReader, is_hidden, relation_ident, sqlstate,
 };
 
 use super::{existed, new_name};
@@ -52,7 +52,10 @@ fn plan(working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
         return Ok(existed("SEQUENCE", &name));
     }
     let options = SequenceOptions::read(&mut reader, None)?.options;
-    check_owner(&working.catalog, &options).map_err(|error| error.at(reader.last_position()))?;
+    if !working.is_replay {
+        let checked = check_owner(&working.catalog, &name, &options);
+        checked.map_err(|error| error.at(reader.last_position()))?;
+    }
     if let Some(table) = owner_of(&working.catalog, &name) {
         let error = format!("sequence \"{name}\" already exists: an identity column of \"{table}\" has it");
         return Err(Error::invalid(error).hint("Choose another name.").at(at));
@@ -63,9 +66,14 @@ fn plan(working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
 }
 
 /// Fails if the column that owns a sequence is not there.
-fn check_owner(catalog: &Catalog, options: &SequenceOptions) -> Result<()> {
+fn check_owner(catalog: &Catalog, name: &str, options: &SequenceOptions) -> Result<()> {
     let Some((table, column)) = &options.owned_by else { return Ok(()) };
     let object = catalog.get(table)?;
+    if catalog.schemas().place_of(name).0 != catalog.schemas().place_of(table).0 {
+        let error =
+            format!("sequence \"{name}\" must be in the schema of the table that owns it, \"{table}\"");
+        return Err(Error::invalid(error).code(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE));
+    }
     let Definition::Table { schema, .. } = &object.definition else {
         let kind = object.definition.kind();
         return Err(Error::invalid(format!("\"{table}\" is a {kind}: only a table can own a sequence")));
@@ -106,7 +114,8 @@ fn planned(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Opti
     let Some((object, SequenceChange { options, restart, .. })) = altered(session, reader)? else {
         return Ok((version, None, Tag::new("ALTER SEQUENCE")));
     };
-    if let Some(last) = session.shared.statements.sequences.last(&object.name).filter(|_| restart.is_none()) {
+    let position = session.shared.statements.sequences.position(&object.name);
+    if let Some(last) = position.filter(|_| restart.is_none()) {
         let (word, bound) =
             if last > options.max { ("MAXVALUE", options.max) } else { ("MINVALUE", options.min) };
         if !(options.min..=options.max).contains(&last) && !session.is_recovering {
@@ -155,6 +164,9 @@ fn altered(session: &Session, reader: &mut TokenReader<'_>) -> Result<Option<(Ar
         return Err(reader.expected("an option of a sequence, such as RESTART WITH 1"));
     }
     let change = SequenceOptions::read(reader, Some(before))?;
-    check_owner(&catalog, &change.options).map_err(|error| error.at(reader.last_position()))?;
+    if !session.is_recovering && change.options.owned_by != before.owned_by {
+        let checked = check_owner(&catalog, &name, &change.options);
+        checked.map_err(|error| error.at(reader.last_position()))?;
+    }
     Ok(Some((object.clone(), change)))
 }

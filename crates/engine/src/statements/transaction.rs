@@ -165,13 +165,16 @@ async fn commit(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<T
         Tag { text: "ROLLBACK".into(), notices: vec![notice] }
     } else {
         let done = publish(session, transaction).await;
+        ddl::end_transaction(session).await?;
         if let (Err(_), Some(before)) = (&done, before) {
             session.variables.restore(before);
         }
         done?;
         Tag::new("COMMIT")
     };
-    ddl::end_transaction(session).await?;
+    if failed {
+        ddl::end_transaction(session).await?;
+    }
     if chain {
         begin_transaction(session, modes);
     }

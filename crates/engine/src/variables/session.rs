@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use millstream_sql::functions::quoted_ident;
 use millstream_sql::{Error, PUBLIC, Result};
 
 use super::lasting::{Lasts, Point, Values, Within};
@@ -28,17 +29,24 @@ pub(crate) struct SessionVariables {
 }
 
 impl SessionVariables {
+    /// Returns the schemas in which names are looked up; none for `public` alone.
+    fn path(&self) -> Option<Arc<[String]>> {
+        let path = self.values.lock().unwrap_or_else(PoisonError::into_inner).search_path();
+        let Some(temporary) = self.temporary.get() else { return path };
+        let rest = path.as_deref().map_or_else(|| vec![PUBLIC.to_string()], <[String]>::to_vec);
+        Some(std::iter::once(temporary.name().to_string()).chain(rest).collect())
+    }
+
+    /// Returns them as a value of `search_path`, if there are temporary objects.
+    pub(crate) fn path_with_temporary(&self) -> Option<String> {
+        self.temporary.get()?;
+        let path = self.path()?;
+        Some(path.iter().map(|schema| quoted_ident(schema)).collect::<Vec<_>>().join(", "))
+    }
+
     /// Returns a version of the catalog in which names are looked up on the search path. The last one is kept.
     pub(crate) fn on_path(&self, catalog: Arc<Catalog>) -> Arc<Catalog> {
-        let path = self.values.lock().unwrap_or_else(PoisonError::into_inner).search_path();
-        let path = match self.temporary.get() {
-            Some(temporary) => {
-                let rest = path.as_deref().map_or_else(|| vec![PUBLIC.to_string()], <[String]>::to_vec);
-                Some(std::iter::once(temporary.name().to_string()).chain(rest).collect())
-            }
-            None => path,
-        };
-        let Some(path) = path else { return catalog };
+        let Some(path) = self.path() else { return catalog };
         let mut last = self.catalog.lock().unwrap_or_else(PoisonError::into_inner);
         let is_last =
             |last: &&Arc<Catalog>| last.version == catalog.version && *last.schemas().path() == path;

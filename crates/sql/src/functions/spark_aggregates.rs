@@ -265,8 +265,8 @@ fn vectors(columns: &[ArrayRef], mean: bool) -> Result<ArrayRef> {
 fn norm(vector: &[f64], degree: f64) -> f64 {
     match degree {
         _ if degree.is_infinite() => vector.iter().fold(0.0, |most, x| x.abs().max(most)),
-        2.0 => vector.iter().map(|x| x * x).sum::<f64>().sqrt(),
-        _ => vector.iter().map(|x| x.abs().powf(degree)).sum::<f64>().powf(degree.recip()),
+        2.0 => vector.iter().fold(0.0, |sum, x| sum + x * x).sqrt(),
+        _ => vector.iter().fold(0.0, |sum, x| sum + x.abs().powf(degree)).powf(degree.recip()),
     }
 }
 
@@ -279,9 +279,11 @@ fn with_norm(name: &str, columns: &[ArrayRef], each: &mut dyn FnMut(Normed<'_>))
     let degrees = columns.get(1).map(|degrees| cast(degrees, &DataType::Float64)).transpose()?;
     let degrees = degrees.as_ref().map(|degrees| degrees.as_primitive::<Float64Type>());
     let (numbers, starts) = (inner.columns[0].as_primitive::<Float64Type>(), inner.starts());
+    let nulls = columns[0].logical_nulls();
     for (row, start) in starts.into_iter().enumerate() {
         let range = start..start + inner.lengths[row];
-        let is_whole = columns[0].is_valid(row) && range.clone().all(|at| numbers.is_valid(at));
+        let is_whole = nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
+            && range.clone().all(|at| numbers.is_valid(at));
         let degree = match degrees {
             Some(degrees) => degrees.is_valid(row).then(|| degrees.value(row)),
             None => Some(2.0),

@@ -197,7 +197,10 @@ impl ScalarUDFImpl for FromCsv {
                 .hint("from_csv(text, 'a INT, b DOUBLE')")
                 .into());
         };
-        if (2..arguments.arg_fields.len()).any(|at| literal(at).is_none()) {
+        let is_null = |at: usize| {
+            arguments.scalar_arguments.get(at).copied().flatten().is_some_and(|value| value.is_null())
+        };
+        if (2..arguments.arg_fields.len()).any(|at| literal(at).is_none() && !is_null(at)) {
             return Err(Error::invalid("from_csv takes options that are literals").into());
         }
         separator(literal(3).flatten())?;

@@ -33,6 +33,7 @@ use datafusion::logical_expr::{Between, BinaryExpr, Expr, LogicalPlan, Operator,
 use datafusion::optimizer::AnalyzerRule;
 
 use super::marked_order::{self, key_of};
+use super::marked_pairs;
 use crate::functions::json::build::Written;
 use crate::functions::marks::catalog::call;
 use crate::functions::marks::columns::{column_in, shape_at};
@@ -94,6 +95,7 @@ fn resolve_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             })
         })
     })?;
+    marked_pairs::check(&resolved.data)?;
     resolved.transform_data(|node| marked_order::order_in(node, &columns))
 }
 
@@ -108,7 +110,9 @@ fn resolve(expression: Expr, columns: &Columns<'_>) -> Result<Transformed<Expr>>
             Ok(Transformed::new_transformed(Expr::InList(list), changed))
         }
         Expr::InSubquery(mut found) => {
-            let changed = read_as(&mut found.expr, shape_at(&found.subquery.subquery, 0));
+            let given = shape_at(&found.subquery.subquery, 0);
+            let changed = read_as(&mut found.expr, given.clone());
+            marked_pairs::refuse_different("IN", &Shape::of(&found.expr, columns), &given)?;
             Ok(Transformed::new_transformed(Expr::InSubquery(found), changed))
         }
         Expr::Case(_) => Ok(resolve_case(expression, columns)),

@@ -14,6 +14,7 @@ pub(crate) mod joins;
 pub(crate) mod keys;
 pub mod lateral_unnest;
 mod marked_order;
+mod marked_pairs;
 pub(crate) mod marked_types;
 pub(crate) mod names;
 pub mod nested_order;

@@ -1,12 +1,12 @@
 //! Columns added at the end of a table: existing rows have a constant in them.
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Delta, under_schema};
-use millstream_sql::{Error, Result, Sources};
-use millstream_state::{Keyed, RowsSnapshot, Store};
+use millstream_sql::{Error, Result, Sources, sqlstate};
+use millstream_state::{Keyed, Rows, RowsSnapshot, Store};
 
 use super::index::AlteredIndex;
 use super::{Content, Indexes, Table};
@@ -38,6 +38,14 @@ impl NewColumns {
             }
         };
         let columns = self.sources.places.iter().map(column).collect::<Result<Vec<ArrayRef>>>()?;
+        for (field, column) in self.schema.fields().iter().zip(&columns) {
+            if !field.is_nullable() && column.logical_null_count() > 0 {
+                let error = format!("column \"{}\" contains null values", field.name());
+                return Err(Error::invalid(error)
+                    .hint("Give the rows a value first, or leave NOT NULL out.")
+                    .code(sqlstate::NOT_NULL_VIOLATION));
+            }
+        }
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(error::arrow)
     }
@@ -62,34 +70,45 @@ pub(crate) struct ExtendedTable {
 }
 
 enum NewRows {
-    /// The same ones with other columns.
+    /// The same ones with more columns.
     Columns(Store),
-    /// The same ones under a new primary key.
+    Anew(RowsAnew),
+}
+
+/// The rows of a table, stored anew.
+pub(crate) enum RowsAnew {
+    /// By a primary key.
     Keyed(Box<Keyed>),
+    /// Without one.
+    Bag(Box<Rows>),
 }
 
 impl Table {
     /// Returns the rows with the columns of a schema that begins with the table's own. `added` has the values of the others.
     /// The old columns are shared, and indexes stay, so this takes time in proportion to the new values.
-    /// `new` has the indexes that the schema has in addition; `keyed` the rows by a new primary key. If columns were dropped,
-    /// `columns` has those that are left, and `new` and `keyed` are complete.
+    /// `new` has the indexes that the schema has in addition; `anew` the rows if they are stored anew. If columns were dropped,
+    /// or got another type, `columns` has the new ones, and `new` and `anew` are complete.
     pub(crate) fn extended(
         &self,
         schema: &SchemaRef,
         added: &[ScalarValue],
         new: Indexes,
-        keyed: Option<Box<Keyed>>,
+        anew: Option<RowsAnew>,
         columns: Option<&NewColumns>,
     ) -> Result<ExtendedTable> {
-        let key = keyed.as_ref().map_or(self.rows.key_columns(), |keyed| keyed.key_columns());
+        let key = match &anew {
+            Some(RowsAnew::Keyed(keyed)) => keyed.key_columns(),
+            Some(RowsAnew::Bag(_)) => &[],
+            None => self.rows.key_columns(),
+        };
         let indexes = self.indexes.altered(schema, key, added, new)?;
         let added = if columns.is_some() { Vec::new() } else { [&self.added[..], added].concat() };
         let add = |rows: &RecordBatch| {
             let added = columns.map_or_else(|| extended(rows, schema, &added), |columns| columns.rows(rows));
             added.map_err(|error| ArrowError::from_external_error(Box::new(error)))
         };
-        let rows = match (keyed, &self.rows) {
-            (Some(keyed), _) => Ok(NewRows::Keyed(keyed)),
+        let rows = match (anew, &self.rows) {
+            (Some(anew), _) => Ok(NewRows::Anew(anew)),
             (None, Content::Bag(rows)) => rows.with_columns(schema, &add).map(NewRows::Columns),
             (None, Content::Keyed(rows)) => rows.with_columns(schema, &add).map(NewRows::Columns),
         };
@@ -109,7 +128,8 @@ impl Table {
         match (rows, &mut self.rows) {
             (NewRows::Columns(rows), Content::Bag(kept)) => kept.replace(rows),
             (NewRows::Columns(rows), Content::Keyed(kept)) => kept.replace(rows),
-            (NewRows::Keyed(keyed), kept) => *kept = Content::Keyed(keyed),
+            (NewRows::Anew(RowsAnew::Keyed(rows)), kept) => *kept = Content::Keyed(rows),
+            (NewRows::Anew(RowsAnew::Bag(rows)), kept) => *kept = Content::Bag(rows),
         }
         (self.published, self.pending) = (published, pending);
         if let Some(former) = former {

@@ -16,7 +16,7 @@ use crate::checks;
 use crate::defaults::{default_expr, expression};
 use crate::error::{Error, Result};
 use crate::functions::quoted_ident;
-use crate::generated_columns::GeneratedColumns;
+use crate::generated_columns::{GeneratedColumns, row_expression};
 use crate::hidden_columns::is_hidden;
 use crate::indexes::TableIndex;
 use crate::reader::TokenReader;
@@ -108,8 +108,7 @@ impl Altered<'_> {
     /// Fails if a generated column is computed from a column.
     fn check_not_computed_from(&self, name: &str, what: &str, at: Range<usize>) -> Result<()> {
         let is_computed_from = |field: &&Field| {
-            let names_it = |text| names_column(text, name).unwrap_or(true);
-            field.name() != name && generated_of(field).is_some_and(names_it)
+            field.name() != name && generated_of(field).is_some_and(|text| self.names(text, name))
         };
         let Some(field) = self.list.fields.iter().find(is_computed_from) else { return Ok(()) };
         let error = format!(
@@ -121,6 +120,15 @@ impl Altered<'_> {
             .at(at)
             .hint("Drop that column first.")
             .code(sqlstate::DEPENDENT_OBJECTS_STILL_EXIST))
+    }
+
+    /// Returns true if an expression of the table names a column.
+    fn names(&self, text: &str, name: &str) -> bool {
+        let fields: Vec<Field> = self.list.fields.iter().map(type_alone).collect();
+        match row_expression(self.planner, "an expression", text, &Schema::new(fields)) {
+            Ok((expression, _)) => expression.column_refs().iter().any(|column| column.name() == name),
+            Err(_) => names_column(text, name).unwrap_or(true),
+        }
     }
 
     /// Drops the constraints and the indexes over a column that is to be dropped. It passes on others that it keeps.
@@ -135,7 +143,7 @@ impl Altered<'_> {
             checks_of(field).into_iter().map(move |(known, text)| (at, known.to_string(), text.to_string()))
         });
         for (at, known, text) in checks.collect::<Vec<_>>() {
-            let names_it = names_column(&text, name)?;
+            let names_it = self.names(&text, name);
             if !names_it && at != place {
                 continue;
             }

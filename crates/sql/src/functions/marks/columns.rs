@@ -10,7 +10,12 @@ use super::shape::Shape;
 /// Returns the shape of a column of a plan.
 pub(crate) fn shape_at(plan: &LogicalPlan, at: usize) -> Shape {
     let (_, field) = plan.schema().qualified_field(at);
-    if let Some(mark) = Mark::of(field) {
+    // The field of a union has the mark of one of its inputs.
+    let passes = matches!(
+        plan,
+        LogicalPlan::Union(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Distinct(Distinct::All(_))
+    );
+    if let Some(mark) = Mark::of(field).filter(|_| !passes) {
         return Shape::Marked(mark);
     }
     match plan {
@@ -43,7 +48,8 @@ pub(crate) fn shape_at(plan: &LogicalPlan, at: usize) -> Shape {
             },
         },
         LogicalPlan::Union(node) => {
-            let mut shapes = node.inputs.iter().map(|input| shape_at(input, at));
+            let given = node.inputs.iter().filter(|input| !is_null(input, at));
+            let mut shapes = given.map(|input| shape_at(input, at));
             let first = shapes.next().unwrap_or(Shape::Plain);
             if shapes.all(|shape| shape == first) { first } else { Shape::Plain }
         }
@@ -80,5 +86,29 @@ pub(crate) fn column_in(plan: &LogicalPlan, column: &Column) -> Shape {
     match plan.schema().maybe_index_of_column(column) {
         Some(at) => shape_at(plan, at),
         None => Shape::Plain,
+    }
+}
+
+/// Returns true if a column is NULL in each row.
+pub(crate) fn is_null(plan: &LogicalPlan, at: usize) -> bool {
+    match plan {
+        LogicalPlan::SubqueryAlias(node) => is_null(&node.input, at),
+        LogicalPlan::Union(node) => node.inputs.iter().all(|input| is_null(input, at)),
+        LogicalPlan::Projection(node) => {
+            let mut value = node.expr.get(at);
+            loop {
+                value = match value {
+                    Some(Expr::Alias(alias)) => Some(&alias.expr),
+                    Some(Expr::Cast(cast)) => Some(&cast.expr),
+                    Some(Expr::Literal(literal, _)) => return literal.is_null(),
+                    Some(Expr::Column(column)) => {
+                        let place = node.input.schema().maybe_index_of_column(column);
+                        return place.is_some_and(|at| is_null(&node.input, at));
+                    }
+                    _ => return false,
+                };
+            }
+        }
+        _ => false,
     }
 }

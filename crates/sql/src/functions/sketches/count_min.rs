@@ -73,7 +73,7 @@ struct CountMin {
 
 impl CountMin {
     fn new(eps: f64, confidence: f64, seed: i64) -> Result<CountMin> {
-        if !(eps > 0.0 && confidence > 0.0 && confidence < 1.0) {
+        if !(eps > 0.0 && eps.is_finite() && confidence > 0.0 && confidence < 1.0) {
             let found = format!("{eps} and {confidence} were given");
             return Err(Error::invalid(format!(
                 "{NAME} takes an error above 0 and a confidence between 0 and 1, but {found}"

@@ -14,7 +14,7 @@ use crate::functions::scalar::{Kernel, Scalar, Typed};
 
 /// The default of the logarithm of a sketch's entries, and the range of it.
 pub(super) const LG_SIZE: u8 = 12;
-pub(super) const LG_SIZES: std::ops::RangeInclusive<u8> = 4..=26;
+pub(super) const LG_SIZES: std::ops::RangeInclusive<u8> = 5..=26;
 
 /// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {

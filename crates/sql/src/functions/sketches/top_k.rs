@@ -66,12 +66,15 @@ fn sketch_type(items: DataType) -> DataType {
 /// Returns the type of a sketch's values; none for another type.
 fn items_type(of: &DataType) -> Option<&DataType> {
     let DataType::Struct(fields) = of else { return None };
-    match (fields.first()?.data_type(), fields.len()) {
-        (items @ DataType::List(_), 2) if fields[0].name() == "items" && fields[1].name() == "held" => {
-            Some(items)
-        }
-        _ => None,
-    }
+    let items = fields.first()?.data_type();
+    let DataType::List(entry) = items else { return None };
+    let DataType::Struct(entries) = entry.data_type() else { return None };
+    let is_sketch = fields.len() == 2
+        && fields[0].name() == "items"
+        && fields[1].name() == "held"
+        && *fields[1].data_type() == DataType::Int64
+        && *entries == entry_fields(entries.first()?.data_type());
+    is_sketch.then_some(items)
 }
 
 fn no_sketch(name: &str, found: &DataType) -> Error {

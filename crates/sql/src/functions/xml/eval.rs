@@ -1,6 +1,7 @@
 //! Evaluates expressions of XPath 1.0 on a document.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 
 use super::parser::{Axis, Expression, Step, Test};
 use super::tree::Document;
@@ -139,7 +140,7 @@ impl Document {
                 nodes.dedup();
                 Value::Nodes(nodes)
             }
-            "=" | "!=" | "<" | "<=" | ">" | ">=" => Value::Flag(self.compare(operator, left, &right()?)),
+            "=" | "!=" | "<" | "<=" | ">" | ">=" => Value::Flag(self.compare(operator, left, &right()?)?),
             _ => {
                 let (left, right) = (left.number(self), right()?.number(self));
                 Value::Number(match operator {
@@ -154,17 +155,30 @@ impl Document {
     }
 
     /// Compares values. Nodes are compared if one of them is.
-    fn compare(&self, operator: &str, left: &Value, right: &Value) -> bool {
-        let texts = |nodes: &[Found]| nodes.iter().map(|node| Value::Text(self.string_of(*node))).collect();
-        let values = |value: &Value, other: &Value| -> Vec<Value> {
-            match value {
-                Value::Nodes(_) if matches!(other, Value::Flag(_)) => vec![Value::Flag(value.flag())],
-                Value::Nodes(nodes) => texts(nodes),
-                value => vec![value.clone()],
-            }
+    fn compare(&self, operator: &str, left: &Value, right: &Value) -> Result<bool> {
+        let count = |value: &Value, other: &Value| match value {
+            Value::Nodes(nodes) if !matches!(other, Value::Flag(_)) => nodes.len(),
+            _ => 1,
         };
-        let (left, right) = (values(left, right), values(right, left));
-        left.iter().any(|left| right.iter().any(|right| self.holds(operator, left, right)))
+        let one = |value: &Value, other: &Value, at: usize| match value {
+            Value::Nodes(_) if matches!(other, Value::Flag(_)) => Ok(Value::Flag(value.flag())),
+            Value::Nodes(nodes) => {
+                let text = self.string_of(nodes[at]);
+                self.visit(1)?;
+                self.work(text.len())?;
+                Ok::<_, Error>(Value::Text(text))
+            }
+            value => Ok(value.clone()),
+        };
+        for at in 0..count(left, right) {
+            let one_left = one(left, right, at)?;
+            for at in 0..count(right, left) {
+                if self.holds(operator, &one_left, &one(right, left, at)?) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     fn holds(&self, operator: &str, left: &Value, right: &Value) -> bool {
@@ -187,13 +201,21 @@ impl Document {
     fn walk(&self, mut nodes: Vec<Found>, steps: &[Step]) -> Result<Vec<Found>> {
         for step in steps {
             let mut next = Vec::new();
+            let mut most = 4_096;
             for node in nodes {
                 let mut found = self.along(node, step.axis);
+                self.visit(found.len() + 1)?;
                 found.retain(|node| self.passes(*node, step));
                 for predicate in &step.predicates {
                     found = self.filter(found, predicate)?;
                 }
                 next.extend(found);
+                // Steps from many nodes may find the same ones again and again.
+                if next.len() > most {
+                    next.sort_unstable();
+                    next.dedup();
+                    most = most.max(2 * next.len());
+                }
             }
             next.sort_unstable();
             next.dedup();
@@ -264,6 +286,7 @@ impl Document {
     fn filter(&self, nodes: Vec<Found>, predicate: &Expression) -> Result<Vec<Found>> {
         let size = nodes.len();
         let mut passed = Vec::new();
+        self.visit(size)?;
         for (at, node) in nodes.into_iter().enumerate() {
             let value = self.evaluate(predicate, Context { node, position: at + 1, size })?;
             let passes = match value {
@@ -280,6 +303,7 @@ impl Document {
     fn call(&self, name: &str, values: &[Value], at: Context) -> Result<Value> {
         let own = Value::Nodes(vec![at.node]);
         let first = values.first().unwrap_or(&own);
+        self.work_of(values, first)?;
         let text = |place: usize| values.get(place).map_or(String::new(), |value| value.text(self));
         let fits = match name {
             "position" | "last" | "true" | "false" => values.is_empty(),
@@ -304,7 +328,14 @@ impl Document {
             "count" => Value::Number(self.nodes_of(first)?.len() as f64),
             "sum" => {
                 let nodes = self.nodes_of(first)?;
-                Value::Number(nodes.into_iter().map(|node| read(&self.string_of(node))).sum())
+                let mut sum = 0.0;
+                for node in nodes {
+                    let text = self.string_of(node);
+                    self.visit(1)?;
+                    self.work(text.len())?;
+                    sum += read(&text);
+                }
+                Value::Number(sum)
             }
             "true" | "false" => Value::Flag(name == "true"),
             "not" => Value::Flag(!first.flag()),
@@ -336,6 +367,17 @@ impl Document {
         })
     }
 
+    /// Counts the texts of a call's arguments.
+    fn work_of(&self, values: &[Value], first: &Value) -> Result<()> {
+        let length = |value: &Value| match value {
+            Value::Nodes(nodes) => nodes.first().map_or(0, |node| self.string_of(*node).len()),
+            Value::Text(text) => text.len(),
+            Value::Number(_) | Value::Flag(_) => 0,
+        };
+        let own = if values.is_empty() { length(first) } else { 0 };
+        self.work(own + values.iter().map(length).sum::<usize>())
+    }
+
     /// Returns the characters whose places, from 1, are in a range of rounded numbers.
     fn substring(&self, values: &[Value]) -> String {
         let round = |number: f64| (number + 0.5).floor();
@@ -351,9 +393,11 @@ impl Document {
 }
 
 fn translate(text: &str, from: &str, to: &str) -> String {
-    let replaced = |c: char| match from.chars().position(|known| known == c) {
-        Some(at) => to.chars().nth(at),
-        None => Some(c),
-    };
-    text.chars().filter_map(replaced).collect()
+    let mut replaced: HashMap<char, Option<char>> = HashMap::new();
+    let mut to = to.chars();
+    for c in from.chars() {
+        let by = to.next();
+        replaced.entry(c).or_insert(by);
+    }
+    text.chars().filter_map(|c| replaced.get(&c).copied().unwrap_or(Some(c))).collect()
 }

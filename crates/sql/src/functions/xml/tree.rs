@@ -1,9 +1,12 @@
 //! A document of XML in memory.
 
+use std::cell::Cell;
+
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
 use crate::error::{Error, Result};
+use crate::sqlstate;
 
 /// The most levels of elements.
 const DEPTH_MAX: usize = 1_000;
@@ -24,7 +27,15 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) nodes: Vec<Node>,
+    /// The work that XPaths may still do: visits of nodes, and bytes of their texts.
+    left: Cell<usize>,
 }
+
+/// The most work of an XPath: some 16 million visits of nodes, or copies of 256 MiB of text.
+const WORK_MAX: usize = 256 << 20;
+
+/// The work of a visit of a node.
+const VISIT: usize = 16;
 
 fn wrong(problem: &dyn std::fmt::Display) -> Error {
     Error::invalid(format!("a text is no XML: {problem}"))
@@ -34,7 +45,7 @@ impl Document {
     /// Reads a document with one element at the top.
     pub(super) fn read(text: &str) -> Result<Document> {
         let mut reader = Reader::from_str(text);
-        let mut document = Document { nodes: vec![Node::default()] };
+        let mut document = Document { nodes: vec![Node::default()], left: Cell::new(WORK_MAX) };
         let mut open = vec![0];
         loop {
             let event = reader.read_event().map_err(|error| wrong(&error))?;
@@ -79,6 +90,24 @@ impl Document {
                 Event::Eof => return Ok(document),
                 Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
             }
+        }
+    }
+
+    /// Counts visits of nodes. Fails if an XPath makes too many.
+    pub(super) fn visit(&self, nodes: usize) -> Result<()> {
+        self.work(nodes.saturating_mul(VISIT))
+    }
+
+    /// Counts bytes of text, or other work.
+    pub(super) fn work(&self, amount: usize) -> Result<()> {
+        match self.left.get().checked_sub(amount) {
+            Some(left) => {
+                self.left.set(left);
+                Ok(())
+            }
+            None => Err(Error::invalid("an XPath would visit too many nodes, or copy too much text")
+                .hint("Write a path with fewer steps such as // and with fewer nested conditions.")
+                .code(sqlstate::PROGRAM_LIMIT_EXCEEDED)),
         }
     }
 
