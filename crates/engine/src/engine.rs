@@ -113,7 +113,7 @@ pub(crate) struct Shared {
     pub(crate) recovery: RecoveryState,
 }
 
-/// What running statements share: their jobs, memory and threads, and the sequences that they take numbers of.
+/// The things that running statements share: jobs, memory, threads, and the sequences that they take numbers of.
 pub(crate) struct RunningStatements {
     pub(crate) jobs: Arc<Jobs>,
     /// The memory reserved by all of them.

@@ -29,7 +29,7 @@ use crate::catalog::{Definition, Object};
 use crate::error;
 use crate::event::{Event, Reply};
 pub(crate) use functions::{SessionSequences, bind, moves, register};
-pub(crate) use names::{owner_of, read_by_defaults, renamed_default, with_full_names};
+pub(crate) use names::{is_sequence, owner_of, read_by_defaults, renamed_default, with_full_names};
 
 /// A sequence.
 #[derive(Debug)]

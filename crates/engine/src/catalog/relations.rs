@@ -8,7 +8,6 @@ use millstream_sql::{
 use super::{Catalog, Definition};
 use crate::files;
 use crate::pg;
-use crate::sequences::SEQUENCE_COLUMNS;
 use crate::stamp::stamped;
 use crate::system;
 
@@ -17,26 +16,18 @@ impl Relations for Catalog {
         let object = self.find(name)?;
         let rows =
             |schema: &SchemaRef, key: Option<Vec<usize>>| Relation::Rows { schema: schema.clone(), key };
-        match &object.definition {
-            Definition::Source { schema, spec, .. } => {
+        let schema = object.definition.schema()?;
+        Some(match &object.definition {
+            Definition::Source { spec, .. } => {
                 let stamped = object.definition.stamped();
                 let key = (!spec.key.is_empty()).then(|| spec.key.clone());
-                Some(rows(stamped.as_ref().unwrap_or(schema), key))
+                rows(stamped.as_ref().unwrap_or(schema), key)
             }
-            Definition::Stream { schema, .. } => Some(rows(&stamped(schema), None)),
-            Definition::MaterializedView { schema, .. } => Some(rows(schema, None)),
-            Definition::Table { schema, key, .. } => {
-                Some(rows(schema, (!key.is_empty()).then(|| key.clone())))
-            }
-            Definition::View { raw, .. } => Some(Relation::View(raw.clone())),
-            Definition::Sequence(_) => Some(rows(&SEQUENCE_COLUMNS, None)),
-            Definition::Sink { .. }
-            | Definition::SinkInto { .. }
-            | Definition::Subscription { .. }
-            | Definition::Function(_)
-            | Definition::Aggregate(_)
-            | Definition::Schema => None,
-        }
+            Definition::Stream { .. } => rows(&stamped(schema), None),
+            Definition::Table { key, .. } => rows(schema, (!key.is_empty()).then(|| key.clone())),
+            Definition::View { raw, .. } => Relation::View(raw.clone()),
+            _ => rows(schema, None),
+        })
     }
 
     fn names(&self, schema: Option<&str>) -> Vec<String> {

@@ -3,6 +3,7 @@
 //! A plan has functions without a session. [`bind`] gives them the session that runs the plan: its search path, and the last
 //! numbers that it took, which `currval` and `lastval` return.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
@@ -195,7 +196,8 @@ impl ScalarUDFImpl for Function {
             return Err(Error::bug(format!("{} was called without an argument", self.name)).into());
         };
         let names = Names::of(name)?;
-        let mut known: Option<(String, String, Arc<Sequence>)> = None;
+        let mut settings = None;
+        let mut known: Option<(Written, String, Arc<Sequence>)> = None;
         let mut numbers = Vec::with_capacity(rows);
         for row in 0..rows {
             let Some(written) = names.at(row) else {
@@ -203,11 +205,21 @@ impl ScalarUDFImpl for Function {
                 continue;
             };
             if known.as_ref().is_none_or(|(last, ..)| *last != written) {
-                let (name, sequence) = self.find(&written, names.are_oids())?;
+                let (name, sequence) = self.find(&written)?;
                 known = Some((written, name, sequence));
             }
             let Some((_, name, sequence)) = &known else { continue };
-            numbers.push(self.number(name, sequence, &columns, row)?);
+            numbers.push(match self.kind {
+                Kind::Next | Kind::NextOfIdentity => Some(self.next(name, sequence)?),
+                Kind::Set => {
+                    let settings = match &settings {
+                        Some(settings) => settings,
+                        None => settings.insert(Settings::of(&columns)?),
+                    };
+                    settings.at(row).map(|value| self.set(name, sequence, value)).transpose()?
+                }
+                Kind::Current | Kind::Last => Some(self.current(name, sequence)?),
+            });
         }
         Ok(ColumnarValue::Array(Arc::new(Int64Array::from(numbers))))
     }
@@ -215,77 +227,53 @@ impl ScalarUDFImpl for Function {
 
 impl Function {
     /// Returns a sequence with its name in the catalog.
-    fn find(&self, written: &str, is_oid: bool) -> Result<(String, Arc<Sequence>)> {
+    fn find(&self, written: &Written) -> Result<(String, Arc<Sequence>)> {
         let exists = |name: &str| self.sequences.find(name).is_some();
         let catalog = self.session.as_ref().map(|session| session.catalog.as_ref());
-        let name = match (self.kind, is_oid) {
-            (Kind::NextOfIdentity, _) => Some(written.to_string()),
-            (_, true) => {
-                let oid: i64 = written.parse().unwrap_or_default();
-                catalog.and_then(|catalog| {
-                    let object = catalog.objects().find(|object| catalog.oid(&object.name) == oid);
-                    object.map(|object| object.name.to_string())
-                })
-            }
-            (_, false) => resolve(written, catalog, exists),
+        let name = match written {
+            Written::Name(name) if self.kind == Kind::NextOfIdentity => Some(name.clone()),
+            Written::Name(name) => resolve(name, catalog, exists),
+            Written::Oid(oid) => catalog.and_then(|catalog| {
+                let object = catalog.objects().find(|object| catalog.oid(&object.name) == *oid);
+                object.map(|object| object.name.to_string())
+            }),
         };
         let found = name.and_then(|name| self.sequences.find(&name).map(|sequence| (name, sequence)));
-        found.ok_or_else(|| missing(written))
+        found.ok_or_else(|| missing(&written.to_string()))
     }
 
-    /// Returns the function's result for one row.
-    fn number(
-        &self,
-        name: &str,
-        sequence: &Arc<Sequence>,
-        columns: &[ArrayRef],
-        row: usize,
-    ) -> Result<Option<i64>> {
-        match self.kind {
-            Kind::Next | Kind::NextOfIdentity => {
-                let number = {
-                    let mut numbers = sequence.lock();
-                    let number = numbers.next(name)?;
-                    numbers.is_unsaved |= self.kind == Kind::Next;
-                    number
-                };
-                self.sequences.note_unsaved(self.kind == Kind::Next);
-                if let Some(session) = &self.session {
-                    let mut taken = session.taken.lock();
-                    taken.put(sequence, number);
-                    taken.last = Some(sequence.clone());
-                }
-                Ok(Some(number))
-            }
-            Kind::Set => {
-                let to = columns.get(1).map(whole_numbers).transpose()?;
-                let is_called =
-                    columns.get(2).map(|is_called| cast(is_called, &DataType::Boolean)).transpose();
-                let is_called = is_called.map_err(crate::error::arrow)?;
-                let (Some(to), is_null) = (&to, is_called.as_ref().is_some_and(|flag| flag.is_null(row)))
-                else {
-                    return Err(Error::bug("setval was called without a number"));
-                };
-                if to.is_null(row) || is_null {
-                    return Ok(None);
-                }
-                let number = to.as_primitive::<Int64Type>().value(row);
-                let is_called = is_called.is_none_or(|flag| flag.as_boolean().value(row));
-                sequence.lock().set(name, number, is_called)?;
-                self.sequences.note_unsaved(true);
-                if let Some(session) = self.session.as_ref().filter(|_| is_called) {
-                    session.taken.lock().put(sequence, number);
-                }
-                Ok(Some(number))
-            }
-            Kind::Current | Kind::Last => {
-                let taken = self.session.as_ref().map(|session| session.taken.lock());
-                let number = taken.and_then(|taken| taken.get(sequence));
-                number.map(Some).ok_or_else(|| {
-                    undefined(format!("currval of sequence \"{name}\" is not yet defined in this session"))
-                })
-            }
+    fn next(&self, name: &str, sequence: &Arc<Sequence>) -> Result<i64> {
+        let is_unsaved = self.kind == Kind::Next;
+        let number = {
+            let mut numbers = sequence.lock();
+            let number = numbers.next(name)?;
+            numbers.is_unsaved |= is_unsaved;
+            number
+        };
+        self.sequences.note_unsaved(is_unsaved);
+        if let Some(session) = &self.session {
+            let mut taken = session.taken.lock();
+            taken.put(sequence, number);
+            taken.last = Some(sequence.clone());
         }
+        Ok(number)
+    }
+
+    fn set(&self, name: &str, sequence: &Arc<Sequence>, (number, is_called): (i64, bool)) -> Result<i64> {
+        sequence.lock().set(name, number, is_called)?;
+        self.sequences.note_unsaved(true);
+        if let Some(session) = self.session.as_ref().filter(|_| is_called) {
+            session.taken.lock().put(sequence, number);
+        }
+        Ok(number)
+    }
+
+    fn current(&self, name: &str, sequence: &Arc<Sequence>) -> Result<i64> {
+        let taken = self.session.as_ref().map(|session| session.taken.lock());
+        let number = taken.and_then(|taken| taken.get(sequence));
+        number.ok_or_else(|| {
+            undefined(format!("currval of sequence \"{name}\" is not yet defined in this session"))
+        })
     }
 
     /// Returns the last number of `nextval` in the session.
@@ -293,6 +281,31 @@ impl Function {
         let taken = self.session.as_ref().map(|session| session.taken.lock());
         let number = taken.and_then(|taken| taken.get(taken.last.as_ref()?));
         number.ok_or_else(|| undefined("lastval is not yet defined in this session".into()))
+    }
+}
+
+/// The numbers that `setval` sets sequences to, and whether each counts as given.
+struct Settings {
+    numbers: ArrayRef,
+    are_called: Option<ArrayRef>,
+}
+
+impl Settings {
+    fn of(columns: &[ArrayRef]) -> Result<Settings> {
+        let numbers = columns.get(1).map(whole_numbers).transpose()?;
+        let are_called = columns.get(2).map(|flags| cast(flags, &DataType::Boolean)).transpose();
+        let are_called = are_called.map_err(crate::error::arrow)?;
+        let numbers = numbers.ok_or_else(|| Error::bug("setval was called without a number"))?;
+        Ok(Settings { numbers, are_called })
+    }
+
+    /// Returns the number of a row, and whether it counts as given; none if one of them is NULL.
+    fn at(&self, row: usize) -> Option<(i64, bool)> {
+        if self.numbers.is_null(row) || self.are_called.as_ref().is_some_and(|flags| flags.is_null(row)) {
+            return None;
+        }
+        let is_called = self.are_called.as_ref().is_none_or(|flags| flags.as_boolean().value(row));
+        Some((self.numbers.as_primitive::<Int64Type>().value(row), is_called))
     }
 }
 
@@ -319,30 +332,38 @@ fn undefined(message: String) -> Error {
         .code(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE)
 }
 
-/// The sequences that a function is called with: names, or OIDs as `regclass` gives them.
-struct Names {
-    column: ArrayRef,
-    are_oids: bool,
+/// A sequence as a function is called with it: by its name, or by its OID, as `regclass` gives it.
+#[derive(PartialEq, Eq)]
+enum Written {
+    Name(String),
+    Oid(i64),
 }
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Written::Name(name) => f.write_str(name),
+            Written::Oid(oid) => oid.fmt(f),
+        }
+    }
+}
+
+/// The sequences that a function is called with: names, or OIDs.
+struct Names(ArrayRef);
 
 impl Names {
     fn of(column: &ArrayRef) -> Result<Names> {
-        let are_oids = column.data_type().is_integer();
-        let to = if are_oids { DataType::Int64 } else { DataType::Utf8 };
-        Ok(Names { column: cast(column, &to).map_err(crate::error::arrow)?, are_oids })
+        let to = if column.data_type().is_integer() { DataType::Int64 } else { DataType::Utf8 };
+        cast(column, &to).map(Names).map_err(crate::error::arrow)
     }
 
-    fn are_oids(&self) -> bool {
-        self.are_oids
-    }
-
-    fn at(&self, row: usize) -> Option<String> {
-        if self.column.is_null(row) {
+    fn at(&self, row: usize) -> Option<Written> {
+        if self.0.is_null(row) {
             return None;
         }
-        Some(match self.are_oids {
-            true => self.column.as_primitive::<Int64Type>().value(row).to_string(),
-            false => self.column.as_string::<i32>().value(row).to_string(),
+        Some(match self.0.as_primitive_opt::<Int64Type>() {
+            Some(oids) => Written::Oid(oids.value(row)),
+            None => Written::Name(self.0.as_string::<i32>().value(row).to_string()),
         })
     }
 }

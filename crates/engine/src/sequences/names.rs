@@ -91,7 +91,8 @@ pub(crate) fn with_full_names(statement: &TokenReader<'_>, catalog: &Catalog) ->
     Ok((text != statement).then_some(text))
 }
 
-fn is_sequence(catalog: &Catalog, name: &str) -> bool {
+/// Returns true if an object is a sequence.
+pub(crate) fn is_sequence(catalog: &Catalog, name: &str) -> bool {
     catalog.find(name).is_some_and(|object| matches!(object.definition, Definition::Sequence(_)))
 }
 

@@ -17,8 +17,7 @@ pub(super) static ANALYZE: Statement = Statement {
 };
 
 fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    let is_vacuum = reader.text()[..reader.position().start].to_uppercase().contains("VACUUM");
-    let (word, why) = match is_vacuum {
+    let (word, why) = match TokenReader::new(reader.text())?.is_keyword(&["VACUUM"]) {
         true => ("VACUUM", "deleted rows are removed without it"),
         false => ("ANALYZE", "queries are planned without statistics"),
     };

@@ -10,6 +10,7 @@ use millstream_sql::{BatchQuery, Error, Planner, Query, Result, TokenReader, rep
 use super::{existed, new_name, relations_of, within};
 use crate::catalog::{Catalog, Definition, Object, as_of, is_of_engine, reads_of};
 use crate::plan::Working;
+use crate::sequences::is_sequence;
 use crate::session::{Session, Tag};
 use crate::statement::{Rules, Run, Statement};
 
@@ -165,10 +166,7 @@ pub(super) fn make_continuous(session: &Session, query: &mut Query) -> Result<()
 /// Refuses a continuous query over tables that describe the engine, and over sequences.
 fn check_relations(query: &Query, catalog: &Catalog) -> Result<()> {
     let relations = relations_of(&query.plan)?;
-    let is_sequence = |name: &&Arc<str>| {
-        catalog.find(name).is_some_and(|object| matches!(object.definition, Definition::Sequence(_)))
-    };
-    if let Some(name) = relations.iter().find(is_sequence) {
+    if let Some(name) = relations.iter().find(|name| is_sequence(catalog, name)) {
         return Err(Error::unsupported(format!("sequence \"{name}\" in a continuous query"))
             .hint("Use a SELECT, which runs once."));
     }

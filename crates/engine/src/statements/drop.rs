@@ -70,7 +70,6 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
             .hint(format!("Use DROP {found} {name}.")));
         }
         dropped.push(name.clone());
-        dropped.extend(owned_sequences(&working.catalog, name));
     }
     let at = names.first().map_or(0..0, |(_, at)| at.clone());
     let mut all = with_dependants(working, &dropped, cascade).map_err(|error| error.at(at.clone()))?;

@@ -160,21 +160,18 @@ async fn commit(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<T
     let failed = transaction.has_failed();
     let before = session.variables.end(!failed);
     end_cursors(session, !failed);
-    let tag = if failed {
+    let done = if failed {
         let notice = "the transaction had failed and was rolled back".into();
-        Tag { text: "ROLLBACK".into(), notices: vec![notice] }
+        Ok(Tag { text: "ROLLBACK".into(), notices: vec![notice] })
     } else {
         let done = publish(session, transaction).await;
-        ddl::end_transaction(session).await?;
         if let (Err(_), Some(before)) = (&done, before) {
             session.variables.restore(before);
         }
-        done?;
-        Tag::new("COMMIT")
+        done.map(|()| Tag::new("COMMIT"))
     };
-    if failed {
-        ddl::end_transaction(session).await?;
-    }
+    ddl::end_transaction(session).await?;
+    let tag = done?;
     if chain {
         begin_transaction(session, modes);
     }
