@@ -23,7 +23,7 @@ use crate::functions::json::build;
 use crate::functions::marks::overloaded;
 use crate::hidden_columns;
 use crate::relation::{
-    PG_CATALOG, Relation, RelationTable, Relations, SYSTEM_SCHEMAS, SearchPath, name_in, on_path,
+    PG_CATALOG, Relation, RelationTable, Relations, SYSTEM_SCHEMAS, SearchPath, name_on, on_path,
     split_schema, unknown_schema,
 };
 use crate::routines::{Routine, UpdateState, folding_function, routine_name};
@@ -131,8 +131,7 @@ impl<'a> Context<'a> {
                 return self.system_table(schema, name.table());
             }
             Some(schema) => {
-                let alias = self.relations.path().and_then(|path| path.alias(schema));
-                return self.relation(&name_in(alias.as_deref().unwrap_or(schema), name.table()));
+                return self.relation(&name_on(self.relations.path(), schema, name.table()));
             }
         }
         self.relation(name.table())

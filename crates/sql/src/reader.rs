@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::{Error, Result};
 pub(crate) use crate::grammar::is_word;
-use crate::relation::{SearchPath, name_in};
+use crate::relation::{SearchPath, name_on};
 use crate::tokens::{Lexeme, tokenise};
 
 /// A cursor over the tokens of a text. Clone it to look ahead.
@@ -184,10 +184,7 @@ impl<'a> TokenReader<'a> {
         }
         let relation = parts.pop().unwrap_or_default();
         Ok(match parts.pop() {
-            Some(schema) => {
-                let alias = self.path.as_ref().and_then(|path| path.alias(&schema));
-                name_in(&alias.unwrap_or(schema), &relation)
-            }
+            Some(schema) => name_on(self.path.as_deref(), &schema, &relation),
             None => relation,
         })
     }
@@ -395,7 +392,7 @@ pub fn column_name(reader: &mut TokenReader<'_>) -> Result<(String, String)> {
     let column = names.pop().unwrap_or_default();
     let name = match names.as_slice() {
         [_] => start.clone().single_name()?,
-        [.., schema, relation] => name_in(schema, relation),
+        [.., schema, relation] => name_on(start.path.as_deref(), schema, relation),
         [] => return Err(start.expected("a column, as in table.column")),
     };
     Ok((name, column))

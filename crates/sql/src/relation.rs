@@ -151,12 +151,14 @@ pub(crate) fn catalog_name(name: &ObjectName, relations: &dyn Relations) -> Opti
     let relation = parts.next()??;
     match parts.next() {
         None => Some(on_path(&relation, relations).unwrap_or(relation)),
-        Some(schema) => {
-            let schema = schema?;
-            let alias = relations.path().and_then(|path| path.alias(&schema));
-            Some(name_in(&alias.unwrap_or(schema), &relation))
-        }
+        Some(schema) => Some(name_on(relations.path(), &schema?, &relation)),
     }
+}
+
+/// Returns the name in the catalog of a relation of a schema, which may be `pg_temp`.
+pub(crate) fn name_on(path: Option<&dyn SearchPath>, schema: &str, relation: &str) -> String {
+    let alias = path.and_then(|path| path.alias(schema));
+    name_in(alias.as_deref().unwrap_or(schema), relation)
 }
 
 /// Returns the relation that the search path finds under a name.
