@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, make_array};
+use arrow::array::ArrayRef;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef};
 use arrow::error::ArrowError;
@@ -15,10 +15,8 @@ fn text_type(of: &DataType) -> DataType {
     match of {
         DataType::Map(entries, sorted) => {
             let DataType::Struct(parts) = entries.data_type() else { return of.clone() };
-            let is_text =
-                |of: &DataType| matches!(of, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
             let parts =
-                parts.iter().enumerate().map(|(at, part)| match at == 0 && !is_text(part.data_type()) {
+                parts.iter().enumerate().map(|(at, part)| match at == 0 && !part.data_type().is_string() {
                     true => Arc::new(part.as_ref().clone().with_data_type(DataType::Utf8)),
                     false => field(part),
                 });
@@ -35,24 +33,5 @@ fn text_type(of: &DataType) -> DataType {
 
 /// Returns an array with keys of text in all maps.
 pub(crate) fn with_text_keys(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    convert(array, &text_type(array.data_type()))
-}
-
-fn convert(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
-    if array.data_type() == to {
-        return Ok(Arc::clone(array));
-    }
-    let parts: Vec<&DataType> = match to {
-        DataType::Map(item, _)
-        | DataType::List(item)
-        | DataType::LargeList(item)
-        | DataType::FixedSizeList(item, _) => vec![item.data_type()],
-        DataType::Struct(fields) => fields.iter().map(|field| field.data_type()).collect(),
-        _ => return cast(array, to),
-    };
-    let data = array.to_data();
-    let children = data.child_data().iter().zip(parts);
-    let children = children.map(|(child, to)| Ok(convert(&make_array(child.clone()), to)?.to_data()));
-    let children = children.collect::<Result<Vec<_>, ArrowError>>()?;
-    Ok(make_array(data.into_builder().data_type(to.clone()).child_data(children).build()?))
+    cast(array, &text_type(array.data_type()))
 }

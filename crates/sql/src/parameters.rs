@@ -12,15 +12,16 @@ use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ParamValues, Result, ScalarValue};
 use datafusion::logical_expr::expr::Placeholder;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::sql::planner::PlannerContext;
 
 use crate::functions::marks::Mark;
-use crate::functions::marks::columns::column_in;
+use crate::functions::marks::columns::column_of;
 use crate::functions::marks::expressions::expected_mark;
 use crate::functions::marks::shape::Shape;
 use crate::functions::postgres::quantified;
 use crate::functions::read_text::ReadText;
+use crate::rules::equal_forms::is_comparison;
 
 /// The known types and values of a statement's parameters.
 #[derive(Debug, Default)]
@@ -82,6 +83,9 @@ impl Parameters {
     /// Puts the values, if there are any, into a plan as written.
     pub(crate) fn bind(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
         let found = seen(&plan)?;
+        if found.is_empty() {
+            return Ok(plan);
+        }
         let Some(values) = &self.values else {
             let mut all = self.found.lock().unwrap_or_else(PoisonError::into_inner);
             merge(&mut all, found);
@@ -89,9 +93,6 @@ impl Parameters {
             merge(&mut spellings, spelled(&plan)?);
             return Ok(plan);
         };
-        if found.is_empty() {
-            return Ok(plan);
-        }
         // An INSERT's rows have the types of its columns. Elsewhere a decimal keeps the digits it came with.
         let exact = !matches!(plan, LogicalPlan::Dml(_));
         let fitted = values.iter().enumerate().map(|(place, value)| match found.get(place) {
@@ -165,21 +166,13 @@ fn seen(plan: &LogicalPlan) -> Result<Vec<Option<DataType>>> {
     Ok(all)
 }
 
-fn is_comparison(op: Operator) -> bool {
-    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
-    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
-}
-
 /// Returns the names of the parameters' types that are stored as text, by their numbers: of `$1::UUID`, of `u = $1`, and of
 /// a value for a column.
 fn spelled(plan: &LogicalPlan) -> Result<Vec<Option<&'static str>>> {
     let mut all = Vec::new();
     plan.apply_with_subqueries(|node| {
         let inputs = node.inputs();
-        let columns = |column: &Column| {
-            let known = inputs.iter().find(|input| input.schema().has_column(column));
-            known.map_or(Shape::Plain, |input| column_in(input, column))
-        };
+        let columns = |column: &Column| column_of(inputs.iter().copied(), column);
         let compared = |all: &mut Vec<Option<&'static str>>, one: &Expr, other: &Expr| {
             if let Expr::Placeholder(placeholder) = one {
                 note(all, placeholder, Shape::mark(other, &columns).map(Mark::type_name));

@@ -28,8 +28,8 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::exact("months_between", months, |_| Ok(DataType::Float64), months_between));
 }
 
-/// Returns the nanoseconds of a column of timestamps.
-fn ticks(column: &ArrayRef) -> Result<Int64Array> {
+/// Returns the nanoseconds of a column of times or timestamps.
+pub(super) fn ticks(column: &ArrayRef) -> Result<Int64Array> {
     Ok(cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
 }
 

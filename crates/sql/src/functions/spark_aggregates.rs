@@ -55,14 +55,6 @@ fn element(list: Option<&DataType>) -> DataType {
     }
 }
 
-/// Returns the elements of a column of arrays. NULL counts as an array without elements.
-fn elements(column: &ArrayRef) -> Result<Elements> {
-    match column.data_type() {
-        DataType::Null => Elements::of(&cast(column, &DataType::new_list(DataType::Null, true))?),
-        _ => Elements::of(column),
-    }
-}
-
 /// Returns the places of the elements of each row that aren't NULL.
 fn present(elements: &Elements) -> impl Iterator<Item = Vec<usize>> {
     let rows = elements.starts().into_iter().zip(&elements.lengths);
@@ -84,7 +76,7 @@ fn sum_type(types: &[DataType]) -> Result<DataType> {
 
 /// Adds up each array. A sum that the type can't hold is NULL.
 fn sum_or_null(columns: &[ArrayRef]) -> Result<ArrayRef> {
-    let elements = elements(&columns[0])?;
+    let elements = Elements::of(&columns[0])?;
     let result = sum_type(&[columns[0].data_type().clone()])?;
     let values = &elements.columns[0];
     if result == DataType::Float64 {
@@ -122,7 +114,7 @@ fn mode_type(types: &[DataType]) -> Result<DataType> {
 
 /// Returns the most frequent element of each array: of several, the least one.
 fn mode(columns: &[ArrayRef]) -> Result<ArrayRef> {
-    let elements = elements(&columns[0])?;
+    let elements = Elements::of(&columns[0])?;
     let values = &elements.columns[0];
     if values.data_type().is_null() {
         return Ok(arrow::array::new_null_array(&DataType::Null, columns[0].len()));
@@ -157,7 +149,7 @@ fn bitmap_type(types: &[DataType], of_bitmaps: bool) -> Result<DataType> {
 }
 
 fn bitmap_of_bits(columns: &[ArrayRef]) -> Result<ArrayRef> {
-    let elements = elements(&columns[0])?;
+    let elements = Elements::of(&columns[0])?;
     let bits = cast(&elements.columns[0], &DataType::Int64)?;
     let bits = bits.as_primitive::<Int64Type>();
     let bitmaps = present(&elements).map(|places| {
@@ -180,7 +172,7 @@ fn bitmap_of_bits(columns: &[ArrayRef]) -> Result<ArrayRef> {
 
 /// Combines the bitmaps of each array. A shorter one counts as filled up with 0.
 fn bitmaps(columns: &[ArrayRef], combine: fn(u8, u8) -> u8) -> Result<ArrayRef> {
-    let elements = elements(&columns[0])?;
+    let elements = Elements::of(&columns[0])?;
     let values = cast(&elements.columns[0], &DataType::BinaryView)?;
     let values = values.as_binary_view();
     let bitmaps = present(&elements).map(|places| {
@@ -228,8 +220,8 @@ fn vector_type(name: &str, types: &[DataType], returned: DataType) -> Result<Dat
 
 /// Adds up the vectors of each array, or returns their mean.
 fn vectors(columns: &[ArrayRef], mean: bool) -> Result<ArrayRef> {
-    let all = elements(&columns[0])?;
-    let inner = elements(&cast(&all.columns[0], &vector())?)?;
+    let all = Elements::of(&columns[0])?;
+    let inner = Elements::of(&cast(&all.columns[0], &vector())?)?;
     let (numbers, starts) = (inner.columns[0].as_primitive::<Float32Type>(), inner.starts());
     let (mut values, mut lengths, mut nulls) = (Vec::new(), Vec::new(), Vec::new());
     for places in present(&all) {
@@ -275,7 +267,7 @@ type Normed<'a> = Option<(&'a [f64], f64)>;
 
 /// Calls `each` with the vector and the degree of each row.
 fn with_norm(name: &str, columns: &[ArrayRef], each: &mut dyn FnMut(Normed<'_>)) -> Result<()> {
-    let inner = elements(&cast(&columns[0], &DataType::new_list(DataType::Float64, true))?)?;
+    let inner = Elements::of(&cast(&columns[0], &DataType::new_list(DataType::Float64, true))?)?;
     let degrees = columns.get(1).map(|degrees| cast(degrees, &DataType::Float64)).transpose()?;
     let degrees = degrees.as_ref().map(|degrees| degrees.as_primitive::<Float64Type>());
     let (numbers, starts) = (inner.columns[0].as_primitive::<Float64Type>(), inner.starts());

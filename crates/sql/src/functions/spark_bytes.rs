@@ -20,6 +20,7 @@ use super::maps::entry_fields;
 use super::scalar::{Scalar, or_null};
 use super::spark_texts::bytes_of;
 use crate::error::Error;
+use crate::literals::hex;
 
 /// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
@@ -118,7 +119,7 @@ fn bytes_of_text(columns: &[ArrayRef]) -> Result<ArrayRef> {
             "hex" => {
                 // As in Spark, a digit alone is the last one of a byte.
                 let digits = if text.len() % 2 == 1 { format!("0{text}") } else { text.to_string() };
-                from_hex(&digits).map(Some).ok_or_else(wrong)
+                hex(digits.as_bytes()).map(Some).ok_or_else(wrong)
             }
             "base64" => from_base64(text).map(Some).ok_or_else(wrong),
             other => Err(Error::invalid(format!("to_binary has no form '{other}'"))
@@ -127,12 +128,6 @@ fn bytes_of_text(columns: &[ArrayRef]) -> Result<ArrayRef> {
     });
     let read = read.collect::<std::result::Result<Vec<_>, Error>>()?;
     Ok(Arc::new(read.iter().map(Option::as_deref).collect::<BinaryArray>()))
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |digit: u8| char::from(digit).to_digit(16);
-    let (pairs, _) = text.as_bytes().as_chunks::<2>();
-    pairs.iter().map(|[high, low]| u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()).collect()
 }
 
 /// Reads Base64 (RFC 4648), with blanks and without the padding, too.

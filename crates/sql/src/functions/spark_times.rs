@@ -6,12 +6,11 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, Time64NanosecondArray,
 };
-use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
 use datafusion::error::Result;
 
 use super::Registry;
-use super::other_times;
+use super::other_times::{self, ticks};
 use super::scalar::{Kernel, Scalar};
 use crate::error::Error;
 
@@ -65,10 +64,6 @@ pub(super) fn register(registry: &mut Registry<'_>) {
             Ok(Arc::new(months.collect::<Float64Array>()))
         },
     ));
-}
-
-fn ticks(column: &ArrayRef) -> Result<Int64Array> {
-    Ok(cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
 }
 
 /// Returns the length of a unit of a TIME.

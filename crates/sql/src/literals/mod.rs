@@ -6,17 +6,20 @@ pub(crate) mod array;
 pub(crate) mod interval;
 pub(crate) mod time;
 
+/// Reads pairs of hexadecimal digits; none if one is missing, or isn't one.
+pub(crate) fn hex(digits: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+}
+
 /// Reads bytes: `\xdeadbeef`, or text with `\\` for a backslash and `\ooo` for an octal byte.
 pub(crate) fn bytes(text: &str) -> Result<Vec<u8>, &'static str> {
     const EXPECTED: &str =
         "hexadecimal digits in pairs after \\x, or text with \\\\ for a backslash and \\ooo for a byte";
     if let Some(digits) = text.strip_prefix("\\x") {
         let digits: Vec<u8> = digits.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-        if digits.len() % 2 == 1 {
-            return Err(EXPECTED);
-        }
-        let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8).ok_or(EXPECTED);
-        return digits.chunks(2).map(|pair| Ok(digit(pair[0])? << 4 | digit(pair[1])?)).collect();
+        return hex(&digits).ok_or(EXPECTED);
     }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

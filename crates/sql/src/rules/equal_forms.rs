@@ -315,7 +315,8 @@ fn nanoseconds(value: IntervalMonthDayNano) -> Option<IntervalMonthDayNano> {
     Some(IntervalMonthDayNano::new(0, 0, alone))
 }
 
-fn is_comparison(operator: Operator) -> bool {
+/// True for an operator that compares two values, in order or for being equal.
+pub(crate) fn is_comparison(operator: Operator) -> bool {
     use Operator::*;
 
     matches!(operator, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)

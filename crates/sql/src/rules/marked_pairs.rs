@@ -5,7 +5,6 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::error::Error;
-use crate::functions::marks::Mark;
 use crate::functions::marks::columns::{is_null, shape_at};
 use crate::functions::marks::shape::Shape;
 use crate::sqlstate;
@@ -47,10 +46,7 @@ pub(super) fn refuse_different(what: &str, left: &Shape, right: &Shape) -> Resul
 
 /// Returns true if the texts of two columns mean different things.
 fn differ(left: &Shape, right: &Shape) -> bool {
-    let is_strict = |shape: &Shape| match shape {
-        Shape::Marked(mark) => !matches!(mark, Mark::Json | Mark::Jsonb),
-        _ => false,
-    };
+    let is_strict = |shape: &Shape| matches!(shape, Shape::Marked(mark) if !mark.is_json());
     left != right && (is_strict(left) || is_strict(right))
 }
 

@@ -28,7 +28,7 @@ use datafusion::common::Column;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{Cast, InList, ScalarFunction, TryCast};
+use datafusion::logical_expr::expr::{Cast, InList, ScalarFunction};
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, LogicalPlan, Operator, lit};
 use datafusion::optimizer::AnalyzerRule;
 
@@ -36,7 +36,7 @@ use super::marked_order::{self, key_of};
 use super::marked_pairs;
 use crate::functions::json::build::Written;
 use crate::functions::marks::catalog::call;
-use crate::functions::marks::columns::{column_in, shape_at};
+use crate::functions::marks::columns::{column_of, shape_at};
 use crate::functions::marks::expressions::{Columns, is_literal, passes, returns_marked};
 use crate::functions::marks::function::is_text;
 use crate::functions::marks::overloaded::Overloaded;
@@ -44,6 +44,7 @@ use crate::functions::marks::shape::Shape;
 use crate::functions::marks::{Mark, Order};
 use crate::functions::network::overload;
 use crate::functions::read_text::{Kind, ReadText};
+use crate::rules::equal_forms::is_comparison;
 use crate::rules::names::map_named;
 
 /// The analyzer rule.
@@ -81,10 +82,7 @@ fn has_marked(plan: &LogicalPlan) -> Result<bool> {
 
 fn resolve_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let inputs: Vec<LogicalPlan> = node.inputs().into_iter().cloned().collect();
-    let columns = |column: &Column| {
-        let known = inputs.iter().find(|input| input.schema().has_column(column));
-        known.map_or(Shape::Plain, |input| column_in(input, column))
-    };
+    let columns = |column: &Column| column_of(&inputs, column);
     let is_condition = matches!(node, LogicalPlan::Join(_) | LogicalPlan::Filter(_));
     let resolved = map_named(node, |expression| {
         expression.transform_up(|part| {
@@ -130,7 +128,6 @@ fn resolve(expression: Expr, columns: &Columns<'_>) -> Result<Transformed<Expr>>
             Some(text) => Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(text), field }))),
             None => Ok(Transformed::no(Expr::Cast(Cast { expr, field }))),
         },
-        Expr::TryCast(TryCast { expr, field }) => Ok(Transformed::no(Expr::TryCast(TryCast { expr, field }))),
         other => Ok(Transformed::no(other)),
     }
 }
@@ -323,7 +320,7 @@ fn resolve_operator(written: &BinaryExpr, columns: &Columns<'_>) -> Option<Expr>
 }
 
 fn resolve_comparison(mut compared: BinaryExpr, columns: &Columns<'_>) -> Transformed<Expr> {
-    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq, StringConcat};
+    use Operator::{Gt, GtEq, Lt, LtEq, StringConcat};
     if let Some(planned) = resolve_operator(&compared, columns) {
         return Transformed::yes(planned);
     }
@@ -337,10 +334,10 @@ fn resolve_comparison(mut compared: BinaryExpr, columns: &Columns<'_>) -> Transf
         }
         return Transformed::new_transformed(Expr::BinaryExpr(compared), changed);
     }
-    let orders = matches!(compared.op, Lt | LtEq | Gt | GtEq);
-    if !orders && !matches!(compared.op, Eq | NotEq | IsDistinctFrom | IsNotDistinctFrom) {
+    if !is_comparison(compared.op) {
         return Transformed::no(Expr::BinaryExpr(compared));
     }
+    let orders = matches!(compared.op, Lt | LtEq | Gt | GtEq);
     let mut sides = [compared.left.as_mut(), compared.right.as_mut()];
     let Some(adapted) = Adapted::of(&mut sides, columns, true) else {
         return Transformed::no(Expr::BinaryExpr(compared));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, UInt64Array};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::compute::take;
+use arrow::compute::{cast, take};
 use arrow::datatypes::DataType;
 use datafusion::error::Result;
 
@@ -19,9 +19,10 @@ pub(crate) struct Elements {
 }
 
 impl Elements {
-    /// Returns the elements of a column of arrays or maps.
+    /// Returns the elements of a column of arrays or maps. NULL counts as an array without elements.
     pub(crate) fn of(column: &ArrayRef) -> Result<Elements> {
         let (offsets, columns) = match column.data_type() {
+            DataType::Null => return Elements::of(&cast(column, &DataType::new_list(DataType::Null, true))?),
             DataType::Map(..) => {
                 let map = column.as_map();
                 (map.offsets().clone(), vec![Arc::clone(map.keys()), Arc::clone(map.values())])

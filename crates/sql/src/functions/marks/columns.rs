@@ -7,6 +7,12 @@ use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan};
 use super::Mark;
 use super::shape::Shape;
 
+/// Returns the shape of a column of one of several plans.
+pub(crate) fn column_of<'p>(plans: impl IntoIterator<Item = &'p LogicalPlan>, column: &Column) -> Shape {
+    let known = plans.into_iter().find(|plan| plan.schema().has_column(column));
+    known.map_or(Shape::Plain, |plan| column_in(plan, column))
+}
+
 /// Returns the shape of a column of a plan.
 pub(crate) fn shape_at(plan: &LogicalPlan, at: usize) -> Shape {
     let (_, field) = plan.schema().qualified_field(at);

@@ -108,10 +108,7 @@ impl Shape {
         let Some(first) = shapes.next() else { return Shape::Plain };
         shapes.fold(first, |common, shape| match (common, shape) {
             (common, shape) if common == shape => common,
-            (Shape::Marked(one), Shape::Marked(other)) => match (one, other) {
-                (Mark::Json | Mark::Jsonb, Mark::Json | Mark::Jsonb) => Shape::Marked(Mark::Json),
-                (one, other) => Shape::marked(one.common(other)),
-            },
+            (Shape::Marked(one), Shape::Marked(other)) => Shape::marked(one.common(other)),
             _ => Shape::Plain,
         })
     }

@@ -226,30 +226,24 @@ impl ScalarUDFImpl for MarkedFunction {
 
 impl MarkedFunction {
     fn compute(&self, all: &Arguments) -> SqlResult<ArrayRef> {
+        match self.kernel {
+            Kernel::Text(compute) => self.rows::<_, StringViewArray>(all, compute),
+            Kernel::Bool(compute) => self.rows::<_, BooleanArray>(all, compute),
+            Kernel::Int(compute) => self.rows::<_, Int32Array>(all, compute),
+            Kernel::Long(compute) => self.rows::<_, Int64Array>(all, compute),
+            Kernel::Column(compute) => compute(all),
+        }
+    }
+
+    /// Returns the results of a function that computes one row at a time.
+    fn rows<T, A: Array + FromIterator<Option<T>> + 'static>(
+        &self,
+        all: &Arguments,
+        compute: fn(&Arguments, usize) -> SqlResult<Option<T>>,
+    ) -> SqlResult<ArrayRef> {
         let skips = |row: usize| self.strict && all.columns.iter().any(|column| column.is_null(row));
-        Ok(match self.kernel {
-            Kernel::Text(compute) => Arc::new(
-                (0..all.rows)
-                    .map(|row| if skips(row) { Ok(None) } else { compute(all, row) })
-                    .collect::<SqlResult<StringViewArray>>()?,
-            ),
-            Kernel::Bool(compute) => Arc::new(
-                (0..all.rows)
-                    .map(|row| if skips(row) { Ok(None) } else { compute(all, row) })
-                    .collect::<SqlResult<BooleanArray>>()?,
-            ),
-            Kernel::Int(compute) => Arc::new(
-                (0..all.rows)
-                    .map(|row| if skips(row) { Ok(None) } else { compute(all, row) })
-                    .collect::<SqlResult<Int32Array>>()?,
-            ),
-            Kernel::Long(compute) => Arc::new(
-                (0..all.rows)
-                    .map(|row| if skips(row) { Ok(None) } else { compute(all, row) })
-                    .collect::<SqlResult<Int64Array>>()?,
-            ),
-            Kernel::Column(compute) => compute(all)?,
-        })
+        let rows = (0..all.rows).map(|row| if skips(row) { Ok(None) } else { compute(all, row) });
+        Ok(Arc::new(rows.collect::<SqlResult<A>>()?))
     }
 }
 

@@ -138,6 +138,7 @@ impl Mark {
     pub(crate) fn common(self, other: Mark) -> Option<Mark> {
         match (self, other) {
             (one, other) if one == other => Some(one),
+            (Mark::Json, Mark::Jsonb) | (Mark::Jsonb, Mark::Json) => Some(Mark::Json),
             (Mark::Inet, Mark::Cidr) | (Mark::Cidr, Mark::Inet) => Some(Mark::Inet),
             (Mark::Macaddr, Mark::Macaddr8) | (Mark::Macaddr8, Mark::Macaddr) => Some(Mark::Macaddr8),
             _ => None,

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::functions::marks::Mark;
 use crate::functions::read_text::invalid_text;
+use crate::literals::hex;
 use crate::sqlstate;
 
 const EXPECTED_6: &str = "6 bytes, as in 08:00:2b:01:02:03, 0800.2b01.0203 or 08002b010203";
@@ -32,7 +33,7 @@ pub(super) fn macaddr(text: &str) -> Result<Vec<u8>, Error> {
     for (separator, groups, digits) in [(':', 2, 6), ('-', 2, 6), ('.', 3, 4), ('-', 3, 4), (':', 1, 12)] {
         let parts = separators(separator);
         if parts.len() == groups && parts.iter().all(|part| part.len() == digits && is_hex(part)) {
-            return pairs(&parts.concat()).ok_or_else(wrong);
+            return hex(parts.concat().as_bytes()).ok_or_else(wrong);
         }
     }
     Err(wrong())
@@ -46,7 +47,7 @@ pub(super) fn macaddr8(text: &str) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::with_capacity(8);
     while !rest.is_empty() {
         let (pair, after) = rest.split_at_checked(2).ok_or_else(wrong)?;
-        bytes.extend(pairs(pair).ok_or_else(wrong)?);
+        bytes.extend(hex(pair.as_bytes()).ok_or_else(wrong)?);
         rest = after;
         if let Some(found @ (':' | '-' | '.')) = rest.chars().next() {
             if *separator.get_or_insert(found) != found || rest.len() == 1 {
@@ -79,15 +80,6 @@ pub(super) fn narrowed(bytes: &[u8]) -> Result<Vec<u8>, Error> {
             )
             .code(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE)),
     }
-}
-
-fn pairs(digits: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    digits
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?))
-        .collect()
 }
 
 /// Returns the canonical text: lower case, with colons.

@@ -7,9 +7,10 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use datafusion::error::Result;
 
-use super::{Key, Keys, Registry, elements, number, of_list, sketch_rows};
+use super::{Key, Keys, Registry, number, of_list, sketch_rows};
 use crate::error::Error;
 use crate::functions::hashes::murmur3;
+use crate::functions::lambdas::elements::Elements;
 use crate::functions::scalar::Scalar;
 
 const NAME: &str = "count_min_sketch";
@@ -39,7 +40,7 @@ pub(super) fn register(registry: &mut Registry<'_>) {
 }
 
 fn build(columns: &[ArrayRef]) -> Result<ArrayRef> {
-    let elements = elements(&columns[0])?;
+    let elements = Elements::of(&columns[0])?;
     let (keys, starts) = (Keys::of(NAME, &elements.columns[0])?, elements.starts());
     let [eps, confidence] = [1, 2].map(|at| cast(&columns[at], &DataType::Float64));
     let (eps, confidence) = (eps?, confidence?);
@@ -100,15 +101,20 @@ impl CountMin {
 
     fn add(&mut self, key: &Key<'_>) {
         self.count += 1;
+        let (first, second) = match key {
+            Key::Bytes(bytes) => {
+                let first = murmur3(bytes, 0);
+                (first, murmur3(bytes, first))
+            }
+            Key::Long(_) | Key::Double(_) => (0, 0),
+        };
         for row in 0..self.counters.len() {
             let place = match key {
                 Key::Long(number) => {
                     let hash = self.factors[row].wrapping_mul(*number);
                     (hash.wrapping_add(hash >> 32) & PRIME) % self.width
                 }
-                Key::Bytes(bytes) => {
-                    let first = murmur3(bytes, 0);
-                    let second = murmur3(bytes, first);
+                Key::Bytes(_) => {
                     let hash = first.wrapping_add((row as u32).wrapping_mul(second));
                     (i64::from(hash.cast_signed()) % self.width).abs()
                 }

@@ -7,8 +7,9 @@ use arrow::datatypes::DataType;
 use datafusion::error::Result;
 use datasketches::hll::{HllSketch, HllType, HllUnion};
 
-use super::{Keys, Registry, broken, elements, lg_size, number, of_list, of_sketches, sketch_rows, sketches};
+use super::{Keys, Registry, broken, lg_size, number, of_list, of_sketches, sketch_rows, sketches};
 use crate::error::Error;
+use crate::functions::lambdas::elements::Elements;
 use crate::functions::scalar::Scalar;
 
 /// The default of the logarithm of a sketch's registers.
@@ -38,7 +39,7 @@ fn read(name: &str, bytes: &[u8]) -> Result<HllSketch> {
 
 fn build(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let name = "hll_sketch_agg";
-    let elements = elements(&columns[0])?;
+    let elements = Elements::of(&columns[0])?;
     let (keys, starts) = (Keys::of(name, &elements.columns[0])?, elements.starts());
     sketch_rows(elements.lengths.len(), |row| {
         let size = lg_size(name, number(columns, 1, row)?, LG_SIZE, 4..=21)?;
@@ -71,7 +72,7 @@ fn mixes(columns: &[ArrayRef], at: usize, row: usize) -> bool {
 }
 
 fn union_all(columns: &[ArrayRef]) -> Result<ArrayRef> {
-    let elements = elements(&columns[0])?;
+    let elements = Elements::of(&columns[0])?;
     let (all, starts) = (sketches(&elements.columns[0])?, elements.starts());
     sketch_rows(elements.lengths.len(), |row| {
         let places = (starts[row]..starts[row] + elements.lengths[row]).filter(|at| all.is_valid(*at));

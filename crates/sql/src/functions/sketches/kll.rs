@@ -68,13 +68,18 @@ pub(super) struct Kll<T> {
     size_min: u16,
     count: u64,
     levels: Vec<Vec<T>>,
+    /// The number of values that the levels have room for.
+    fits: usize,
     /// The least and the greatest value.
     bounds: Option<(T, T)>,
 }
 
 impl<T: Item> Kll<T> {
     pub(super) fn new(size: u16) -> Kll<T> {
-        Kll { size, size_min: size, count: 0, levels: vec![Vec::new()], bounds: None }
+        let levels = vec![Vec::new()];
+        let mut sketch = Kll { size, size_min: size, count: 0, levels, fits: 0, bounds: None };
+        sketch.measure();
+        sketch
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -107,6 +112,7 @@ impl<T: Item> Kll<T> {
         self.size_min = self.size_min.min(other.size_min);
         if self.levels.len() < other.levels.len() {
             self.levels.resize(other.levels.len(), Vec::new());
+            self.measure();
         }
         for (level, values) in self.levels.iter_mut().zip(&other.levels) {
             level.extend(values);
@@ -121,14 +127,18 @@ impl<T: Item> Kll<T> {
         capacity.max(LEVEL_MIN)
     }
 
+    /// Determines the room that the levels have. Their number changed.
+    fn measure(&mut self) {
+        self.fits = (0..self.levels.len()).map(|level| self.capacity(level)).sum();
+    }
+
+    fn held(&self) -> usize {
+        self.levels.iter().map(Vec::len).sum()
+    }
+
     /// Moves values up until all of them fit.
     fn compress(&mut self) {
-        loop {
-            let held: usize = self.levels.iter().map(Vec::len).sum();
-            let fits: usize = (0..self.levels.len()).map(|level| self.capacity(level)).sum();
-            if held <= fits {
-                return;
-            }
+        while self.held() > self.fits {
             let full = (0..self.levels.len()).find(|at| self.levels[*at].len() > self.capacity(*at));
             let Some(level) = full else { return };
             if level + 1 == self.levels.len() {
@@ -136,6 +146,7 @@ impl<T: Item> Kll<T> {
                     return;
                 }
                 self.levels.push(Vec::new());
+                self.measure();
             }
             self.compact(level);
         }
@@ -188,8 +199,7 @@ impl<T: Item> Kll<T> {
     }
 
     pub(super) fn summary(&self) -> String {
-        let held: usize = self.levels.iter().map(Vec::len).sum();
-        let (size, count, levels) = (self.size, self.count, self.levels.len());
+        let (size, count, levels, held) = (self.size, self.count, self.levels.len(), self.held());
         let bounds = match self.bounds {
             Some((least, most)) => format!("\n   Min Item: {least}\n   Max Item: {most}"),
             None => String::new(),
@@ -214,9 +224,7 @@ impl<T: Item> Kll<T> {
             out.extend(self.size_min.to_le_bytes());
             out.extend([self.levels.len() as u8, 0]);
             // A level begins behind the free places of the first one.
-            let held: usize = self.levels.iter().map(Vec::len).sum();
-            let fits: usize = (0..self.levels.len()).map(|level| self.capacity(level)).sum();
-            let mut begin = fits.saturating_sub(held) as u32;
+            let mut begin = self.fits.saturating_sub(self.held()) as u32;
             for level in &self.levels {
                 out.extend(begin.to_le_bytes());
                 begin += level.len() as u32;
@@ -277,6 +285,7 @@ impl<T: Item> Kll<T> {
             sketch.levels.push(values.get(at..at + length)?.to_vec());
             at += length;
         }
+        sketch.measure();
         let counted = sketch.levels.iter().enumerate();
         let counted: u128 = counted.map(|(level, values)| (values.len() as u128) << level).sum();
         (counted == u128::from(sketch.count)).then_some(sketch)

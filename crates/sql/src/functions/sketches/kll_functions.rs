@@ -11,8 +11,9 @@ use datafusion::error::Result;
 use millstream_delta::sql_type;
 
 use super::kll::{Item, Kll};
-use super::{Registry, element_type, elements, number, of_list, of_sketches, sketch_rows, sketches};
+use super::{Registry, element_type, number, of_list, of_sketches, sketch_rows, sketches};
 use crate::error::Error;
+use crate::functions::lambdas::elements::Elements;
 use crate::functions::scalar::{Kernel, Scalar, Typed};
 
 /// The default size of a sketch.
@@ -131,7 +132,7 @@ fn size(name: &str, columns: &[ArrayRef], row: usize) -> Result<Option<u16>> {
 /// NaN has no place in the order, and isn't counted.
 fn build<T: Value>(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let name = named::<T>("kll_sketch_agg");
-    let elements = elements(&columns[0])?;
+    let elements = Elements::of(&columns[0])?;
     let values = cast(&elements.columns[0], &T::Arrow::DATA_TYPE)?;
     let (values, starts) = (values.as_primitive::<T::Arrow>(), elements.starts());
     sketch_rows(elements.lengths.len(), |row| {
@@ -145,7 +146,7 @@ fn build<T: Value>(columns: &[ArrayRef]) -> Result<ArrayRef> {
 
 fn merge_all<T: Value>(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let name = named::<T>("kll_merge_agg");
-    let elements = elements(&columns[0])?;
+    let elements = Elements::of(&columns[0])?;
     let (all, starts) = (sketches(&elements.columns[0])?, elements.starts());
     sketch_rows(elements.lengths.len(), |row| {
         let places = (starts[row]..starts[row] + elements.lengths[row]).filter(|at| all.is_valid(*at));
@@ -225,7 +226,7 @@ fn answers<Q: ArrowPrimitiveType, A: ArrowPrimitiveType, T: Value>(
         let questions = cast(&columns[1], &Q::DATA_TYPE)?;
         return Ok(Arc::new(answered(questions.as_primitive(), &|row| row)?));
     };
-    let elements = elements(&columns[1])?;
+    let elements = Elements::of(&columns[1])?;
     let rows = elements.rows();
     let questions = cast(&elements.columns[0], &Q::DATA_TYPE)?;
     let row_of = |at: usize| usize::try_from(rows.value(at)).unwrap_or(0);

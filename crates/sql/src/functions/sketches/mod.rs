@@ -24,7 +24,6 @@ use datasketches::hash::value::{canonical_float, raw_bytes};
 use millstream_delta::sql_type;
 
 use super::Registry;
-use super::lambdas::elements::Elements;
 use super::spark_texts::bytes_of;
 use crate::error::Error;
 
@@ -136,14 +135,6 @@ fn of_list(name: &str, types: &[DataType], keys: bool) -> Result<DataType> {
         true if !is_key => Err(keys_error(name, element)),
         false => of_sketches(name, std::slice::from_ref(element), 1, DataType::Binary),
         true => Ok(DataType::Binary),
-    }
-}
-
-/// Returns the elements of a column of arrays. NULL counts as an array without elements.
-fn elements(column: &ArrayRef) -> Result<Elements> {
-    match column.data_type() {
-        DataType::Null => Elements::of(&cast(column, &DataType::new_list(DataType::Null, true))?),
-        _ => Elements::of(column),
     }
 }
 

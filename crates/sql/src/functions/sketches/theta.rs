@@ -9,7 +9,8 @@ use datasketches::theta::{
     CompactThetaSketch, ThetaANotB, ThetaIntersection, ThetaSketchBuilder, ThetaUnionBuilder,
 };
 
-use super::{Keys, Registry, broken, elements, lg_size, number, of_list, of_sketches, sketch_rows, sketches};
+use super::{Keys, Registry, broken, lg_size, number, of_list, of_sketches, sketch_rows, sketches};
+use crate::functions::lambdas::elements::Elements;
 use crate::functions::scalar::{Kernel, Scalar, Typed};
 
 /// The default of the logarithm of a sketch's entries, and the range of it.
@@ -68,7 +69,7 @@ pub(super) fn read(name: &str, bytes: &[u8]) -> Result<CompactThetaSketch> {
 
 fn build(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let name = "theta_sketch_agg";
-    let elements = elements(&columns[0])?;
+    let elements = Elements::of(&columns[0])?;
     let (keys, starts) = (Keys::of(name, &elements.columns[0])?, elements.starts());
     sketch_rows(elements.lengths.len(), |row| {
         let size = lg_size(name, number(columns, 1, row)?, LG_SIZE, LG_SIZES)?;
@@ -113,7 +114,7 @@ fn difference(name: &str, all: &[CompactThetaSketch], size: u8) -> Result<Compac
 }
 
 fn of_all(name: &str, columns: &[ArrayRef], combine: Combine) -> Result<ArrayRef> {
-    let elements = elements(&columns[0])?;
+    let elements = Elements::of(&columns[0])?;
     let (all, starts) = (sketches(&elements.columns[0])?, elements.starts());
     sketch_rows(elements.lengths.len(), |row| {
         let size = lg_size(name, number(columns, 1, row)?, LG_SIZE, LG_SIZES)?;

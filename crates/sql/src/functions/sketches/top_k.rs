@@ -13,7 +13,7 @@ use arrow::row::{RowConverter, SortField};
 use datafusion::error::Result;
 use millstream_delta::sql_type;
 
-use super::{Registry, element_type, elements, number};
+use super::{Registry, element_type, number};
 use crate::error::Error;
 use crate::functions::lambdas::elements::Elements;
 use crate::functions::scalar::Scalar;
@@ -29,12 +29,12 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::any(
         "top_k_of",
         |types| counted_type("approx_top_k", types),
-        |columns| top(columns, "approx_top_k", 1, RETURNED),
+        |columns| top(columns, "approx_top_k", RETURNED),
     ));
     registry.add(Scalar::any(
         "top_k_sketch_of",
         |types| counted_type("approx_top_k_accumulate", types).map(sketch_type),
-        |columns| sketched(&top(columns, "approx_top_k_accumulate", 1, HELD)?, columns, 1),
+        |columns| sketched(&top(columns, "approx_top_k_accumulate", HELD)?, columns),
     ));
     registry.add(Scalar::any("top_k_combined", combined_type, combined));
     registry.add(Scalar::any("approx_top_k_estimate", estimate_type, |columns| {
@@ -43,7 +43,7 @@ pub(super) fn register(registry: &mut Registry<'_>) {
         let items = with_nulls(&items, sketches.nulls())?;
         let mut columns = columns.to_vec();
         columns[0] = items;
-        top(&columns, "approx_top_k_estimate", 1, RETURNED)
+        top(&columns, "approx_top_k_estimate", RETURNED)
     }));
 }
 
@@ -103,8 +103,8 @@ fn with_nulls(lists: &ArrayRef, nulls: Option<&NullBuffer>) -> Result<ArrayRef> 
 }
 
 /// Returns a number that must be at least 1.
-fn limit(name: &str, columns: &[ArrayRef], at: usize, row: usize, default: i64) -> Result<usize> {
-    let given = number(columns, at, row)?.unwrap_or(default);
+fn limit(name: &str, columns: &[ArrayRef], row: usize, default: i64) -> Result<usize> {
+    let given = number(columns, 1, row)?.unwrap_or(default);
     usize::try_from(given).ok().filter(|_| (1..=HELD_MAX).contains(&given)).ok_or_else(|| {
         let range = format!("a number from 1 to {HELD_MAX}");
         Error::invalid(format!("{name} takes {range}, but {given} was given")).into()
@@ -112,8 +112,8 @@ fn limit(name: &str, columns: &[ArrayRef], at: usize, row: usize, default: i64) 
 }
 
 /// Returns the most frequent values of each array: of values, or of values with counts.
-fn top(columns: &[ArrayRef], name: &str, at: usize, default: i64) -> Result<ArrayRef> {
-    let lists = elements(&columns[0])?;
+fn top(columns: &[ArrayRef], name: &str, default: i64) -> Result<ArrayRef> {
+    let lists = Elements::of(&columns[0])?;
     let (items, counts) = match lists.columns[0].as_struct_opt() {
         Some(entries)
             if *lists.columns[0].data_type()
@@ -124,7 +124,7 @@ fn top(columns: &[ArrayRef], name: &str, at: usize, default: i64) -> Result<Arra
         _ => (Arc::clone(&lists.columns[0]), Int64Array::from(vec![1; lists.columns[0].len()])),
     };
     let found = Counted { items, counts, lists };
-    found.top(|row| limit(name, columns, at, row, default))
+    found.top(|row| limit(name, columns, row, default))
 }
 
 /// The values of arrays with their counts.
@@ -182,8 +182,8 @@ impl Counted {
 }
 
 /// Makes sketches of the values with their counts. Arrays that are NULL make empty sketches.
-fn sketched(items: &ArrayRef, columns: &[ArrayRef], at: usize) -> Result<ArrayRef> {
-    let held = (0..items.len()).map(|row| Ok(Some(number(columns, at, row)?.unwrap_or(HELD))));
+fn sketched(items: &ArrayRef, columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let held = (0..items.len()).map(|row| Ok(Some(number(columns, 1, row)?.unwrap_or(HELD))));
     let held: Int64Array = held.collect::<Result<_>>()?;
     let list = items.as_list::<i32>();
     let (offsets, values) = (list.offsets().clone(), Arc::clone(list.values()));
@@ -195,7 +195,7 @@ fn sketched(items: &ArrayRef, columns: &[ArrayRef], at: usize) -> Result<ArrayRe
 
 /// Combines the sketches of each array.
 fn combined(columns: &[ArrayRef]) -> Result<ArrayRef> {
-    let all = elements(&columns[0])?;
+    let all = Elements::of(&columns[0])?;
     let sketches = all.columns[0].as_struct();
     let items = with_nulls(sketches.column(0), sketches.nulls())?;
     let inner = Elements::of(&items)?;
@@ -209,6 +209,6 @@ fn combined(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let lists = Elements { columns: Vec::new(), lengths, nulls: None };
     let counts = entries.column(1).as_primitive::<Int64Type>().clone();
     let united = Counted { items: Arc::clone(entries.column(0)), counts, lists };
-    let found = united.top(|row| limit("approx_top_k_combine", columns, 1, row, HELD))?;
-    sketched(&found, columns, 1)
+    let found = united.top(|row| limit("approx_top_k_combine", columns, row, HELD))?;
+    sketched(&found, columns)
 }

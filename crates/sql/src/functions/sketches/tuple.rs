@@ -14,8 +14,9 @@ use datasketches::tuple::{
 };
 
 use super::theta::{LG_SIZE, LG_SIZES};
-use super::{Keys, Registry, broken, elements, lg_size, number, of_list, of_sketches, sketch_rows, sketches};
+use super::{Keys, Registry, broken, lg_size, number, of_list, of_sketches, sketch_rows, sketches};
 use crate::error::Error;
+use crate::functions::lambdas::elements::Elements;
 use crate::functions::scalar::{Kernel, Scalar, Typed};
 
 /// A number that a sketch keeps for a key.
@@ -201,7 +202,7 @@ fn pairs<T: Summary>(types: &[DataType]) -> Result<DataType> {
 
 fn build<T: Summary>(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let name = named::<T>("tuple_sketch_agg");
-    let elements = elements(&columns[0])?;
+    let elements = Elements::of(&columns[0])?;
     let starts = elements.starts();
     let pairs = elements.columns[0].as_struct_opt();
     let pairs = pairs.map(|pairs| -> Result<_> {

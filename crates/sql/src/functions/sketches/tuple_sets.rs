@@ -7,7 +7,8 @@ use datasketches::tuple::{CompactTupleSketch, TupleANotB, TupleIntersection, Tup
 
 use super::theta::{self, LG_SIZE, LG_SIZES};
 use super::tuple::{Combine, Mode, Summary, named, read};
-use super::{Registry, broken, elements, lg_size, number, of_list, of_sketches, sketch_rows, sketches};
+use super::{Registry, broken, lg_size, number, of_list, of_sketches, sketch_rows, sketches};
+use crate::functions::lambdas::elements::Elements;
 use crate::functions::scalar::{Kernel, Scalar, Typed};
 
 /// Registers the functions.
@@ -115,7 +116,7 @@ impl Set {
 
 fn of_all<T: Summary>(set: &Set, columns: &[ArrayRef]) -> Result<ArrayRef> {
     let name = named::<T>(set.name);
-    let elements = elements(&columns[0])?;
+    let elements = Elements::of(&columns[0])?;
     let (all, starts) = (sketches(&elements.columns[0])?, elements.starts());
     sketch_rows(elements.lengths.len(), |row| {
         let places = (starts[row]..starts[row] + elements.lengths[row]).filter(|at| all.is_valid(*at));

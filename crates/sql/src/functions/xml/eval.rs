@@ -77,6 +77,14 @@ fn written(number: f64) -> String {
 }
 
 impl Document {
+    /// Returns the number of bytes of the text of a node.
+    fn length_of(&self, (node, attribute): Found) -> usize {
+        match attribute.checked_sub(1) {
+            Some(at) => self.nodes[node].attributes[at].1.len(),
+            None => self.length(node),
+        }
+    }
+
     pub(super) fn string_of(&self, (node, attribute): Found) -> String {
         match attribute.checked_sub(1) {
             Some(at) => self.nodes[node].attributes[at].1.clone(),
@@ -370,7 +378,7 @@ impl Document {
     /// Counts the texts of a call's arguments.
     fn work_of(&self, values: &[Value], first: &Value) -> Result<()> {
         let length = |value: &Value| match value {
-            Value::Nodes(nodes) => nodes.first().map_or(0, |node| self.string_of(*node).len()),
+            Value::Nodes(nodes) => nodes.first().map_or(0, |node| self.length_of(*node)),
             Value::Text(text) => text.len(),
             Value::Number(_) | Value::Flag(_) => 0,
         };

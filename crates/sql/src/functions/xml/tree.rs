@@ -147,6 +147,17 @@ impl Document {
         Ok(())
     }
 
+    /// Returns the number of bytes of all characters in a node.
+    pub(super) fn length(&self, place: usize) -> usize {
+        let (mut length, mut open) = (0, vec![place]);
+        while let Some(place) = open.pop() {
+            let node = &self.nodes[place];
+            length += node.text.as_ref().map_or(0, String::len);
+            open.extend(&node.children);
+        }
+        length
+    }
+
     /// Returns all characters in a node.
     pub(super) fn string(&self, place: usize) -> String {
         let mut out = String::new();

@@ -34,7 +34,10 @@ pub(super) fn register(registry: &mut Registry<'_>) {
         let rows = columns[0].as_string_view().iter().map(|xml| {
             let document = Document::read(xml?).ok()?;
             let value = value_of(&document, document.nodes[0].children[0], true, 0);
-            let value = shape.as_ref().map_or(value.clone(), |shape| fitted(value, shape));
+            let value = match &shape {
+                Some(shape) => fitted(value, shape),
+                None => value,
+            };
             Some(value.text())
         });
         Ok(Arc::new(rows.collect::<StringViewArray>()))
