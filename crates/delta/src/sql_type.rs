@@ -75,6 +75,13 @@ pub fn with_identity(field: Field, text: &str) -> Field {
     field.with_metadata(metadata)
 }
 
+/// Returns a column that isn't an identity any more, and has no default.
+pub fn without_identity(field: Field) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.remove(IDENTITY);
+    with_default(field.with_metadata(metadata), None)
+}
+
 /// Returns the description of an identity column's sequence.
 pub fn identity_of(field: &Field) -> Option<&str> {
     field.metadata().get(IDENTITY).map(String::as_str)
@@ -146,9 +153,31 @@ pub fn undeclared(field: &Field) -> Field {
     field.with_metadata(metadata)
 }
 
+/// The beginning of the declared type of an enum column. The name of the type and its labels follow.
+const ENUM: &str = "ENUM";
+
+/// The character before each part of the declared type of an enum column.
+const PART: char = '\u{1f}';
+
+/// Returns the declared type of an enum column; none if a label has a character that separates the parts.
+pub fn enum_type(name: &str, labels: &[String]) -> Option<String> {
+    let parts = || std::iter::once(name).chain(labels.iter().map(String::as_str));
+    let is_separable = !parts().any(|part| part.contains(PART));
+    is_separable.then(|| parts().fold(ENUM.to_string(), |spelling, part| format!("{spelling}{PART}{part}")))
+}
+
+/// Returns the name of an enum type and its labels, of the declared type of a column.
+pub fn enum_parts(declared: &str) -> Option<(&str, impl Iterator<Item = &str>)> {
+    let mut parts = declared.strip_prefix(ENUM)?.strip_prefix(PART)?.split(PART);
+    Some((parts.next()?, parts))
+}
+
 /// Returns a field's type as CREATE TABLE takes it.
 pub fn sql_type_of(field: &Field) -> String {
-    declared_type(field).map_or_else(|| sql_type(field.data_type()), str::to_string)
+    match declared_type(field) {
+        None => sql_type(field.data_type()),
+        Some(declared) => enum_parts(declared).map_or(declared, |(name, _)| name).to_string(),
+    }
 }
 
 /// Returns a type as CREATE TABLE takes it, or Arrow's name if SQL has none.

@@ -19,7 +19,7 @@ use millstream_connect::{Connector, SinkSpec, SourceSpec};
 use millstream_flow::Called;
 use millstream_sql::routines::{UserAggregate, UserFunction};
 use millstream_sql::{
-    AS_OF, BatchQuery, Error, Result, RoutineCatalog, SequenceOptions, Watermark, suggestion,
+    AS_OF, BatchQuery, Error, Result, RoutineCatalog, SequenceOptions, UserType, Watermark, suggestion,
 };
 use millstream_state::{Conflict, Tables};
 
@@ -177,6 +177,8 @@ pub enum Definition {
     Schema,
     /// A sequence.
     Sequence(SequenceOptions),
+    /// An enum or a domain.
+    Type(UserType),
 }
 
 /// The way a query runs.
@@ -245,6 +247,8 @@ impl Definition {
             Definition::Aggregate(_) => "aggregate",
             Definition::Schema => "schema",
             Definition::Sequence(_) => "sequence",
+            Definition::Type(UserType::Enum(_)) => "type",
+            Definition::Type(UserType::Domain(_)) => "domain",
         }
     }
 
@@ -267,7 +271,8 @@ impl Definition {
             | Definition::Subscription { .. }
             | Definition::Function(_)
             | Definition::Aggregate(_)
-            | Definition::Schema => None,
+            | Definition::Schema
+            | Definition::Type(_) => None,
         }
     }
 

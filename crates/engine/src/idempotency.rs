@@ -10,9 +10,11 @@ use crate::catalog::{Catalog, Definition, Object, schema_key, with_name, with_qu
 use crate::engine::Shared;
 use crate::event::{Event, Question};
 use crate::secrets::without_secrets;
+use crate::sequences::with_full_names;
 use crate::session::{Response, Session, Tag};
 use crate::statement::InTransaction;
-use crate::statements::STATEMENTS;
+use crate::statements::{STATEMENTS, create_table_as};
+use crate::temporary::is_in_temporary;
 
 /// Gives the statements of a script the keys under which they run once, and finds those that ran before.
 #[derive(Debug, Default)]
@@ -74,7 +76,7 @@ impl IdempotencyKeys {
         }
         let Ok(found) = STATEMENTS.find(&reader) else { return Ok(None) };
         let rules = found.statement.rules;
-        if !rules.runs_once {
+        if !rules.runs_once || concerns_temporary(&reader, catalog) {
             return Ok(None);
         }
         let ends = rules.transaction == InTransaction::Ends;
@@ -110,7 +112,11 @@ impl IdempotencyKeys {
         if self.counts.is_none() {
             return Ok(false);
         }
-        if TokenReader::new(text)?.is_keyword(&["DROP"]) {
+        let reader = TokenReader::new(text)?;
+        if reader.is_keyword(&["DROP"]) {
+            if concerns_temporary(&reader, catalog) {
+                return Ok(false);
+            }
             let Some(key) = self.key(text) else { return Ok(false) };
             let was_done = is_done(shared, &key).await?;
             if !was_done {
@@ -122,7 +128,10 @@ impl IdempotencyKeys {
         // Objects that were made on a search path have their schema in their statements.
         let is_on_path = catalog.search_path().is_some() && !name.ends_with(['.', ')']);
         let qualified = if is_on_path { with_qualified_name(text, &name)? } else { text.to_string() };
-        let text = qualified.as_str();
+        // Defaults have the whole names of their sequences. One that isn't there is told when the statement runs.
+        let reader = TokenReader::new(&qualified)?.on_path(catalog.search_path());
+        let named = with_full_names(&reader, catalog).ok().flatten();
+        let text = named.as_deref().unwrap_or(&qualified);
         // The object may have been renamed since.
         for object in catalog.made_as(&name) {
             if is_made_by(object, &with_name(text, &object.name)?) {
@@ -187,6 +196,33 @@ fn hash(text: &str) -> u128 {
     text.bytes().fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
 }
 
+/// The words before the name of the relation that a statement changes.
+const BEFORE_NAMES: &[&[&str]] = &[
+    &["INSERT", "INTO"],
+    &["UPDATE"],
+    &["DELETE", "FROM"],
+    &["MERGE", "INTO"],
+    &["COPY"],
+    &["TRUNCATE", "TABLE"],
+    &["TRUNCATE"],
+    &["ALTER", "TABLE"],
+    &["ALTER", "VIEW"],
+    &["ALTER", "SEQUENCE"],
+    &["DROP", "TABLE"],
+    &["DROP", "VIEW"],
+    &["DROP", "SEQUENCE"],
+];
+
+/// Returns true if a statement changes a temporary object, which a later run of the script begins without.
+fn concerns_temporary(reader: &TokenReader<'_>, catalog: &Arc<Catalog>) -> bool {
+    let mut reader = reader.clone().on_path(catalog.search_path());
+    if reader.one_of(BEFORE_NAMES).is_none() {
+        return create_table_as::is_temporary(&reader);
+    }
+    reader.one_of(&[&["IF", "EXISTS"], &["ONLY"]]);
+    reader.relation_name().is_ok_and(|name| is_in_temporary(&name))
+}
+
 /// Returns the name of the object that a CREATE statement creates, or `None` for kinds not listed here.
 fn made_by(text: &str, catalog: &Arc<Catalog>) -> Result<Option<String>> {
     let mut reader = TokenReader::new(text)?.on_path(catalog.search_path());
@@ -196,7 +232,7 @@ fn made_by(text: &str, catalog: &Arc<Catalog>) -> Result<Option<String>> {
     let Some(kind) = reader.one_of(&kinds).and_then(|place| kinds.get(place)) else { return Ok(None) };
     reader.keyword(&["IF", "NOT", "EXISTS"]);
     Ok(Some(match kind {
-        ["FUNCTION" | "AGGREGATE"] => millstream_sql::routines::routine_name(&reader.identifier()?),
+        ["FUNCTION" | "AGGREGATE"] => millstream_sql::routines::routine_name(&reader.routine()?),
         ["SCHEMA"] => schema_key(&reader.identifier()?),
         _ => reader.new_relation_name()?,
     }))

@@ -105,7 +105,7 @@ impl Session {
         let types = prepared.parameter_types().into_iter().map(Some).collect();
         // A query may return other columns than it was prepared for: its reader finds out. A change must not be made then.
         let is_query = prepared.plan_cache.is_some();
-        let told = prepared.schema().filter(|_| !is_query).map(|schema| schema.fields().len());
+        let told = prepared.schema().filter(|_| !is_query).cloned();
         self.parameters = match (values, told) {
             ([], None) => None,
             (values, told) => Some(Arc::new(Parameters::bound(types, values)?.of_result(told))),

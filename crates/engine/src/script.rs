@@ -59,10 +59,11 @@ impl Script {
             if !group.is_empty() && piece.text.to_ascii_lowercase().contains("late_rows") {
                 break;
             }
-            // Names are looked up in the schema afterwards.
-            let is_schema = reader.is_keyword(&["CREATE", "SCHEMA"]);
+            // Names are looked up in the schema, and among the types, afterwards.
+            let begins: &[&[&str]] = &[&["CREATE", "SCHEMA"], &["CREATE", "TYPE"], &["CREATE", "DOMAIN"]];
+            let is_last = begins.iter().any(|words| reader.is_keyword(words));
             group.extend(self.pieces.pop_front());
-            if is_schema {
+            if is_last {
                 break;
             }
         }

@@ -29,7 +29,7 @@ use crate::catalog::{Definition, Object};
 use crate::error;
 use crate::event::{Event, Reply};
 pub(crate) use functions::{SessionSequences, bind, moves, register};
-pub(crate) use names::{is_sequence, owner_of, read_by_defaults, renamed_default, with_full_names};
+pub(crate) use names::{is_sequence, owner_of, read_by_defaults, with_full_names, with_renamed_sequence};
 
 /// A sequence.
 #[derive(Debug)]
@@ -213,18 +213,30 @@ impl Sequences {
 
     /// Creates the sequences of a table's columns.
     pub(crate) fn create(&self, schema: &SchemaRef) -> TableSequences {
+        let mut created = TableSequences::default();
+        self.follow(schema, &mut created);
+        created
+    }
+
+    /// Creates the sequences of columns that have become identities, and removes those of columns that are none any more.
+    pub(crate) fn follow(&self, schema: &SchemaRef, table: &mut TableSequences) {
+        let identity = |place: usize| schema.fields().get(place).and_then(|field| Identity::of(field));
+        let is_left = |(place, _): &mut (usize, Arc<Sequence>)| identity(*place).is_none();
+        let left: Vec<Arc<Sequence>> = table.columns.extract_if(.., is_left).map(|(_, left)| left).collect();
         let mut all = self.lock();
-        all.retain(|_, held| held.sequence().is_some());
-        let mut columns = Vec::new();
+        // A statement may still hold a sequence that is left.
+        let is_there = |sequence: Arc<Sequence>| !left.iter().any(|other| Arc::ptr_eq(other, &sequence));
+        all.retain(|_, held| held.sequence().is_some_and(is_there));
         for (place, field) in schema.fields().iter().enumerate() {
-            if let Some(Identity { start, increment, sequence: name, .. }) = Identity::of(field) {
-                let options = SequenceOptions::of_identity(field.data_type(), start, increment);
-                let sequence = Arc::new(Sequence::new(options));
-                all.insert(name, Held::OfColumn(Arc::downgrade(&sequence)));
-                columns.push((place, sequence));
+            let Some(Identity { start, increment, sequence: name, .. }) = identity(place) else { continue };
+            if table.columns.iter().any(|(known, _)| *known == place) {
+                continue;
             }
+            let options = SequenceOptions::of_identity(field.data_type(), start, increment);
+            let sequence = Arc::new(Sequence::new(options));
+            all.insert(name, Held::OfColumn(Arc::downgrade(&sequence)));
+            table.columns.push((place, sequence));
         }
-        TableSequences { columns }
     }
 
     /// Adds the sequence of a new object, or replaces the options of one that is there. It continues after its last number.

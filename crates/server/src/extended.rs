@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::Field;
+use arrow::datatypes::{Field, SchemaRef};
 use millstream_engine::{Error, Prepared, Response, TransactionStatus, is_of_catalog};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -12,7 +12,7 @@ use crate::answer::Report;
 use crate::connection::{Connection, send_notices};
 use crate::decode;
 use crate::message::{Bind, Format, Target, format_at};
-use crate::oid::{Kind, columns};
+use crate::oid::{Column, Kind, columns};
 use crate::query::{Cursor, Sent, cursor};
 use crate::report;
 use crate::wire::{Stop, Wire};
@@ -211,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let completed = self.complete(response).await.map_err(|stop| pointed(stop, &sql))?;
                 let Some(rows) = completed else { return Ok(()) };
                 let cursor = cursor(rows, &formats, &sql)?;
-                if prepared.schema().is_some_and(|told| told.fields().len() != cursor.columns.len()) {
+                if prepared.schema().is_some_and(|told| is_changed(told, &cursor.columns)) {
                     return Err(changed().into());
                 }
                 Box::new(cursor)
@@ -249,6 +249,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.wire.answers.close_complete();
     }
+}
+
+/// Returns true if a client that was told the columns of `told` would read rows of these columns wrongly.
+fn is_changed(told: &SchemaRef, found: &[Column]) -> bool {
+    let told = columns(told, &[]);
+    !told.iter().map(|column| column.kind.oid()).eq(found.iter().map(|column| column.kind.oid()))
 }
 
 /// The error of a statement whose result columns changed since the client was told, because a relation was

@@ -15,6 +15,7 @@
 mod alter;
 mod list;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
@@ -47,6 +48,17 @@ pub struct Columns {
     pub watermark: Option<Watermark>,
     /// Notices for the user.
     pub notices: Vec<String>,
+    /// The positions of types that are domains, and the types and constraints that they stand for.
+    pub domains: Vec<(Range<usize>, String)>,
+}
+
+impl Columns {
+    /// Returns a statement with what its domains stand for; none if it names none.
+    pub fn without_domains(domains: &[(Range<usize>, String)], statement: &str) -> Option<String> {
+        let mut text = statement.to_string();
+        domains.iter().rev().for_each(|(at, meant)| text.replace_range(at.clone(), meant));
+        (!domains.is_empty()).then_some(text)
+    }
 }
 
 impl Planner {
@@ -122,6 +134,7 @@ impl Planner {
         if parser.peek_token().token != Token::EOF {
             return Err(unknown());
         }
+        let parsed = self.types.resolved(&parsed)?.unwrap_or(parsed);
         let column = ColumnDef { name: Ident::new("c"), data_type: parsed, options: Vec::new() };
         let context = Context::new(self.state(), self.type_planner(), &NoRelations, &[]);
         let options = ParserOptions::from(&self.state().config_options().sql_parser);

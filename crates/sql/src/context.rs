@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::event_time::TimeWindows;
 use crate::functions::json::build;
 use crate::functions::marks::overloaded;
+use crate::functions::read_text::ReadText;
 use crate::hidden_columns;
 use crate::relation::{
     PG_CATALOG, Relation, RelationTable, Relations, SYSTEM_SCHEMAS, SearchPath, name_on, on_path,
@@ -322,7 +323,7 @@ impl ContextProvider for Context<'_> {
         if let Some(found) = self.state.scalar_functions().get(name) {
             return Some(overloaded::written_instead(build::written_instead(found)));
         }
-        if let Some(found) = build::unregistered(name) {
+        if let Some(found) = build::unregistered(name).or_else(|| ReadText::of_enum(name)) {
             return Some(found);
         }
         match self.routine(name)? {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{ObjectName, Query, SetExpr};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
-use millstream_delta::{identity_of, with_default, with_identity};
+use millstream_delta::{default_of, identity_of, with_default, with_identity};
 
 use crate::error::{Error, Result};
 use crate::hidden_columns::last_name;
@@ -44,13 +44,18 @@ impl Identity {
         with_identity(field, &text)
     }
 
-    /// Returns the columns with names for their sequences, as PostgreSQL has them: `table_column_seq`, with a number if
-    /// that is taken.
+    /// Returns the columns with names for new sequences, as PostgreSQL has them: the one of SEQUENCE NAME, or
+    /// `table_column_seq`, with a number if that is taken.
     pub fn named(schema: &SchemaRef, table: &str, is_taken: impl Fn(&str) -> bool) -> SchemaRef {
         let mut taken: Vec<String> = Vec::new();
         let mut field = |field: &Arc<Field>| {
-            let Some(mut identity) = Identity::of(field) else { return Arc::clone(field) };
-            let base = format!("{table}_{}_seq", field.name());
+            let Some(mut identity) = Identity::of(field).filter(|_| default_of(field).is_none()) else {
+                return Arc::clone(field);
+            };
+            let base = match identity.sequence.is_empty() {
+                true => format!("{table}_{}_seq", field.name()),
+                false => identity.sequence,
+            };
             let numbered = (1_u64..).map(|number| format!("{base}{number}"));
             let mut names = std::iter::once(base.clone()).chain(numbered);
             identity.sequence = names.find(|name| !is_taken(name) && !taken.contains(name)).unwrap_or(base);
@@ -95,6 +100,10 @@ pub(crate) fn identity(reader: &mut TokenReader<'_>, field: &Field) -> Result<Op
     if reader.symbol(Token::LParen) {
         while !reader.symbol(Token::RParen) {
             let at = reader.position();
+            if reader.keyword(&["SEQUENCE", "NAME"]) {
+                identity.sequence = reader.relation_name()?;
+                continue;
+            }
             let options: &[&[&str]] = &[
                 &["START", "WITH"],
                 &["START"],

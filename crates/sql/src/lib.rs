@@ -51,6 +51,7 @@ mod time_joins;
 mod tokens;
 mod type_names;
 mod unsupported_clauses;
+mod user_types;
 mod using_joins;
 mod watermark;
 
@@ -89,4 +90,5 @@ pub use system_time::AS_OF;
 pub use temporal_filter::at;
 pub use time_joins::LOOKED_UP;
 pub use tokens::{Lexeme, Piece, is_complete, statements, tokenise};
+pub use user_types::{Domain, UserType, UserTypes};
 pub use watermark::Watermark;

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ParamValues, Result, ScalarValue};
@@ -31,8 +31,8 @@ pub struct Parameters {
     found: Mutex<Vec<Option<DataType>>>,
     /// The types of parameters that are stored as text, as CREATE TABLE takes them: UUID.
     spellings: Mutex<Vec<Option<&'static str>>>,
-    /// The number of columns of the result when the statement was prepared.
-    columns: Option<usize>,
+    /// The columns of the result when the statement was prepared.
+    columns: Option<SchemaRef>,
 }
 
 impl Parameters {
@@ -48,14 +48,14 @@ impl Parameters {
         Ok(Parameters { types, values: Some(values), ..Parameters::default() })
     }
 
-    /// Adds the number of columns of the result when the statement was prepared.
-    pub fn of_result(self, columns: Option<usize>) -> Parameters {
+    /// Adds the columns of the result when the statement was prepared.
+    pub fn of_result(self, columns: Option<SchemaRef>) -> Parameters {
         Parameters { columns, ..self }
     }
 
-    /// Returns the number of columns of the result when the statement was prepared, if it had any.
-    pub fn columns(&self) -> Option<usize> {
-        self.columns
+    /// Returns the columns of the result when the statement was prepared, if it had any.
+    pub fn columns(&self) -> Option<&SchemaRef> {
+        self.columns.as_ref()
     }
 
     /// Returns the type of each parameter seen while planning; none if it could not be inferred.

@@ -58,6 +58,7 @@ use crate::routines;
 use crate::row_pattern::RowPatterns;
 use crate::rules;
 use crate::type_names::Spellings;
+use crate::user_types::UserTypes;
 
 /// A planned query.
 #[derive(Debug, Clone)]
@@ -115,6 +116,7 @@ pub struct Planner {
     analyzer: Arc<Analyzer>,
     parameters: Option<Arc<Parameters>>,
     pub(crate) parser: StatementParser,
+    pub(crate) types: Arc<UserTypes>,
 }
 
 impl Default for Planner {
@@ -162,7 +164,12 @@ impl Planner {
         let analyzer = analyzer(&state);
         let parser = StatementParser::new(state.config_options());
         let (state, analyzer) = (Arc::new(state), Arc::new(analyzer));
-        Planner { state, type_planner, analyzer, parameters: None, parser }
+        Planner { state, type_planner, analyzer, parameters: None, parser, types: Arc::default() }
+    }
+
+    /// Returns the user-defined types, which all copies of the planner share.
+    pub fn types(&self) -> &UserTypes {
+        &self.types
     }
 
     /// Returns the session state for executing plans.
@@ -212,6 +219,7 @@ impl Planner {
         complexity::refuse_copies(&statement, &self.state, relations)?;
         let columns =
             |name: &str| relations.get(name).map(|found| hidden_columns::visible_columns(&found, shown));
+        self.types.resolve_in(&mut statement)?;
         ast_rewrite::rewrite_statement(&mut statement, &known, &columns)?;
         let context = Context::new(&self.state, self.type_planner(), relations, shown)
             .planned_by(Arc::new(RowPatterns::new(self.clone())))

@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::{Error, Result};
 pub(crate) use crate::grammar::is_word;
-use crate::relation::{SearchPath, name_on};
+use crate::relation::{PUBLIC, SearchPath, name_on};
 use crate::tokens::{Lexeme, tokenise};
 
 /// A cursor over the tokens of a text. Clone it to look ahead.
@@ -153,6 +153,17 @@ impl<'a> TokenReader<'a> {
         };
         self.at += 1;
         Ok(name)
+    }
+
+    /// Takes the name of a function, which can have the schema `public` only.
+    pub fn routine(&mut self) -> Result<String> {
+        if self.is_qualified() && !self.is_keyword(&[PUBLIC]) {
+            return Err(Error::unsupported("a function in another schema than public").at(self.position()));
+        }
+        if self.is_qualified() {
+            self.at += 2;
+        }
+        self.identifier()
     }
 
     /// Takes the name of a relation. The schema `public` is dropped, others stay: `millstream.errors`. Of three parts, the

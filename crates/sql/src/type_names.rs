@@ -16,6 +16,7 @@ use millstream_delta::declared;
 
 use crate::error::{Error, Result};
 use crate::functions::marks::Mark;
+use crate::functions::marks::enum_type::RESOLVED;
 use crate::suggestion;
 
 /// Type names suggested for an unknown one.
@@ -124,6 +125,9 @@ impl Checked {
             SqlType::Uuid => Some(Checked::Marked(Mark::Uuid)),
             SqlType::JSON => Some(Checked::Marked(Mark::Json)),
             SqlType::JSONB => Some(Checked::Marked(Mark::Jsonb)),
+            SqlType::Custom(name, modifiers) if name.to_string() == RESOLVED => {
+                Mark::spelled(modifiers.first()?).map(Checked::Marked)
+            }
             SqlType::Custom(name, modifiers) if modifiers.is_empty() => {
                 Mark::named(&type_word(&name.to_string())).map(Checked::Marked)
             }
@@ -300,6 +304,7 @@ fn type_word(name: &str) -> String {
 fn custom(name: &str, modifiers: &[String]) -> Result<Option<DataType>> {
     let name = type_word(name);
     let found = match name.as_str() {
+        RESOLVED => return Ok(Some(DataType::Utf8View)),
         name if Mark::named(name).is_some() => DataType::Utf8View,
         "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" | "serial2" => {
             return Err(Error::unsupported(format!("type {name}"))

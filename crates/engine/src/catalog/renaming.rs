@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use millstream_delta::with_default;
+use millstream_delta::{default_of, with_default};
 use millstream_flow::Called;
 use millstream_sql::{
     BatchQuery, Error, Result, TokenReader, qualified_ident, relation_ident, rename_relations, statements,
@@ -12,7 +12,7 @@ use millstream_sql::{
 
 use super::schemas::schema_of_key;
 use super::{AS_OF, Catalog, Definition, Object, Runs, as_of, bad_rows_of, late_rows_of, watermark_of};
-use crate::sequences::renamed_default;
+use crate::sequences::with_renamed_sequence;
 use crate::statements::{STATEMENTS, own_relation};
 
 impl Catalog {
@@ -93,7 +93,12 @@ impl Object {
         let reads = self.reads.iter().map(|read| rename(read).map_or_else(|| read.clone(), Into::into));
         let mut definition = self.definition.clone();
         definition.rename(from, to, &rename)?;
-        Ok(Object { name: self.name.clone(), ddl: self.ddl.clone(), reads: reads.collect(), definition })
+        let ddl = match definition {
+            Definition::Table { .. } => with_renamed_sequence(&self.ddl, from, to),
+            _ => None,
+        };
+        let ddl = ddl.unwrap_or_else(|| self.ddl.clone());
+        Ok(Object { name: self.name.clone(), ddl, reads: reads.collect(), definition })
     }
 }
 
@@ -124,7 +129,7 @@ impl Definition {
             }
             Definition::Subscription { from: relation, .. } => name(relation),
             Definition::Table { schema, .. } => {
-                if let Some(renamed) = with_renamed_sequence(schema, from, to) {
+                if let Some(renamed) = with_renamed_defaults(schema, from, to) {
                     *schema = renamed;
                 }
             }
@@ -136,16 +141,18 @@ impl Definition {
             Definition::Source { .. }
             | Definition::Function(_)
             | Definition::Aggregate(_)
-            | Definition::Schema => {}
+            | Definition::Schema
+            | Definition::Type(_) => {}
         }
         Ok(())
     }
 }
 
 /// Returns a table's columns after a sequence was renamed; none if no default calls it.
-fn with_renamed_sequence(schema: &SchemaRef, from: &str, to: &str) -> Option<SchemaRef> {
+fn with_renamed_defaults(schema: &SchemaRef, from: &str, to: &str) -> Option<SchemaRef> {
     let mut is_renamed = false;
-    let field = |field: &Arc<Field>| match renamed_default(field, from, to) {
+    let renamed = |field: &Field| with_renamed_sequence(default_of(field)?, from, to);
+    let field = |field: &Arc<Field>| match renamed(field) {
         Some(default) => {
             is_renamed = true;
             Arc::new(with_default(field.as_ref().clone(), Some(&default)))

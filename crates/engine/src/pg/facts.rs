@@ -14,7 +14,7 @@ use millstream_sql::{
 
 use super::constraints::{self, ListedCheck, ListedIndex};
 use super::layout::{self, Layout};
-use super::{functions, pg_types as types};
+use super::{functions, pg_types as types, user_types};
 use crate::catalog::{Catalog, Definition, Object, schema_key};
 use crate::files::Files;
 use crate::jobs::Jobs;
@@ -251,7 +251,8 @@ pub(super) fn kind_of(definition: &Definition) -> Option<char> {
         | Definition::Subscription { .. }
         | Definition::Function(_)
         | Definition::Aggregate(_)
-        | Definition::Schema => None,
+        | Definition::Schema
+        | Definition::Type(_) => None,
     }
 }
 
@@ -265,7 +266,11 @@ fn listed(catalog: &Catalog, object: &Arc<Object>) -> Option<Listed> {
     };
     let oid = catalog.oid(&object.name);
     let mut columns = columns(schema);
-    for column in &mut columns {
+    let visible = schema.fields().iter().filter(|field| !is_hidden(field));
+    for (column, field) in columns.iter_mut().zip(visible) {
+        if let Some(oid) = user_types::oid_of(catalog, field) {
+            column.type_oid = oid;
+        }
         column.doc = catalog.comment(&object.name, Some(&column.name)).map(str::to_string);
     }
     let (namespace, name) = catalog.schemas().place_of(&object.name);

@@ -2,7 +2,7 @@
 
 use super::facts::{Facts, Listed};
 use super::rows::{Rows, Value};
-use super::{constraints, pg_types as types, routines};
+use super::{constraints, pg_types as types, routines, user_types};
 
 type Cells = Vec<(&'static str, Value)>;
 
@@ -36,7 +36,7 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) {
             ("pad_attribute", "NO PAD".into()),
         ]),
         "tables" => relations.for_each(|relation| tables(relation, database, rows)),
-        "columns" => relations.for_each(|relation| columns(relation, database, rows)),
+        "columns" => relations.for_each(|relation| columns(facts, relation, database, rows)),
         "views" => relations.filter(|relation| relation.kind == 'v').for_each(|relation| {
             let mut cells = names(relation, database);
             cells.extend([
@@ -132,7 +132,7 @@ fn yes_or_no(yes: bool) -> Value {
     if yes { "YES" } else { "NO" }.into()
 }
 
-fn columns(relation: &Listed, database: &str, rows: &mut Rows) {
+fn columns(facts: &Facts, relation: &Listed, database: &str, rows: &mut Rows) {
     let updatable = relation.kind == 'r' && !relation.is_system();
     for (place, column) in relation.columns.iter().enumerate() {
         let mut cells = names(relation, database);
@@ -149,7 +149,15 @@ fn columns(relation: &Listed, database: &str, rows: &mut Rows) {
         ]);
         let expression = if column.is_generated { "generation_expression" } else { "column_default" };
         cells.extend(column.default.as_deref().map(|default| (expression, default.into())));
-        cells.extend(type_cells(column.type_oid, column.modifier, database));
+        cells.extend(match user_types::place_of(&facts.catalog, column.type_oid) {
+            Some((schema, name)) => vec![
+                ("data_type", "USER-DEFINED".into()),
+                ("udt_catalog", database.into()),
+                ("udt_schema", schema.into()),
+                ("udt_name", name.into()),
+            ],
+            None => type_cells(column.type_oid, column.modifier, database),
+        });
         rows.push(&cells);
     }
 }

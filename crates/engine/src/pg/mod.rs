@@ -26,6 +26,7 @@ mod routines;
 mod rows;
 mod sequences;
 mod session;
+mod user_types;
 
 use std::sync::Arc;
 

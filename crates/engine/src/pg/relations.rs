@@ -4,6 +4,7 @@ use super::constraints;
 use super::facts::{Facts, Listed, OWNER};
 use super::pg_types as types;
 use super::rows::{Rows, Value};
+use super::user_types;
 use crate::catalog::Definition;
 use crate::temporary::is_temporary;
 
@@ -24,6 +25,7 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
         "pg_attribute" => all.for_each(|relation| attributes(relation, rows)),
         "pg_attrdef" => all.for_each(|relation| defaults(relation, rows)),
         "pg_type" => pg_type(facts, rows),
+        "pg_enum" => user_types::labels(facts, rows),
         "pg_namespace" => facts.namespaces().iter().for_each(|(oid, name)| {
             rows.push(&[
                 ("oid", (*oid).into()),
@@ -236,6 +238,7 @@ fn pg_type(facts: &Facts, rows: &mut Rows) {
     for relation in facts.relations().iter().filter(|relation| relation.row_type() != 0) {
         row_type(relation, rows);
     }
+    user_types::types(facts, rows);
 }
 
 fn row_type(relation: &Listed, rows: &mut Rows) {

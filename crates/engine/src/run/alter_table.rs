@@ -162,6 +162,9 @@ pub(super) fn install_altered(tables: &mut BaseTables, outputs: &mut Outputs, al
     }
     if let Some(mut table) = tables.remove(&object.name) {
         table.install_extended(*rows);
+        if let Some(schema) = object.definition.schema() {
+            tables.sequences.follow(schema, &mut table.sequences);
+        }
         tables.insert(name, table);
     }
 }

@@ -182,10 +182,11 @@ impl CatalogChanges<'_> {
                 catalog.rename(&from, &to)?;
                 return Ok(Prepared::Rename(from, to));
             }
-            Change::Create { object, source, backfill } => (object, source, backfill),
+            Change::Create { object, source, backfill } => {
+                (object, source, backfill.as_ref().and_then(taken))
+            }
         };
         catalog.add(object.clone())?;
-        let backfill = backfill.as_ref().and_then(taken);
         if let Some(backfill) = &backfill {
             self.outputs.transactions.check_pinned(backfill.pin.guard.number)?;
         }
@@ -209,6 +210,7 @@ impl CatalogChanges<'_> {
             | Definition::Function(_)
             | Definition::Aggregate(_)
             | Definition::Schema
+            | Definition::Type(_)
             | Definition::Sequence(_) => Prepared::Define(object),
             Definition::MaterializedView { on_error, .. } | Definition::Stream { on_error, .. } => {
                 let on_error = on_error.unwrap_or(settings.on_error);

@@ -67,6 +67,7 @@ impl Listed {
                 Definition::Function(_)
                 | Definition::Aggregate(_)
                 | Definition::Schema
+                | Definition::Type(_)
                 | Definition::Sequence(_)
                 | Definition::Subscription { .. } => {
                     continue;

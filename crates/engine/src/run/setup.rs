@@ -1,10 +1,13 @@
 //! The definitions, settings and options of an engine.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 
+use millstream_sql::UserType;
+
 use super::execution::Execution;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Definition};
 use crate::engine::{Progress, Shared};
 use crate::settings::Settings;
 
@@ -22,6 +25,7 @@ impl Setup {
         self.catalog = Arc::new(catalog);
         if let Some(shared) = self.shared.upgrade() {
             *shared.catalog.write().unwrap_or_else(PoisonError::into_inner) = self.catalog.clone();
+            shared.planner.types().set(types_of(&self.catalog));
         }
     }
 
@@ -40,4 +44,13 @@ impl Setup {
             *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress.clone();
         }
     }
+}
+
+/// Returns the user-defined types of a catalog by their names.
+fn types_of(catalog: &Catalog) -> BTreeMap<String, UserType> {
+    let found = catalog.objects().filter_map(|object| match &object.definition {
+        Definition::Type(found) => Some((object.name.to_string(), found.clone())),
+        _ => None,
+    });
+    found.collect()
 }

@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::default_of;
 use millstream_sql::{Identity, PUBLIC, Result, TokenReader, name_in, qualified_ident};
@@ -41,7 +41,7 @@ pub(super) fn resolve(
 struct Called {
     /// The name as it is written.
     written: String,
-    /// The position of the literal, and of a cast to regclass behind it.
+    /// The position of the literal, with a cast to regclass.
     at: Range<usize>,
 }
 
@@ -57,17 +57,23 @@ fn calls(text: &str) -> Result<Vec<Called>> {
             continue;
         }
         let start = reader.position().start;
+        let is_cast = reader.is_keyword(&["CAST"]) && *reader.peek_at(1) == Token::LParen;
+        if is_cast {
+            reader.next();
+            reader.next();
+        }
         let Ok(written) = reader.string() else { continue };
         let mut end = reader.last_position().end;
         let mut ahead = reader.clone();
-        if ahead.symbol(Token::DoubleColon) {
-            if ahead.keyword(&["PG_CATALOG"]) {
-                ahead.symbol(Token::Period);
-            }
-            if ahead.keyword(&["REGCLASS"]) {
-                end = ahead.last_position().end;
-                reader = ahead;
-            }
+        let begins_type = if is_cast { ahead.keyword(&["AS"]) } else { ahead.symbol(Token::DoubleColon) };
+        if begins_type && ahead.keyword(&["PG_CATALOG"]) {
+            ahead.symbol(Token::Period);
+        }
+        if begins_type && ahead.keyword(&["REGCLASS"]) && (!is_cast || ahead.symbol(Token::RParen)) {
+            end = ahead.last_position().end;
+            reader = ahead;
+        } else if is_cast {
+            continue;
         }
         found.push(Called { written, at: start..end });
     }
@@ -129,12 +135,11 @@ pub(crate) fn read_by_defaults(schema: &Schema, catalog: &Catalog) -> Vec<Arc<st
     catalog.objects().filter(is_read).map(|object| object.name.clone()).collect()
 }
 
-/// Returns the default of a column after a sequence was renamed; none if the column doesn't call it.
-pub(crate) fn renamed_default(field: &Field, from: &str, to: &str) -> Option<String> {
-    let default = default_of(field)?;
-    let mut renamed = default.to_string();
-    for call in calls(default).ok()?.iter().rev().filter(|call| call.written == qualified_ident(from)) {
+/// Returns a default or a statement after a sequence was renamed; none if it doesn't call it.
+pub(crate) fn with_renamed_sequence(text: &str, from: &str, to: &str) -> Option<String> {
+    let mut renamed = text.to_string();
+    for call in calls(text).ok()?.iter().rev().filter(|call| call.written == qualified_ident(from)) {
         renamed.replace_range(call.at.clone(), &literal(to));
     }
-    (renamed != default).then_some(renamed)
+    (renamed != text).then_some(renamed)
 }

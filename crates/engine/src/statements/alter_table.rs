@@ -10,10 +10,12 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::ScalarValue;
 use millstream_delta::Delta;
 use millstream_flow::Wanted;
-use millstream_sql::{Checks, Error, Result, TableIndex, TokenReader, relation_ident, sqlstate};
+use millstream_sql::{
+    Checks, Columns, Error, Identity, Result, TableIndex, TokenReader, relation_ident, sqlstate,
+};
 use millstream_state::{Conflict, Keyed, Rows};
 
-use super::create_table::refuse_intervals;
+use super::create_table::{self, refuse_intervals};
 use super::{ALTERED, alter_watermark, alters};
 use crate::catalog::{Catalog, Definition, Object, schema_of_key};
 use crate::ddl::{PLANS_MAX, busy, entry};
@@ -37,6 +39,7 @@ pub(super) static ALTER_TABLE: Statement = Statement {
         "  DROP [COLUMN] [IF EXISTS] column [CASCADE | RESTRICT]\n",
         "  ALTER [COLUMN] column SET DEFAULT value | DROP DEFAULT | SET NOT NULL | DROP NOT NULL\n",
         "  ALTER [COLUMN] column [SET DATA] TYPE type [USING expression]\n",
+        "  ALTER [COLUMN] column ADD GENERATED ALWAYS | BY DEFAULT AS IDENTITY [(option …)] | DROP IDENTITY [IF EXISTS]\n",
         "  RENAME [COLUMN] column TO new_name",
     ),
     purpose: "change the columns and the constraints of a table",
@@ -123,10 +126,25 @@ impl TableChange {
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let named = if session.is_recovering { None } else { with_full_names(reader, &session.catalog())? };
-    let Some(text) = named else { return alter(session, reader, plan).await };
+    let Some(text) = named.or_else(|| without_domains(session, reader)) else {
+        return alter(session, reader, plan).await;
+    };
     // A position in the other text means nothing.
-    let altered = alter(session, &reader_of(session, &text)?, plan).await;
+    let altered = Box::pin(run(session, &mut reader_of(session, &text)?)).await;
     altered.map_err(|error| Error { span: None, ..error })
+}
+
+/// Returns a statement with what the domains of its new columns stand for; none if it names none, or fails.
+fn without_domains(session: &Session, reader: &TokenReader<'_>) -> Option<String> {
+    let mut ahead = reader.clone();
+    ahead.keyword(&["ALTER", "TABLE"]).then_some(())?;
+    ahead.keyword(&["IF", "EXISTS"]);
+    ahead.keyword(&["ONLY"]);
+    let name = ahead.relation_name().ok()?;
+    let catalog = session.catalog();
+    let Definition::Table { schema, key, .. } = &catalog.find(&name)?.definition else { return None };
+    let alteration = session.shared.planner.alter_columns(&mut ahead, &name, schema, key).ok()?;
+    Columns::without_domains(&alteration.domains, reader.text())
 }
 
 /// Applies the change that `plan` returns. Plans again if the catalog or the table has changed since.
@@ -193,9 +211,10 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     };
     let alteration = session.shared.planner.alter_columns(reader, &name, schema, key)?;
     tag.notices.extend(alteration.notices.iter().cloned());
-    let Some(altered) = alteration.schema.clone() else {
+    let Some(altered) = &alteration.schema else {
         return Ok(Planned { base: catalog.version, tag, change: None });
     };
+    let altered = Identity::named(altered, &name, |name| create_table::is_taken(&catalog, name));
     if !session.is_recovering {
         catalog.check_constraint_names(&name, &altered).map_err(|error| error.at(at.clone()))?;
     }

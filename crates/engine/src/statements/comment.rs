@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_sql::{Error, Result, TokenReader, column_name, is_hidden, routine_name, suggestion};
+use millstream_sql::{Error, Result, TokenReader, column_name, is_hidden, suggestion};
 
-use super::create_function::parameters;
+use super::drop::routine;
 use crate::catalog::Object;
 use crate::ddl;
 use crate::event::Change;
@@ -51,6 +50,7 @@ const OTHERS: &[&[&str]] = &[
     &["SCHEMA"],
     &["TRIGGER"],
     &["TYPE"],
+    &["DOMAIN"],
 ];
 
 /// Returns the change, and the version of the catalog that it is based on.
@@ -107,15 +107,6 @@ fn text(reader: &mut TokenReader<'_>) -> Result<Option<String>> {
     reader.expect_end()?;
     // As in PostgreSQL, an empty comment is none.
     Ok(text.filter(|text| !text.is_empty()))
-}
-
-/// Reads a function or aggregate and returns its key.
-fn routine(session: &Session, reader: &mut TokenReader<'_>) -> Result<String> {
-    let name = reader.identifier()?;
-    if *reader.peek() == Token::LParen {
-        parameters(session, reader)?;
-    }
-    Ok(routine_name(&name))
 }
 
 fn check_column(object: &Arc<Object>, column: &str) -> Result<()> {

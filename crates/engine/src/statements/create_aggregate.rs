@@ -52,7 +52,7 @@ const NOT_YET: [&str; 6] =
 
 pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let replace = TokenReader::new(reader.text())?.is_keyword(&["CREATE", "OR", "REPLACE"]);
-    let name = reader.identifier()?;
+    let name = reader.routine()?;
     let at = reader.last_position();
     if *reader.peek_at(1) == Token::Mul {
         return Err(Error::unsupported("an aggregate of no arguments, (*)").at(at));

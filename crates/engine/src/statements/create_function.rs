@@ -59,7 +59,7 @@ struct Clauses {
 
 pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let replace = TokenReader::new(reader.text())?.is_keyword(&["CREATE", "OR", "REPLACE"]);
-    let name = reader.identifier()?;
+    let name = reader.routine()?;
     let at = reader.last_position();
     let parameters = parameters(session, &mut reader)?;
     reader.expect_keyword(&["RETURNS"])?;

@@ -5,6 +5,7 @@ use millstream_connect::{OptionDoc, Options};
 use millstream_sql::{Emit, Result, TokenReader, dialect};
 
 use super::create_stream::cut_emit;
+use super::create_table_as::cut_with_data;
 use super::create_view::{Named, maintained_query};
 use super::{existed, new_name};
 use crate::catalog::{Definition, Object};
@@ -19,7 +20,7 @@ pub(super) static CREATE_MATERIALIZED_VIEW: Statement = Statement {
     synopsis: concat!(
         "CREATE [OR REPLACE] MATERIALIZED VIEW [IF NOT EXISTS] name [(column, …)]\n",
         "  [WITH (option = value, …)]\n",
-        "  AS query [EMIT ON WINDOW CLOSE];",
+        "  AS query [EMIT ON WINDOW CLOSE] [WITH [NO] DATA];",
     ),
     purpose: "store and maintain the result of a query",
     pages: &["create-materialized-view"],
@@ -64,6 +65,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     if exists {
         return Ok(existed("MATERIALIZED VIEW", &name));
     }
+    let is_without_data = cut_with_data(&mut reader);
     let on_close = cut_on_close(&mut reader)?;
     let planned = working.planned(session, &name)?;
     let Named { query, reads, options } = maintained_query(session, &working.catalog, planned, &mut reader)?;
@@ -73,6 +75,9 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
         tag.notices.push(format!(
             "ORDER BY without LIMIT has no effect in \"{name}\": order its rows where you SELECT from it"
         ));
+    }
+    if is_without_data {
+        tag.notices.push(format!("WITH NO DATA has no effect: \"{name}\" is always up to date"));
     }
     let (plan, schema) = (query.plan, query.schema);
     let definition = Definition::MaterializedView { plan, on_close, schema, on_error, keeping };

@@ -135,6 +135,7 @@ fn from_relation(
         | Definition::Function(_)
         | Definition::Aggregate(_)
         | Definition::Schema
+        | Definition::Type(_)
         | Definition::Sequence(_) => {
             let kind = object.definition.kind();
             Err(Error::invalid(format!("\"{relation}\" is a {kind}: it has no rows to deliver"))

@@ -190,6 +190,10 @@ fn declared(session: &Session, reader: &mut TokenReader<'_>) -> Result<Declared>
     }
     let more = more_columns(session, reader);
     let columns = session.shared.planner.columns_beside(reader, &more)?;
+    if let Some((at, _)) = columns.domains.first() {
+        let hint = "Use its type. A view can leave rows out: CREATE VIEW v AS SELECT * FROM the source WHERE condition.";
+        return Err(Error::unsupported("a domain for a column of a source").at(at.clone()).hint(hint));
+    }
     check_columns(&columns.schema)?;
     let has_checks = columns.schema.fields().iter().any(|field| !checks_of(field).is_empty());
     let has_identity = columns.schema.fields().iter().any(|field| identity_of(field).is_some());

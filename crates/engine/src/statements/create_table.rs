@@ -67,7 +67,7 @@ fn has_connector(reader: &TokenReader<'_>) -> bool {
 }
 
 /// Returns true if a sequence of an identity column can't have this name.
-fn is_taken(catalog: &Catalog, name: &str) -> bool {
+pub(super) fn is_taken(catalog: &Catalog, name: &str) -> bool {
     catalog.find(name).is_some() || owner_of(catalog, name).is_some()
 }
 
@@ -81,21 +81,19 @@ fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<
     let expanded =
         named.map_or_else(|| table_like::expanded(&working.catalog, &reader), |text| Ok(Some(text)));
     if let Some(text) = expanded? {
-        let mut reader = TokenReader::new(&text)?.on_path(working.catalog.search_path());
-        reader.expect_keyword(&["CREATE", "TABLE"])?;
-        // A position in the other text means nothing.
-        let tag = plan_table(session, working, reader).map_err(|error| Error { span: None, ..error })?;
-        working.completed.insert(written.into(), text);
-        return Ok(tag);
+        return plan_expanded(session, working, written, text);
     }
     let at = reader.position();
     let columns = session.shared.planner.columns(&mut reader)?;
+    if let Some(text) = Columns::without_domains(&columns.domains, written) {
+        return plan_expanded(session, working, written, text);
+    }
     if !session.is_recovering {
         refuse_intervals(&columns.schema, &columns.primary_key).map_err(|error| error.at(at))?;
     }
     let intake = intake(&mut reader, !columns.primary_key.is_empty())?;
     reader.expect_end()?;
-    let Columns { schema, primary_key: key, watermark, notices } = columns;
+    let Columns { schema, primary_key: key, watermark, notices, .. } = columns;
     let schema = Identity::named(&schema, &name, |name| is_taken(&working.catalog, name));
     if !session.is_recovering {
         working.catalog.check_constraint_names(&name, &schema)?;
@@ -104,6 +102,17 @@ fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<
     let definition = Definition::Table { schema, key, intake, watermark };
     working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
     Ok(Tag { text: "CREATE TABLE".into(), notices })
+}
+
+/// Plans a statement as another text that means the same.
+fn plan_expanded(session: &Session, working: &mut Working, written: &str, text: String) -> Result<Tag> {
+    let mut reader = TokenReader::new(&text)?.on_path(working.catalog.search_path());
+    reader.expect_keyword(&["CREATE", "TABLE"])?;
+    // A position in the other text means nothing.
+    let tag = plan_table(session, working, reader).map_err(|error| Error { span: None, ..error })?;
+    let text = working.completed.remove(text.as_str()).unwrap_or(text);
+    working.completed.insert(written.into(), text);
+    Ok(tag)
 }
 
 /// Reads `[APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE]`.

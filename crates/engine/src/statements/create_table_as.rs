@@ -60,6 +60,11 @@ pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
     begins_with_create(reader) || into_clause(reader).is_some()
 }
 
+/// Returns true if the statement creates a temporary table with the rows of a query: `SELECT … INTO TEMP name`.
+pub(crate) fn is_temporary(reader: &TokenReader<'_>) -> bool {
+    into_clause(reader).is_some_and(|clause| clause.is_temporary)
+}
+
 /// Returns true if `CREATE TABLE name [(column, …)] AS` begins here.
 fn begins_with_create(reader: &TokenReader<'_>) -> bool {
     let mut ahead = reader.clone();
@@ -155,20 +160,24 @@ fn wanted(session: &Session, mut reader: TokenReader<'_>, temporary: Option<&str
     if !select::begins(&reader) {
         return Err(reader.expected("a query"));
     }
-    let mut has_rows = true;
+    let has_rows = !cut_with_data(&mut reader);
+    let (query, offset) = super::within(&reader);
+    Ok(Wanted { name, exists, columns, query: query.to_string(), offset, has_rows })
+}
+
+/// Removes `WITH [NO] DATA` from the end of a statement. Returns true if NO is there.
+pub(super) fn cut_with_data(reader: &mut TokenReader<'_>) -> bool {
     let mut ahead = reader.clone();
     while !ahead.is_end() {
         let from = ahead.position().start;
         let is_empty = ahead.keyword(&["WITH", "NO", "DATA"]);
         if (is_empty || ahead.keyword(&["WITH", "DATA"])) && ahead.is_end() {
             reader.cut(from);
-            has_rows = !is_empty;
-            break;
+            return is_empty;
         }
         ahead.next();
     }
-    let (query, offset) = super::within(&reader);
-    Ok(Wanted { name, exists, columns, query: query.to_string(), offset, has_rows })
+    false
 }
 
 async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response> {

@@ -21,7 +21,7 @@ pub(super) static CREATE_TEMPORARY: Statement = Statement {
     pages: &["create-temporary"],
     begins: Some(|reader| begin(&mut reader.clone()).is_some()),
     run: Run::Alone(|session, reader| Box::pin(async move { run(session, reader).await })),
-    rules: Rules { runs_once: true, ..Rules::CATALOG },
+    rules: Rules::CATALOG,
 };
 
 /// The parts of a statement.

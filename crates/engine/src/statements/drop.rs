@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader, routine_name, split_schema, sqlstate};
 
 use super::create_function::parameters;
+use super::create_type::refuse_named;
 use super::table::{STATEMENTS, or};
 use crate::catalog::{Catalog, Definition, Object, schema_key, schema_of_key};
 use crate::plan::Working;
@@ -16,7 +17,7 @@ use crate::statement::{Rules, Run, Statement};
 pub(super) static DROP: Statement = Statement {
     words: &[&["DROP"]],
     synopsis: concat!(
-        "DROP SOURCE | TABLE | VIEW | MATERIALIZED VIEW | STREAM | SINK | SUBSCRIPTION | FUNCTION | AGGREGATE | SCHEMA | SEQUENCE\n",
+        "DROP SOURCE | TABLE | VIEW | MATERIALIZED VIEW | STREAM | SINK | SUBSCRIPTION | FUNCTION | AGGREGATE | SCHEMA | SEQUENCE | TYPE | DOMAIN\n",
         "  [IF EXISTS] name [, …] [CASCADE | RESTRICT];",
     ),
     purpose: "remove objects",
@@ -72,6 +73,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
         dropped.push(name.clone());
     }
     let at = names.first().map_or(0..0, |(_, at)| at.clone());
+    refuse_named(working, &dropped)?;
     let mut all = with_dependants(working, &dropped, cascade).map_err(|error| error.at(at.clone()))?;
     let owned: Vec<Arc<str>> = all.iter().flat_map(|name| owned_sequences(&working.catalog, name)).collect();
     if owned.iter().any(|name| !all.contains(name)) {
@@ -149,8 +151,8 @@ fn shown(name: &str) -> &str {
 }
 
 /// Reads a function or aggregate and returns its key. The arguments are optional, since names are unique.
-fn routine(session: &Session, reader: &mut TokenReader<'_>) -> Result<String> {
-    let name = reader.identifier()?;
+pub(super) fn routine(session: &Session, reader: &mut TokenReader<'_>) -> Result<String> {
+    let name = reader.routine()?;
     if *reader.peek() == Token::LParen {
         parameters(session, reader)?;
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use millstream_sql::{Dml, Error, OnConflict, Operation, Query, Result, TokenReader, sqlstate};
 
 use super::late_insert;
@@ -10,6 +10,7 @@ use crate::ddl::{PLANS_MAX, busy};
 use crate::evaluate::{change_rows, has_catalog, is_conflict};
 use crate::event::Modification;
 use crate::files::{Files, WithFiles};
+use crate::pg::pg_types::type_of as postgres_type;
 use crate::returning::{self, DmlResult};
 use crate::sequences;
 use crate::session::{Response, Session, Tag};
@@ -80,7 +81,7 @@ pub(super) async fn change(session: &mut Session, text: &str) -> Result<(Operati
         let columns = dml.returning.as_ref().map(|returning| returning.columns());
         let columns = columns.unwrap_or_else(|| Arc::new(Schema::empty()));
         let told = session.parameters.as_ref().and_then(|parameters| parameters.columns());
-        if told.is_some_and(|told| told != columns.fields().len()) {
+        if told.is_some_and(|told| !has_types_of(told, &columns)) {
             return Err(Error::invalid("cached plan must not change result type")
                 .hint("The table was altered: prepare the statement again.")
                 .code(sqlstate::FEATURE_NOT_SUPPORTED));
@@ -95,6 +96,12 @@ pub(super) async fn change(session: &mut Session, text: &str) -> Result<(Operati
         }
     }
     Err(busy())
+}
+
+/// Returns true if the columns of two results have the same types for a client.
+fn has_types_of(told: &Schema, columns: &Schema) -> bool {
+    let type_of = |field: &Arc<Field>| postgres_type(field).0;
+    told.fields().iter().map(type_of).eq(columns.fields().iter().map(type_of))
 }
 
 /// Gives the functions of sequences the session.

@@ -150,6 +150,7 @@ pub(crate) async fn follow_named(session: &Session, name: &str, following: Follo
             | Definition::Function(_)
             | Definition::Aggregate(_)
             | Definition::Schema
+            | Definition::Type(_)
             | Definition::Sequence(_) => {
                 let kind = object.definition.kind();
                 return Err(Error::invalid(format!("\"{name}\" is a {kind}: it has no rows to follow"))

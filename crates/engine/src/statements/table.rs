@@ -13,8 +13,9 @@ use super::{
     advance, alter_source, alter_table, alter_watermark, analyze, checkpoint, comment, copy,
     create_aggregate, create_function, create_index, create_materialized_view, create_schema, create_sink,
     create_source, create_stream, create_subscription, create_table, create_table_as, create_temporary,
-    create_view, cursor, describe, discard, drop, explain, flush, modify, pause, prepared, rename, replace,
-    reset, select, sequence, set, show, stop, subscribe, transaction, truncate, verify,
+    create_type, create_view, cursor, describe, discard, drop, explain, flush, modify, no_effect, pause,
+    prepared, rename, replace, reset, select, sequence, set, show, stop, subscribe, transaction, truncate,
+    verify,
 };
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
@@ -42,7 +43,10 @@ pub(crate) static STATEMENTS: Statements = Statements {
         &create_aggregate::CREATE_AGGREGATE,
         &create_schema::CREATE_SCHEMA,
         &sequence::CREATE_SEQUENCE,
+        &create_type::CREATE_TYPE,
+        &create_type::CREATE_DOMAIN,
         &replace::REPLACE_QUERY,
+        &no_effect::OWNER_TO,
         &rename::RENAME,
         &alter_table::ALTER_TABLE,
         &create_index::CREATE_INDEX,
@@ -89,6 +93,9 @@ pub(crate) static STATEMENTS: Statements = Statements {
         &flush::FLUSH,
         &checkpoint::CHECKPOINT,
         &analyze::ANALYZE,
+        &no_effect::GRANT,
+        &no_effect::REFRESH,
+        &no_effect::EXTENSION,
         &advance::ADVANCE,
     ],
     not_yet: NOT_YET,

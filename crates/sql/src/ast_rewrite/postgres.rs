@@ -3,7 +3,7 @@
 //!
 //! | written | planned as |
 //! | --- | --- |
-//! | `pg_catalog.f(x)`, `information_schema.f(x)` | `f(x)` |
+//! | `pg_catalog.f(x)`, `information_schema.f(x)`, `public.f(x)` | `f(x)` |
 //! | `a OPERATOR(pg_catalog.~) b` | `a ~ b` |
 //! | `x COLLATE "default"`, `"C"` | `x`: text has one order, that of its code points |
 //! | `'t'::regclass`, `'int4'::regtype` and others | `regclass('t')`: the object's OID |
@@ -30,7 +30,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use super::arrays::array_of;
 use super::{call, rows_from, text};
 use crate::error::{Error, Result};
-use crate::relation::{INFORMATION_SCHEMA, PG_CATALOG};
+use crate::relation::{INFORMATION_SCHEMA, PG_CATALOG, PUBLIC};
 use crate::tokens::DIALECT;
 
 /// Types whose values are OIDs, written as objects' names.
@@ -465,7 +465,8 @@ fn is_schema(part: &ObjectNamePart) -> bool {
 }
 
 fn unqualify(name: &mut ObjectName) {
-    if name.0.len() == 2 && is_schema(&name.0[0]) {
+    let is_public = |part: &ObjectNamePart| part.as_ident().is_some_and(|name| name.value == PUBLIC);
+    if name.0.len() == 2 && (is_schema(&name.0[0]) || is_public(&name.0[0])) {
         name.0.remove(0);
     }
 }

@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::{call, text};
 use crate::error::{Error, Result};
+use crate::functions::marks::Mark;
 use crate::literals::interval;
 use crate::type_names::Checked;
 
@@ -110,7 +111,11 @@ fn checked(value: Expr, data_type: SqlType, kind: CastKind) -> Expr {
     match Checked::of(&data_type) {
         Some(Checked::Marked(mark)) => {
             let attempt = if lenient { "try_" } else { "" };
-            call(&format!("{attempt}read_{}", mark.name()), vec![value])
+            let name = match mark {
+                Mark::Enum(of) => format!("{attempt}{}", of.read()),
+                _ => format!("{attempt}read_{}", mark.name()),
+            };
+            call(&name, vec![value])
         }
         Some(Checked::Length(length)) => {
             let text = cast(value, SqlType::Text, kind);

@@ -3,6 +3,7 @@
 mod sources;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -10,16 +11,18 @@ use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::{
     checks_of, default_of, generated_of, identity_of, indexes_of, with_check, with_default, with_index,
-    without_check, without_index,
+    without_check, without_identity, without_index,
 };
 
 use super::list::{ColumnList, constraint_name, opens_unique};
 use crate::checks::{self, constraint_names};
 use crate::defaults::constant;
 use crate::error::{Error, Result};
+use crate::identity;
 use crate::indexes::TableIndex;
 use crate::planner::Planner;
 use crate::reader::TokenReader;
+use crate::sqlstate;
 use crate::suggestion;
 pub use sources::Sources;
 
@@ -42,6 +45,8 @@ pub struct Alteration {
     pub clauses: Vec<String>,
     /// Notices for the user.
     pub notices: Vec<String>,
+    /// The positions of types that are domains, and the types and constraints that they stand for.
+    pub domains: Vec<(Range<usize>, String)>,
 }
 
 /// The name by which a column keeps a constraint.
@@ -99,6 +104,7 @@ impl Planner {
         }
         let Altered { list, mut done, .. } = altered;
         done.notices.extend(list.notices);
+        done.domains = list.domains;
         let schema = Schema::new_with_metadata(list.fields, columns.metadata().clone());
         done.schema = (!done.clauses.is_empty()).then(|| Arc::new(schema));
         Ok(done)
@@ -367,6 +373,12 @@ impl Altered<'_> {
             self.list.fields[place] = with_default(field, None);
             return Ok(true);
         }
+        if reader.keyword(&["ADD"]) {
+            return self.add_identity(reader, place);
+        }
+        if reader.keyword(&["DROP", "IDENTITY"]) {
+            return self.drop_identity(reader, place);
+        }
         let without_effect: &[&[&str]] =
             &[&["SET", "STATISTICS"], &["SET", "STORAGE"], &["SET", "COMPRESSION"]];
         if let Some(clause) = reader.one_of(without_effect) {
@@ -377,7 +389,45 @@ impl Altered<'_> {
         if reader.keyword(&["TYPE"]) || reader.keyword(&["SET", "DATA", "TYPE"]) {
             return self.set_type(reader, place, at);
         }
-        Err(reader.expected("SET DEFAULT, DROP DEFAULT, SET NOT NULL, DROP NOT NULL or TYPE"))
+        Err(reader.expected(
+            "SET DEFAULT, DROP DEFAULT, SET NOT NULL, DROP NOT NULL, TYPE, ADD GENERATED or DROP IDENTITY",
+        ))
+    }
+
+    /// Reads the rest of `ADD GENERATED ALWAYS | BY DEFAULT AS IDENTITY [(option …)]`.
+    fn add_identity(&mut self, reader: &mut TokenReader<'_>, place: usize) -> Result<bool> {
+        let (field, at) = (self.list.fields[place].clone(), reader.position());
+        let identity = identity::identity(reader, &field)?;
+        let identity = identity.ok_or_else(|| reader.expected("GENERATED ALWAYS AS IDENTITY"))?;
+        let why = if identity_of(&field).is_some() {
+            "is an identity already"
+        } else if default_of(&field).is_some() || generated_of(&field).is_some() {
+            "has a default already"
+        } else if field.is_nullable() {
+            "must be NOT NULL to become an identity"
+        } else {
+            self.list.fields[place] = identity;
+            return Ok(true);
+        };
+        let error = format!("column \"{}\" of table \"{}\" {why}", field.name(), self.table);
+        let hint = field.is_nullable().then(|| format!("ALTER COLUMN {} SET NOT NULL first.", field.name()));
+        Err(Error::invalid(error).code(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE).maybe_hint(hint).at(at))
+    }
+
+    /// Reads the rest of `DROP IDENTITY [IF EXISTS]`.
+    fn drop_identity(&mut self, reader: &mut TokenReader<'_>, place: usize) -> Result<bool> {
+        let (field, at) = (self.list.fields[place].clone(), reader.last_position());
+        let lenient = reader.keyword(&["IF", "EXISTS"]);
+        if identity_of(&field).is_none() {
+            let error = format!("column \"{}\" of table \"{}\" is not an identity", field.name(), self.table);
+            if lenient {
+                self.done.notices.push(format!("{error}, nothing was done"));
+                return Ok(false);
+            }
+            return Err(Error::invalid(error).code(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE).at(at));
+        }
+        self.list.fields[place] = without_identity(field);
+        Ok(true)
     }
 
     /// Reads the rest of `RENAME [COLUMN] a TO b`.

@@ -52,6 +52,8 @@ pub(super) struct ColumnList {
     pub(super) checks: Vec<WrittenCheck>,
     pub(super) indexes: Vec<WrittenIndex>,
     pub(super) notices: Vec<String>,
+    /// The types that are domains, and what they stand for.
+    pub(super) domains: Vec<(Range<usize>, String)>,
     /// The names in PRIMARY KEY, each with its position.
     pub(super) key: Option<Vec<Named>>,
     /// The watermark with its position; its column may come after it.
@@ -102,12 +104,15 @@ impl ColumnList {
             return Err(Error::invalid(format!("column \"{name}\" is declared twice")).at(start));
         }
         let has_type = !reader.is_keyword(&["AS"]) && !reader.is_keyword(&["GENERATED"]);
+        let from = reader.position().start;
         let mut field = match identity::serial(reader, &name) {
             Some(serial) => serial,
             None if has_type => planner.type_until(reader, &AFTER_TYPE)?.as_ref().clone().with_name(&name),
             None => Field::new(&name, DataType::Null, true),
         };
         let (mut nullable, mut expression) = (true, None);
+        let type_place = from..reader.last_position().end;
+        let domain = planner.types.domain(&reader.text()[type_place.clone()]);
         loop {
             let place = reader.position();
             let constraint = constraint_name(reader)?;
@@ -122,18 +127,12 @@ impl ColumnList {
                 nullable = false;
             } else if reader.keyword(&["NULL"]) {
             } else if reader.keyword(&["DEFAULT"]) {
-                if default_of(&field).is_some() || identity_of(&field).is_some() {
-                    let error = format!("column \"{name}\" has more than one default");
-                    return Err(Error::invalid(error).at(place));
-                }
+                refuse_second_default(&field, place)?;
                 field = planner.default(reader, field, &AFTER_TYPE)?;
             } else if reader.keyword(&["PRIMARY", "KEY"]) {
                 self.set_key(vec![(name.clone(), start.clone())], place)?;
             } else if let Some(identity) = identity::identity(reader, &field)? {
-                if default_of(&field).is_some() || identity_of(&field).is_some() {
-                    let error = format!("column \"{name}\" has more than one default");
-                    return Err(Error::invalid(error).at(place));
-                }
+                refuse_second_default(&field, place)?;
                 field = identity;
             } else if reader.is_keyword(&["AS"]) || reader.is_keyword(&["GENERATED"]) {
                 if expression.replace(generation(reader)?).is_some() {
@@ -147,6 +146,10 @@ impl ColumnList {
             } else {
                 return Err(reader.expected("\",\", \")\", NOT NULL or PRIMARY KEY"));
             }
+        }
+        if let Some(domain) = domain {
+            let has_default = default_of(&field).is_some() || expression.is_some();
+            self.domains.push((type_place, domain.column(&name, has_default)?));
         }
         field.set_nullable(nullable && identity_of(&field).is_none());
         if let Some(place) = expression {
@@ -296,9 +299,17 @@ impl ColumnList {
         let watermark = self.watermark.take().map(|(written, place)| {
             written.of(&all).map_err(|error| if error.span.is_none() { error.at(place) } else { error })
         });
-        let notices = std::mem::take(&mut self.notices);
-        Ok(Columns { schema, primary_key, watermark: watermark.transpose()?, notices })
+        let (notices, domains) = (std::mem::take(&mut self.notices), std::mem::take(&mut self.domains));
+        Ok(Columns { schema, primary_key, watermark: watermark.transpose()?, notices, domains })
     }
+}
+
+/// Fails if a column has a default already. `place` is the position of another one.
+fn refuse_second_default(field: &Field, place: Range<usize>) -> Result<()> {
+    if default_of(field).is_none() && identity_of(field).is_none() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("column \"{}\" has more than one default", field.name())).at(place))
 }
 
 /// Reads `[GENERATED ALWAYS] AS expression [STORED | VIRTUAL]`, and returns the expression's position.

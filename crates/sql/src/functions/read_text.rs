@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::json::{scan, value};
-use crate::functions::marks::Mark;
+use crate::functions::marks::{Mark, enum_type, enums};
 use crate::functions::network;
 use crate::literals::{self, array, interval, time};
 use crate::sqlstate;
@@ -84,6 +84,7 @@ impl ReadText {
             Kind::Lists(depth) => format!("read_array_{depth}"),
             Kind::Interval => "read_interval".to_string(),
             Kind::Time => "read_timestamp".to_string(),
+            Kind::Marked(Mark::Enum(_)) => "read_enum".to_string(),
             Kind::Marked(mark) => format!("read_{}", mark.name()),
             Kind::Length { .. } => "check_length".to_string(),
         };
@@ -95,6 +96,13 @@ impl ReadText {
             is_condition: false,
             signature: Signature::any(1, Volatility::Immutable),
         }
+    }
+
+    /// Returns the function that a cast to an enum type calls by this name.
+    pub(crate) fn of_enum(name: &str) -> Option<Arc<ScalarUDF>> {
+        let (name, lenient) = name.strip_prefix("try_").map_or((name, false), |name| (name, true));
+        let of = enum_type::read_by(name)?;
+        Some(Arc::new(ReadText::new(Kind::Marked(Mark::Enum(of)), lenient).into()))
     }
 
     /// Builds the call that reads an expression.
@@ -137,6 +145,7 @@ impl ReadText {
             Kind::Lists(depth) => json!(["lists", depth]),
             Kind::Interval => json!(["interval"]),
             Kind::Time => json!(["timestamp"]),
+            Kind::Marked(Mark::Enum(of)) => json!(["enum", of.spelling()]),
             Kind::Marked(mark) => json!([mark.name()]),
             Kind::Length { column, length } => json!(["length", column, length]),
         };
@@ -157,6 +166,7 @@ impl ReadText {
             "length" => {
                 Kind::Length { column: kind.get(1)?.as_str()?.into(), length: kind.get(2)?.as_u64()? }
             }
+            "enum" => Kind::Marked(Mark::spelled(kind.get(1)?.as_str()?)?),
             name => Kind::Marked(Mark::named(name)?),
         };
         let is_condition = written.get("condition").and_then(Value::as_bool).unwrap_or(false);
@@ -270,6 +280,7 @@ fn canonical(mark: Mark, text: &str) -> crate::error::Result<String> {
         Mark::Json => scan::check(text).map(|()| text.to_string()),
         Mark::Jsonb => value::canonical(text),
         Mark::Uuid => literals::uuid(text).map_err(|expected| invalid_text(mark, text, expected)),
+        Mark::Enum(of) => enums::checked(of, text),
         Mark::Inet | Mark::Cidr | Mark::Macaddr | Mark::Macaddr8 => network::canonical(mark, text),
     }
 }

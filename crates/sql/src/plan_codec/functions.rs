@@ -17,6 +17,7 @@ use crate::checks;
 use crate::event_time;
 use crate::functions::date_part::{date_part, date_part_of};
 use crate::functions::frame_values::{self, FrameValue};
+use crate::functions::marks::enums::EnumFunction;
 use crate::functions::read_text::ReadText;
 use crate::functions::sliding::{sliding, sliding_of};
 use crate::functions::{
@@ -102,6 +103,9 @@ impl PlanEncoder<'_> {
         }
         if let Some(read) = inner.downcast_ref::<ReadText>() {
             return Ok(read.to_json());
+        }
+        if let Some(function) = inner.downcast_ref::<EnumFunction>() {
+            return Ok(function.to_json());
         }
         if let Some(inner) = date_part_of(function) {
             return Ok(json!({"date_part": self.scalar_function(inner)?}));
@@ -206,6 +210,9 @@ impl PlanDecoder<'_> {
         }
         if let Some(inner) = written.get("date_part") {
             return Ok(date_part(self.scalar_function(inner)?));
+        }
+        if let Some(function) = EnumFunction::from_json(written) {
+            return Ok(Arc::new(function.into()));
         }
         let read = ReadText::from_json(written).ok_or_else(|| unknown(written))?;
         Ok(Arc::new(ScalarUDF::from(read)))

@@ -52,7 +52,7 @@ fn differ(left: &Shape, right: &Shape) -> bool {
 
 fn mismatch(what: &str, left: &Shape, right: &Shape) -> DataFusionError {
     let name = |shape: &Shape| match shape {
-        Shape::Marked(mark) => mark.type_name().to_lowercase(),
+        Shape::Marked(mark) => mark.name().to_string(),
         _ => "text".into(),
     };
     Error::invalid(format!("{what} types {} and {} cannot be matched", name(left), name(right)))

@@ -23,6 +23,8 @@
 //!
 //! Plans that run don't depend on the marks of fields, which operators of a continuous query don't keep.
 
+use std::sync::Arc;
+
 use arrow::datatypes::DataType;
 use datafusion::common::Column;
 use datafusion::common::config::ConfigOptions;
@@ -37,6 +39,8 @@ use super::marked_pairs;
 use crate::functions::json::build::Written;
 use crate::functions::marks::catalog::call;
 use crate::functions::marks::columns::{column_of, shape_at};
+use crate::functions::marks::enum_type::EnumType;
+use crate::functions::marks::enums::EnumFunction;
 use crate::functions::marks::expressions::{Columns, is_literal, passes, returns_marked};
 use crate::functions::marks::function::is_text;
 use crate::functions::marks::overloaded::Overloaded;
@@ -204,6 +208,13 @@ fn resolve_call(mut written: ScalarFunction, columns: &Columns<'_>) -> Transform
         let func = function.resolved(first);
         return Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args: written.args }));
     }
+    if let Some(function) = written.func.inner().downcast_ref::<EnumFunction>()
+        && !function.is_resolved()
+        && let Some(of) = written.args.iter().find_map(|value| enum_of(value, columns))
+    {
+        let func = Arc::new(function.resolved(of));
+        return Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args: written.args }));
+    }
     if let Some(mark) = first {
         if written.name() == "sql_typeof" {
             return Transformed::yes(lit(mark.name()));
@@ -225,6 +236,14 @@ fn resolve_call(mut written: ScalarFunction, columns: &Columns<'_>) -> Transform
             None => Transformed::new_transformed(Expr::ScalarFunction(written), adapted.is_changed),
         },
         None => Transformed::no(Expr::ScalarFunction(written)),
+    }
+}
+
+/// Returns the enum type of a value.
+fn enum_of(value: &Expr, columns: &Columns<'_>) -> Option<&'static EnumType> {
+    match Shape::mark(value, columns) {
+        Some(Mark::Enum(of)) => Some(of),
+        _ => None,
     }
 }
 

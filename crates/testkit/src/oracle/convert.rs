@@ -304,18 +304,11 @@ impl Walk {
                 Some(reason) => return Err(reason.into()),
                 None => {}
             }
-            for name in statement::names(&text) {
-                let name = format!("{name}()");
-                let known = self.catalog.iter().find(|(_, known, _)| *known == name);
-                if let Some((_, _, ddl)) = known.filter(|(kind, ..)| *kind == Kind::Function)
-                    && needed.insert(name)
-                {
-                    texts.push(ddl.clone());
-                }
-            }
+            self.functions_in(&text, &mut needed, &mut texts);
             if matches!(statement::effect(&text), Effect::Create { kind: Kind::Function, .. }) {
                 continue;
             }
+            self.types_in(&text, &mut needed);
             for relation in statement::relations(&text) {
                 let known = self.catalog.iter().find(|(_, name, _)| *name == relation);
                 let Some((kind, name, ddl)) = known else {
@@ -334,7 +327,7 @@ impl Walk {
                 needed.extend(name.split_once('.').map(|(schema, _)| format!("{schema}.")));
                 let words = statement::names(ddl);
                 match kind {
-                    Kind::Source | Kind::Function | Kind::Temporary | Kind::Other => {
+                    Kind::Source | Kind::Function | Kind::Type | Kind::Temporary | Kind::Other => {
                         return Err("reads a source, which keeps no rows".into());
                     }
                     Kind::Table if words.contains("connector") => {
@@ -348,7 +341,7 @@ impl Walk {
                             "reads a table with columns of another one, which its text doesn't show".into()
                         );
                     }
-                    Kind::Table if words.contains("check") => {
+                    Kind::Table if words.contains("check") || self.types_in(ddl, &mut needed) => {
                         return Err(
                             "reads a table with constraints, which rows of the oracle may violate".into()
                         );
@@ -359,6 +352,37 @@ impl Walk {
             }
         }
         Ok((needed, asks))
+    }
+
+    /// Adds the functions and aggregates that a text calls, and their statements to `texts`.
+    fn functions_in(&self, text: &str, needed: &mut BTreeSet<String>, texts: &mut Vec<String>) {
+        for name in statement::names(text) {
+            let name = format!("{name}()");
+            let mut functions = self.catalog.iter().filter(|(kind, ..)| *kind == Kind::Function);
+            if let Some((_, _, ddl)) = functions.find(|(_, known, _)| *known == name)
+                && needed.insert(name)
+            {
+                texts.push(ddl.clone());
+            }
+        }
+    }
+
+    /// Adds the user-defined types that a text names, with their schemas. Returns true if one of them is a domain.
+    fn types_in(&self, text: &str, needed: &mut BTreeSet<String>) -> bool {
+        let (names, mut has_domain) = (statement::names(text), false);
+        for (_, name, ddl) in self.catalog.iter().filter(|(kind, ..)| *kind == Kind::Type) {
+            let (schema, word) = name.split_once('.').unwrap_or(("", name));
+            if !names.contains(word) {
+                continue;
+            }
+            has_domain |= statement::names(ddl).contains("domain");
+            needed.extend((!schema.is_empty()).then(|| format!("{schema}.")));
+            // A domain may be over another one.
+            if needed.insert(name.clone()) {
+                self.types_in(ddl, needed);
+            }
+        }
+        has_domain
     }
 
     /// Closes the case of the present state.

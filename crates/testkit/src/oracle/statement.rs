@@ -21,6 +21,8 @@ pub enum Kind {
     Function,
     /// A schema. Its name ends with a dot.
     Schema,
+    /// An enum or a domain.
+    Type,
     /// A relation of one session, which no maintained query reads.
     Temporary,
     /// Anything else, such as a sink.
@@ -73,7 +75,7 @@ pub fn pieces(sql: &str) -> Vec<String> {
 /// Returns the statement with watermarks so far behind that no window closes: then each window has the answer
 /// of a batch.
 pub fn patient(ddl: &str) -> String {
-    let tokens = Tokenizer::new(&GenericDialect {}, ddl).tokenize().unwrap_or_default();
+    let tokens = Tokenizer::new(&GenericDialect {}, ddl).with_unescape(false).tokenize().unwrap_or_default();
     let (mut text, mut before, mut depth, mut until) = (String::new(), Vec::new(), 0, None);
     for token in tokens {
         match token {
@@ -200,6 +202,7 @@ fn create(tokens: &[Token], words: &[String]) -> Effect {
         Some("SOURCE" | "STREAM") => Kind::Source,
         Some("FUNCTION" | "AGGREGATE") => Kind::Function,
         Some("SCHEMA") => Kind::Schema,
+        Some("TYPE" | "DOMAIN") => Kind::Type,
         _ => Kind::Other,
     };
     at += if words.get(at).is_some_and(|word| word == "MATERIALIZED") { 2 } else { 1 };

@@ -113,7 +113,7 @@ async fn extended(port: u16) -> Result<()> {
     ensure(nothing.map_err(|error| said(&error))? == 0, || "NULL equals nothing".into())
 }
 
-/// A client must not get values of columns that its row description lacks.
+/// A client must not get values of columns or types that its row description lacks.
 async fn widened(port: u16) -> Result<()> {
     let client = connect(port).await?;
     let run = |sql: &'static str| client.batch_execute(sql);
@@ -131,7 +131,20 @@ async fn widened(port: u16) -> Result<()> {
     ensure(row.len() == 1, || format!("{row:?}"))?;
     let all = client.prepare("SELECT * FROM t WHERE id = $1").await.map_err(|error| said(&error))?;
     let row = client.query_one(&all, &[&1_i64]).await.map_err(|error| said(&error))?;
-    ensure(row.get::<_, String>(1) == "x", || format!("{row:?}"))
+    ensure(row.get::<_, String>(1) == "x", || format!("{row:?}"))?;
+
+    // Nor of another type. A change isn't made then.
+    let add = client.prepare("INSERT INTO t VALUES (2, NULL) RETURNING name").await;
+    let add = add.map_err(|error| said(&error))?;
+    run("ALTER TABLE t ALTER COLUMN name DROP DEFAULT, ALTER COLUMN name TYPE INT USING 7")
+        .await
+        .map_err(|error| said(&error))?;
+    let refused = client.query(&all, &[&1_i64]).await.err().map(|error| said(&error)).unwrap_or_default();
+    ensure(refused == "0A000 cached plan must not change result type", || format!("it says {refused}"))?;
+    let refused = client.query(&add, &[]).await.err().map(|error| said(&error)).unwrap_or_default();
+    ensure(refused == "0A000 cached plan must not change result type", || format!("it says {refused}"))?;
+    let row = client.query_one("SELECT name FROM t", &[]).await.map_err(|error| said(&error))?;
+    ensure(row.get::<_, i32>(0) == 7, || format!("{row:?}"))
 }
 
 async fn simple(port: u16) -> Result<()> {

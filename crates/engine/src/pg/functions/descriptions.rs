@@ -6,7 +6,7 @@ use millstream_sql::{Error, Result, qualified_ident};
 use super::{Gives, Known, any_null, int, text};
 use crate::pg::facts::{Facts, Listed, OWNER};
 use crate::pg::rows::Value;
-use crate::pg::{pg_types as types, routines};
+use crate::pg::{pg_types as types, routines, user_types};
 
 pub(super) const FUNCTIONS: &[Known] = &[
     ("format_type", Gives::Text, format_type),
@@ -97,6 +97,7 @@ fn format_type(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     let known = types::format(oid, int(arguments, 1));
     let rows_of = |oid: i64| facts.relation(oid).map(|relation| facts.name_of(relation));
     Ok(match known.as_str() {
+        "???" if let Some(name) = user_types::name_of(&facts.catalog, oid) => name.into(),
         "???" => match (rows_of(oid - 1), rows_of(oid - 2)) {
             (Some(name), _) => name.into(),
             (None, Some(name)) => format!("{name}[]").into(),

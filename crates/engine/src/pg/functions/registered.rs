@@ -6,7 +6,7 @@ use millstream_sql::{Error, Result};
 use super::{Gives, Known, int, text};
 use crate::pg::facts::{Facts, OWNER, split_name};
 use crate::pg::rows::Value;
-use crate::pg::{pg_types as types, routines};
+use crate::pg::{pg_types as types, routines, user_types};
 
 pub(super) const FUNCTIONS: &[Known] = &[
     ("regclass", Gives::Int, |facts, arguments| number(arguments, "relation", |name| class(facts, name))),
@@ -48,7 +48,8 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("regtype_text", Gives::Text, |facts, arguments| {
         name(arguments, |oid| match types::of(oid) {
             Some(_) => Some(types::format(oid, None)),
-            None => facts.relation(oid - 1).map(|relation| facts.name_of(relation)),
+            None => user_types::name_of(&facts.catalog, oid)
+                .or_else(|| facts.relation(oid - 1).map(|relation| facts.name_of(relation))),
         })
     }),
     ("regproc_text", Gives::Text, |facts, arguments| name(arguments, |oid| routines::name_of(facts, oid))),
@@ -107,7 +108,7 @@ fn class(facts: &Facts, name: &str) -> Option<i64> {
 
 fn type_named(facts: &Facts, name: &str) -> Option<i64> {
     let rows_of = || facts.relation_named(name).map(|relation| relation.row_type()).filter(|oid| *oid != 0);
-    types::by_sql_name(name).or_else(rows_of)
+    types::by_sql_name(name).or_else(|| user_types::oid_named(&facts.catalog, name)).or_else(rows_of)
 }
 
 fn role(facts: &Facts, name: &str) -> Option<i64> {

@@ -186,7 +186,14 @@ impl Altered<'_> {
     ) -> Result<bool> {
         let field = self.list.fields[place].clone();
         let name = field.name().clone();
+        let from = reader.position().start;
         let found = self.planner.type_until(reader, &["USING", "COLLATE"])?;
+        let type_place = from..reader.last_position().end;
+        if self.planner.types.domain(&reader.text()[type_place.clone()]).is_some() {
+            return Err(Error::unsupported("a domain as the new type of a column")
+                .hint("Use its type, and ADD CHECK.")
+                .at(type_place));
+        }
         let using = match reader.keyword(&["USING"]) {
             true => Some(reader.text()[expression(reader, &[])?].to_string()),
             false => None,

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ScalarUDF};
 
+use super::enums;
 use super::function::MarkedFunction;
 use crate::functions::{Registry, json, network};
 
@@ -27,11 +28,12 @@ static FUNCTIONS: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::ne
 /// Registers the functions.
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     FUNCTIONS.values().for_each(|function| registry.add(function.as_ref().clone()));
+    enums::register(registry);
 }
 
 /// Returns a function of this list.
 pub(crate) fn function(name: &str) -> Option<Arc<ScalarUDF>> {
-    FUNCTIONS.get(name).cloned()
+    FUNCTIONS.get(name).cloned().or_else(|| enums::function(name))
 }
 
 /// Builds a call of a function of this list; none if it has no such name.

@@ -9,6 +9,7 @@ use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use super::Mark;
 use super::columns::shape_at;
+use super::enums::EnumFunction;
 use super::function::{MarkedFunction, Param, Returns, is_text};
 use super::overloaded::Overloaded;
 use super::shape::Shape;
@@ -125,7 +126,10 @@ pub(crate) fn expected_mark(function: &ScalarUDF, at: usize) -> Option<Mark> {
 /// True if an expression is a call of a function whose results can have a mark.
 pub(crate) fn returns_marked(expression: &Expr) -> bool {
     match expression {
-        Expr::ScalarFunction(call) => mark_of(&call.func).is_some() || call.func.inner().is::<Overloaded>(),
+        Expr::ScalarFunction(call) => {
+            let inner = call.func.inner();
+            mark_of(&call.func).is_some() || inner.is::<Overloaded>() || inner.is::<EnumFunction>()
+        }
         _ => false,
     }
 }
@@ -141,6 +145,9 @@ fn mark_of(function: &ScalarUDF) -> Option<Mark> {
     }
     if let Some(read) = inner.downcast_ref::<ReadText>() {
         return read.mark();
+    }
+    if let Some(function) = inner.downcast_ref::<EnumFunction>() {
+        return function.mark();
     }
     if let Some(written) = inner.downcast_ref::<Written>() {
         return Some(written.mark);

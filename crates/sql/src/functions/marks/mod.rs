@@ -12,12 +12,16 @@
 
 pub(crate) mod catalog;
 pub(crate) mod columns;
+pub(crate) mod enum_type;
+pub(crate) mod enums;
 pub(crate) mod expressions;
 pub(crate) mod function;
 pub(crate) mod overloaded;
 pub(crate) mod shape;
 
 use arrow::datatypes::Field;
+
+use self::enum_type::EnumType;
 
 /// The key in a field's metadata that holds the name of an extension type.
 const EXTENSION: &str = "ARROW:extension:name";
@@ -36,9 +40,10 @@ pub(crate) enum Mark {
     Cidr,
     Macaddr,
     Macaddr8,
+    Enum(&'static EnumType),
 }
 
-/// All types, with their names.
+/// All types, with their names, but for enums.
 const ALL: [(Mark, &str, &str); 7] = [
     (Mark::Json, "json", "JSON"),
     (Mark::Jsonb, "jsonb", "JSONB"),
@@ -61,7 +66,7 @@ pub(crate) enum Order {
 }
 
 impl Mark {
-    /// Returns all types.
+    /// Returns all types, but for enums.
     pub(crate) fn all() -> impl Iterator<Item = Mark> {
         ALL.into_iter().map(|(mark, ..)| mark)
     }
@@ -73,14 +78,18 @@ impl Mark {
 
     /// Returns the type that is spelled in this way in CREATE TABLE.
     pub(crate) fn spelled(spelling: &str) -> Option<Mark> {
-        ALL.iter().find(|(.., known)| *known == spelling).map(|(mark, ..)| *mark)
+        let found = ALL.iter().find(|(.., known)| *known == spelling).map(|(mark, ..)| *mark);
+        found.or_else(|| EnumType::spelled(spelling).map(Mark::Enum))
     }
 
     /// Returns the mark of a field.
     pub(crate) fn of(field: &Field) -> Option<Mark> {
         match field.extension_type_name()? {
             "arrow.json" => Some(Mark::Json),
-            name => Mark::named(name.strip_prefix(PREFIX)?),
+            name => {
+                let name = name.strip_prefix(PREFIX)?;
+                Mark::named(name).or_else(|| EnumType::spelled(name).map(Mark::Enum))
+            }
         }
     }
 
@@ -90,7 +99,11 @@ impl Mark {
         match self {
             Mark::Json => metadata.extend(datafusion_functions_json::json_field_metadata()),
             other => {
-                metadata.insert(EXTENSION.into(), format!("{PREFIX}{}", other.name()));
+                let name = match other {
+                    Mark::Enum(of) => of.spelling(),
+                    _ => other.name(),
+                };
+                metadata.insert(EXTENSION.into(), format!("{PREFIX}{name}"));
             }
         }
         field.with_metadata(metadata)
@@ -107,6 +120,9 @@ impl Mark {
     }
 
     fn entry(self) -> (&'static str, &'static str) {
+        if let Mark::Enum(of) = self {
+            return (of.name(), of.spelling());
+        }
         let found = ALL.iter().find(|(mark, ..)| *mark == self);
         found.map_or(("text", "TEXT"), |(_, name, spelling)| (name, spelling))
     }
@@ -116,7 +132,7 @@ impl Mark {
         self.entry().0
     }
 
-    /// Returns the name of the type in CREATE TABLE.
+    /// Returns the declared type of a column: the name in CREATE TABLE, and the labels of an enum.
     pub(crate) fn type_name(self) -> &'static str {
         self.entry().1
     }
@@ -129,6 +145,10 @@ impl Mark {
                 Order::Compared { by: "jsonb_cmp", greatest: "jsonb_greatest", least: "jsonb_least" }
             }
             Mark::Uuid | Mark::Macaddr | Mark::Macaddr8 => Order::Text,
+            Mark::Enum(of) => {
+                let (key, value) = of.order();
+                Order::Key { key, value }
+            }
             Mark::Inet => Order::Key { key: "inet_key", value: "inet_of_key" },
             Mark::Cidr => Order::Key { key: "inet_key", value: "cidr_of_key" },
         })
