@@ -251,8 +251,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// Returns true if a client that was told the columns of `told` would read rows of these columns wrongly.
+/// Returns true if a client that was told the columns of `told` would read rows of these columns wrongly. No statement
+/// alters PostgreSQL's catalog; a query over it that turns out to have no rows may be planned without reading it.
 fn is_changed(told: &SchemaRef, found: &[Column]) -> bool {
+    if is_of_catalog(told) {
+        return told.fields().len() != found.len();
+    }
     let told = columns(told, &[]);
     !told.iter().map(|column| column.kind.oid()).eq(found.iter().map(|column| column.kind.oid()))
 }

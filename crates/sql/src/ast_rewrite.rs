@@ -35,6 +35,7 @@ pub(crate) mod files;
 mod generators;
 mod json;
 mod lambda_fields;
+mod limits;
 mod ordered_sets;
 mod others;
 mod others_by_literal;
@@ -112,22 +113,17 @@ impl VisitorMut for RewriteStatement<'_> {
         if let Err(error) = set_returning::rewrite_query(query) {
             return ControlFlow::Break(error);
         }
-        let by = matches!(&query.limit_clause, Some(LimitClause::LimitOffset { limit_by, .. }) if !limit_by.is_empty());
-        if by {
-            return ControlFlow::Break(Error::unsupported("LIMIT … BY"));
+        if let Err(error) = limits::rewrite(query) {
+            return ControlFlow::Break(error);
         }
         let Some(fetch) = query.fetch.take() else { return ControlFlow::Continue(()) };
-        if fetch.with_ties || fetch.percent {
-            let what = if fetch.with_ties { "FETCH … WITH TIES" } else { "FETCH … PERCENT" };
-            return ControlFlow::Break(Error::unsupported(what));
-        }
         let count = fetch.quantity.unwrap_or_else(|| Expr::value(Value::Number("1".into(), false)));
         query.limit_clause = match query.limit_clause.take() {
             None => Some(LimitClause::LimitOffset { limit: Some(count), offset: None, limit_by: Vec::new() }),
             Some(LimitClause::LimitOffset { limit: None, offset, limit_by }) => {
                 Some(LimitClause::LimitOffset { limit: Some(count), offset, limit_by })
             }
-            Some(_) => return ControlFlow::Break(Error::invalid("both LIMIT and FETCH are given")),
+            given => given,
         };
         ControlFlow::Continue(())
     }
@@ -324,8 +320,7 @@ mod tests {
         let tables = tables();
         tables.check("SELECT a FROM t ORDER BY a FETCH FIRST 2 ROWS ONLY", &["1", "3"]);
         tables.check("SELECT a FROM t ORDER BY a OFFSET 1 ROWS FETCH NEXT ROW ONLY", &["3"]);
-        tables
-            .fails("SELECT a FROM t FETCH FIRST 1 ROWS WITH TIES", "FETCH … WITH TIES is not supported yet");
+        tables.fails("SELECT a FROM t FETCH FIRST 1 ROWS WITH TIES", "WITH TIES needs an ORDER BY");
         tables.fails("SELECT a FROM t LIMIT 1 FETCH FIRST 1 ROWS ONLY", "both LIMIT and FETCH are given");
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
-use millstream_connect::{Delivery, Sink};
+use millstream_connect::{Delivery, Sink, Source};
 use millstream_delta::{Delta, Timestamp};
 use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
@@ -193,14 +193,7 @@ impl CatalogChanges<'_> {
         let scope = Scope { catalog, before, ..Scope::new(self.setup, self.queries) };
         let settings = &self.setup.settings;
         let prepared = match &object.definition {
-            Definition::Source { schema, spec, rate_limit, table, .. } => {
-                let source = source.ok_or_else(|| Error::bug("a source was not opened"))?;
-                let intake = table.or_else(|| (!spec.key.is_empty()).then(Intake::default));
-                let table = |intake| Table::new(&object.name, schema, &spec.key, intake).map(Box::new);
-                let table = intake.map(table).transpose()?;
-                let opened = Opened { source, health: spec.health.clone(), rate_limit: *rate_limit };
-                Prepared::Source { object, opened, table }
-            }
+            Definition::Source { .. } => prepare_source(object, source)?,
             Definition::Table { schema, key, intake, .. } => {
                 let mut table = Table::new(&object.name, schema, key, self.setup.execution.intake(*intake))?;
                 table.sequences = self.tables.sequences.create(schema);
@@ -429,6 +422,19 @@ pub(super) fn notice_missed(
             ),
         }));
     }
+}
+
+fn prepare_source(object: Arc<Object>, source: Option<Box<dyn Source>>) -> Result<Prepared> {
+    let (Definition::Source { schema, spec, rate_limit, table, .. }, Some(source)) =
+        (&object.definition, source)
+    else {
+        return Err(Error::bug("a source was not opened"));
+    };
+    let intake = table.or_else(|| (!spec.key.is_empty()).then(Intake::default));
+    let table = |intake| Table::new(&object.name, schema, &spec.key, intake).map(Box::new);
+    let table = intake.map(table).transpose()?;
+    let opened = Opened { source, health: spec.health.clone(), rate_limit: *rate_limit };
+    Ok(Prepared::Source { object, opened, table })
 }
 
 fn prepare_into(

@@ -6,12 +6,14 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::ScalarValue;
-use millstream_delta::Delta;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_delta::{Delta, sql_type_of};
 use millstream_flow::Wanted;
 use millstream_sql::{
-    Checks, Columns, Error, Identity, Result, TableIndex, TokenReader, relation_ident, sqlstate,
+    Alteration, Checks, Columns, Error, Identity, Planner, Result, TableIndex, TokenReader, quote_ident,
+    relation_ident, sqlstate,
 };
 use millstream_state::{Conflict, Keyed, Rows};
 
@@ -21,7 +23,7 @@ use crate::catalog::{Catalog, Definition, Object, schema_of_key};
 use crate::ddl::{PLANS_MAX, busy, entry};
 use crate::error;
 use crate::evaluate::is_conflict;
-use crate::event::{AlteredTable, Apart, Asked, Change, Event, VerifiedRows};
+use crate::event::{AlteredTable, Apart, Asked, Change, Event, Question, VerifiedRows};
 use crate::plan::check_reads;
 use crate::run::{Indexes, NewColumns, RowsAnew, extended};
 use crate::sequences::{read_by_defaults, with_full_names};
@@ -49,11 +51,27 @@ pub(super) static ALTER_TABLE: Statement = Statement {
     rules: Rules::ALTER,
 };
 
+/// The first words of actions that no other statement has.
+const OTHERS: [&str; 9] =
+    ["ADD", "ALTER", "OWNER", "VALIDATE", "CLUSTER", "REPLICA", "ENABLE", "DISABLE", "FORCE"];
+
+/// Returns true if the statement sets parameters of a table's storage: `ALTER TABLE t SET (fillfactor = 70)`.
+fn sets_storage(reader: &TokenReader<'_>) -> bool {
+    let mut ahead = reader.clone();
+    ahead.keyword(&["ALTER", "TABLE"]);
+    ahead.keyword(&["IF", "EXISTS"]);
+    ahead.keyword(&["ONLY"]);
+    let sets = alters(reader, "SET") || alters(reader, "RESET");
+    sets && ahead.relation_name().is_ok()
+        && ahead.one_of(&[&["SET"], &["RESET"]]).is_some()
+        && (*ahead.peek() == Token::LParen || ahead.is_keyword(&["WITHOUT", "CLUSTER"]))
+}
+
 /// Returns true if the statement changes columns or constraints: `ALTER TABLE t ADD COLUMN c INT`.
 pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
     let is_rename = alters(reader, "RENAME") && !super::rename::begins(reader);
     let drops = alters(reader, "DROP") && !alter_watermark::begins(reader);
-    is_rename || drops || ["ADD", "ALTER", "OWNER"].iter().any(|word| alters(reader, word))
+    is_rename || drops || OTHERS.iter().any(|word| alters(reader, word)) || sets_storage(reader)
 }
 
 /// A change of a table, if there is any, and the version of the catalog that it is based on.
@@ -126,16 +144,18 @@ impl TableChange {
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let named = if session.is_recovering { None } else { with_full_names(reader, &session.catalog())? };
-    let Some(text) = named.or_else(|| without_domains(session, reader)) else {
-        return alter(session, reader, plan).await;
+    let text = match named.or_else(|| without_domains(session, reader)) {
+        None if !session.is_recovering => with_values(session, reader).await?,
+        text => text,
     };
+    let Some(text) = text else { return alter(session, reader, plan).await };
     // A position in the other text means nothing.
     let altered = Box::pin(run(session, &mut reader_of(session, &text)?)).await;
     altered.map_err(|error| Error { span: None, ..error })
 }
 
-/// Returns a statement with what the domains of its new columns stand for; none if it names none, or fails.
-fn without_domains(session: &Session, reader: &TokenReader<'_>) -> Option<String> {
+/// Returns the effect of a statement; none if it fails.
+fn effect(session: &Session, planner: &Planner, reader: &TokenReader<'_>) -> Option<Alteration> {
     let mut ahead = reader.clone();
     ahead.keyword(&["ALTER", "TABLE"]).then_some(())?;
     ahead.keyword(&["IF", "EXISTS"]);
@@ -143,8 +163,38 @@ fn without_domains(session: &Session, reader: &TokenReader<'_>) -> Option<String
     let name = ahead.relation_name().ok()?;
     let catalog = session.catalog();
     let Definition::Table { schema, key, .. } = &catalog.find(&name)?.definition else { return None };
-    let alteration = session.shared.planner.alter_columns(&mut ahead, &name, schema, key).ok()?;
+    planner.alter_columns(&mut ahead, &name, schema, key).ok()
+}
+
+/// Returns a statement with what the domains of its new columns stand for; none if it names none, or fails.
+fn without_domains(session: &Session, reader: &TokenReader<'_>) -> Option<String> {
+    let alteration = effect(session, &session.shared.planner, reader)?;
     Columns::without_domains(&alteration.domains, reader.text())
+}
+
+/// Returns a statement in which the defaults of new columns have their present values, for the rows that are there, and are
+/// set again afterwards: `ADD COLUMN at TIMESTAMP DEFAULT now()`. Returns none if they are constants, or have other values in
+/// each row.
+async fn with_values(session: &Session, reader: &TokenReader<'_>) -> Result<Option<String>> {
+    if effect(session, &session.shared.planner, reader).is_some() {
+        return Ok(None);
+    }
+    let (_, now) = session.shared.ask(|reply| Event::Ask(Question::Settings { reply })).await?;
+    let Some(alteration) = effect(session, &session.planner(now), reader) else { return Ok(None) };
+    let mut text = reader.text().trim_end().trim_end_matches(';').to_string();
+    let mut again = String::new();
+    for (at, field, value) in alteration.defaults.iter().rev() {
+        let default = &reader.text()[at.clone()];
+        let literal = match value.cast_to(&DataType::Utf8)? {
+            ScalarValue::Utf8(Some(value)) => {
+                format!("'{}'::{}", value.replace('\'', "''"), sql_type_of(field))
+            }
+            _ => "NULL".to_string(),
+        };
+        text.replace_range(at.clone(), &literal);
+        again = format!(", ALTER COLUMN {} SET DEFAULT {default}{again}", quote_ident(field.name()));
+    }
+    Ok(Some(text + &again))
 }
 
 /// Applies the change that `plan` returns. Plans again if the catalog or the table has changed since.

@@ -7,13 +7,13 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::without_index;
 use millstream_sql::functions::quote_ident;
 use millstream_sql::{
-    Error, IndexKind, PUBLIC, Result, TableIndex, TokenReader, WrittenIndex, name_in, relation_ident,
-    split_schema, suggestion,
+    Error, IndexKind, PUBLIC, Result, TableIndex, TokenReader, WrittenIndex, name_in, qualified_ident,
+    relation_ident, split_schema, suggestion,
 };
 
 use super::alter_table::{Planned, TableChange, alter};
 use crate::catalog::{Catalog, Definition, Object};
-use crate::session::{Session, Tag};
+use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
 
 pub(super) static CREATE_INDEX: Statement = Statement {
@@ -37,6 +37,65 @@ pub(super) static DROP_INDEX: Statement = Statement {
     run: Run::Alone(|session, reader| Box::pin(async move { alter(session, &reader, plan_drop).await })),
     rules: Rules::ALTER,
 };
+
+pub(super) static ALTER_INDEX: Statement = Statement {
+    words: &[&["ALTER", "INDEX"]],
+    synopsis: "ALTER INDEX [IF EXISTS] name RENAME TO new_name;",
+    purpose: "rename an index",
+    pages: &["create-index"],
+    begins: Some(|reader| reader.is_keyword(&["ALTER", "INDEX"])),
+    run: Run::Alone(|session, reader| Box::pin(async move { rename(session, reader).await })),
+    rules: Rules::ALTER,
+};
+
+/// Renames an index as a constraint of its table.
+async fn rename(session: &mut Session, mut reader: TokenReader<'_>) -> Result<Response> {
+    reader.expect_keyword(&["ALTER", "INDEX"])?;
+    let lenient = reader.keyword(&["IF", "EXISTS"]);
+    let catalog = session.catalog();
+    let name = index_name(&catalog, &mut reader)?;
+    let at = reader.last_position();
+    reader.expect_keyword(&["RENAME", "TO"])?;
+    let to = reader.identifier()?;
+    reader.expect_end()?;
+    let Some(table) = catalog.indexed(&name) else {
+        let error = format!("index \"{name}\" does not exist");
+        if lenient {
+            let notices = vec![format!("{error}, nothing was done")];
+            return Ok(Tag { notices, ..Tag::new("ALTER INDEX") }.into());
+        }
+        return Err(missing(&catalog, &name).at(at));
+    };
+    let (_, local) = catalog.schemas().place_of(&name);
+    let renames = format!(
+        "ALTER TABLE {} RENAME CONSTRAINT {} TO {}",
+        qualified_ident(&table.name),
+        quote_ident(local),
+        quote_ident(&to)
+    );
+    let done = Box::pin(super::run_entered(session, &renames)).await;
+    // A position in the other text means nothing.
+    done.map_err(|error| Error { span: None, ..error }.at(at))?;
+    Ok(Tag::new("ALTER INDEX").into())
+}
+
+/// Reads the name of an index. Without a schema, it is in one of the search path.
+fn index_name(catalog: &Catalog, reader: &mut TokenReader<'_>) -> Result<String> {
+    let is_qualified = reader.is_qualified();
+    let name = reader.relation_name()?;
+    if is_qualified {
+        return Ok(name);
+    }
+    let mut schemas = catalog.schemas().current().into_iter().map(|schema| name_in(&schema, &name));
+    Ok(schemas.find(|name| catalog.indexed(name).is_some()).unwrap_or(name))
+}
+
+fn missing(catalog: &Catalog, name: &str) -> Error {
+    let names =
+        catalog.objects().flat_map(|object| object.indexes()).map(|index| index.0).collect::<Vec<_>>();
+    let hint = suggestion::did_you_mean(name, names.iter().map(String::as_str));
+    Error::invalid(format!("index \"{name}\" does not exist")).maybe_hint(hint)
+}
 
 /// Returns the new definition of the table.
 fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
@@ -140,30 +199,21 @@ fn without_effect(catalog: &Catalog, object: &Object, unique: bool, mut tag: Tag
 fn plan_drop(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     reader.keyword(&["CONCURRENTLY"]);
     let lenient = reader.keyword(&["IF", "EXISTS"]);
-    let is_qualified = reader.is_qualified();
-    let mut name = reader.relation_name()?;
+    let catalog = session.catalog();
+    let name = index_name(&catalog, reader)?;
     let at = reader.last_position();
     if *reader.peek() == Token::Comma {
         return Err(Error::unsupported("DROP INDEX of several").at(at).hint("Drop one at a time."));
     }
     reader.one_of(&[&["CASCADE"], &["RESTRICT"]]);
     reader.expect_end()?;
-    let catalog = session.catalog();
-    if !is_qualified {
-        let mut schemas = catalog.schemas().current().into_iter().map(|schema| name_in(&schema, &name));
-        name = schemas.find(|name| catalog.indexed(name).is_some()).unwrap_or(name);
-    }
     let mut tag = Tag::new("DROP INDEX");
     let Some(table) = catalog.indexed(&name) else {
-        let error = format!("index \"{name}\" does not exist");
         if lenient {
-            tag.notices.push(format!("{error}, nothing was done"));
+            tag.notices.push(format!("index \"{name}\" does not exist, nothing was done"));
             return Ok(Planned { base: catalog.version, tag, change: None });
         }
-        let names =
-            catalog.objects().flat_map(|object| object.indexes()).map(|index| index.0).collect::<Vec<_>>();
-        let hint = suggestion::did_you_mean(&name, names.iter().map(String::as_str));
-        return Err(Error::invalid(error).maybe_hint(hint).at(at));
+        return Err(missing(&catalog, &name).at(at));
     };
     let place = if session.is_recovering { split_schema(&name) } else { None };
     let (_, local) = place.unwrap_or_else(|| catalog.schemas().place_of(&name));

@@ -13,7 +13,7 @@ use super::{create_source, existed, new_name, table_like};
 use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::plan::Working;
 use crate::sequences::{owner_of, read_by_defaults, with_full_names};
-use crate::session::{Session, Tag};
+use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
 
 pub(super) static CREATE_TABLE: Statement = Statement {
@@ -34,6 +34,31 @@ pub(super) static CREATE_TABLE: Statement = Statement {
     rules: Rules::CATALOG,
 };
 
+pub(super) static CREATE_UNLOGGED: Statement = Statement {
+    words: &[&["CREATE", "UNLOGGED"]],
+    synopsis: "CREATE UNLOGGED TABLE …;",
+    purpose: "define a table: UNLOGGED has no effect",
+    pages: &["create-table"],
+    begins: None,
+    run: Run::Alone(|session, reader| Box::pin(async move { unlogged(session, reader).await })),
+    rules: Rules::CATALOG,
+};
+
+async fn unlogged(session: &mut Session, reader: TokenReader<'_>) -> Result<Response> {
+    let mut text = reader.text().to_string();
+    // Blanks leave the positions of errors as they are.
+    let word = reader.last_position();
+    text.replace_range(word.clone(), &" ".repeat(word.len()));
+    let done = Box::pin(super::run_entered(session, &text)).await?;
+    Ok(match done {
+        Response::Done(mut tag) => {
+            tag.notices.push("UNLOGGED has no effect: the table survives crashes".into());
+            tag.into()
+        }
+        other => other,
+    })
+}
+
 pub(crate) async fn plan(session: &Session, working: &mut Working, reader: TokenReader<'_>) -> Result<Tag> {
     match has_connector(&reader) {
         true => create_source::plan_table(session, working, reader).await,
@@ -51,7 +76,8 @@ fn has_connector(reader: &TokenReader<'_>) -> bool {
     let mut depth = 0;
     while !ahead.is_end() {
         if depth == 0 && (ahead.is_keyword(&["AS"]) || ahead.is_keyword(&["WITH"])) {
-            return ahead.is_keyword(&["WITH"]) && *ahead.peek_at(1) == Token::LParen;
+            let has_options = ahead.is_keyword(&["WITH"]) && *ahead.peek_at(1) == Token::LParen;
+            return has_options && !has_storage_parameters(&ahead);
         }
         // `INCLUDE key AS k` is no query.
         if depth == 0 && ahead.is_keyword(&["INCLUDE"]) {
@@ -92,8 +118,10 @@ fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<
         refuse_intervals(&columns.schema, &columns.primary_key).map_err(|error| error.at(at))?;
     }
     let intake = intake(&mut reader, !columns.primary_key.is_empty())?;
+    let storage = storage(&mut reader)?;
     reader.expect_end()?;
-    let Columns { schema, primary_key: key, watermark, notices, .. } = columns;
+    let Columns { schema, primary_key: key, watermark, mut notices, .. } = columns;
+    notices.extend(storage);
     let schema = Identity::named(&schema, &name, |name| is_taken(&working.catalog, name));
     if !session.is_recovering {
         working.catalog.check_constraint_names(&name, &schema)?;
@@ -102,6 +130,42 @@ fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<
     let definition = Definition::Table { schema, key, intake, watermark };
     working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
     Ok(Tag { text: "CREATE TABLE".into(), notices })
+}
+
+/// Reads PostgreSQL's clauses for the storage of a table, which have no effect. Returns notices.
+fn storage(reader: &mut TokenReader<'_>) -> Result<Vec<String>> {
+    let mut notices = Vec::new();
+    if reader.keyword(&["WITH"]) {
+        reader.group()?;
+        notices.push("WITH has no effect: tables have no storage parameters".to_string());
+    }
+    if reader.keyword(&["TABLESPACE"]) {
+        reader.identifier()?;
+        notices.push("TABLESPACE has no effect: there are none".to_string());
+    }
+    if reader.is_keyword(&["PARTITION", "BY"]) {
+        return Err(Error::unsupported("a partitioned table").at(reader.position()).hint(
+            "Leave PARTITION BY out. A dump with --load-via-partition-root has all rows in the table itself.",
+        ));
+    }
+    Ok(notices)
+}
+
+/// PostgreSQL's parameters for the storage of a table, besides those for autovacuum.
+const STORAGE: [&str; 6] = [
+    "fillfactor",
+    "log_autovacuum_min_duration",
+    "parallel_workers",
+    "toast_tuple_target",
+    "user_catalog_table",
+    "vacuum_truncate",
+];
+
+/// Returns true if a WITH clause has PostgreSQL's storage parameters alone.
+fn has_storage_parameters(reader: &TokenReader<'_>) -> bool {
+    let is_known =
+        |(name, _): &(String, String)| STORAGE.contains(&name.as_str()) || name.starts_with("autovacuum_");
+    reader.clone().options().is_ok_and(|options| !options.is_empty() && options.iter().all(is_known))
 }
 
 /// Plans a statement as another text that means the same.

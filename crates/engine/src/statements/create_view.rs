@@ -5,13 +5,13 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::functions::quoted_ident;
-use millstream_sql::{BatchQuery, Error, Planner, Query, Result, TokenReader, replaying};
+use millstream_sql::{BatchQuery, Error, Planner, Query, Result, TokenReader, quote_ident, replaying};
 
 use super::{existed, new_name, relations_of, within};
 use crate::catalog::{Catalog, Definition, Object, as_of, is_of_engine, reads_of};
 use crate::plan::Working;
 use crate::sequences::is_sequence;
-use crate::session::{Session, Tag};
+use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
 
 pub(super) static CREATE_VIEW: Statement = Statement {
@@ -23,6 +23,40 @@ pub(super) static CREATE_VIEW: Statement = Statement {
     run: Run::Plan(|session, working, reader| Box::pin(async move { plan(session, working, reader) })),
     rules: Rules::CATALOG,
 };
+
+pub(super) static CREATE_RECURSIVE_VIEW: Statement = Statement {
+    words: &[&["CREATE", "RECURSIVE"], &["CREATE", "OR", "REPLACE", "RECURSIVE"]],
+    synopsis: "CREATE [OR REPLACE] RECURSIVE VIEW name (column, …) AS query;",
+    purpose: "name a recursive query",
+    pages: &["create-view"],
+    begins: None,
+    run: Run::Alone(|session, reader| Box::pin(async move { recursive(session, reader).await })),
+    rules: Rules::CATALOG,
+};
+
+/// Runs the statement as `CREATE VIEW name AS WITH RECURSIVE name (columns) AS (query) SELECT columns FROM name`.
+async fn recursive(session: &mut Session, mut reader: TokenReader<'_>) -> Result<Response> {
+    let replaces = TokenReader::new(reader.text())?.is_keyword(&["CREATE", "OR"]);
+    reader.expect_keyword(&["VIEW"])?;
+    let start = reader.position().start;
+    reader.relation_name()?;
+    let written = reader.text()[start..reader.last_position().end].to_string();
+    let mut last = TokenReader::new(&written)?;
+    let mut name = last.identifier()?;
+    while last.symbol(Token::Period) {
+        name = last.identifier()?;
+    }
+    let columns = column_names(&mut reader)?.join(", ");
+    reader.expect_keyword(&["AS"])?;
+    let (query, _) = within(&reader);
+    let (name, replace) = (quote_ident(&name), if replaces { "OR REPLACE " } else { "" });
+    let text = format!(
+        "CREATE {replace}VIEW {written} AS WITH RECURSIVE {name} ({columns}) AS ({query}) SELECT {columns} FROM {name}"
+    );
+    // A position in the other text means nothing.
+    let done = Box::pin(super::run_entered(session, &text)).await;
+    done.map_err(|error| Error { span: None, ..error })
+}
 
 pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let (name, exists) = new_name(working, &mut reader)?;

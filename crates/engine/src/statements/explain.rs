@@ -12,6 +12,7 @@ use futures::future::try_join_all;
 use millstream_delta::Delta;
 use millstream_flow::Explained;
 use millstream_sql::{BatchQuery, Emit, Error, Result, TokenReader};
+use serde_json::{Map, Value, json};
 
 use super::create_stream::{Running, cut_emit, running_query, stream_options};
 use super::create_view::{Named, check_batches, make_continuous, named_query};
@@ -30,7 +31,7 @@ use crate::statement::{RowsTag, Rules, Run, Statement};
 pub(super) static EXPLAIN: Statement = Statement {
     words: &[&["EXPLAIN"]],
     synopsis: concat!(
-        "EXPLAIN [(STATE) | ANALYZE] query;\n",
+        "EXPLAIN [(STATE) | (FORMAT JSON) | ANALYZE] query;\n",
         "EXPLAIN [(STATE) | ANALYZE] CREATE MATERIALIZED VIEW name AS query;\n",
         "EXPLAIN [(STATE)] CREATE STREAM name AS query [EMIT CHANGES | FOR EACH BATCH];\n",
         "EXPLAIN [(STATE)] [MATERIALIZED VIEW | STREAM | SINK] name;\n",
@@ -58,6 +59,7 @@ enum Form {
     Plan,
     State,
     Analyze,
+    Json,
 }
 
 /// The object of the EXPLAIN.
@@ -120,7 +122,11 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
             };
             let kept = matches!(what, Explaining::Object(_));
             let operators = session.shared.ask(|reply| Event::Ask(Question::Explain { what, reply })).await?;
-            if form == Form::State { state(&operators, kept) } else { plan(&operators, &found) }
+            match form {
+                Form::State => state(&operators, kept),
+                Form::Json => as_json(&operators),
+                Form::Plan | Form::Analyze => plan(&operators, &found),
+            }
         }
     }
 }
@@ -152,6 +158,7 @@ fn form(reader: &mut TokenReader<'_>) -> Result<Form> {
             "state" if is_on(reader) => form = Form::State,
             "analyze" if is_on(reader) => form = Form::Analyze,
             "format" if reader.keyword(&["TEXT"]) => {}
+            "format" if reader.keyword(&["JSON"]) => form = Form::Json,
             name if DETAILS.contains(&name) => {
                 is_on(reader);
             }
@@ -287,6 +294,50 @@ fn plan(operators: &[Explained], found: &[(Arc<str>, String)]) -> Result<Respons
     let found = found.iter().map(|(name, key)| format!("A SELECT reads \"{name}\" by its key {key}"));
     let lines: StringViewArray = operators.chain(found).map(Some).collect();
     rows(RecordBatch::try_new(schema(&[("plan", false)]), vec![Arc::new(lines)]))
+}
+
+/// Returns the operators as JSON, in the form of PostgreSQL: the inputs of a node are its `Plans`.
+fn as_json(operators: &[Explained]) -> Result<Response> {
+    let mut open: Vec<Map<String, Value>> = Vec::new();
+    for operator in operators {
+        close(&mut open, operator.place.depth);
+        open.push(node(operator));
+    }
+    close(&mut open, 1);
+    let plans: Vec<Value> = open.into_iter().map(|plan| json!({ "Plan": plan })).collect();
+    let text = serde_json::to_string_pretty(&plans).map_err(|error| Error::bug(error.to_string()))?;
+    let lines: StringViewArray = std::iter::once(Some(text)).collect();
+    rows(RecordBatch::try_new(schema(&[("QUERY PLAN", false)]), vec![Arc::new(lines)]))
+}
+
+/// Puts the nodes from a depth on into those above them.
+fn close(open: &mut Vec<Map<String, Value>>, depth: usize) {
+    while open.len() > depth.max(1) {
+        let Some(input) = open.pop() else { return };
+        if let Some(above) = open.last_mut()
+            && let Value::Array(inputs) = above.entry("Plans").or_insert_with(|| Value::Array(Vec::new()))
+        {
+            inputs.push(Value::Object(input));
+        }
+    }
+}
+
+fn node(operator: &Explained) -> Map<String, Value> {
+    let name = operator.title.split(" [").next().unwrap_or_default();
+    let mut node = Map::new();
+    node.insert("Node Type".into(), name.into());
+    node.insert("Operator".into(), operator.title.as_str().into());
+    if let Some(cost) = operator.cost {
+        node.insert("Cost".into(), cost.name().into());
+    }
+    node.insert("Append Only".into(), operator.append_only.into());
+    let texts = [("Key", operator.key.as_deref()), ("State", Some(operator.state.text.as_str()))];
+    for (name, text) in texts.into_iter().chain([("Reason", Some(operator.why.as_str()))]) {
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            node.insert(name.into(), text.into());
+        }
+    }
+    node
 }
 
 fn state(operators: &[Explained], kept: bool) -> Result<Response> {

@@ -1,5 +1,5 @@
 //! Statements of PostgreSQL's dumps and tools for which there is nothing to do: `GRANT`, `REVOKE`, `ALTER … OWNER TO`,
-//! `REFRESH MATERIALIZED VIEW`, `CREATE EXTENSION`. A notice says so.
+//! `REFRESH MATERIALIZED VIEW`, `CREATE EXTENSION`, `LOCK`. A notice says so.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader, sqlstate};
@@ -56,6 +56,16 @@ pub(super) static EXTENSION: Statement = Statement {
     pages: &["create-extension"],
     begins: None,
     run: Run::Alone(|_, reader| Box::pin(async move { extension(reader) })),
+    rules: Rules::DEFAULT,
+};
+
+pub(super) static LOCK: Statement = Statement {
+    words: &[&["LOCK"]],
+    synopsis: "LOCK [TABLE] [ONLY] name [, …] [IN mode MODE] [NOWAIT];",
+    purpose: "do nothing: transactions need no locks",
+    pages: &["lock"],
+    begins: None,
+    run: Run::Alone(|session, reader| Box::pin(async move { lock(session, reader) })),
     rules: Rules::DEFAULT,
 };
 
@@ -161,5 +171,34 @@ fn extension(mut reader: TokenReader<'_>) -> Result<Response> {
     done(
         word,
         format!("{word} has no effect: \"{name}\" adds nothing to the functions and types that are there"),
+    )
+}
+
+fn lock(session: &Session, mut reader: TokenReader<'_>) -> Result<Response> {
+    if session.transaction.is_none() {
+        return Err(Error::invalid("LOCK can be used in a transaction only")
+            .hint("BEGIN one first.")
+            .code(sqlstate::NO_ACTIVE_SQL_TRANSACTION));
+    }
+    reader.keyword(&["TABLE"]);
+    let catalog = session.catalog();
+    loop {
+        reader.keyword(&["ONLY"]);
+        let name = reader.relation_name()?;
+        catalog.get(&name).map_err(|error| error.at(reader.last_position()))?;
+        if !reader.symbol(Token::Comma) {
+            break;
+        }
+    }
+    if reader.keyword(&["IN"]) {
+        while !reader.is_end() && !reader.keyword(&["MODE"]) {
+            reader.identifier()?;
+        }
+    }
+    reader.keyword(&["NOWAIT"]);
+    reader.expect_end()?;
+    done(
+        "LOCK TABLE",
+        "LOCK has no effect: of two transactions that change a table, the later COMMIT fails".into(),
     )
 }

@@ -33,6 +33,8 @@ pub struct Alteration {
     pub schema: Option<SchemaRef>,
     /// The values of the added columns in the rows of the table.
     pub added: Vec<ScalarValue>,
+    /// The positions of the defaults of added columns, with their present values.
+    pub defaults: Vec<(Range<usize>, Field, ScalarValue)>,
     /// The former places of the columns, if some are dropped or get another type.
     pub sources: Option<Sources>,
     /// True if the rows of the table may violate a new constraint.
@@ -140,6 +142,10 @@ impl Altered<'_> {
             reader.keyword(&["COLUMN"]);
             return self.drop_column(reader);
         }
+        if let Some(notice) = without_effect(reader)? {
+            self.done.notices.push(notice);
+            return Ok(false);
+        }
         Err(reader.expected("ADD, ALTER COLUMN, DROP COLUMN, DROP CONSTRAINT, RENAME or SET WATERMARK"))
     }
 
@@ -187,7 +193,18 @@ impl Altered<'_> {
         }
         // Rows that are there already get the default, too.
         self.done.added.push(match default_of(field) {
-            Some(text) => constant(self.planner, field, text, place)?,
+            Some(text) => {
+                let value = constant(self.planner, field, text, place).map_err(|error| {
+                    let is_computed = error.message.contains("a constant of type");
+                    let hint =
+                        "Add the column without it; then ALTER COLUMN … SET DEFAULT, and UPDATE the rows.";
+                    if is_computed { error.hint(hint) } else { error }
+                })?;
+                if let Some(at) = self.list.default.take() {
+                    self.done.defaults.push((at, field.clone(), value.clone()));
+                }
+                value
+            }
             None => ScalarValue::try_from(field.data_type())?,
         });
         self.sources.push(None);
@@ -460,6 +477,37 @@ impl Altered<'_> {
                 .at(at)
         })
     }
+}
+
+/// Reads an action of PostgreSQL's that has no effect here. Returns a notice; none if another one begins.
+fn without_effect(reader: &mut TokenReader<'_>) -> Result<Option<String>> {
+    let at = reader.position();
+    if reader.is_keyword(&["ENABLE", "ROW", "LEVEL", "SECURITY"]) || reader.is_keyword(&["FORCE", "ROW"]) {
+        return Err(Error::unsupported("row-level security")
+            .hint("A view can leave rows out; there are no roles.")
+            .at(at));
+    }
+    let (action, why) = if reader.keyword(&["VALIDATE", "CONSTRAINT"]) {
+        ("VALIDATE CONSTRAINT", "constraints are verified when they are added")
+    } else if reader.one_of(&[&["CLUSTER", "ON"], &["SET", "WITHOUT", "CLUSTER"]]).is_some() {
+        ("CLUSTER", "rows have no order in a table")
+    } else if reader.keyword(&["REPLICA", "IDENTITY"]) {
+        ("REPLICA IDENTITY", "a subscription has whole rows")
+    } else if reader.one_of(&[&["ENABLE", "TRIGGER"], &["DISABLE", "TRIGGER"]]).is_some() {
+        ("TRIGGER", "there are no triggers")
+    } else if reader.one_of(&[&["SET"], &["RESET"]]).is_some() {
+        ("SET", "tables have no storage parameters")
+    } else {
+        return Ok(None);
+    };
+    while !reader.is_end() && *reader.peek() != Token::Comma {
+        if *reader.peek() == Token::LParen {
+            reader.group()?;
+        } else {
+            reader.next();
+        }
+    }
+    Ok(Some(format!("{action} has no effect: {why}")))
 }
 
 /// Returns the columns with another name for one of them. Fails if an expression of the table may name it.

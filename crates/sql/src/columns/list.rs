@@ -17,6 +17,7 @@ use crate::indexes::WrittenIndex;
 use crate::planner::Planner;
 use crate::reader::TokenReader;
 use crate::suggestion;
+use crate::user_types::Domain;
 use crate::watermark::Written;
 
 /// Words that end the expression of a generated column without parentheses.
@@ -40,6 +41,9 @@ pub(super) const AFTER_TYPE: [&str; 13] = [
     "OPTIONS",
 ];
 
+/// A domain and its position in the text.
+type PlacedDomain = (Range<usize>, Domain);
+
 /// A name and its position in the text.
 pub(super) type Named = (String, Range<usize>);
 
@@ -54,6 +58,8 @@ pub(super) struct ColumnList {
     pub(super) notices: Vec<String>,
     /// The types that are domains, and what they stand for.
     pub(super) domains: Vec<(Range<usize>, String)>,
+    /// The position of the last default.
+    pub(super) default: Option<Range<usize>>,
     /// The names in PRIMARY KEY, each with its position.
     pub(super) key: Option<Vec<Named>>,
     /// The watermark with its position; its column may come after it.
@@ -104,15 +110,12 @@ impl ColumnList {
             return Err(Error::invalid(format!("column \"{name}\" is declared twice")).at(start));
         }
         let has_type = !reader.is_keyword(&["AS"]) && !reader.is_keyword(&["GENERATED"]);
-        let from = reader.position().start;
-        let mut field = match identity::serial(reader, &name) {
-            Some(serial) => serial,
-            None if has_type => planner.type_until(reader, &AFTER_TYPE)?.as_ref().clone().with_name(&name),
-            None => Field::new(&name, DataType::Null, true),
+        let (mut field, domain) = match identity::serial(reader, &name) {
+            Some(serial) => (serial, None),
+            None if has_type => typed(planner, reader, &name)?,
+            None => (Field::new(&name, DataType::Null, true), None),
         };
         let (mut nullable, mut expression) = (true, None);
-        let type_place = from..reader.last_position().end;
-        let domain = planner.types.domain(&reader.text()[type_place.clone()]);
         loop {
             let place = reader.position();
             let constraint = constraint_name(reader)?;
@@ -128,7 +131,9 @@ impl ColumnList {
             } else if reader.keyword(&["NULL"]) {
             } else if reader.keyword(&["DEFAULT"]) {
                 refuse_second_default(&field, place)?;
+                let from = reader.position().start;
                 field = planner.default(reader, field, &AFTER_TYPE)?;
+                self.default = Some(from..reader.last_position().end);
             } else if reader.keyword(&["PRIMARY", "KEY"]) {
                 self.set_key(vec![(name.clone(), start.clone())], place)?;
             } else if let Some(identity) = identity::identity(reader, &field)? {
@@ -147,9 +152,9 @@ impl ColumnList {
                 return Err(reader.expected("\",\", \")\", NOT NULL or PRIMARY KEY"));
             }
         }
-        if let Some(domain) = domain {
+        if let Some((place, domain)) = domain {
             let has_default = default_of(&field).is_some() || expression.is_some();
-            self.domains.push((type_place, domain.column(&name, has_default)?));
+            self.domains.push((place, domain.column(&name, has_default)?));
         }
         field.set_nullable(nullable && identity_of(&field).is_none());
         if let Some(place) = expression {
@@ -302,6 +307,19 @@ impl ColumnList {
         let (notices, domains) = (std::mem::take(&mut self.notices), std::mem::take(&mut self.domains));
         Ok(Columns { schema, primary_key, watermark: watermark.transpose()?, notices, domains })
     }
+}
+
+/// Reads the type of a column. Returns the column, and the domain that the type is, with its position.
+fn typed(
+    planner: &Planner,
+    reader: &mut TokenReader<'_>,
+    name: &str,
+) -> Result<(Field, Option<PlacedDomain>)> {
+    let from = reader.position().start;
+    let field = planner.type_until(reader, &AFTER_TYPE)?.as_ref().clone().with_name(name);
+    let place = from..reader.last_position().end;
+    let domain = planner.types.domain(&reader.text()[place.clone()]);
+    Ok((field, domain.map(|domain| (place, domain))))
 }
 
 /// Fails if a column has a default already. `place` is the position of another one.

@@ -188,7 +188,9 @@ fn is_temporary(word: &str) -> bool {
 }
 
 fn create(tokens: &[Token], words: &[String]) -> Effect {
-    let skipped = |word: &str| matches!(word, "OR" | "REPLACE" | "LOCAL" | "GLOBAL" | "UNBOUNDED");
+    let skipped = |word: &str| {
+        matches!(word, "OR" | "REPLACE" | "LOCAL" | "GLOBAL" | "UNBOUNDED" | "UNLOGGED" | "RECURSIVE")
+    };
     let (mut at, mut temporary) = (1, false);
     while words.get(at).is_some_and(|word| skipped(word) || is_temporary(word)) {
         temporary |= is_temporary(&words[at]);
