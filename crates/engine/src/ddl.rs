@@ -143,8 +143,11 @@ pub(crate) async fn discard_temporary(session: &Session) -> Result<()> {
     run(session, &format!("DROP SCHEMA IF EXISTS {} CASCADE", schema.name())).await
 }
 
-/// Drops the tables ON COMMIT DROP of a transaction that has ended.
+/// Drops the tables ON COMMIT DROP of a transaction that has ended, and releases its advisory locks.
 pub(crate) async fn end_transaction(session: &Session) -> Result<()> {
+    if let Some(locks) = session.variables.locks.get() {
+        locks.release_all(true);
+    }
     let Some(schema) = session.variables.temporary.get() else { return Ok(()) };
     for table in schema.take_drops() {
         let name = format!("{}.{}", schema.name(), quote_ident(&table));

@@ -19,10 +19,12 @@ use millstream_sql::{Error, Planner, Result};
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::advisory_locks::AdvisoryLocks;
 use crate::catalog::Catalog;
 use crate::error;
 use crate::event::{Event, Question, Reply};
 use crate::execution_options::ExecutionOptions;
+use crate::functions;
 use crate::jobs::{self, Jobs};
 use crate::listener::{Listener, Listeners};
 use crate::metrics::{History, MetricValue, SAMPLE_SECONDS};
@@ -30,7 +32,7 @@ use crate::panics;
 use crate::query_pool::QueryPool;
 use crate::recovery::{self, Recovered};
 use crate::run::{self, TimeSource};
-use crate::sequences::{self, Sequences};
+use crate::sequences::Sequences;
 use crate::session::Session;
 use crate::settings::{Settings, ShutdownSettings};
 use crate::statement_memory::AllStatements;
@@ -113,13 +115,14 @@ pub(crate) struct Shared {
     pub(crate) recovery: RecoveryState,
 }
 
-/// The things that running statements share: jobs, memory, threads, and the sequences that they take numbers of.
+/// The things that running statements share: jobs, memory, threads, the sequences that they take numbers of, and locks.
 pub(crate) struct RunningStatements {
     pub(crate) jobs: Arc<Jobs>,
     /// The memory reserved by all of them.
     pub(crate) memory: AllStatements,
     pub(crate) pool: QueryPool,
     pub(crate) sequences: Arc<Sequences>,
+    pub(crate) locks: Arc<AdvisoryLocks>,
 }
 
 /// The recovery of an engine from its data directory, if it has one.
@@ -484,7 +487,7 @@ impl EngineBuilder {
             progress: Mutex::default(),
             shutdown: Mutex::default(),
             settings_version: AtomicU64::new(0),
-            planner: planner(self.context, &sequences)?,
+            planner: functions::planner(self.context, &sequences)?,
             connectors,
             handle: runtime.handle().clone(),
             statements: RunningStatements {
@@ -492,6 +495,7 @@ impl EngineBuilder {
                 memory: AllStatements::default(),
                 pool: QueryPool::new(runtime.handle().clone()),
                 sequences: sequences.clone(),
+                locks: Arc::default(),
             },
             history: history.clone(),
             stopped: AtomicBool::new(false),
@@ -526,14 +530,6 @@ impl EngineBuilder {
         shared.handle.spawn(sample(shared.events.clone()));
         Ok(Engine { shared })
     }
-}
-
-/// Returns a planner with the functions of a user's context, and those of the engine.
-fn planner(context: Option<SessionContext>, sequences: &Arc<Sequences>) -> Result<Planner> {
-    let context = context.unwrap_or_default();
-    let mut state = context.state();
-    sequences::register(&mut state, sequences)?;
-    Ok(Planner::with_state(state))
 }
 
 /// Returns a runtime with threads of this name; without a count, one for each core.

@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: query planning (crate `sql`), operators (crate `flow`), connectors (crate `connect`).
 
+mod advisory_locks;
 mod announced;
 mod backfill;
 mod catalog;
@@ -21,6 +22,7 @@ mod evaluate;
 mod event;
 mod execution_options;
 mod files;
+mod functions;
 mod generated_source;
 mod idempotency;
 mod jobs;

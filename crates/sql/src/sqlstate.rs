@@ -109,6 +109,8 @@ pub const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
 pub const INVALID_SAVEPOINT: &str = "3B001";
 /// A concurrent transaction committed first.
 pub const SERIALIZATION_FAILURE: &str = "40001";
+/// Sessions wait for each other.
+pub const DEADLOCK_DETECTED: &str = "40P01";
 /// The cursor does not exist.
 pub const INVALID_CURSOR_NAME: &str = "34000";
 /// The prepared statement does not exist.

@@ -48,7 +48,7 @@ pub(super) static ALTER_INDEX: Statement = Statement {
     rules: Rules::ALTER,
 };
 
-/// Renames an index as a constraint of its table.
+/// Renames an index by ALTER TABLE … RENAME INDEX.
 async fn rename(session: &mut Session, mut reader: TokenReader<'_>) -> Result<Response> {
     reader.expect_keyword(&["ALTER", "INDEX"])?;
     let lenient = reader.keyword(&["IF", "EXISTS"]);
@@ -68,7 +68,7 @@ async fn rename(session: &mut Session, mut reader: TokenReader<'_>) -> Result<Re
     };
     let (_, local) = catalog.schemas().place_of(&name);
     let renames = format!(
-        "ALTER TABLE {} RENAME CONSTRAINT {} TO {}",
+        "ALTER TABLE {} RENAME INDEX {} TO {}",
         qualified_ident(&table.name),
         quote_ident(local),
         quote_ident(&to)

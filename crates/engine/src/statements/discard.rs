@@ -46,6 +46,9 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
         session.cursors.clear();
         session.prepared.clear();
         session.variables.modes = Modes::default();
+        if let Some(locks) = session.variables.locks.get() {
+            locks.release_all(false);
+        }
     }
     if matches!(kind, 0 | 3 | 4) {
         ddl::discard_temporary(session).await?;

@@ -18,6 +18,7 @@ use millstream_sql::dialect::trailing_emit;
 use millstream_sql::{Emit, Error, Operation, Planner, Result, TokenReader, sqlstate};
 
 use super::{emit_changes, for_each_batch, reads_batch, within};
+use crate::advisory_locks;
 use crate::engine::Shared;
 use crate::error;
 use crate::panics::panicked;
@@ -84,6 +85,8 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
     let relations = OneShot::of(session, catalog, settings.clone());
     let mut query = planner.query(text, &relations).map_err(|error| error.shift(offset))?;
     query.plan = sequences::bind(query.plan, &session.catalog(), &session.variables.sequences)?;
+    let (locks, all) = (&session.variables.locks, &session.shared.statements.locks);
+    query.plan = advisory_locks::take(query.plan, locks, all, session.transaction.is_some()).await?;
     let modes = session.transaction.as_ref().map_or(session.variables.modes, |open| open.modes);
     if modes.read_only && sequences::moves(&query.plan)? {
         return Err(Error::invalid("nextval and setval can't be run in a transaction that is READ ONLY")

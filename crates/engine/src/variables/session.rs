@@ -8,6 +8,7 @@ use millstream_sql::{Error, PUBLIC, Result};
 
 use super::lasting::{Lasts, Point, Values, Within};
 use super::{DEFAULT_READ_ONLY, READ_ONLY, STATEMENT_TIMEOUT, Variables, milliseconds};
+use crate::advisory_locks::SessionLocks;
 use crate::catalog::Catalog;
 use crate::sequences::SessionSequences;
 use crate::temporary::TempSchema;
@@ -26,6 +27,8 @@ pub(crate) struct SessionVariables {
     pub(crate) temporary: Arc<OnceLock<TempSchema>>,
     /// The last numbers that the session took from sequences.
     pub(crate) sequences: Arc<SessionSequences>,
+    /// The advisory locks of the session, once it has taken one.
+    pub(crate) locks: Arc<OnceLock<SessionLocks>>,
 }
 
 impl SessionVariables {

@@ -122,8 +122,8 @@ impl Altered<'_> {
         if reader.keyword(&["DROP", "CONSTRAINT"]) {
             return self.drop_constraint(reader);
         }
-        if reader.keyword(&["RENAME", "CONSTRAINT"]) {
-            return self.rename_constraint(reader);
+        if let Some(kind) = reader.one_of(&[&["RENAME", "CONSTRAINT"], &["RENAME", "INDEX"]]) {
+            return self.rename_constraint(reader, kind == 1);
         }
         if reader.keyword(&["RENAME"]) {
             reader.keyword(&["COLUMN"]);
@@ -284,13 +284,15 @@ impl Altered<'_> {
         Ok(true)
     }
 
-    fn rename_constraint(&mut self, reader: &mut TokenReader<'_>) -> Result<bool> {
+    fn rename_constraint(&mut self, reader: &mut TokenReader<'_>, is_index: bool) -> Result<bool> {
         let at = reader.position();
         let (from, _) = (reader.identifier()?, reader.expect_keyword(&["TO"])?);
         let to_at = reader.position();
         let to = reader.identifier()?;
-        let Some((place, known)) = self.constraint(&from) else {
-            let error = format!("constraint \"{from}\" of table \"{}\" does not exist", self.table);
+        let found = if is_index { self.index(&from) } else { self.constraint(&from) };
+        let Some((place, known)) = found else {
+            let kind = if is_index { "index" } else { "constraint" };
+            let error = format!("{kind} \"{from}\" of table \"{}\" does not exist", self.table);
             return Err(self.no_constraint(error, &from).at(at));
         };
         if self.is_taken(&to) {
@@ -322,6 +324,15 @@ impl Altered<'_> {
             let mut constraints = indexes.filter(|(_, text)| text.starts_with("constraint"));
             let index = || constraints.next().map(|(known, _)| Known::Index(known.to_string()));
             check.or_else(index).map(|known| (place, known))
+        })
+    }
+
+    /// Returns the column that keeps an index of this name, and the name by which it does.
+    fn index(&self, name: &str) -> Option<(usize, Known)> {
+        self.list.fields.iter().enumerate().find_map(|(place, field)| {
+            let mut names = indexes_of(field).into_iter().map(|(known, _)| known);
+            let known = names.find(|known| checks::constraint_name_in(self.table, known) == name)?;
+            Some((place, Known::Index(known.to_string())))
         })
     }
 
