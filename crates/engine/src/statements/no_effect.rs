@@ -69,6 +69,40 @@ pub(super) static LOCK: Statement = Statement {
     rules: Rules::DEFAULT,
 };
 
+pub(super) static MAINTENANCE: Statement = Statement {
+    words: &[
+        &["CLUSTER"],
+        &["REINDEX"],
+        &["CREATE", "STATISTICS"],
+        &["DROP", "STATISTICS"],
+        &["SET", "CONSTRAINTS"],
+    ],
+    synopsis: concat!(
+        "CLUSTER [name];\n",
+        "REINDEX TABLE | INDEX | SCHEMA | DATABASE name;\n",
+        "CREATE STATISTICS …;\n",
+        "DROP STATISTICS …;\n",
+        "SET CONSTRAINTS ALL | name [, …] DEFERRED | IMMEDIATE;",
+    ),
+    purpose: "do nothing: scripts have them",
+    pages: &["analyze"],
+    begins: None,
+    run: Run::Alone(|_, reader| Box::pin(async move { maintenance(reader) })),
+    rules: Rules::DEFAULT,
+};
+
+fn maintenance(mut reader: TokenReader<'_>) -> Result<Response> {
+    let (word, why) = match TokenReader::new(reader.text())?.one_of(MAINTENANCE.words) {
+        Some(0) => ("CLUSTER", "rows have no order in a table"),
+        Some(1) => ("REINDEX", "indexes are kept up with each change"),
+        Some(2) => ("CREATE STATISTICS", "queries are planned without statistics"),
+        Some(3) => ("DROP STATISTICS", "queries are planned without statistics"),
+        _ => ("SET CONSTRAINTS", "constraints are verified by each statement"),
+    };
+    reader.take_rest();
+    done(word, format!("{word} has no effect: {why}"))
+}
+
 fn done(tag: &str, notice: String) -> Result<Response> {
     Ok(Tag { text: tag.into(), notices: vec![notice] }.into())
 }

@@ -41,6 +41,13 @@ pub(super) static NOT_YET: &[NotYet] = &[
         name: "CREATE TRIGGER",
         hint: Some("A materialized view, or a sink into a table, computes what a trigger would maintain."),
     },
+    NotYet {
+        words: &["DO"],
+        clause: None,
+        name: "DO",
+        hint: Some("Run the statements by themselves: most have IF EXISTS or IF NOT EXISTS."),
+    },
+    not_yet(&["CALL"], "CALL"),
     not_yet(&["CREATE", "PROCEDURE"], "CREATE PROCEDURE"),
     not_yet(&["CREATE", "RULE"], "CREATE RULE"),
     not_yet(&["CREATE", "POLICY"], "CREATE POLICY"),

@@ -100,6 +100,7 @@ pub(crate) static STATEMENTS: Statements = Statements {
         &no_effect::REFRESH,
         &no_effect::EXTENSION,
         &no_effect::LOCK,
+        &no_effect::MAINTENANCE,
         &advance::ADVANCE,
     ],
     not_yet: NOT_YET,
