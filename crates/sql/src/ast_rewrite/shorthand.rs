@@ -35,6 +35,8 @@ pub(crate) const SHORTHANDS: &[(&str, usize, &str)] = &[
     ("cidr", 1, "read_cidr($1)"),
     ("macaddr", 1, "read_macaddr($1)"),
     ("macaddr8", 1, "read_macaddr8($1)"),
+    ("range_agg", 1, "range_agg_of(array_agg($1))"),
+    ("range_intersect_agg", 1, "range_intersect_agg_of(array_agg($1))"),
     ("pg_typeof", 1, "sql_typeof($1)"),
     ("clock_timestamp", 0, "now()"),
     ("statement_timestamp", 0, "now()"),

@@ -71,6 +71,9 @@ impl Shape {
             Some(written) => &written.resolved(args.first().and_then(|first| Shape::mark(first, columns))),
             None => &call.func,
         };
+        if let Some(shape) = Shape::derived(function, args, columns) {
+            return shape;
+        }
         if let Some(mark) = mark_of(function) {
             return Shape::Marked(mark);
         }
@@ -89,6 +92,24 @@ impl Shape {
             }
             _ => Shape::Plain,
         }
+    }
+
+    /// Returns the shape of a result whose type follows from those of the arguments.
+    fn derived(function: &ScalarUDF, args: &[Expr], columns: &Columns<'_>) -> Option<Shape> {
+        let returns = &function.inner().downcast_ref::<MarkedFunction>()?.returns;
+        let (Returns::Of(of) | Returns::ListOf(of)) = returns else { return None };
+        let found = args.iter().find_map(|argument| match Shape::of(argument, columns) {
+            Shape::Marked(mark) => of(mark),
+            Shape::List(item) => match *item {
+                Shape::Marked(mark) => of(mark),
+                _ => None,
+            },
+            _ => None,
+        });
+        Some(match returns {
+            Returns::ListOf(_) => Shape::List(Box::new(Shape::marked(found))),
+            _ => Shape::marked(found),
+        })
     }
 
     fn of_choice(name: &str, args: &[Expr], columns: &Columns<'_>) -> Shape {
@@ -136,7 +157,7 @@ fn mark_of(function: &ScalarUDF) -> Option<Mark> {
     if let Some(function) = inner.downcast_ref::<MarkedFunction>() {
         return match &function.returns {
             Returns::Marked(mark) => Some(*mark),
-            Returns::Type(_) => None,
+            Returns::Type(_) | Returns::Of(_) | Returns::ListOf(_) => None,
         };
     }
     if let Some(read) = inner.downcast_ref::<ReadText>() {

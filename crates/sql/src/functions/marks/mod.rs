@@ -1,4 +1,4 @@
-//! Types whose values are stored as text of one form: JSON, JSONB, UUID, and network addresses.
+//! Types whose values are stored as text of one form: JSON, JSONB, UUID, network addresses and ranges.
 //!
 //! | part | |
 //! | --- | --- |
@@ -19,6 +19,8 @@ pub(crate) mod shape;
 
 use arrow::datatypes::Field;
 
+use super::ranges;
+
 /// The key in a field's metadata that holds the name of an extension type.
 const EXTENSION: &str = "ARROW:extension:name";
 
@@ -36,10 +38,22 @@ pub(crate) enum Mark {
     Cidr,
     Macaddr,
     Macaddr8,
+    Int4range,
+    Int8range,
+    Numrange,
+    Tsrange,
+    Tstzrange,
+    Daterange,
+    Int4multirange,
+    Int8multirange,
+    Nummultirange,
+    Tsmultirange,
+    Tstzmultirange,
+    Datemultirange,
 }
 
 /// All types, with their names.
-const ALL: [(Mark, &str, &str); 7] = [
+const ALL: [(Mark, &str, &str); 19] = [
     (Mark::Json, "json", "JSON"),
     (Mark::Jsonb, "jsonb", "JSONB"),
     (Mark::Uuid, "uuid", "UUID"),
@@ -47,6 +61,18 @@ const ALL: [(Mark, &str, &str); 7] = [
     (Mark::Cidr, "cidr", "CIDR"),
     (Mark::Macaddr, "macaddr", "MACADDR"),
     (Mark::Macaddr8, "macaddr8", "MACADDR8"),
+    (Mark::Int4range, "int4range", "INT4RANGE"),
+    (Mark::Int8range, "int8range", "INT8RANGE"),
+    (Mark::Numrange, "numrange", "NUMRANGE"),
+    (Mark::Tsrange, "tsrange", "TSRANGE"),
+    (Mark::Tstzrange, "tstzrange", "TSTZRANGE"),
+    (Mark::Daterange, "daterange", "DATERANGE"),
+    (Mark::Int4multirange, "int4multirange", "INT4MULTIRANGE"),
+    (Mark::Int8multirange, "int8multirange", "INT8MULTIRANGE"),
+    (Mark::Nummultirange, "nummultirange", "NUMMULTIRANGE"),
+    (Mark::Tsmultirange, "tsmultirange", "TSMULTIRANGE"),
+    (Mark::Tstzmultirange, "tstzmultirange", "TSTZMULTIRANGE"),
+    (Mark::Datemultirange, "datemultirange", "DATEMULTIRANGE"),
 ];
 
 /// The order of a type's values: PostgreSQL's.
@@ -131,6 +157,7 @@ impl Mark {
             Mark::Uuid | Mark::Macaddr | Mark::Macaddr8 => Order::Text,
             Mark::Inet => Order::Key { key: "inet_key", value: "inet_of_key" },
             Mark::Cidr => Order::Key { key: "inet_key", value: "cidr_of_key" },
+            range => Order::Key { key: "range_key", value: ranges::of_key(range)? },
         })
     }
 
