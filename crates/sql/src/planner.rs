@@ -47,6 +47,7 @@ use crate::functions;
 use crate::functions::json::operators::JsonOperators;
 use crate::functions::network::operators::NetworkOperators;
 use crate::functions::ranges::operators::RangeOperators;
+use crate::functions::ranges::unnest;
 use crate::hidden_columns;
 use crate::output_names::OutputNames;
 use crate::parameters::Parameters;
@@ -220,8 +221,16 @@ impl Planner {
             .planned_by(Arc::new(SoundRelations::default()));
         let options = ParserOptions::from(&self.state.config_options().sql_parser);
         let mut typed = self.parameters.as_ref().map_or_else(PlannerContext::new, |known| known.context());
-        let plan = SqlToRel::new_with_options(&context, options)
-            .sql_statement_to_plan_with_context(statement, &mut typed)
+        let mut planned = |statement| {
+            let planner = SqlToRel::new_with_options(&context, options.clone());
+            planner.sql_statement_to_plan_with_context(statement, &mut typed)
+        };
+        let mut other = text.to_ascii_lowercase().contains("unnest").then(|| statement.clone());
+        let plan = planned(statement)
+            .or_else(|error| match other.take_if(|other| unnest::wrap(other, &error.message())) {
+                Some(other) => planned(other).ok().filter(unnest::is_resolved).ok_or(error),
+                None => Err(error),
+            })
             .map_err(|error| match context.wrong() {
                 Some(error) => error,
                 None => {

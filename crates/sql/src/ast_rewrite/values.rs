@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::{call, text};
 use crate::error::{Error, Result};
+use crate::functions::marks::Mark;
 use crate::literals::interval;
 use crate::type_names::Checked;
 
@@ -44,6 +45,11 @@ pub(super) fn same_casts(query: &mut Query) {
     let marked = |value: &Expr| match value {
         Expr::Cast { data_type, array: false, .. } | Expr::TypedString(TypedString { data_type, .. }) => {
             matches!(Checked::of(data_type), Some(Checked::Marked(_))).then(|| data_type.clone())
+        }
+        Expr::Function(function) => {
+            let name = function.name.to_string().to_lowercase();
+            let builds = Mark::named(&name).is_some_and(Mark::is_range);
+            builds.then(|| SqlType::Custom(function.name.clone(), Vec::new()))
         }
         _ => None,
     };

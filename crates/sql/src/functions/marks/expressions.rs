@@ -13,6 +13,7 @@ use super::function::{MarkedFunction, Param, Returns, is_text};
 use super::overloaded::Overloaded;
 use super::shape::Shape;
 use crate::functions::json::build::{Built, Written};
+use crate::functions::ranges::unnest::EITHER;
 use crate::functions::read_text::ReadText;
 
 /// Returns the shape of a column.
@@ -82,6 +83,10 @@ impl Shape {
             "nvl2" => Shape::common(args.iter().skip(1), columns),
             name if PASSING.contains(&name) => Shape::common(args.iter(), columns),
             "make_array" => Shape::List(Box::new(Shape::common(args.iter(), columns))),
+            EITHER => match args.first().map(|list| Shape::of(list, columns)) {
+                Some(Shape::Marked(mark)) => Shape::List(Box::new(Shape::marked(mark.range()))),
+                shape => shape.unwrap_or(Shape::Plain),
+            },
             "array_element" => match args.first().map(|list| Shape::of(list, columns)) {
                 Some(Shape::List(item)) => *item,
                 _ => Shape::Plain,

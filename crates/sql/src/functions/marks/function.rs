@@ -15,6 +15,7 @@ use millstream_delta::sql_type;
 
 use super::Mark;
 use crate::error::{Error, Result as SqlResult};
+use crate::functions::ranges;
 use crate::functions::ranges::subtype::Subtype;
 use crate::literals::array;
 
@@ -242,6 +243,11 @@ impl ScalarUDFImpl for MarkedFunction {
     }
 
     fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
+        let expected = self.params.iter().map(|param| match param {
+            Param::Value(mark) => Some(*mark),
+            _ => None,
+        });
+        ranges::refuse_mixed(self.name, expected, arguments.arg_fields)?;
         Ok(Arc::new(self.return_field(arguments.arg_fields)))
     }
 

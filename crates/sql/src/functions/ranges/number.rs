@@ -47,6 +47,12 @@ pub(super) fn canonical(text: &str) -> Option<String> {
     })
 }
 
+/// True for a text that only has characters of canonical numbers.
+pub(super) fn is_canonical(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'-');
+    rank(text) != 0 || (!text.is_empty() && text.bytes().all(is_part))
+}
+
 /// Moves the point of a number.
 fn shifted(whole: &str, fraction: &str, exponent: i32) -> Option<(String, String)> {
     let by = usize::try_from(exponent.unsigned_abs()).ok()?;
@@ -117,7 +123,7 @@ pub(super) fn push_key(number: &str, out: &mut String) {
     let (exponent, digits) = match whole {
         "0" => {
             let digits = fraction.trim_start_matches('0');
-            (EXPONENT_BIAS - (fraction.len() - digits.len()), digits.to_string())
+            (EXPONENT_BIAS.saturating_sub(fraction.len() - digits.len()), digits.to_string())
         }
         whole => (EXPONENT_BIAS + whole.len(), format!("{whole}{fraction}")),
     };
@@ -130,7 +136,9 @@ pub(super) fn push_key(number: &str, out: &mut String) {
         }
         true => {
             out.push('1');
-            out.extend(digits.bytes().map(|digit| char::from(b'9' - (digit - b'0'))));
+            out.extend(
+                digits.bytes().map(|digit| char::from(b'9'.saturating_sub(digit.saturating_sub(b'0')))),
+            );
             out.push('~');
         }
     }

@@ -14,6 +14,7 @@ use crate::functions::json::operators::{column_in, shown, typed};
 use crate::functions::marks::Mark;
 use crate::functions::marks::catalog::call;
 use crate::functions::marks::expressions::is_literal;
+use crate::functions::marks::function::is_text;
 use crate::functions::marks::shape::Shape;
 use crate::functions::read_text::{Kind, ReadText};
 use crate::sqlstate;
@@ -45,18 +46,18 @@ impl ExprPlanner for RangeOperators {
         let Some(kind) = kind else { return Ok(PlannerResult::Original(written)) };
         let (left, right) = (operand(&written.left), operand(&written.right));
         let is_range = |operand: &Operand| operand.mark.is_some_and(Mark::is_range);
-        if !is_range(&left) && !is_range(&right) {
-            return match &written.op {
-                BinaryOperator::Custom(symbol) if OWN.contains(&symbol.as_str()) => {
-                    Err(unknown(&written, &left, &right))
-                }
-                _ => Ok(PlannerResult::Original(written)),
-            };
-        }
-        let Some(name) = kind.function(&left, &right) else { return Err(unknown(&written, &left, &right)) };
-        if kind == Operation::Compared {
-            return Ok(PlannerResult::Original(written));
-        }
+        let are_unmarked = !is_range(&left) && !is_range(&right);
+        let found = match are_unmarked {
+            true => kind.unmarked(&left, &right),
+            false => kind.function(&left, &right),
+        };
+        let is_own = matches!(&written.op, BinaryOperator::Custom(symbol) if OWN.contains(&symbol.as_str()));
+        let name = match found {
+            None if are_unmarked && !is_own => return Ok(PlannerResult::Original(written)),
+            None => return Err(unknown(&written, &left, &right)),
+            Some(_) if kind == Operation::Compared => return Ok(PlannerResult::Original(written)),
+            Some(name) => name,
+        };
         let label = format!("{} {} {}", shown(&written.left), written.op, shown(&written.right));
         let RawBinaryExpr { op, left: one, right: other } = written;
         let of_type = |value: Expr, mark: Option<Mark>| match mark {
@@ -136,7 +137,31 @@ impl Operation {
     }
 }
 
+impl Operation {
+    /// Returns the function for operands without marks, if one can be a column that a subquery computes. The rule in
+    /// `rules/marked_types.rs` reads the literals then.
+    fn unmarked(self, left: &Operand, right: &Operand) -> Option<&'static str> {
+        let is_other = |operand: &Operand| operand.data_type.is_numeric() || operand.data_type.is_temporal();
+        let has_text = left.is_text() || right.is_text();
+        let are_texts = has_text && [left, right].iter().all(|side| side.is_text() || side.is_literal);
+        match self {
+            Operation::Contains if left.is_text() && is_other(right) => Some("range_contains_elem"),
+            Operation::Contained if right.is_text() && is_other(left) => Some("elem_contained_by_range"),
+            Operation::Placed("range_before" | "range_after") => None,
+            Operation::Placed(name) if are_texts => Some(name),
+            Operation::Computed("range_minus") => None,
+            Operation::Computed(name) if are_texts => Some(name),
+            _ => None,
+        }
+    }
+}
+
 impl Operand {
+    /// True for text without a mark that isn't a literal.
+    fn is_text(&self) -> bool {
+        self.mark.is_none() && !self.is_literal && is_text(&self.data_type)
+    }
+
     fn subtype(&self) -> Option<Subtype> {
         self.mark.and_then(Subtype::of)
     }

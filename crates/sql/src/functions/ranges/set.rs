@@ -48,7 +48,11 @@ impl<'a> Set<'a> {
 
     /// Reads a stored value.
     pub(super) fn of_canonical(text: &'a str) -> Result<Set<'a>> {
-        Set::parsed(text).ok_or_else(|| Error::bug(format!("a stored range can't be read: {}", shown(text))))
+        Set::parsed(text).ok_or_else(|| {
+            Error::invalid(format!("\"{}\" is no range or multirange", shown(text)))
+                .hint("Cast it, as in '[1,5)'::INT4RANGE.")
+                .code(sqlstate::INVALID_TEXT_REPRESENTATION)
+        })
     }
 
     fn parsed(text: &'a str) -> Option<Set<'a>> {
@@ -282,5 +286,58 @@ fn scan_all(text: &str) -> std::result::Result<Vec<Written<'_>>, &'static str> {
         Some(_) => Err("Junk after closing right brace."),
         None if rest.is_empty() => Err("Unexpected end of input."),
         None => Err("Expected comma or end of multirange."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(mark: Mark, text: &str) -> Set<'static> {
+        Set::read(mark, Subtype::of(mark).unwrap(), text).unwrap()
+    }
+
+    #[test]
+    fn values_have_one_text() {
+        for (mark, given, expected) in [
+            (Mark::Int4range, "(1,5]", "[2,6)"),
+            (Mark::Int4range, "(1,2)", "empty"),
+            (Mark::Int4range, " Empty ", "empty"),
+            (Mark::Numrange, "[1.50,2.0]", "[1.5,2]"),
+            (Mark::Daterange, "(2024-02-28,infinity]", "[2024-02-29,infinity]"),
+            (Mark::Tsrange, "[2024-01-01,]", "[\"2024-01-01 00:00:00\",)"),
+            (Mark::Int4multirange, "{[5,8),empty,[1,2],(2,4)}", "{[1,4),[5,8)}"),
+            (Mark::Int4multirange, " { } ", "{}"),
+        ] {
+            let text = read(mark, given).text();
+            assert_eq!(text, expected, "{given}");
+            assert_eq!(Set::of_canonical(&text).unwrap().text(), expected);
+        }
+    }
+
+    #[test]
+    fn keys_have_the_order_of_values() {
+        let sorted = ["empty", "(,3)", "(,)", "[-7,9)", "[1,3)", "[1,4)", "[1,)", "[2,3)", "[10,11)"];
+        let keys: Vec<String> = sorted.iter().map(|text| read(Mark::Int4range, text).key()).collect();
+        assert!(keys.is_sorted_by(|one, other| one < other), "{keys:?}");
+        let sorted = ["{}", "{(,0)}", "{(,0),[5,7)}", "{[1,3)}", "{[1,3),[5,7)}", "{[1,4)}"];
+        let keys: Vec<String> = sorted.iter().map(|text| read(Mark::Int4multirange, text).key()).collect();
+        assert!(keys.is_sorted_by(|one, other| one < other), "{keys:?}");
+    }
+
+    #[test]
+    fn long_and_broken_literals_are_read_or_refused() {
+        let many = format!("{{{}[1,2)}}", "[1,2),".repeat(100_000));
+        assert_eq!(read(Mark::Int4multirange, &many).text(), "{[1,2)}");
+        for wrong in
+            ["{".repeat(100_000), "[".repeat(100_000), format!("[{},)", "9".repeat(200_000)), "[\\".into()]
+        {
+            for mark in [Mark::Int4range, Mark::Numrange, Mark::Tsrange, Mark::Datemultirange] {
+                assert!(Set::read(mark, Subtype::of(mark).unwrap(), &wrong).is_err());
+            }
+        }
+        for wrong in ["", "x", "[a,b)", "[-a!,)", "[2024-99-99,)", "{[1,2)"] {
+            assert!(Set::of_canonical(wrong).is_err(), "{wrong}");
+        }
     }
 }

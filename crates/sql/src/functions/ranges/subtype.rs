@@ -39,7 +39,7 @@ impl Subtype {
             Subtype::Int4 => "integer",
             Subtype::Int8 => "bigint",
             Subtype::Numeric => "numeric",
-            Subtype::Timestamp => "timestamp without time zone",
+            Subtype::Timestamp => "timestamp",
             Subtype::Timestamptz => "timestamp with time zone",
             Subtype::Date => "date",
         }

@@ -13,8 +13,8 @@ use crate::sqlstate;
 
 /// The first and last days of dates, and the end of timestamps, since 1970: as in PostgreSQL.
 const FIRST_DAY: i128 = -2_440_588;
-const LAST_DAY: i128 = 2_145_042_540;
-const LAST_TIMESTAMP_DAY: i128 = 106_741_034;
+const LAST_DAY: i128 = 2_145_042_905;
+const LAST_TIMESTAMP_DAY: i128 = 106_762_939;
 
 /// Times in keys are clamped to this many nanoseconds around 1970.
 const KEY_LIMIT: i128 = 1_000_000_000_000_000_000_000_000_000_000;
@@ -48,7 +48,10 @@ impl<'a> Value<'a> {
                     .code(sqlstate::DATETIME_FIELD_OVERFLOW)
             }
         })?;
-        Value::Time(time, form).of(subtype)
+        Value::Time(time, form).of(subtype).map_err(|error| {
+            let message = format!("{}: \"{}\"", error.message, shown(text));
+            Error { message, ..error }
+        })
     }
 
     /// Returns a value of a type from one that it accepts. Fails if it is out of range.
@@ -80,7 +83,7 @@ impl<'a> Value<'a> {
     pub(super) fn of_canonical(text: Cow<'a, str>) -> Option<Value<'a>> {
         let is_time = matches!(text.as_ref(), "infinity" | "-infinity") || text.get(1..)?.contains('-');
         if !is_time {
-            return Some(Value::Number(text));
+            return number::is_canonical(&text).then_some(Value::Number(text));
         }
         let form = match (text.contains(':'), text.contains('+')) {
             (false, _) => Form::Date,
