@@ -31,6 +31,13 @@ const UPPER_INFINITE: u8 = 0x10;
 const INFINITIES: [(&str, i32, i64); 2] =
     [("infinity", i32::MAX, i64::MAX), ("-infinity", i32::MIN, i64::MIN)];
 
+/// The binary forms of numbers that aren't finite.
+const NUMBERS: [(&str, [u8; 8]); 3] = [
+    ("NaN", [0, 0, 0, 0, 0xC0, 0, 0, 0]),
+    ("Infinity", [0, 0, 0, 0, 0xD0, 0, 0, 0x20]),
+    ("-Infinity", [0, 0, 0, 0, 0xF0, 0, 0, 0x20]),
+];
+
 impl Subtype {
     /// Returns the name of the type of ranges.
     pub(crate) fn range_name(self) -> &'static str {
@@ -131,11 +138,9 @@ fn put_bound(subtype: Subtype, text: &str, out: &mut BytesMut) {
         };
     }
     if subtype == Subtype::Numeric
-        && let Some(sign) = [("NaN", 0xC000), ("Infinity", 0xD000), ("-Infinity", 0xF000_u16)]
-            .iter()
-            .find_map(|(word, sign)| (*word == text).then_some(*sign))
+        && let Some((_, form)) = NUMBERS.iter().find(|(word, _)| *word == text)
     {
-        return out.put_slice(&[0, 0, 0, 0, (sign >> 8) as u8, 0, 0, 0]);
+        return out.put_slice(form);
     }
     let kind = subtype.kind();
     let Ok(value) = decode::from_text(&kind, text) else { return };
@@ -196,6 +201,11 @@ fn bound(subtype: Subtype, bytes: Bytes) -> Option<String> {
     };
     if subtype.is_time()
         && let Some((word, ..)) = INFINITIES.iter().find(is_word)
+    {
+        return Some((*word).into());
+    }
+    if subtype == Subtype::Numeric
+        && let Some((word, _)) = NUMBERS.iter().find(|(_, form)| form.get(..6) == bytes.get(..6))
     {
         return Some((*word).into());
     }

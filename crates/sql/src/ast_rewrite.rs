@@ -35,6 +35,7 @@ pub(crate) mod files;
 mod generators;
 mod json;
 mod lambda_fields;
+pub(crate) mod multiranges;
 mod ordered_sets;
 mod others;
 mod others_by_literal;

@@ -39,6 +39,7 @@ use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query as QueryTree, Statement};
 
 use crate::ast_rewrite;
+use crate::ast_rewrite::multiranges;
 use crate::complexity;
 use crate::context::Context;
 use crate::declared_types::{self, Declared};
@@ -222,12 +223,12 @@ impl Planner {
         let options = ParserOptions::from(&self.state.config_options().sql_parser);
         let mut typed = self.parameters.as_ref().map_or_else(PlannerContext::new, |known| known.context());
         let mut planned = |statement| {
-            let planner = SqlToRel::new_with_options(&context, options.clone());
+            let planner = SqlToRel::new_with_options(&context, options);
             planner.sql_statement_to_plan_with_context(statement, &mut typed)
         };
         let mut other = text.to_ascii_lowercase().contains("unnest").then(|| statement.clone());
         let plan = planned(statement)
-            .or_else(|error| match other.take_if(|other| unnest::wrap(other, &error.message())) {
+            .or_else(|error| match other.take_if(|other| multiranges::wrap(other, &error.message())) {
                 Some(other) => planned(other).ok().filter(unnest::is_resolved).ok_or(error),
                 None => Err(error),
             })

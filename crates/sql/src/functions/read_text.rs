@@ -21,7 +21,7 @@ use crate::functions::Registry;
 use crate::functions::json::{scan, value};
 use crate::functions::marks::Mark;
 use crate::functions::{network, ranges};
-use crate::literals::{self, array, interval, time};
+use crate::literals::{self, array, interval, shown, time};
 use crate::sqlstate;
 use crate::type_names::Checked;
 
@@ -282,9 +282,6 @@ pub(in crate::functions) fn invalid_text(mark: Mark, text: &str, expected: &str)
         .code(sqlstate::INVALID_TEXT_REPRESENTATION)
 }
 
-/// The most characters of a wrong text that a message shows.
-const SHOWN_MAX: usize = 60;
-
 fn wrong(text: &str, type_name: &str, expected: impl ToString) -> datafusion::error::DataFusionError {
     let shown = shown(text);
     Error::invalid(format!("'{shown}' is no value for {type_name}: expected {}", expected.to_string())).into()
@@ -297,15 +294,6 @@ fn too_long(text: &str, column: &str, length: u64) -> datafusion::error::DataFus
         "value too long for type character varying({length}): '{shown}' for column \"{column}\" has {found} characters"
     ))
     .into()
-}
-
-/// Shortens a text for a message.
-pub(in crate::functions) fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(SHOWN_MAX).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    shown
 }
 
 /// Removes trailing blanks from a text that is too long with them. Returns none if it is still too long.

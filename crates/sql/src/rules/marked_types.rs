@@ -40,9 +40,8 @@ use crate::functions::marks::columns::{column_of, shape_at};
 use crate::functions::marks::expressions::{Columns, expected_mark, is_literal, passes, returns_marked};
 use crate::functions::marks::function::is_text;
 use crate::functions::marks::overloaded::{Overloaded, overload};
-use crate::functions::marks::shape::Shape;
+use crate::functions::marks::shape::{EITHER, Shape};
 use crate::functions::marks::{Mark, Order};
-use crate::functions::ranges::unnest::EITHER;
 use crate::functions::read_text::{Kind, ReadText};
 use crate::rules::equal_forms::is_comparison;
 use crate::rules::names::map_named;
@@ -238,7 +237,11 @@ fn read_ranges(written: &mut ScalarFunction, columns: &Columns<'_>) -> bool {
     let found = || written.args.iter().find_map(|argument| Shape::mark(argument, columns));
     let mark = if written.name().starts_with("range_") { found() } else { expected(0) };
     let Some(mark) = mark else { return false };
-    written.args.iter_mut().fold(false, |changed, argument| read_as(argument, Shape::Marked(mark)) || changed)
+    let mut changed = false;
+    for argument in &mut written.args {
+        changed |= read_as(argument, Shape::Marked(mark));
+    }
+    changed
 }
 
 /// Returns the array whose elements `unnest` returns.

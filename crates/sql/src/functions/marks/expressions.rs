@@ -11,9 +11,8 @@ use super::Mark;
 use super::columns::shape_at;
 use super::function::{MarkedFunction, Param, Returns, is_text};
 use super::overloaded::Overloaded;
-use super::shape::Shape;
+use super::shape::{EITHER, Shape};
 use crate::functions::json::build::{Built, Written};
-use crate::functions::ranges::unnest::EITHER;
 use crate::functions::read_text::ReadText;
 
 /// Returns the shape of a column.

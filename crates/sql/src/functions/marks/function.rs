@@ -14,9 +14,8 @@ use datafusion::logical_expr::{
 use millstream_delta::sql_type;
 
 use super::Mark;
+use super::subtype::{Subtype, refuse_mixed};
 use crate::error::{Error, Result as SqlResult};
-use crate::functions::ranges;
-use crate::functions::ranges::subtype::Subtype;
 use crate::literals::array;
 
 /// A parameter.
@@ -247,7 +246,7 @@ impl ScalarUDFImpl for MarkedFunction {
             Param::Value(mark) => Some(*mark),
             _ => None,
         });
-        ranges::refuse_mixed(self.name, expected, arguments.arg_fields)?;
+        refuse_mixed(self.name, expected, arguments.arg_fields)?;
         Ok(Arc::new(self.return_field(arguments.arg_fields)))
     }
 

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`Mark`] | the type, as metadata of a field; it only counts while a statement is planned |
 //! | [`shape`] | the types within nested values |
+//! | [`subtype`] | the types of ranges, and of their bounds |
 //! | [`expressions`], [`columns`] | find the type of an expression, and of a plan's column |
 //! | [`function`], [`catalog`] | functions over such values, and their list |
 //!
@@ -16,10 +17,9 @@ pub(crate) mod expressions;
 pub(crate) mod function;
 pub(crate) mod overloaded;
 pub(crate) mod shape;
+pub(crate) mod subtype;
 
 use arrow::datatypes::Field;
-
-use super::ranges;
 
 /// The key in a field's metadata that holds the name of an extension type.
 const EXTENSION: &str = "ARROW:extension:name";
@@ -157,7 +157,7 @@ impl Mark {
             Mark::Uuid | Mark::Macaddr | Mark::Macaddr8 => Order::Text,
             Mark::Inet => Order::Key { key: "inet_key", value: "inet_of_key" },
             Mark::Cidr => Order::Key { key: "inet_key", value: "cidr_of_key" },
-            range => Order::Key { key: "range_key", value: ranges::of_key(range)? },
+            range => Order::Key { key: "range_key", value: subtype::of_key(range)? },
         })
     }
 

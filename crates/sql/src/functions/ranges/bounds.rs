@@ -12,14 +12,16 @@ use arrow::datatypes::{DataType, TimeUnit};
 
 use super::range::Bound;
 use super::set::Set;
-use super::subtype::{Subtype, TYPES};
 use super::time::{DAY, Form};
 use super::value::Value;
 use super::{SET, number};
 use crate::error::{Error, Result};
 use crate::functions::marks::function::{Arguments, Kernel, MarkedFunction, Returns};
-use crate::planner::UTC;
+use crate::functions::marks::subtype::{Subtype, TYPES};
 use crate::sqlstate;
+
+/// Computes a column from the arguments of all rows.
+type Compute = fn(&Arguments) -> Result<ArrayRef>;
 
 /// Returns the function that returns a bound.
 pub(super) fn name(subtype: Subtype, is_lower: bool) -> &'static str {
@@ -41,19 +43,18 @@ pub(super) fn name(subtype: Subtype, is_lower: bool) -> &'static str {
 
 pub(super) fn list(add: &mut dyn FnMut(MarkedFunction)) {
     for (.., subtype) in TYPES {
-        let (lower, upper): (fn(&Arguments) -> Result<ArrayRef>, fn(&Arguments) -> Result<ArrayRef>) =
-            match subtype {
-                Subtype::Int4 => (|all| lower(all, Subtype::Int4), |all| upper(all, Subtype::Int4)),
-                Subtype::Int8 => (|all| lower(all, Subtype::Int8), |all| upper(all, Subtype::Int8)),
-                Subtype::Numeric => (|all| lower(all, Subtype::Numeric), |all| upper(all, Subtype::Numeric)),
-                Subtype::Timestamp => {
-                    (|all| lower(all, Subtype::Timestamp), |all| upper(all, Subtype::Timestamp))
-                }
-                Subtype::Timestamptz => {
-                    (|all| lower(all, Subtype::Timestamptz), |all| upper(all, Subtype::Timestamptz))
-                }
-                Subtype::Date => (|all| lower(all, Subtype::Date), |all| upper(all, Subtype::Date)),
-            };
+        let (lower, upper): (Compute, Compute) = match subtype {
+            Subtype::Int4 => (|all| lower(all, Subtype::Int4), |all| upper(all, Subtype::Int4)),
+            Subtype::Int8 => (|all| lower(all, Subtype::Int8), |all| upper(all, Subtype::Int8)),
+            Subtype::Numeric => (|all| lower(all, Subtype::Numeric), |all| upper(all, Subtype::Numeric)),
+            Subtype::Timestamp => {
+                (|all| lower(all, Subtype::Timestamp), |all| upper(all, Subtype::Timestamp))
+            }
+            Subtype::Timestamptz => {
+                (|all| lower(all, Subtype::Timestamptz), |all| upper(all, Subtype::Timestamptz))
+            }
+            Subtype::Date => (|all| lower(all, Subtype::Date), |all| upper(all, Subtype::Date)),
+        };
         for (is_lower, kernel) in [(true, lower), (false, upper)] {
             let returns = Returns::Type(subtype.arrow());
             add(MarkedFunction::new(name(subtype, is_lower), &[SET], returns, Kernel::Column(kernel)));
@@ -141,7 +142,7 @@ fn ends(
             });
             let array = nanoseconds.collect::<Result<TimestampNanosecondArray>>()?;
             let zoned = subtype == Subtype::Timestamptz;
-            Arc::new(if zoned { array.with_timezone(UTC) } else { array })
+            Arc::new(if zoned { array.with_timezone("+00:00") } else { array })
         }
         _ => {
             let text = |value: &Value<'_>| {

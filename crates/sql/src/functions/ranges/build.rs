@@ -4,12 +4,12 @@ use arrow::array::Array;
 
 use super::range::{Bound, Range};
 use super::set::Set;
-use super::subtype::{Subtype, TYPES};
 use super::value::Value;
 use super::{bounds, set};
 use crate::error::{Error, Result};
 use crate::functions::marks::Mark;
 use crate::functions::marks::function::{Arguments, Kernel, MarkedFunction, Param, Returns};
+use crate::functions::marks::subtype::{Subtype, TYPES, of_key};
 use crate::sqlstate;
 
 /// Computes a text from the arguments of a row.
@@ -20,55 +20,46 @@ struct Functions {
     params: &'static [Param],
     build: Build,
     collect: &'static [Param],
-    range_of_key: &'static str,
-    multirange_of_key: &'static str,
 }
 
 fn functions(subtype: Subtype) -> Functions {
     macro_rules! of {
-        ($subtype:ident, $range:ident, $range_of_key:literal, $multirange_of_key:literal) => {
+        ($subtype:ident, $range:ident) => {
             Functions {
                 params: &[Param::Bound(Subtype::$subtype), Param::Bound(Subtype::$subtype), Param::Text],
                 build: |all, row| build(Subtype::$subtype, all, row),
                 collect: &[Param::Value(Mark::$range)],
-                range_of_key: $range_of_key,
-                multirange_of_key: $multirange_of_key,
             }
         };
     }
     match subtype {
-        Subtype::Int4 => of!(Int4, Int4range, "int4range_of_key", "int4multirange_of_key"),
-        Subtype::Int8 => of!(Int8, Int8range, "int8range_of_key", "int8multirange_of_key"),
-        Subtype::Numeric => of!(Numeric, Numrange, "numrange_of_key", "nummultirange_of_key"),
-        Subtype::Timestamp => of!(Timestamp, Tsrange, "tsrange_of_key", "tsmultirange_of_key"),
-        Subtype::Timestamptz => of!(Timestamptz, Tstzrange, "tstzrange_of_key", "tstzmultirange_of_key"),
-        Subtype::Date => of!(Date, Daterange, "daterange_of_key", "datemultirange_of_key"),
+        Subtype::Int4 => of!(Int4, Int4range),
+        Subtype::Int8 => of!(Int8, Int8range),
+        Subtype::Numeric => of!(Numeric, Numrange),
+        Subtype::Timestamp => of!(Timestamp, Tsrange),
+        Subtype::Timestamptz => of!(Timestamptz, Tstzrange),
+        Subtype::Date => of!(Date, Daterange),
     }
-}
-
-/// Returns the functions that return the value of a key.
-pub(crate) fn of_key(mark: Mark) -> Option<&'static str> {
-    let found = functions(Subtype::of(mark)?);
-    Some(if mark.is_multirange() { found.multirange_of_key } else { found.range_of_key })
 }
 
 pub(super) fn list(add: &mut dyn FnMut(MarkedFunction)) {
     for (range, multirange, subtype) in TYPES {
-        let Functions { params, build, collect: ranges, range_of_key, multirange_of_key } =
-            functions(subtype);
+        let Functions { params, build, collect: ranges } = functions(subtype);
         let (of_range, of_multirange) = (Returns::Marked(range), Returns::Marked(multirange));
-        let builder = MarkedFunction::new(range.name(), params, of_range.clone(), Kernel::Text(build));
+        let builder = MarkedFunction::new(range.name(), params, of_range, Kernel::Text(build));
         add(builder.optional(1).called_on_null());
-        let collector =
-            MarkedFunction::new(multirange.name(), ranges, of_multirange.clone(), Kernel::Text(collect));
+        let collector = MarkedFunction::new(multirange.name(), ranges, of_multirange, Kernel::Text(collect));
         add(collector.optional(1).repeated());
-        add(MarkedFunction::new(range_of_key, &[Param::Text], of_range, Kernel::Text(value_of_key)));
-        add(MarkedFunction::new(
-            multirange_of_key,
-            &[Param::Text],
-            of_multirange,
-            Kernel::Text(value_of_key),
-        ));
+        for mark in [range, multirange] {
+            if let Some(name) = of_key(mark) {
+                add(MarkedFunction::new(
+                    name,
+                    &[Param::Text],
+                    Returns::Marked(mark),
+                    Kernel::Text(value_of_key),
+                ));
+            }
+        }
     }
 }
 

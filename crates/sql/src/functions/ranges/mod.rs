@@ -3,11 +3,10 @@
 //!
 //! | part | |
 //! | --- | --- |
-//! | [`subtype`] | the types of bounds |
 //! | [`value`], [`number`], [`time`] | the values of bounds |
 //! | [`range`], [`set`] | a range, and the ranges of a value |
 //! | [`bounds`], [`build`], [`lists`] | functions that return bounds, build values, and read arrays of them |
-//! | [`operators`], [`unnest`] | plan operators and `unnest` |
+//! | [`operators`], [`unnest`] | plan operators and `unnest`; see `ast_rewrite/multiranges.rs`, too |
 //!
 //! The text of each value is canonical: the one that PostgreSQL writes, but without zeros at the end of a NUMERIC. So equal
 //! values have equal texts. Their order isn't that of their texts; `range_key` returns texts that have it: the key, `|` and
@@ -20,20 +19,17 @@ mod number;
 pub(crate) mod operators;
 mod range;
 mod set;
-pub(crate) mod subtype;
 mod time;
 pub(crate) mod unnest;
 mod value;
 
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::DataType;
 
-pub(crate) use self::build::of_key;
 use self::set::Set;
-use self::subtype::Subtype;
 use super::marks::Mark;
 use super::marks::function::{Arguments, Kernel, MarkedFunction, Param, Returns};
+use super::marks::subtype::Subtype;
 use crate::error::{Error, Result};
-use crate::sqlstate;
 
 /// Returns the canonical text of a value of one of these types.
 pub(super) fn canonical(mark: Mark, text: &str) -> Result<String> {
@@ -65,26 +61,6 @@ pub(super) fn list(add: &mut dyn FnMut(MarkedFunction)) {
     bounds::list(add);
     build::list(add);
     lists::list(add);
-}
-
-/// Fails if arguments are ranges of different types, or of others than a function expects.
-pub(super) fn refuse_mixed(
-    name: &str,
-    expected: impl Iterator<Item = Option<Mark>>,
-    fields: &[FieldRef],
-) -> Result<()> {
-    let marks = || fields.iter().filter_map(|field| Mark::of(field)).filter(|mark| mark.is_range());
-    let mut subtypes = marks().filter_map(Subtype::of);
-    let first = subtypes.next();
-    let differ = subtypes.any(|other| Some(other) != first);
-    let mut pairs = marks().zip(expected.flatten());
-    if !differ && !pairs.any(|(found, expected)| expected.is_range() && found != expected) {
-        return Ok(());
-    }
-    let types: Vec<&str> = marks().map(Mark::name).collect();
-    Err(Error::invalid(format!("function {name}({}) does not exist", types.join(", ")))
-        .hint("Its arguments are ranges of one type. Cast them.")
-        .code(sqlstate::UNDEFINED_FUNCTION))
 }
 
 /// A range or a multirange.

@@ -8,7 +8,6 @@ use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use millstream_delta::sql_type;
 
-use super::subtype::Subtype;
 use crate::error::Error;
 use crate::functions::json::operators::{column_in, shown, typed};
 use crate::functions::marks::Mark;
@@ -16,6 +15,7 @@ use crate::functions::marks::catalog::call;
 use crate::functions::marks::expressions::is_literal;
 use crate::functions::marks::function::is_text;
 use crate::functions::marks::shape::Shape;
+use crate::functions::marks::subtype::Subtype;
 use crate::functions::read_text::{Kind, ReadText};
 use crate::sqlstate;
 

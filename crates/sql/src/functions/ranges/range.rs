@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::subtype::Subtype;
 use super::value::Value;
 use crate::error::{Error, Result};
+use crate::functions::marks::subtype::Subtype;
 use crate::sqlstate;
 
 /// An end of a range.

@@ -1,11 +1,11 @@
 //! The ranges of a value: of a range at most one, of a multirange any number. Operators mean the same for both.
 
 use super::range::{Bound, Range, Written, earlier, later, scan};
-use super::subtype::Subtype;
 use super::value::Value;
 use crate::error::{Error, Result};
 use crate::functions::marks::Mark;
-use crate::functions::read_text::shown;
+use crate::functions::marks::subtype::Subtype;
+use crate::literals::shown;
 use crate::sqlstate;
 
 /// Ranges that are sorted, and that neither overlap nor follow each other without a gap.

@@ -1,9 +1,4 @@
-//! `unnest` of multiranges: DataFusion's takes arrays alone.
-//!
-//! A statement whose `unnest` DataFusion refuses is planned again with `unnest(multirange_or_array(x))`. The rule in
-//! `rules/marked_types.rs` replaces the inner call by `multirange_elements(x)`, or by `x`.
-
-use std::ops::ControlFlow;
+//! The function `multirange_or_array` that `ast_rewrite/multiranges.rs` adds.
 
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::DataType;
@@ -11,25 +6,14 @@ use datafusion::common::Column;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
-use datafusion::sql::sqlparser::ast::{
-    Expr as SqlExpr, FunctionArg, FunctionArgExpr, FunctionArguments, Statement, TableFactor, Value,
-    VisitMut, VisitorMut,
-};
 
-use crate::ast_rewrite::call;
 use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::marks::Mark;
 use crate::functions::marks::columns::column_of;
 use crate::functions::marks::function::is_text;
-use crate::functions::marks::shape::Shape;
+use crate::functions::marks::shape::{EITHER, Shape};
 use crate::functions::scalar::{Label, Scalar};
-
-/// The function that a rewritten statement calls.
-pub(crate) const EITHER: &str = "multirange_or_array";
-
-/// The error of DataFusion for an argument that is no array.
-const REFUSED: &str = "unnest() can only be applied to array";
 
 /// Registers the function.
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
@@ -51,16 +35,6 @@ fn either(columns: &[ArrayRef]) -> Result<ArrayRef> {
             .hint("Cast the argument.")
             .into()),
     }
-}
-
-/// Returns true if DataFusion refused an `unnest`, and the statement can be planned with calls of [`EITHER`], which are
-/// added to it.
-pub(crate) fn wrap(statement: &mut Statement, error: &str) -> bool {
-    let mut calls = Calls { found: false };
-    if error.contains(REFUSED) {
-        let _ = statement.visit(&mut calls);
-    }
-    calls.found
 }
 
 /// True if each call of [`EITHER`] in a plan has an array or a multirange.
@@ -85,39 +59,4 @@ pub(crate) fn is_resolved(plan: &LogicalPlan) -> bool {
         })
     });
     all && walked.is_ok()
-}
-
-/// The visitor that adds the calls.
-struct Calls {
-    found: bool,
-}
-
-impl Calls {
-    fn add(&mut self, argument: &mut SqlExpr) {
-        let own = std::mem::replace(argument, SqlExpr::value(Value::Null));
-        *argument = call(EITHER, vec![own]);
-        self.found = true;
-    }
-}
-
-impl VisitorMut for Calls {
-    type Break = ();
-
-    fn post_visit_expr(&mut self, expression: &mut SqlExpr) -> ControlFlow<()> {
-        if let SqlExpr::Function(function) = expression
-            && function.name.to_string().eq_ignore_ascii_case("unnest")
-            && let FunctionArguments::List(list) = &mut function.args
-            && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))] = list.args.as_mut_slice()
-        {
-            self.add(argument);
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
-        if let TableFactor::UNNEST { array_exprs, .. } = factor {
-            array_exprs.iter_mut().for_each(|argument| self.add(argument));
-        }
-        ControlFlow::Continue(())
-    }
 }

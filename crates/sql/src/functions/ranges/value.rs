@@ -5,10 +5,10 @@ use std::cmp::Ordering;
 use std::fmt::Write;
 
 use super::number;
-use super::subtype::Subtype;
 use super::time::{self, ALWAYS, DAY, FOREVER, Form};
 use crate::error::{Error, Result};
-use crate::functions::read_text::shown;
+use crate::functions::marks::subtype::Subtype;
+use crate::literals::shown;
 use crate::sqlstate;
 
 /// The first and last days of dates, and the end of timestamps, since 1970: as in PostgreSQL.

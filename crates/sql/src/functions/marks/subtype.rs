@@ -1,9 +1,10 @@
 //! The types of a range's bounds, and the types of ranges over them.
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, FieldRef, TimeUnit};
 
-use crate::functions::marks::Mark;
-use crate::planner::UTC;
+use super::Mark;
+use crate::error::{Error, Result};
+use crate::sqlstate;
 
 /// The type of a range's bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub(crate) enum Subtype {
 }
 
 /// The types of ranges and multiranges with the type of their bounds.
-pub(super) const TYPES: [(Mark, Mark, Subtype); 6] = [
+pub(in crate::functions) const TYPES: [(Mark, Mark, Subtype); 6] = [
     (Mark::Int4range, Mark::Int4multirange, Subtype::Int4),
     (Mark::Int8range, Mark::Int8multirange, Subtype::Int8),
     (Mark::Numrange, Mark::Nummultirange, Subtype::Numeric),
@@ -46,19 +47,19 @@ impl Subtype {
     }
 
     /// Returns the Arrow type of a bound.
-    pub(super) fn arrow(self) -> DataType {
+    pub(in crate::functions) fn arrow(self) -> DataType {
         match self {
             Subtype::Int4 => DataType::Int32,
             Subtype::Int8 => DataType::Int64,
             Subtype::Numeric => DataType::Decimal128(38, 10),
             Subtype::Timestamp => DataType::Timestamp(TimeUnit::Nanosecond, None),
-            Subtype::Timestamptz => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
+            Subtype::Timestamptz => DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())),
             Subtype::Date => DataType::Date32,
         }
     }
 
     /// True if values have a next one: a range then has an inclusive lower and an exclusive upper bound.
-    pub(super) fn is_discrete(self) -> bool {
+    pub(in crate::functions) fn is_discrete(self) -> bool {
         matches!(self, Subtype::Int4 | Subtype::Int8 | Subtype::Date)
     }
 
@@ -97,4 +98,43 @@ impl Mark {
     pub(crate) fn is_multirange(self) -> bool {
         self.multirange() == Some(self)
     }
+}
+
+/// Returns the function that returns a value of a type from its key; none if the type is no range.
+pub(in crate::functions) fn of_key(mark: Mark) -> Option<&'static str> {
+    Some(match mark {
+        Mark::Int4range => "int4range_of_key",
+        Mark::Int8range => "int8range_of_key",
+        Mark::Numrange => "numrange_of_key",
+        Mark::Tsrange => "tsrange_of_key",
+        Mark::Tstzrange => "tstzrange_of_key",
+        Mark::Daterange => "daterange_of_key",
+        Mark::Int4multirange => "int4multirange_of_key",
+        Mark::Int8multirange => "int8multirange_of_key",
+        Mark::Nummultirange => "nummultirange_of_key",
+        Mark::Tsmultirange => "tsmultirange_of_key",
+        Mark::Tstzmultirange => "tstzmultirange_of_key",
+        Mark::Datemultirange => "datemultirange_of_key",
+        _ => return None,
+    })
+}
+
+/// Fails if arguments are ranges of different types, or of others than a function expects.
+pub(super) fn refuse_mixed(
+    name: &str,
+    expected: impl Iterator<Item = Option<Mark>>,
+    fields: &[FieldRef],
+) -> Result<()> {
+    let marks = || fields.iter().filter_map(|field| Mark::of(field)).filter(|mark| mark.is_range());
+    let mut subtypes = marks().filter_map(Subtype::of);
+    let first = subtypes.next();
+    let differ = subtypes.any(|other| Some(other) != first);
+    let mut pairs = marks().zip(expected.flatten());
+    if !differ && !pairs.any(|(found, expected)| expected.is_range() && found != expected) {
+        return Ok(());
+    }
+    let types: Vec<&str> = marks().map(Mark::name).collect();
+    Err(Error::invalid(format!("function {name}({}) does not exist", types.join(", ")))
+        .hint("Its arguments are ranges of one type. Cast them.")
+        .code(sqlstate::UNDEFINED_FUNCTION))
 }
