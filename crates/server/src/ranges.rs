@@ -142,11 +142,43 @@ fn put_bound(subtype: Subtype, text: &str, out: &mut BytesMut) {
     {
         return out.put_slice(form);
     }
+    let (text, cycles) = match subtype.is_time() {
+        true => within_cycle(text),
+        false => (text.to_string(), 0),
+    };
     let kind = subtype.kind();
-    let Ok(value) = decode::from_text(&kind, text) else { return };
-    if let Ok(write) = binary::writer(&kind, &value) {
-        write(0, out);
+    let Ok(value) = decode::from_text(&kind, &text) else { return };
+    let Ok(write) = binary::writer(&kind, &value) else { return };
+    let mut form = BytesMut::new();
+    write(0, &mut form);
+    let days = cycles * CYCLE_DAYS;
+    match (cycles, form.len()) {
+        (0, _) => out.put_slice(&form),
+        (_, 4) => out.put_i32(form.get_i32().saturating_add(i32::try_from(days).unwrap_or(i32::MAX))),
+        (_, 8) => out.put_i64(form.get_i64().saturating_add(days.saturating_mul(DAY_MICROSECONDS))),
+        _ => {}
     }
+}
+
+/// The days after which dates repeat, of 400 years.
+const CYCLE_DAYS: i64 = 146_097;
+const DAY_MICROSECONDS: i64 = 86_400_000_000;
+
+/// Moves a date before Christ or after 9999, which Arrow doesn't read, to the same day of a year from 2000 to 2399. Returns
+/// the number of cycles that it was moved by.
+fn within_cycle(text: &str) -> (String, i64) {
+    let (rest, before_christ) = match text.strip_suffix(" BC") {
+        Some(rest) => (rest, true),
+        None => (text, false),
+    };
+    let Some((year, rest)) = rest.split_once('-') else { return (text.into(), 0) };
+    let Ok(year) = year.parse::<i64>() else { return (text.into(), 0) };
+    let year = if before_christ { 1_i64.saturating_sub(year) } else { year };
+    if (1..=9999).contains(&year) {
+        return (text.into(), 0);
+    }
+    let past = year.saturating_sub(2000);
+    (format!("{}-{rest}", 2000 + past.rem_euclid(400)), past.div_euclid(400))
 }
 
 /// Returns the text of a binary form.
@@ -236,6 +268,18 @@ mod tests {
     /// The expected forms are those of PostgreSQL's `range_send` and `multirange_send`.
     #[test]
     fn binary_forms_are_postgresql_s() {
+        check(
+            Kind::Range(Subtype::Date),
+            r#"[0044-03-15 BC,10000-02-29)"#,
+            "0200000004fff49d7b00000004002c960f",
+            r#"["0044-03-15 BC","10000-02-29")"#,
+        );
+        check(
+            Kind::Range(Subtype::Timestamp),
+            r#"["0001-02-29 12:00:00 BC","294276-12-31 23:59:59.5"]"#,
+            "0600000008ff1fcaea0b3ff000000000087fffff5bb3aafee0",
+            r#"["0001-02-29 12:00:00 BC","294276-12-31 23:59:59.5"]"#,
+        );
         check(Kind::Range(Subtype::Int4), r#"[1,5)"#, "0200000004000000010000000400000005", r#"["1","5")"#);
         check(Kind::Range(Subtype::Int4), r#"empty"#, "01", r#"empty"#);
         check(Kind::Range(Subtype::Int8), r#"(,7)"#, "08000000080000000000000007", r#"(,"7")"#);
@@ -249,7 +293,7 @@ mod tests {
             Kind::Range(Subtype::Numeric),
             r#"[NaN,NaN]"#,
             "060000000800000000c00000000000000800000000c0000000",
-            r#"["NaN","NaN"]"#,
+            r#"[NaN,NaN]"#,
         );
         check(
             Kind::Range(Subtype::Date),
