@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Uuid,
     /// A network address, with the name of its type.
     Network(&'static str),
+    /// A range or multirange: the names of the types that hold its values, of which the first is its own.
+    Range(&'static [&'static str; 3]),
     /// JSON as it is written, or types that PostgreSQL lacks: structs, maps, lists of lists.
     Json,
     Bytea,
@@ -56,6 +58,22 @@ pub(crate) struct TableColumn {
 /// The types of network addresses.
 const NETWORK: [&str; 4] = ["inet", "cidr", "macaddr", "macaddr8"];
 
+/// The types of ranges and multiranges, each with the types that hold its values.
+static RANGES: [[&str; 3]; 12] = [
+    ["int4range", "text", "varchar"],
+    ["int8range", "text", "varchar"],
+    ["numrange", "text", "varchar"],
+    ["tsrange", "text", "varchar"],
+    ["tstzrange", "text", "varchar"],
+    ["daterange", "text", "varchar"],
+    ["int4multirange", "text", "varchar"],
+    ["int8multirange", "text", "varchar"],
+    ["nummultirange", "text", "varchar"],
+    ["tsmultirange", "text", "varchar"],
+    ["tstzmultirange", "text", "varchar"],
+    ["datemultirange", "text", "varchar"],
+];
+
 impl Kind {
     /// Returns the type of a column. Fails for types that can't be written.
     pub(crate) fn of(field: &Field) -> Result<Kind> {
@@ -66,6 +84,10 @@ impl Kind {
                 let is_type = |name: &&&str| name.eq_ignore_ascii_case(spelling);
                 if let Some(name) = NETWORK.iter().find(is_type) {
                     return Ok(Kind::Network(name));
+                }
+                let is_range = |names: &&[&str; 3]| names[0].eq_ignore_ascii_case(spelling);
+                if let Some(names) = RANGES.iter().find(is_range) {
+                    return Ok(Kind::Range(names));
                 }
             }
             _ => {}
@@ -134,6 +156,7 @@ impl Kind {
             Kind::Text => "text".into(),
             Kind::Uuid => "uuid".into(),
             Kind::Network(name) => (*name).into(),
+            Kind::Range(names) => names[0].into(),
             Kind::Json => "json".into(),
             Kind::Bytea => "bytea".into(),
             Kind::Date => "date".into(),
@@ -163,6 +186,7 @@ impl Kind {
             Kind::Network("cidr") => &["cidr", "inet", "text", "varchar"],
             Kind::Network("macaddr") => &["macaddr", "macaddr8", "text", "varchar"],
             Kind::Network(_) => &["macaddr8", "text", "varchar"],
+            Kind::Range(names) => *names,
             Kind::Json => &["json", "jsonb", "text", "varchar"],
             Kind::Bytea => &["bytea"],
             Kind::Date => &["date"],

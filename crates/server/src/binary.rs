@@ -11,6 +11,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::network;
 use crate::oid::{Kind, items};
+use crate::ranges;
 use crate::rows::{Writer, value};
 use crate::text;
 
@@ -74,6 +75,7 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
             None => uuids(text::writer(kind, array)?),
         },
         Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => network::writer(kind, array)?,
+        Kind::Range(_) | Kind::Multirange(_) => ranges::writer(kind, array)?,
         Kind::Text | Kind::Json => text::writer(kind, array)?,
         Kind::Jsonb => {
             let text = text::writer(kind, array)?;

@@ -16,6 +16,7 @@ use crate::binary::{EPOCH_DAYS, EPOCH_MICROSECONDS};
 use crate::message::Format;
 use crate::network;
 use crate::oid::Kind;
+use crate::ranges;
 
 /// Maximum digits of a decimal.
 const DIGITS_MAX: usize = 76;
@@ -41,7 +42,9 @@ pub(crate) fn from_text(kind: &Kind, text: &str) -> Result<ArrayRef, Wrong> {
     let wrong = || format!("invalid input for type {}: \"{text}\"", name(kind));
     Ok(match kind {
         Kind::Text | Kind::Json | Kind::Jsonb | Kind::Uuid => Arc::new(StringArray::from(vec![text])),
-        Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => Arc::new(StringArray::from(vec![text])),
+        Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 | Kind::Range(_) | Kind::Multirange(_) => {
+            Arc::new(StringArray::from(vec![text]))
+        }
         Kind::Bool => Arc::new(BooleanArray::from(vec![boolean(text.trim()).ok_or_else(wrong)?])),
         Kind::Bytea => Arc::new(BinaryArray::from(vec![bytea(text).ok_or_else(wrong)?.as_slice()])),
         Kind::Numeric(_) => numeric(text.trim()).ok_or_else(wrong)?,
@@ -84,6 +87,8 @@ pub(crate) fn name(kind: &Kind) -> String {
         Kind::Cidr => "cidr",
         Kind::Macaddr => "macaddr",
         Kind::Macaddr8 => "macaddr8",
+        Kind::Range(subtype) => subtype.range_name(),
+        Kind::Multirange(subtype) => subtype.multirange_name(),
         Kind::Json => "json",
         Kind::Jsonb => "jsonb",
         Kind::Array(item) => return format!("{}[]", name(item)),
@@ -285,7 +290,7 @@ fn gather(item: &Kind, values: Vec<Option<ArrayRef>>) -> Option<ArrayRef> {
     Some(Arc::new(ListArray::try_new(field, offsets, values, None).ok()?))
 }
 
-fn from_binary(kind: &Kind, mut bytes: Bytes) -> Result<ArrayRef, Wrong> {
+pub(crate) fn from_binary(kind: &Kind, mut bytes: Bytes) -> Result<ArrayRef, Wrong> {
     let length = bytes.len();
     let wrong = || format!("invalid binary value of {length} bytes for type {}", name(kind));
     let value: Option<ArrayRef> = match kind {
@@ -312,6 +317,9 @@ fn from_binary(kind: &Kind, mut bytes: Bytes) -> Result<ArrayRef, Wrong> {
         Kind::Uuid => fixed(&bytes).map(|raw: [u8; 16]| Arc::new(StringArray::from(vec![uuid(raw)])) as _),
         Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => {
             network::read(kind, &bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _)
+        }
+        Kind::Range(_) | Kind::Multirange(_) => {
+            ranges::read(kind, bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _)
         }
         Kind::Date => fixed(&bytes)
             .and_then(|raw| i32::from_be_bytes(raw).checked_add(EPOCH_DAYS))

@@ -32,6 +32,7 @@ mod network;
 mod newcomers;
 mod oid;
 mod query;
+mod ranges;
 mod report;
 mod rows;
 mod starting;

@@ -10,6 +10,7 @@ use arrow::error::ArrowError;
 use millstream_engine::{as_shown, is_of_catalog, postgres_type};
 
 use crate::message::Format;
+use crate::ranges::Subtype;
 
 /// A column as a client sees it.
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ pub(crate) enum Kind {
     Cidr,
     Macaddr,
     Macaddr8,
+    Range(Subtype),
+    Multirange(Subtype),
     Json,
     Jsonb,
     /// An array of values of one scalar type.
@@ -77,6 +80,18 @@ const OIDS: &[(Kind, u32, u32)] = &[
     (Kind::Cidr, 650, 651),
     (Kind::Macaddr, 829, 1040),
     (Kind::Macaddr8, 774, 775),
+    (Kind::Range(Subtype::Int4), 3904, 3905),
+    (Kind::Range(Subtype::Int8), 3926, 3927),
+    (Kind::Range(Subtype::Numeric), 3906, 3907),
+    (Kind::Range(Subtype::Timestamp), 3908, 3909),
+    (Kind::Range(Subtype::Timestamptz), 3910, 3911),
+    (Kind::Range(Subtype::Date), 3912, 3913),
+    (Kind::Multirange(Subtype::Int4), 4451, 6150),
+    (Kind::Multirange(Subtype::Int8), 4536, 6157),
+    (Kind::Multirange(Subtype::Numeric), 4532, 6151),
+    (Kind::Multirange(Subtype::Timestamp), 4533, 6152),
+    (Kind::Multirange(Subtype::Timestamptz), 4534, 6153),
+    (Kind::Multirange(Subtype::Date), 4535, 6155),
     (Kind::Json, 114, 199),
     (Kind::Jsonb, 3802, 3807),
 ];
@@ -106,7 +121,10 @@ impl Kind {
             (774, _) => Kind::Macaddr8,
             (114, _) => Kind::Json,
             (3802, _) => Kind::Jsonb,
-            _ => Kind::of_type(field.data_type()),
+            (oid, _) => match u32::try_from(oid).ok().and_then(Kind::from_oid) {
+                Some(kind @ (Kind::Range(_) | Kind::Multirange(_))) => kind,
+                _ => Kind::of_type(field.data_type()),
+            },
         }
     }
 
@@ -223,6 +241,7 @@ impl Kind {
             Kind::Numeric(None) => DataType::Decimal128(38, 10),
             Kind::Text | Kind::Uuid | Kind::Json | Kind::Jsonb => DataType::Utf8,
             Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => DataType::Utf8,
+            Kind::Range(_) | Kind::Multirange(_) => DataType::Utf8,
             Kind::Bytea => DataType::Binary,
             Kind::Date => DataType::Date32,
             Kind::Time => DataType::Time64(TimeUnit::Microsecond),
@@ -239,6 +258,7 @@ impl Kind {
             // JSON is made from any type; UUIDs are bytes or text.
             (Kind::Json | Kind::Jsonb | Kind::Uuid, _) => return unpacked(array),
             (Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8, _) => return unpacked(array),
+            (Kind::Range(_) | Kind::Multirange(_), _) => return unpacked(array),
             (Kind::Numeric(_), DataType::UInt64) => DataType::Decimal128(20, 0),
             (
                 Kind::Numeric(_),

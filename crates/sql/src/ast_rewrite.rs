@@ -36,6 +36,7 @@ mod generators;
 mod json;
 mod lambda_fields;
 mod limits;
+pub(crate) mod multiranges;
 mod ordered_sets;
 mod others;
 mod others_by_literal;

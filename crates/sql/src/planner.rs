@@ -39,6 +39,7 @@ use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query as QueryTree, Statement};
 
 use crate::ast_rewrite;
+use crate::ast_rewrite::multiranges;
 use crate::complexity;
 use crate::context::Context;
 use crate::declared_types::{self, Declared};
@@ -46,6 +47,8 @@ use crate::error::{Error, Result};
 use crate::functions;
 use crate::functions::json::operators::JsonOperators;
 use crate::functions::network::operators::NetworkOperators;
+use crate::functions::ranges::operators::RangeOperators;
+use crate::functions::ranges::unnest;
 use crate::hidden_columns;
 use crate::output_names::OutputNames;
 use crate::parameters::Parameters;
@@ -156,6 +159,7 @@ impl Planner {
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(JsonOperators));
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(functions::postgres::Arrays));
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(NetworkOperators));
+        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(RangeOperators));
         let mut state = builder.with_optimizer_rules(rules::joins::guarded(&rules)).build();
         functions::register(&mut state);
         // Physical expressions read the settings from here. `at` sets the clock.
@@ -226,8 +230,16 @@ impl Planner {
             .planned_by(Arc::new(SoundRelations::default()));
         let options = ParserOptions::from(&self.state.config_options().sql_parser);
         let mut typed = self.parameters.as_ref().map_or_else(PlannerContext::new, |known| known.context());
-        let plan = SqlToRel::new_with_options(&context, options)
-            .sql_statement_to_plan_with_context(statement, &mut typed)
+        let mut planned = |statement| {
+            let planner = SqlToRel::new_with_options(&context, options);
+            planner.sql_statement_to_plan_with_context(statement, &mut typed)
+        };
+        let mut other = text.to_ascii_lowercase().contains("unnest").then(|| statement.clone());
+        let plan = planned(statement)
+            .or_else(|error| match other.take_if(|other| multiranges::wrap(other, &error.message())) {
+                Some(other) => planned(other).ok().filter(unnest::is_resolved).ok_or(error),
+                None => Err(error),
+            })
             .map_err(|error| match context.wrong() {
                 Some(error) => error,
                 None => {

@@ -262,6 +262,11 @@ impl Statements {
 
     /// Returns the error of a text that no statement begins with.
     fn unknown(&self, reader: &TokenReader<'_>) -> Error {
+        if reader.is_keyword(&["CREATE", "TYPE"]) {
+            return Error::unsupported("CREATE TYPE").hint(
+                "Use a type that is there: STRUCT<a INT> for fields, TEXT for an enum, NUMRANGE for a range.",
+            );
+        }
         let forms = || self.all.iter().flat_map(|statement| statement.words);
         let known =
             |words: &&&[&str]| (0..words.len()).take_while(|n| reader.is_keyword(&words[..=*n])).count();
@@ -373,6 +378,7 @@ mod tests {
         let kinds = "SOURCE, TABLE, TEMP, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION, AGGREGATE, SCHEMA, \
                      SEQUENCE, INDEX or UNIQUE INDEX";
         assert_eq!(name("CREATE TABEL t"), format!("syntax error: expected {kinds}, found TABEL"));
+        assert_eq!(name("CREATE TYPE t AS RANGE (subtype = float8)"), "CREATE TYPE is not supported yet");
         assert_eq!(name("START"), "syntax error: expected TRANSACTION, found the end of the statement");
         assert_eq!(STATEMENTS.prepared(), "INSERT, UPDATE, DELETE, MERGE, SELECT, WITH, VALUES or TABLE");
         let names = STATEMENTS.names();

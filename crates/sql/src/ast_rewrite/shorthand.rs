@@ -7,11 +7,12 @@ use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Select, SelectItem, Value,
-    VisitMut, VisitorMut,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Select, SelectItem,
+    Value, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
+use super::call;
 use super::shorthand_others::{self, OTHERS};
 use super::shorthand_sketches::SKETCHES;
 use super::shorthand_spark::{SPARK, SPARK_FORMS};
@@ -126,6 +127,10 @@ const OTHER_FORMS: &[(&str, usize, &str)] = &[
     ("date_trunc", 3, "date_trunc_in_zone($1, $2, $3)"),
 ];
 
+/// Aggregates that are a function of `array_agg`, with any of its clauses.
+pub(crate) const OVER_ARRAYS: [(&str, &str); 2] =
+    [("range_agg", "range_agg_of"), ("range_intersect_agg", "range_intersect_agg_of")];
+
 /// Returns all templates of names that are free.
 fn free() -> impl Iterator<Item = &'static (&'static str, usize, &'static str)> {
     SHORTHANDS.iter().chain(OTHERS).chain(SKETCHES).chain(SPARK)
@@ -149,6 +154,12 @@ static TEMPLATES: LazyLock<HashMap<(&'static str, usize), Expr>> = LazyLock::new
 pub(super) fn expand(function: &Function, known: bool) -> Option<Expr> {
     let [part] = &function.name.0[..] else { return None };
     let name = part.as_ident()?.value.to_lowercase();
+    if let Some((_, of_list)) =
+        OVER_ARRAYS.iter().find(|(aggregate, _)| *aggregate == name).filter(|_| !known)
+    {
+        let array = Function { name: ObjectName::from(vec![Ident::new("array_agg")]), ..function.clone() };
+        return Some(call(of_list, vec![Expr::Function(array)]));
+    }
     let arguments = arguments(function)?;
     if known && !forms().any(|(form, count, _)| *form == name && *count == arguments.len()) {
         return None;

@@ -46,6 +46,11 @@ pub(super) fn same_casts(query: &mut Query) {
         Expr::Cast { data_type, array: false, .. } | Expr::TypedString(TypedString { data_type, .. }) => {
             matches!(Checked::of(data_type), Some(Checked::Marked(_))).then(|| data_type.clone())
         }
+        Expr::Function(function) => {
+            let name = function.name.to_string().to_lowercase();
+            let builds = Mark::named(&name).is_some_and(Mark::is_range);
+            builds.then(|| SqlType::Custom(function.name.clone(), Vec::new()))
+        }
         _ => None,
     };
     let width = values.rows.first().map_or(0, |row| row.len());

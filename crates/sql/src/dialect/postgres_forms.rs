@@ -7,7 +7,7 @@
 //! | `ORDER BY a USING <`, `USING >` | `ORDER BY a ASC`, `DESC` |
 //! | `f(a, VARIADIC ARRAY[b, c])` | `f(a, b, c)` |
 //! | `inet '10.0.0.1'` | `CAST('10.0.0.1' AS inet)` |
-//! | `a <<= b`, `a >>= b` | one operator each |
+//! | `a <<= b`, `a >>= b`, `a &< b`, `a &> b`, `a -|- b` | one operator each |
 
 use datafusion::sql::sqlparser::keywords::RESERVED_FOR_TABLE_ALIAS;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -19,7 +19,7 @@ use crate::reader::is_word;
 pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let words = ["ONLY", "MATERIALIZED", "USING", "VARIADIC"];
     let may_have = |token: &TokenWithSpan| match &token.token {
-        Token::Mul | Token::ShiftLeft | Token::ShiftRight => true,
+        Token::Mul | Token::ShiftLeft | Token::ShiftRight | Token::Ampersand | Token::Pipe => true,
         Token::Word(word) => {
             words.iter().any(|known| is_word(&token.token, known))
                 || Mark::named(&word.value.to_lowercase()).is_some()
@@ -36,12 +36,12 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         let tokens = Tokens(&found);
         if closed.contains(&at) || tokens.is_only(at) || tokens.is_star(at) {
             at += 1;
-        } else if let Some(operator) = tokens.operator(at) {
+        } else if let Some((operator, width)) = tokens.operator(at) {
             out.push(TokenWithSpan {
                 token: Token::CustomBinaryOperator(operator.into()),
                 span: found[at].span,
             });
-            at += 2;
+            at += width;
         } else if let Some(literal) = tokens.typed_literal(at) {
             out.extend(literal.into_iter().map(|token| TokenWithSpan { token, span: found[at].span }));
             at += 2;
@@ -118,14 +118,18 @@ impl Tokens<'_> {
         is_clause.then_some(width)
     }
 
-    /// Returns the operator of two symbols without a blank between them.
-    fn operator(&self, at: usize) -> Option<&'static str> {
-        let operator = match (self.get(at)?, self.get(at + 1)?) {
-            (Token::ShiftLeft, Token::Eq) => "<<=",
-            (Token::ShiftRight, Token::Eq) => ">>=",
+    /// Returns the operator of several symbols without blanks between them, and their number.
+    fn operator(&self, at: usize) -> Option<(&'static str, usize)> {
+        let (operator, width) = match (self.get(at)?, self.get(at + 1)?) {
+            (Token::ShiftLeft, Token::Eq) => ("<<=", 2),
+            (Token::ShiftRight, Token::Eq) => (">>=", 2),
+            (Token::Ampersand, Token::Lt) => ("&<", 2),
+            (Token::Ampersand, Token::Gt) => ("&>", 2),
+            (Token::Minus, Token::Pipe) if self.get(at + 2) == Some(&Token::Minus) => ("-|-", 3),
             _ => return None,
         };
-        (self.0[at].span.end == self.0[at + 1].span.start).then_some(operator)
+        let is_joined = |pair: &[TokenWithSpan]| pair[0].span.end == pair[1].span.start;
+        self.0[at..at + width].windows(2).all(is_joined).then_some((operator, width))
     }
 
     /// Returns a literal of a type whose name the parser doesn't know, as a cast.

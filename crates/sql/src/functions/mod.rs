@@ -20,6 +20,7 @@ mod other_numbers;
 mod other_texts;
 mod other_times;
 pub(crate) mod postgres;
+pub(crate) mod ranges;
 pub(crate) mod read_text;
 mod round;
 pub(crate) mod row_key;

@@ -20,8 +20,8 @@ use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::json::{scan, value};
 use crate::functions::marks::{Mark, enum_type, enums};
-use crate::functions::network;
-use crate::literals::{self, array, interval, time};
+use crate::functions::{network, ranges};
+use crate::literals::{self, array, interval, shown, time};
 use crate::sqlstate;
 use crate::type_names::Checked;
 
@@ -282,6 +282,7 @@ fn canonical(mark: Mark, text: &str) -> crate::error::Result<String> {
         Mark::Uuid => literals::uuid(text).map_err(|expected| invalid_text(mark, text, expected)),
         Mark::Enum(of) => enums::checked(of, text),
         Mark::Inet | Mark::Cidr | Mark::Macaddr | Mark::Macaddr8 => network::canonical(mark, text),
+        range => ranges::canonical(range, text),
     }
 }
 
@@ -291,9 +292,6 @@ pub(in crate::functions) fn invalid_text(mark: Mark, text: &str, expected: &str)
         .hint(format!("Expected {expected}."))
         .code(sqlstate::INVALID_TEXT_REPRESENTATION)
 }
-
-/// The most characters of a wrong text that a message shows.
-const SHOWN_MAX: usize = 60;
 
 fn wrong(text: &str, type_name: &str, expected: impl ToString) -> datafusion::error::DataFusionError {
     let shown = shown(text);
@@ -307,15 +305,6 @@ fn too_long(text: &str, column: &str, length: u64) -> datafusion::error::DataFus
         "value too long for type character varying({length}): '{shown}' for column \"{column}\" has {found} characters"
     ))
     .into()
-}
-
-/// Shortens a text for a message.
-fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(SHOWN_MAX).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    shown
 }
 
 /// Removes trailing blanks from a text that is too long with them. Returns none if it is still too long.

@@ -7,9 +7,9 @@ mod initials;
 
 use super::{
     Registry, date_part, flink, generators, hashes, java_patterns, json, lambdas, maps, marks, other_numbers,
-    other_texts, other_times, postgres, read_text, round, signed_results, sketches, spark, spark_aggregates,
-    spark_arrays, spark_bytes, spark_csv, spark_numbers, spark_options, spark_random, spark_texts,
-    spark_times, value_size_limit, xml,
+    other_texts, other_times, postgres, ranges, read_text, round, signed_results, sketches, spark,
+    spark_aggregates, spark_arrays, spark_bytes, spark_csv, spark_numbers, spark_options, spark_random,
+    spark_texts, spark_times, value_size_limit, xml,
 };
 
 /// Adds the functions of a file to a session.
@@ -22,6 +22,7 @@ pub(super) static FUNCTIONS: &[Register] = &[
     date_part::register,
     json::register,
     marks::catalog::register,
+    ranges::unnest::register,
     postgres::register,
     postgres::arrays::register,
     postgres::bytes::register,

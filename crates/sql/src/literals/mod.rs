@@ -68,6 +68,18 @@ pub(crate) fn uuid(text: &str) -> Result<String, &'static str> {
     if count == 32 && !after_hyphen { Ok(digits) } else { Err(EXPECTED) }
 }
 
+/// The most characters of a wrong text that a message shows.
+const SHOWN_MAX: usize = 60;
+
+/// Shortens a text for a message.
+pub(crate) fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN_MAX).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -41,12 +41,11 @@ use crate::functions::marks::catalog::call;
 use crate::functions::marks::columns::{column_of, shape_at};
 use crate::functions::marks::enum_type::EnumType;
 use crate::functions::marks::enums::EnumFunction;
-use crate::functions::marks::expressions::{Columns, is_literal, passes, returns_marked};
+use crate::functions::marks::expressions::{Columns, expected_mark, is_literal, passes, returns_marked};
 use crate::functions::marks::function::is_text;
-use crate::functions::marks::overloaded::Overloaded;
-use crate::functions::marks::shape::Shape;
+use crate::functions::marks::overloaded::{Overloaded, overload};
+use crate::functions::marks::shape::{EITHER, Shape};
 use crate::functions::marks::{Mark, Order};
-use crate::functions::network::overload;
 use crate::functions::read_text::{Kind, ReadText};
 use crate::rules::equal_forms::is_comparison;
 use crate::rules::names::map_named;
@@ -203,6 +202,10 @@ fn resolve_call(mut written: ScalarFunction, columns: &Columns<'_>) -> Transform
         let shapes: Vec<Shape> = written.args.iter().map(|part| Shape::of(part, columns)).collect();
         return Transformed::yes(function.resolved(written.args.clone(), &shapes));
     }
+    if written.name() == EITHER {
+        return Transformed::yes(unnested(written, columns));
+    }
+    let reads = read_ranges(&mut written, columns);
     let first = written.args.first().and_then(|value| Shape::mark(value, columns));
     if let Some(function) = written.func.inner().downcast_ref::<Overloaded>() {
         let func = function.resolved(first);
@@ -224,8 +227,8 @@ fn resolve_call(mut written: ScalarFunction, columns: &Columns<'_>) -> Transform
             return Transformed::yes(found);
         }
     }
-    if !passes(written.name()) {
-        return Transformed::no(Expr::ScalarFunction(written));
+    if !passes(written.name()) && written.name() != "make_array" {
+        return Transformed::new_transformed(Expr::ScalarFunction(written), reads);
     }
     let skipped = usize::from(written.name() == "nvl2");
     let mut operands: Vec<&mut Expr> = written.args.iter_mut().skip(skipped).collect();
@@ -244,6 +247,30 @@ fn enum_of(value: &Expr, columns: &Columns<'_>) -> Option<&'static EnumType> {
     match Shape::mark(value, columns) {
         Some(Mark::Enum(of)) => Some(of),
         _ => None,
+    }
+}
+
+/// Reads the literals among the arguments of a function of ranges. Returns true if there are any.
+fn read_ranges(written: &mut ScalarFunction, columns: &Columns<'_>) -> bool {
+    let expected = |at: usize| expected_mark(&written.func, at).filter(|mark| mark.is_range());
+    let found = || written.args.iter().find_map(|argument| Shape::mark(argument, columns));
+    let mark = if written.name().starts_with("range_") { found() } else { expected(0) };
+    let Some(mark) = mark else { return false };
+    let mut changed = false;
+    for argument in &mut written.args {
+        changed |= read_as(argument, Shape::Marked(mark));
+    }
+    changed
+}
+
+/// Returns the array whose elements `unnest` returns.
+fn unnested(written: ScalarFunction, columns: &Columns<'_>) -> Expr {
+    match written.args.as_slice() {
+        [multirange] if Shape::mark(multirange, columns).is_some() => {
+            call("multirange_elements", vec![multirange.clone()]).unwrap_or(Expr::ScalarFunction(written))
+        }
+        [array] => array.clone(),
+        _ => Expr::ScalarFunction(written),
     }
 }
 
@@ -311,10 +338,24 @@ fn resolve_between(mut between: Between, columns: &Columns<'_>) -> Transformed<E
     Transformed::new_transformed(Expr::Between(between), changed)
 }
 
-/// Plans an operator of JSONB whose operands have no marks in their fields: columns of subqueries that compute them
+/// Plans an operator of JSONB or of ranges whose operands have no marks in their fields: columns of subqueries that compute them
 /// with CASE and the like.
 fn resolve_operator(written: &BinaryExpr, columns: &Columns<'_>) -> Option<Expr> {
     let BinaryExpr { left, op, right } = written;
+    let range_mark = |side: &Expr| Shape::mark(side, columns).filter(|mark| mark.is_range());
+    if let Some(mark) = range_mark(left).or_else(|| range_mark(right)) {
+        let name = match op {
+            Operator::AtArrow => "range_contains",
+            Operator::ArrowAt => "range_contained",
+            Operator::Minus => "range_minus",
+            _ => return None,
+        };
+        let mut sides = vec![left.as_ref().clone(), right.as_ref().clone()];
+        for side in &mut sides {
+            read_as(side, Shape::Marked(mark));
+        }
+        return call(name, sides);
+    }
     let json_mark = |side: &Expr| Shape::mark(side, columns).filter(|mark| mark.is_json());
     let marks = (json_mark(left), json_mark(right));
     let is_jsonb = |mark: Option<Mark>, side: &Expr| mark == Some(Mark::Jsonb) || is_literal(side);

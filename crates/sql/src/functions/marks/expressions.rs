@@ -12,7 +12,7 @@ use super::columns::shape_at;
 use super::enums::EnumFunction;
 use super::function::{MarkedFunction, Param, Returns, is_text};
 use super::overloaded::Overloaded;
-use super::shape::Shape;
+use super::shape::{EITHER, Shape};
 use crate::functions::json::build::{Built, Written};
 use crate::functions::read_text::ReadText;
 
@@ -72,6 +72,9 @@ impl Shape {
             Some(written) => &written.resolved(args.first().and_then(|first| Shape::mark(first, columns))),
             None => &call.func,
         };
+        if let Some(shape) = Shape::derived(function, args, columns) {
+            return shape;
+        }
         if let Some(mark) = mark_of(function) {
             return Shape::Marked(mark);
         }
@@ -80,6 +83,10 @@ impl Shape {
             "nvl2" => Shape::common(args.iter().skip(1), columns),
             name if PASSING.contains(&name) => Shape::common(args.iter(), columns),
             "make_array" => Shape::List(Box::new(Shape::common(args.iter(), columns))),
+            EITHER => match args.first().map(|list| Shape::of(list, columns)) {
+                Some(Shape::Marked(mark)) => Shape::List(Box::new(Shape::marked(mark.range()))),
+                shape => shape.unwrap_or(Shape::Plain),
+            },
             "array_element" => match args.first().map(|list| Shape::of(list, columns)) {
                 Some(Shape::List(item)) => *item,
                 _ => Shape::Plain,
@@ -90,6 +97,24 @@ impl Shape {
             }
             _ => Shape::Plain,
         }
+    }
+
+    /// Returns the shape of a result whose type follows from those of the arguments.
+    fn derived(function: &ScalarUDF, args: &[Expr], columns: &Columns<'_>) -> Option<Shape> {
+        let returns = &function.inner().downcast_ref::<MarkedFunction>()?.returns;
+        let (Returns::Of(of) | Returns::ListOf(of)) = returns else { return None };
+        let found = args.iter().find_map(|argument| match Shape::of(argument, columns) {
+            Shape::Marked(mark) => of(mark),
+            Shape::List(item) => match *item {
+                Shape::Marked(mark) => of(mark),
+                _ => None,
+            },
+            _ => None,
+        });
+        Some(match returns {
+            Returns::ListOf(_) => Shape::List(Box::new(Shape::marked(found))),
+            _ => Shape::marked(found),
+        })
     }
 
     fn of_choice(name: &str, args: &[Expr], columns: &Columns<'_>) -> Shape {
@@ -140,7 +165,7 @@ fn mark_of(function: &ScalarUDF) -> Option<Mark> {
     if let Some(function) = inner.downcast_ref::<MarkedFunction>() {
         return match &function.returns {
             Returns::Marked(mark) => Some(*mark),
-            Returns::Type(_) => None,
+            Returns::Type(_) | Returns::Of(_) | Returns::ListOf(_) => None,
         };
     }
     if let Some(read) = inner.downcast_ref::<ReadText>() {

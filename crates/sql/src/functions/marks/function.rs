@@ -14,6 +14,7 @@ use datafusion::logical_expr::{
 use millstream_delta::sql_type;
 
 use super::Mark;
+use super::subtype::{Subtype, refuse_mixed};
 use crate::error::{Error, Result as SqlResult};
 use crate::literals::array;
 
@@ -29,12 +30,20 @@ pub(in crate::functions) enum Param {
     Keys,
     Int,
     Bool,
+    /// A value that a range may hold.
+    Element,
+    /// A bound of a range, or its text.
+    Bound(Subtype),
 }
 
 /// The type of a function's result.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(in crate::functions) enum Returns {
     Marked(Mark),
+    /// A type that follows from that of the first argument that has one, or whose elements have one.
+    Of(fn(Mark) -> Option<Mark>),
+    /// An array of such a type.
+    ListOf(fn(Mark) -> Option<Mark>),
     Type(DataType),
 }
 
@@ -100,9 +109,15 @@ impl MarkedFunction {
         }
     }
 
-    fn return_field(&self) -> Field {
+    fn return_field(&self, arguments: &[FieldRef]) -> Field {
+        let text = || Field::new(self.name, DataType::Utf8View, true);
         match &self.returns {
-            Returns::Marked(mark) => mark.put(Field::new(self.name, DataType::Utf8View, true)),
+            Returns::Of(of) => match arguments.iter().find_map(|field| of(Mark::of(field)?)) {
+                Some(mark) => mark.put(text()),
+                None => text(),
+            },
+            Returns::ListOf(_) => Field::new(self.name, DataType::new_list(DataType::Utf8View, true), true),
+            Returns::Marked(mark) => mark.put(text()),
             Returns::Type(data_type) => Field::new(self.name, data_type.clone(), true),
         }
     }
@@ -146,6 +161,8 @@ impl Param {
             Param::Keys => "TEXT[]",
             Param::Int => "INT",
             Param::Bool => "BOOLEAN",
+            Param::Element => "a number or a time",
+            Param::Bound(subtype) => subtype.name(),
         }
     }
 
@@ -158,6 +175,9 @@ impl Param {
             }
             Param::Int => (is_null || found.is_integer()).then_some(DataType::Int64),
             Param::Bool => (is_null || *found == DataType::Boolean).then_some(DataType::Boolean),
+            Param::Bound(_) if is_null || is_text(found) => Some(DataType::Utf8View),
+            Param::Bound(subtype) if !subtype.accepts(found) => None,
+            Param::Element | Param::Bound(_) => comparable(found),
             Param::Keys => match found {
                 DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
                     let is_keys = item.data_type().is_null() || is_text(item.data_type());
@@ -167,6 +187,21 @@ impl Param {
             },
         }
     }
+}
+
+/// Returns the type in which a value is compared with the bounds of a range.
+fn comparable(found: &DataType) -> Option<DataType> {
+    Some(match found {
+        DataType::UInt64 => DataType::Decimal128(20, 0),
+        found if found.is_integer() => DataType::Int64,
+        found if found.is_floating() => DataType::Float64,
+        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
+            DataType::Decimal128(*precision, *scale)
+        }
+        DataType::Date32 | DataType::Date64 => DataType::Date32,
+        DataType::Decimal128(..) | DataType::Decimal256(..) | DataType::Timestamp(..) => found.clone(),
+        _ => return None,
+    })
 }
 
 impl ScalarUDFImpl for MarkedFunction {
@@ -203,11 +238,16 @@ impl ScalarUDFImpl for MarkedFunction {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(self.return_field().data_type().clone())
+        Ok(self.return_field(&[]).data_type().clone())
     }
 
-    fn return_field_from_args(&self, _: ReturnFieldArgs) -> Result<FieldRef> {
-        Ok(Arc::new(self.return_field()))
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
+        let expected = self.params.iter().map(|param| match param {
+            Param::Value(mark) => Some(*mark),
+            _ => None,
+        });
+        refuse_mixed(self.name, expected, arguments.arg_fields)?;
+        Ok(Arc::new(self.return_field(arguments.arg_fields)))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -1,9 +1,10 @@
-//! Types whose values are stored as text of one form: JSON, JSONB, UUID, and network addresses.
+//! Types whose values are stored as text of one form: JSON, JSONB, UUID, network addresses and ranges.
 //!
 //! | part | |
 //! | --- | --- |
 //! | [`Mark`] | the type, as metadata of a field; it only counts while a statement is planned |
 //! | [`shape`] | the types within nested values |
+//! | [`subtype`] | the types of ranges, and of their bounds |
 //! | [`expressions`], [`columns`] | find the type of an expression, and of a plan's column |
 //! | [`function`], [`catalog`] | functions over such values, and their list |
 //!
@@ -18,6 +19,7 @@ pub(crate) mod expressions;
 pub(crate) mod function;
 pub(crate) mod overloaded;
 pub(crate) mod shape;
+pub(crate) mod subtype;
 
 use arrow::datatypes::Field;
 
@@ -40,11 +42,23 @@ pub(crate) enum Mark {
     Cidr,
     Macaddr,
     Macaddr8,
+    Int4range,
+    Int8range,
+    Numrange,
+    Tsrange,
+    Tstzrange,
+    Daterange,
+    Int4multirange,
+    Int8multirange,
+    Nummultirange,
+    Tsmultirange,
+    Tstzmultirange,
+    Datemultirange,
     Enum(&'static EnumType),
 }
 
 /// All types, with their names, but for enums.
-const ALL: [(Mark, &str, &str); 7] = [
+const ALL: [(Mark, &str, &str); 19] = [
     (Mark::Json, "json", "JSON"),
     (Mark::Jsonb, "jsonb", "JSONB"),
     (Mark::Uuid, "uuid", "UUID"),
@@ -52,6 +66,18 @@ const ALL: [(Mark, &str, &str); 7] = [
     (Mark::Cidr, "cidr", "CIDR"),
     (Mark::Macaddr, "macaddr", "MACADDR"),
     (Mark::Macaddr8, "macaddr8", "MACADDR8"),
+    (Mark::Int4range, "int4range", "INT4RANGE"),
+    (Mark::Int8range, "int8range", "INT8RANGE"),
+    (Mark::Numrange, "numrange", "NUMRANGE"),
+    (Mark::Tsrange, "tsrange", "TSRANGE"),
+    (Mark::Tstzrange, "tstzrange", "TSTZRANGE"),
+    (Mark::Daterange, "daterange", "DATERANGE"),
+    (Mark::Int4multirange, "int4multirange", "INT4MULTIRANGE"),
+    (Mark::Int8multirange, "int8multirange", "INT8MULTIRANGE"),
+    (Mark::Nummultirange, "nummultirange", "NUMMULTIRANGE"),
+    (Mark::Tsmultirange, "tsmultirange", "TSMULTIRANGE"),
+    (Mark::Tstzmultirange, "tstzmultirange", "TSTZMULTIRANGE"),
+    (Mark::Datemultirange, "datemultirange", "DATEMULTIRANGE"),
 ];
 
 /// The order of a type's values: PostgreSQL's.
@@ -151,6 +177,7 @@ impl Mark {
             }
             Mark::Inet => Order::Key { key: "inet_key", value: "inet_of_key" },
             Mark::Cidr => Order::Key { key: "inet_key", value: "cidr_of_key" },
+            range => Order::Key { key: "range_key", value: subtype::of_key(range)? },
         })
     }
 

@@ -1,4 +1,4 @@
-//! DataFusion's functions that also have a form for marked values: `trunc` of a hardware address.
+//! DataFusion's functions that also have a form for marked values: `trunc` of a hardware address, `lower` of a range.
 //!
 //! The types of a call's arguments are known when it is planned, but not when its name is looked up. So the planner gets
 //! [`Overloaded`] for the name, and the rule in `rules/marked_types.rs` replaces each call by one of the two functions.
@@ -15,10 +15,15 @@ use datafusion::logical_expr::{
 use super::Mark;
 use super::catalog::function;
 use super::function::is_text;
-use crate::functions::network::overload;
+use crate::functions::{network, ranges};
 
 /// The names.
-const NAMES: [&str; 1] = ["trunc"];
+const NAMES: [&str; 3] = ["trunc", "lower", "upper"];
+
+/// Returns the function that a call means if its first argument has a type.
+pub(crate) fn overload(name: &str, mark: Mark) -> Option<&'static str> {
+    network::overload(name, mark).or_else(|| ranges::overload(name, mark))
+}
 
 /// A function as statements name it.
 #[derive(Debug, PartialEq, Eq, Hash)]

@@ -4,6 +4,9 @@ use std::str::Chars;
 
 use super::Mark;
 
+/// The function that returns an array, or the ranges of a multirange.
+pub(crate) const EITHER: &str = "multirange_or_array";
+
 /// The marks within the values of an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Shape {

@@ -1,0 +1,171 @@
+//! Reads values that are compared with bounds, and returns the bounds of ranges.
+
+use std::sync::Arc;
+
+use arrow::array::types::{
+    Date32Type, Decimal128Type, Decimal256Type, Float64Type, Int64Type, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+};
+use arrow::array::{Array, ArrayRef, AsArray, Date32Array, StringViewArray, TimestampNanosecondArray};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, TimeUnit};
+
+use super::range::Bound;
+use super::set::Set;
+use super::time::{DAY, Form};
+use super::value::Value;
+use super::{SET, number};
+use crate::error::{Error, Result};
+use crate::functions::marks::function::{Arguments, Kernel, MarkedFunction, Returns};
+use crate::functions::marks::subtype::{Subtype, TYPES};
+use crate::sqlstate;
+
+/// Computes a column from the arguments of all rows.
+type Compute = fn(&Arguments) -> Result<ArrayRef>;
+
+/// Returns the function that returns a bound.
+pub(super) fn name(subtype: Subtype, is_lower: bool) -> &'static str {
+    match (subtype, is_lower) {
+        (Subtype::Int4, true) => "lower_of_int4range",
+        (Subtype::Int4, false) => "upper_of_int4range",
+        (Subtype::Int8, true) => "lower_of_int8range",
+        (Subtype::Int8, false) => "upper_of_int8range",
+        (Subtype::Numeric, true) => "lower_of_numrange",
+        (Subtype::Numeric, false) => "upper_of_numrange",
+        (Subtype::Timestamp, true) => "lower_of_tsrange",
+        (Subtype::Timestamp, false) => "upper_of_tsrange",
+        (Subtype::Timestamptz, true) => "lower_of_tstzrange",
+        (Subtype::Timestamptz, false) => "upper_of_tstzrange",
+        (Subtype::Date, true) => "lower_of_daterange",
+        (Subtype::Date, false) => "upper_of_daterange",
+    }
+}
+
+pub(super) fn list(add: &mut dyn FnMut(MarkedFunction)) {
+    for (.., subtype) in TYPES {
+        let (lower, upper): (Compute, Compute) = match subtype {
+            Subtype::Int4 => (|all| lower(all, Subtype::Int4), |all| upper(all, Subtype::Int4)),
+            Subtype::Int8 => (|all| lower(all, Subtype::Int8), |all| upper(all, Subtype::Int8)),
+            Subtype::Numeric => (|all| lower(all, Subtype::Numeric), |all| upper(all, Subtype::Numeric)),
+            Subtype::Timestamp => {
+                (|all| lower(all, Subtype::Timestamp), |all| upper(all, Subtype::Timestamp))
+            }
+            Subtype::Timestamptz => {
+                (|all| lower(all, Subtype::Timestamptz), |all| upper(all, Subtype::Timestamptz))
+            }
+            Subtype::Date => (|all| lower(all, Subtype::Date), |all| upper(all, Subtype::Date)),
+        };
+        for (is_lower, kernel) in [(true, lower), (false, upper)] {
+            let returns = Returns::Type(subtype.arrow());
+            add(MarkedFunction::new(name(subtype, is_lower), &[SET], returns, Kernel::Column(kernel)));
+        }
+    }
+}
+
+/// Returns an argument as a value that can be compared with bounds; none if it is NULL.
+pub(super) fn element(all: &Arguments, at: usize, row: usize) -> Result<Option<Value<'static>>> {
+    let Some(column) = all.columns.get(at).filter(|column| column.is_valid(row)) else { return Ok(None) };
+    let number = |text: String| number::canonical(&text).map(|number| Value::Number(number.into()));
+    let scaled = |units: i64, unit: i128, zone: &Option<Arc<str>>| {
+        let form = if zone.is_some() { Form::Timestamptz } else { Form::Timestamp };
+        Some(Value::Time(i128::from(units) * unit, form))
+    };
+    let value = match column.data_type() {
+        DataType::Int64 => number(column.as_primitive::<Int64Type>().value(row).to_string()),
+        DataType::Float64 => number(column.as_primitive::<Float64Type>().value(row).to_string()),
+        DataType::Decimal128(..) => number(column.as_primitive::<Decimal128Type>().value_as_string(row)),
+        DataType::Decimal256(..) => number(column.as_primitive::<Decimal256Type>().value_as_string(row)),
+        DataType::Date32 => {
+            Some(Value::Time(i128::from(column.as_primitive::<Date32Type>().value(row)) * DAY, Form::Date))
+        }
+        DataType::Timestamp(TimeUnit::Second, zone) => {
+            scaled(column.as_primitive::<TimestampSecondType>().value(row), 1_000_000_000, zone)
+        }
+        DataType::Timestamp(TimeUnit::Millisecond, zone) => {
+            scaled(column.as_primitive::<TimestampMillisecondType>().value(row), 1_000_000, zone)
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+            scaled(column.as_primitive::<TimestampMicrosecondType>().value(row), 1_000, zone)
+        }
+        DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
+            scaled(column.as_primitive::<TimestampNanosecondType>().value(row), 1, zone)
+        }
+        _ => None,
+    };
+    let found = column.data_type();
+    value.map(Some).ok_or_else(|| Error::bug(format!("a value of type {found} can't be a bound")))
+}
+
+fn lower(all: &Arguments, subtype: Subtype) -> Result<ArrayRef> {
+    ends(all, subtype, |set| set.lower().cloned())
+}
+
+fn upper(all: &Arguments, subtype: Subtype) -> Result<ArrayRef> {
+    ends(all, subtype, |set| set.upper().cloned())
+}
+
+/// Returns the bounds of a column; NULL where there is none.
+fn ends(
+    all: &Arguments,
+    subtype: Subtype,
+    of: impl for<'s> Fn(&Set<'s>) -> Option<Bound<'s>>,
+) -> Result<ArrayRef> {
+    let value = |row: usize| -> Result<Option<Value<'_>>> {
+        let Some(text) = all.text(0, row) else { return Ok(None) };
+        Ok(of(&Set::of_canonical(text)?).and_then(|bound| bound.value))
+    };
+    let values: Vec<Option<Value<'_>>> = (0..all.rows).map(value).collect::<Result<_>>()?;
+    let times = |out_of: &'static str| {
+        values.iter().map(move |value| match value {
+            None => Ok(None),
+            Some(Value::Time(time, _)) if !value.as_ref().is_some_and(Value::is_infinite) => Ok(Some(*time)),
+            Some(value) => Err(unrepresentable(value, out_of)),
+        })
+    };
+    Ok(match subtype {
+        Subtype::Date => {
+            let days = times("DATE").map(|time| match time? {
+                None => Ok(None),
+                Some(time) => i32::try_from(time.div_euclid(DAY))
+                    .map(Some)
+                    .map_err(|_| Error::bug("a date is out of range")),
+            });
+            Arc::new(days.collect::<Result<Date32Array>>()?)
+        }
+        Subtype::Timestamp | Subtype::Timestamptz => {
+            let found: Vec<Option<i128>> = times("TIMESTAMP").collect::<Result<_>>()?;
+            let nanoseconds = found.iter().zip(&values).map(|(time, value)| match (time, value) {
+                (Some(time), Some(value)) => {
+                    i64::try_from(*time).map(Some).map_err(|_| unrepresentable(value, "TIMESTAMP"))
+                }
+                _ => Ok(None),
+            });
+            let array = nanoseconds.collect::<Result<TimestampNanosecondArray>>()?;
+            let zoned = subtype == Subtype::Timestamptz;
+            Arc::new(if zoned { array.with_timezone("+00:00") } else { array })
+        }
+        _ => {
+            let text = |value: &Value<'_>| {
+                let mut out = String::new();
+                value.push(&mut out);
+                out
+            };
+            let texts: ArrayRef =
+                Arc::new(values.iter().map(|value| value.as_ref().map(text)).collect::<StringViewArray>());
+            let options = CastOptions { safe: false, ..CastOptions::default() };
+            cast_with_options(&texts, &subtype.arrow(), &options).map_err(|_| {
+                Error::invalid(format!("a bound doesn't fit into {}", subtype.name()))
+                    .hint("Cast the range to TEXT to see it.")
+                    .code(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE)
+            })?
+        }
+    })
+}
+
+fn unrepresentable(value: &Value<'_>, type_name: &str) -> Error {
+    let mut shown = String::new();
+    value.push(&mut shown);
+    Error::invalid(format!("the bound {shown} is out of range for {type_name}"))
+        .hint("Cast the range to TEXT to see it, or test it with lower_inf() and upper_inf().")
+        .code(sqlstate::DATETIME_FIELD_OVERFLOW)
+}
