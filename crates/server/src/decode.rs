@@ -11,6 +11,7 @@ use arrow::buffer::OffsetBuffer;
 use arrow::compute::{CastOptions, cast_with_options, concat};
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, i256};
 use bytes::{Buf, Bytes};
+use millstream_engine::{tsquery_of_binary, tsvector_of_binary};
 
 use crate::binary::{EPOCH_DAYS, EPOCH_MICROSECONDS};
 use crate::message::Format;
@@ -42,6 +43,7 @@ pub(crate) fn from_text(kind: &Kind, text: &str) -> Result<ArrayRef, Wrong> {
     Ok(match kind {
         Kind::Text | Kind::Json | Kind::Jsonb | Kind::Uuid => Arc::new(StringArray::from(vec![text])),
         Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => Arc::new(StringArray::from(vec![text])),
+        Kind::Tsvector | Kind::Tsquery => Arc::new(StringArray::from(vec![text])),
         Kind::Bool => Arc::new(BooleanArray::from(vec![boolean(text.trim()).ok_or_else(wrong)?])),
         Kind::Bytea => Arc::new(BinaryArray::from(vec![bytea(text).ok_or_else(wrong)?.as_slice()])),
         Kind::Numeric(_) => numeric(text.trim()).ok_or_else(wrong)?,
@@ -84,6 +86,8 @@ pub(crate) fn name(kind: &Kind) -> String {
         Kind::Cidr => "cidr",
         Kind::Macaddr => "macaddr",
         Kind::Macaddr8 => "macaddr8",
+        Kind::Tsvector => "tsvector",
+        Kind::Tsquery => "tsquery",
         Kind::Json => "json",
         Kind::Jsonb => "jsonb",
         Kind::Array(item) => return format!("{}[]", name(item)),
@@ -313,6 +317,8 @@ fn from_binary(kind: &Kind, mut bytes: Bytes) -> Result<ArrayRef, Wrong> {
         Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => {
             network::read(kind, &bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _)
         }
+        Kind::Tsvector => tsvector_of_binary(&bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _),
+        Kind::Tsquery => tsquery_of_binary(&bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _),
         Kind::Date => fixed(&bytes)
             .and_then(|raw| i32::from_be_bytes(raw).checked_add(EPOCH_DAYS))
             .map(|days| Arc::new(Date32Array::from(vec![days])) as _),

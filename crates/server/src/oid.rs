@@ -49,6 +49,8 @@ pub(crate) enum Kind {
     Cidr,
     Macaddr,
     Macaddr8,
+    Tsvector,
+    Tsquery,
     Json,
     Jsonb,
     /// An array of values of one scalar type.
@@ -77,6 +79,8 @@ const OIDS: &[(Kind, u32, u32)] = &[
     (Kind::Cidr, 650, 651),
     (Kind::Macaddr, 829, 1040),
     (Kind::Macaddr8, 774, 775),
+    (Kind::Tsvector, 3614, 3643),
+    (Kind::Tsquery, 3615, 3645),
     (Kind::Json, 114, 199),
     (Kind::Jsonb, 3802, 3807),
 ];
@@ -104,6 +108,8 @@ impl Kind {
             (650, _) => Kind::Cidr,
             (829, _) => Kind::Macaddr,
             (774, _) => Kind::Macaddr8,
+            (3614, _) => Kind::Tsvector,
+            (3615, _) => Kind::Tsquery,
             (114, _) => Kind::Json,
             (3802, _) => Kind::Jsonb,
             _ => Kind::of_type(field.data_type()),
@@ -223,6 +229,7 @@ impl Kind {
             Kind::Numeric(None) => DataType::Decimal128(38, 10),
             Kind::Text | Kind::Uuid | Kind::Json | Kind::Jsonb => DataType::Utf8,
             Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => DataType::Utf8,
+            Kind::Tsvector | Kind::Tsquery => DataType::Utf8,
             Kind::Bytea => DataType::Binary,
             Kind::Date => DataType::Date32,
             Kind::Time => DataType::Time64(TimeUnit::Microsecond),
@@ -239,6 +246,7 @@ impl Kind {
             // JSON is made from any type; UUIDs are bytes or text.
             (Kind::Json | Kind::Jsonb | Kind::Uuid, _) => return unpacked(array),
             (Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8, _) => return unpacked(array),
+            (Kind::Tsvector | Kind::Tsquery, _) => return unpacked(array),
             (Kind::Numeric(_), DataType::UInt64) => DataType::Decimal128(20, 0),
             (
                 Kind::Numeric(_),

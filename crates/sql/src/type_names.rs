@@ -19,7 +19,7 @@ use crate::functions::marks::Mark;
 use crate::suggestion;
 
 /// Type names suggested for an unknown one.
-const TYPES: [&str; 43] = [
+const TYPES: [&str; 46] = [
     "boolean",
     "bool",
     "tinyint",
@@ -51,6 +51,9 @@ const TYPES: [&str; 43] = [
     "cidr",
     "macaddr",
     "macaddr8",
+    "tsvector",
+    "tsquery",
+    "regconfig",
     "date",
     "time",
     "timestamp",
@@ -124,6 +127,8 @@ impl Checked {
             SqlType::Uuid => Some(Checked::Marked(Mark::Uuid)),
             SqlType::JSON => Some(Checked::Marked(Mark::Json)),
             SqlType::JSONB => Some(Checked::Marked(Mark::Jsonb)),
+            SqlType::TsVector => Some(Checked::Marked(Mark::Tsvector)),
+            SqlType::TsQuery => Some(Checked::Marked(Mark::Tsquery)),
             SqlType::Custom(name, modifiers) if modifiers.is_empty() => {
                 Mark::named(&type_word(&name.to_string())).map(Checked::Marked)
             }
@@ -170,7 +175,9 @@ impl Spellings {
             | SqlType::LongText
             | SqlType::Uuid
             | SqlType::JSON
-            | SqlType::JSONB => DataType::Utf8View,
+            | SqlType::JSONB
+            | SqlType::TsVector
+            | SqlType::TsQuery => DataType::Utf8View,
             SqlType::Binary(_) | SqlType::Varbinary(_) | SqlType::Blob(_) | SqlType::Bytes(_) => {
                 DataType::Binary
             }

@@ -7,7 +7,8 @@
 //! | `ORDER BY a USING <`, `USING >` | `ORDER BY a ASC`, `DESC` |
 //! | `f(a, VARIADIC ARRAY[b, c])` | `f(a, b, c)` |
 //! | `inet '10.0.0.1'` | `CAST('10.0.0.1' AS inet)` |
-//! | `a <<= b`, `a >>= b` | one operator each |
+//! | `a <<= b`, `a >>= b`, `a <-> b` | one operator each |
+//! | `a @@@ b` | `a @@ b` |
 
 use datafusion::sql::sqlparser::keywords::RESERVED_FOR_TABLE_ALIAS;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -15,13 +16,17 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use crate::functions::marks::Mark;
 use crate::reader::is_word;
 
+/// The old spelling of `@@`, which the tokenizer takes for a word.
+const SEARCH: &str = "@@@";
+
 /// Rewrites all such forms. Positions in errors stay those of the text.
 pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let words = ["ONLY", "MATERIALIZED", "USING", "VARIADIC"];
     let may_have = |token: &TokenWithSpan| match &token.token {
-        Token::Mul | Token::ShiftLeft | Token::ShiftRight => true,
+        Token::Mul | Token::ShiftLeft | Token::ShiftRight | Token::Arrow => true,
         Token::Word(word) => {
             words.iter().any(|known| is_word(&token.token, known))
+                || is_word(&token.token, SEARCH)
                 || Mark::named(&word.value.to_lowercase()).is_some()
         }
         _ => false,
@@ -36,11 +41,11 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         let tokens = Tokens(&found);
         if closed.contains(&at) || tokens.is_only(at) || tokens.is_star(at) {
             at += 1;
+        } else if is_word(&found[at].token, SEARCH) {
+            out.push(TokenWithSpan { token: Token::AtAt, span: found[at].span });
+            at += 1;
         } else if let Some(operator) = tokens.operator(at) {
-            out.push(TokenWithSpan {
-                token: Token::CustomBinaryOperator(operator.into()),
-                span: found[at].span,
-            });
+            out.push(TokenWithSpan { token: operator, span: found[at].span });
             at += 2;
         } else if let Some(literal) = tokens.typed_literal(at) {
             out.extend(literal.into_iter().map(|token| TokenWithSpan { token, span: found[at].span }));
@@ -119,10 +124,12 @@ impl Tokens<'_> {
     }
 
     /// Returns the operator of two symbols without a blank between them.
-    fn operator(&self, at: usize) -> Option<&'static str> {
+    fn operator(&self, at: usize) -> Option<Token> {
+        let custom = |symbol: &str| Token::CustomBinaryOperator(symbol.into());
         let operator = match (self.get(at)?, self.get(at + 1)?) {
-            (Token::ShiftLeft, Token::Eq) => "<<=",
-            (Token::ShiftRight, Token::Eq) => ">>=",
+            (Token::ShiftLeft, Token::Eq) => custom("<<="),
+            (Token::ShiftRight, Token::Eq) => custom(">>="),
+            (Token::Lt, Token::Arrow) => custom("<->"),
             _ => return None,
         };
         (self.0[at].span.end == self.0[at + 1].span.start).then_some(operator)
@@ -209,5 +216,6 @@ mod tests {
         check("SELECT a FROM t ORDER BY a USING > , b USING <", "SELECT a FROM t ORDER BY a DESC , b ASC");
         check("SELECT f('%s', VARIADIC ARRAY['a', b[1]])", "SELECT f ( '%s' , 'a' , b [ 1 ] )");
         check("SELECT f(VARIADIC a)", "SELECT f ( VARIADIC a )");
+        check("SELECT a @@@ b, c <-> d, e < -1", "SELECT a @@ b , c <-> d , e < - 1");
     }
 }

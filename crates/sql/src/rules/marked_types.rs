@@ -41,9 +41,9 @@ use crate::functions::marks::expressions::{Columns, is_literal, passes, returns_
 use crate::functions::marks::function::is_text;
 use crate::functions::marks::overloaded::Overloaded;
 use crate::functions::marks::shape::Shape;
-use crate::functions::marks::{Mark, Order};
-use crate::functions::network::overload;
+use crate::functions::marks::{Mark, Order, overload};
 use crate::functions::read_text::{Kind, ReadText};
+use crate::functions::text_search;
 use crate::rules::equal_forms::is_comparison;
 use crate::rules::names::map_named;
 
@@ -199,19 +199,17 @@ fn resolve_call(mut written: ScalarFunction, columns: &Columns<'_>) -> Transform
         let shapes: Vec<Shape> = written.args.iter().map(|part| Shape::of(part, columns)).collect();
         return Transformed::yes(function.resolved(written.args.clone(), &shapes));
     }
-    let first = written.args.first().and_then(|value| Shape::mark(value, columns));
+    let marks: Vec<Option<Mark>> = written.args.iter().map(|value| Shape::mark(value, columns)).collect();
+    let first = marks.first().copied().flatten();
     if let Some(function) = written.func.inner().downcast_ref::<Overloaded>() {
         let func = function.resolved(first);
         return Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args: written.args }));
     }
-    if let Some(mark) = first {
-        if written.name() == "sql_typeof" {
-            return Transformed::yes(lit(mark.name()));
-        }
-        if let Some(found) = overload(written.name(), mark).and_then(|name| call(name, written.args.clone()))
-        {
-            return Transformed::yes(found);
-        }
+    if let Some(mark) = first.filter(|_| written.name() == "sql_typeof") {
+        return Transformed::yes(lit(mark.name()));
+    }
+    if let Some(found) = overload(written.name(), &marks).and_then(|name| call(name, written.args.clone())) {
+        return Transformed::yes(found);
     }
     if !passes(written.name()) {
         return Transformed::no(Expr::ScalarFunction(written));
@@ -292,12 +290,16 @@ fn resolve_between(mut between: Between, columns: &Columns<'_>) -> Transformed<E
     Transformed::new_transformed(Expr::Between(between), changed)
 }
 
-/// Plans an operator of JSONB whose operands have no marks in their fields: columns of subqueries that compute them
+/// Plans an operator of JSONB or of full text search whose operands have no marks in their fields: columns of subqueries that compute them
 /// with CASE and the like.
 fn resolve_operator(written: &BinaryExpr, columns: &Columns<'_>) -> Option<Expr> {
     let BinaryExpr { left, op, right } = written;
-    let json_mark = |side: &Expr| Shape::mark(side, columns).filter(|mark| mark.is_json());
-    let marks = (json_mark(left), json_mark(right));
+    let marks = (Shape::mark(left, columns), Shape::mark(right, columns));
+    if let Some(name) = text_search::operators::function(*op, left, right, marks) {
+        return call(name, vec![left.as_ref().clone(), right.as_ref().clone()]);
+    }
+    let json_mark = |mark: Option<Mark>| mark.filter(|mark| mark.is_json());
+    let marks = (json_mark(marks.0), json_mark(marks.1));
     let is_jsonb = |mark: Option<Mark>, side: &Expr| mark == Some(Mark::Jsonb) || is_literal(side);
     let name = match op {
         Operator::StringConcat
@@ -365,7 +367,7 @@ fn resolve_comparison(mut compared: BinaryExpr, columns: &Columns<'_>) -> Transf
 fn cast_input(value: &Expr, target: &DataType, columns: &Columns<'_>) -> Option<Expr> {
     if is_text(target) {
         let mark = Shape::mark(value, columns)?;
-        return call(overload("text", mark)?, vec![value.clone()]);
+        return call(overload("text", &[Some(mark)])?, vec![value.clone()]);
     }
     let name = match target {
         DataType::Boolean => {

@@ -7,12 +7,12 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use super::function::MarkedFunction;
-use crate::functions::{Registry, json, network};
+use crate::functions::{Registry, json, network, text_search};
 
 /// Lists functions.
 type List = fn(&mut dyn FnMut(MarkedFunction));
 
-static LISTS: [List; 2] = [json::list, network::list];
+static LISTS: [List; 3] = [json::list, network::list, text_search::list];
 
 static FUNCTIONS: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let mut all = HashMap::new();

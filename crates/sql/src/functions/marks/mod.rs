@@ -1,4 +1,5 @@
-//! Types whose values are stored as text of one form: JSON, JSONB, UUID, and network addresses.
+//! Types whose values are stored as text of one form: JSON, JSONB, UUID, network addresses, and full
+//! text search.
 //!
 //! | part | |
 //! | --- | --- |
@@ -19,6 +20,14 @@ pub(crate) mod shape;
 
 use arrow::datatypes::Field;
 
+use super::{network, text_search};
+
+/// Returns the function that a call means if its arguments have these types: some names have several.
+pub(crate) fn overload(name: &str, marks: &[Option<Mark>]) -> Option<&'static str> {
+    let first = marks.first().copied().flatten();
+    first.and_then(|mark| network::overload(name, mark)).or_else(|| text_search::overload(name, marks))
+}
+
 /// The key in a field's metadata that holds the name of an extension type.
 const EXTENSION: &str = "ARROW:extension:name";
 
@@ -36,10 +45,14 @@ pub(crate) enum Mark {
     Cidr,
     Macaddr,
     Macaddr8,
+    Tsvector,
+    Tsquery,
+    /// The name of a configuration of full text search.
+    Regconfig,
 }
 
 /// All types, with their names.
-const ALL: [(Mark, &str, &str); 7] = [
+const ALL: [(Mark, &str, &str); 10] = [
     (Mark::Json, "json", "JSON"),
     (Mark::Jsonb, "jsonb", "JSONB"),
     (Mark::Uuid, "uuid", "UUID"),
@@ -47,6 +60,9 @@ const ALL: [(Mark, &str, &str); 7] = [
     (Mark::Cidr, "cidr", "CIDR"),
     (Mark::Macaddr, "macaddr", "MACADDR"),
     (Mark::Macaddr8, "macaddr8", "MACADDR8"),
+    (Mark::Tsvector, "tsvector", "TSVECTOR"),
+    (Mark::Tsquery, "tsquery", "TSQUERY"),
+    (Mark::Regconfig, "regconfig", "REGCONFIG"),
 ];
 
 /// The order of a type's values: PostgreSQL's.
@@ -129,6 +145,8 @@ impl Mark {
                 Order::Compared { by: "jsonb_cmp", greatest: "jsonb_greatest", least: "jsonb_least" }
             }
             Mark::Uuid | Mark::Macaddr | Mark::Macaddr8 => Order::Text,
+            // PostgreSQL has another order of these.
+            Mark::Tsvector | Mark::Tsquery | Mark::Regconfig => Order::Text,
             Mark::Inet => Order::Key { key: "inet_key", value: "inet_of_key" },
             Mark::Cidr => Order::Key { key: "inet_key", value: "cidr_of_key" },
         })
