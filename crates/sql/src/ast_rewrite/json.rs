@@ -66,10 +66,9 @@ struct Called {
 fn called(factor: &TableFactor) -> Option<Called> {
     let (name, arguments, numbered) = match factor {
         TableFactor::UNNEST { array_exprs, with_ordinality, .. } => {
-            let (name, list, fields) = text_search::UNNEST;
-            let is_vector = array_exprs.len() == 1 && array_exprs.iter().all(text_search::is_vector);
-            return is_vector.then(|| Called {
-                name: name.into(),
+            let (name, list, fields) = text_search::rows_of("unnest", array_exprs)?;
+            return Some(Called {
+                name: (*name).into(),
                 list,
                 rows: Rows::Fields(fields),
                 arguments: array_exprs.clone(),
@@ -84,16 +83,15 @@ fn called(factor: &TableFactor) -> Option<Called> {
     };
     let name = name.to_string().to_lowercase();
     let name = name.strip_prefix("pg_catalog.").unwrap_or(&name).to_string();
-    let listed = FUNCTIONS.iter().find(|(known, ..)| *known == name).map(|(_, list, rows)| (*list, *rows));
-    let (list, rows) = listed.or_else(|| {
-        let searched = text_search::FUNCTIONS.iter().find(|(known, ..)| *known == name);
-        searched.map(|(_, list, fields)| (*list, Rows::Fields(fields)))
-    })?;
     let plain = |argument: &FunctionArg| match argument {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression.clone()),
         _ => None,
     };
-    let arguments = arguments.iter().map(plain).collect::<Option<_>>()?;
+    let arguments = arguments.iter().map(plain).collect::<Option<Vec<Expr>>>()?;
+    let listed = FUNCTIONS.iter().find(|(known, ..)| *known == name).map(|(_, list, rows)| (*list, *rows));
+    let (list, rows) = listed.or_else(|| {
+        text_search::rows_of(&name, &arguments).map(|(_, list, fields)| (*list, Rows::Fields(fields)))
+    })?;
     Some(Called { name, list, rows, arguments, numbered })
 }
 

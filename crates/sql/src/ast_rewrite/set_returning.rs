@@ -226,11 +226,7 @@ fn records(expression: &Expr) -> Option<Records> {
     if let Some((_, list, value)) = MEMBERS.iter().find(|(known, ..)| *known == name) {
         return Some(Records { list: unnested(list), value, fields: &["key", "value"] });
     }
-    let unnests = name == "unnest" && arguments.len() == 1 && arguments.iter().all(text_search::is_vector);
-    let found = match unnests {
-        true => Some(&text_search::UNNEST),
-        false => text_search::FUNCTIONS.iter().find(|(known, ..)| *known == name),
-    };
+    let found = text_search::rows_of(&name, &arguments);
     found.map(|(_, list, fields)| Records { list: unnested(list), value: "", fields })
 }
 

@@ -24,7 +24,7 @@ use super::{call, json};
 pub(super) type RowsOf = (&'static str, &'static str, &'static [&'static str]);
 
 /// The functions.
-pub(super) const FUNCTIONS: [RowsOf; 3] = [
+const FUNCTIONS: [RowsOf; 3] = [
     ("ts_parse", "ts_parse_rows", &["tokid", "token"]),
     ("ts_token_type", "ts_token_type_rows", &["tokid", "alias", "description"]),
     (
@@ -35,7 +35,15 @@ pub(super) const FUNCTIONS: [RowsOf; 3] = [
 ];
 
 /// `unnest` of a TSVECTOR.
-pub(super) const UNNEST: RowsOf = ("unnest", "tsvector_rows", &["lexeme", "positions", "weights"]);
+const UNNEST: RowsOf = ("unnest", "tsvector_rows", &["lexeme", "positions", "weights"]);
+
+/// Returns the function of this name, if it is called with such arguments.
+pub(super) fn rows_of(name: &str, arguments: &[Expr]) -> Option<&'static RowsOf> {
+    match arguments {
+        [vector] if name == "unnest" => is_vector(vector).then_some(&UNNEST),
+        _ => FUNCTIONS.iter().find(|(known, ..)| *known == name),
+    }
+}
 
 /// Functions that return a TSVECTOR.
 const VECTORS: [&str; 8] = [
@@ -103,7 +111,7 @@ fn has_columns(expression: &Expr) -> bool {
 }
 
 /// Returns true if an expression is a TSVECTOR by what is written.
-pub(super) fn is_vector(expression: &Expr) -> bool {
+fn is_vector(expression: &Expr) -> bool {
     match expression {
         Expr::Nested(inner) => is_vector(inner),
         Expr::Cast { data_type, .. } => data_type.to_string().eq_ignore_ascii_case("tsvector"),

@@ -155,7 +155,10 @@ fn both(left: Found, right: Found, distance: Option<u32>) -> Found {
     }
     let (left, right) = (left.1, right.1);
     let (left_by, right_by, width) = match distance {
-        Some(distance) => (distance + right.width, 0, distance + left.width + right.width),
+        Some(distance) => {
+            let behind = distance.saturating_add(right.width);
+            (behind, 0, behind.saturating_add(left.width))
+        }
         None => aligned(&left, &right),
     };
     let merged = |kept| merged((&left, left_by), (&right, right_by), kept);
@@ -200,8 +203,8 @@ fn aligned(left: &Places, right: &Places) -> (u32, u32, u32) {
 /// Merges places. `kept` tells if those of the left part alone, of both, and of the right part alone stay.
 fn merged((left, left_by): (&Places, u32), (right, right_by): (&Places, u32), kept: [bool; 3]) -> Vec<u32> {
     let [left_only, in_both, right_only] = kept;
-    let mut lefts = left.at.iter().map(|at| at + left_by).peekable();
-    let mut rights = right.at.iter().map(|at| at + right_by).peekable();
+    let mut lefts = left.at.iter().map(|at| at.saturating_add(left_by)).peekable();
+    let mut rights = right.at.iter().map(|at| at.saturating_add(right_by)).peekable();
     let mut out = Vec::new();
     loop {
         let (at, is_kept) = match (lefts.peek().copied(), rights.peek().copied()) {
@@ -227,5 +230,33 @@ fn merged((left, left_by): (&Places, u32), (right, right_by): (&Places, u32), ke
         if is_kept {
             out.push(at);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::functions::text_search::query_reader::read;
+
+    #[test]
+    fn phrases_have_postgresql_s_results() {
+        let check = |vector: &str, query: &str, expected: bool| {
+            let found = matches(&Vector::read(vector).unwrap(), &read(query, None).unwrap());
+            assert_eq!(found, expected, "{vector} @@ {query}");
+        };
+        let vector = "a:1 b:2 c:3A a:4";
+        for query in
+            ["a <-> b", "a <2> c", "(a | b) <-> c", "b <-> !b", "!(b <-> a)", "a <-> (b <-> c)", "c:A", "a:*"]
+        {
+            check(vector, query, true);
+        }
+        for query in ["b <-> a", "a <-> !b & c <-> b", "c:B", "d", "!a", "(a & b) <-> c & d", ""] {
+            check(vector, query, false);
+        }
+        check("a b", "a <-> b", false);
+        check("a", "a:A", true);
+        check("", "!a", true);
+        let far = vec!["a"; 1000].join(" <16384> ");
+        check(vector, &far, false);
     }
 }
