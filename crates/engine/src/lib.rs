@@ -74,6 +74,7 @@ pub use millstream_durable::{
 };
 pub use millstream_sql::functions::quoted_ident;
 pub use millstream_sql::{as_shown, sqlstate};
+pub use millstream_sql::{tsquery_of_binary, tsquery_to_binary, tsvector_of_binary, tsvector_to_binary};
 pub use names::{Names, ObjectName};
 pub use pg::is_of_catalog;
 pub use pg::pg_types::type_of as postgres_type;

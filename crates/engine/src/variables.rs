@@ -101,6 +101,12 @@ pub(crate) const VARIABLES: &[Variable] = &[
     of("DateStyle", "ISO, MDY", Accepts::Dates, "how dates are written"),
     words("default_table_access_method", "heap", &["heap"], "how tables are kept"),
     of("default_tablespace", "", Accepts::Words(&["", "pg_default"]), "where tables are kept"),
+    words(
+        "default_text_search_config",
+        "pg_catalog.english",
+        &["pg_catalog.english", "english"],
+        "the configuration of full text search; others are named in calls",
+    ),
     words("default_transaction_deferrable", "off", ON_OFF, "accepted; nothing has to be deferred"),
     words("default_transaction_isolation", "repeatable read", LEVELS, "what transactions see of each other"),
     words(

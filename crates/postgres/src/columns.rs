@@ -16,8 +16,8 @@ pub(crate) enum Kind {
     Numeric(u8, i8),
     Text,
     Uuid,
-    /// A network address, with the name of its type.
-    Network(&'static str),
+    /// A network address or a value of full text search, with the name of its type.
+    Named(&'static str),
     /// A range or multirange: the names of the types that hold its values, of which the first is its own.
     Range(&'static [&'static str; 3]),
     /// JSON as it is written, or types that PostgreSQL lacks: structs, maps, lists of lists.
@@ -55,8 +55,8 @@ pub(crate) struct TableColumn {
     pub(crate) is_generated: bool,
 }
 
-/// The types of network addresses.
-const NETWORK: [&str; 4] = ["inet", "cidr", "macaddr", "macaddr8"];
+/// The types of such values.
+const NAMED: [&str; 6] = ["inet", "cidr", "macaddr", "macaddr8", "tsvector", "tsquery"];
 
 /// The types of ranges and multiranges, each with the types that hold its values.
 static RANGES: [[&str; 3]; 12] = [
@@ -82,8 +82,8 @@ impl Kind {
             Some("JSON" | "JSONB") => return Ok(Kind::Json),
             Some(spelling) => {
                 let is_type = |name: &&&str| name.eq_ignore_ascii_case(spelling);
-                if let Some(name) = NETWORK.iter().find(is_type) {
-                    return Ok(Kind::Network(name));
+                if let Some(name) = NAMED.iter().find(is_type) {
+                    return Ok(Kind::Named(name));
                 }
                 let is_range = |names: &&[&str; 3]| names[0].eq_ignore_ascii_case(spelling);
                 if let Some(names) = RANGES.iter().find(is_range) {
@@ -155,7 +155,7 @@ impl Kind {
             },
             Kind::Text => "text".into(),
             Kind::Uuid => "uuid".into(),
-            Kind::Network(name) => (*name).into(),
+            Kind::Named(name) => (*name).into(),
             Kind::Range(names) => names[0].into(),
             Kind::Json => "json".into(),
             Kind::Bytea => "bytea".into(),
@@ -182,10 +182,12 @@ impl Kind {
             // equal (citext, char(n)) or cut them (name) are left out.
             Kind::Text => &["text", "varchar", "json", "jsonb", "uuid", "xml"],
             Kind::Uuid => &["uuid", "text", "varchar"],
-            Kind::Network("inet") => &["inet", "text", "varchar"],
-            Kind::Network("cidr") => &["cidr", "inet", "text", "varchar"],
-            Kind::Network("macaddr") => &["macaddr", "macaddr8", "text", "varchar"],
-            Kind::Network(_) => &["macaddr8", "text", "varchar"],
+            Kind::Named("inet") => &["inet", "text", "varchar"],
+            Kind::Named("cidr") => &["cidr", "inet", "text", "varchar"],
+            Kind::Named("macaddr") => &["macaddr", "macaddr8", "text", "varchar"],
+            Kind::Named("tsvector") => &["tsvector", "text", "varchar"],
+            Kind::Named("tsquery") => &["tsquery", "text", "varchar"],
+            Kind::Named(_) => &["macaddr8", "text", "varchar"],
             Kind::Range(names) => *names,
             Kind::Json => &["json", "jsonb", "text", "varchar"],
             Kind::Bytea => &["bytea"],

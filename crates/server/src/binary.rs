@@ -8,6 +8,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, DurationMicrosecondType};
 use arrow::error::ArrowError;
 use bytes::{BufMut, BytesMut};
+use millstream_engine::{Error, tsquery_to_binary, tsvector_to_binary};
 
 use crate::network;
 use crate::oid::{Kind, items};
@@ -76,6 +77,8 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         },
         Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => network::writer(kind, array)?,
         Kind::Range(_) | Kind::Multirange(_) => ranges::writer(kind, array)?,
+        Kind::Tsvector => of_text(text::writer(kind, array)?, tsvector_to_binary),
+        Kind::Tsquery => of_text(text::writer(kind, array)?, tsquery_to_binary),
         Kind::Text | Kind::Json => text::writer(kind, array)?,
         Kind::Jsonb => {
             let text = text::writer(kind, array)?;
@@ -86,6 +89,17 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
             })
         }
         Kind::Array(item) => lists(item, array)?,
+    })
+}
+
+/// Returns a writer of the binary form of values, given one of their texts.
+fn of_text<'a>(text: Writer<'a>, form: fn(&str) -> Result<Vec<u8>, Error>) -> Writer<'a> {
+    Box::new(move |row, out| {
+        let mut written = BytesMut::new();
+        text(row, &mut written);
+        // The engine checks values when they are written.
+        let written = std::str::from_utf8(&written).unwrap_or_default();
+        out.put_slice(&form(written).unwrap_or_default());
     })
 }
 

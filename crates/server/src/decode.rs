@@ -11,6 +11,7 @@ use arrow::buffer::OffsetBuffer;
 use arrow::compute::{CastOptions, cast_with_options, concat};
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, i256};
 use bytes::{Buf, Bytes};
+use millstream_engine::{tsquery_of_binary, tsvector_of_binary};
 
 use crate::binary::{EPOCH_DAYS, EPOCH_MICROSECONDS};
 use crate::message::Format;
@@ -45,6 +46,7 @@ pub(crate) fn from_text(kind: &Kind, text: &str) -> Result<ArrayRef, Wrong> {
         Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 | Kind::Range(_) | Kind::Multirange(_) => {
             Arc::new(StringArray::from(vec![text]))
         }
+        Kind::Tsvector | Kind::Tsquery => Arc::new(StringArray::from(vec![text])),
         Kind::Bool => Arc::new(BooleanArray::from(vec![boolean(text.trim()).ok_or_else(wrong)?])),
         Kind::Bytea => Arc::new(BinaryArray::from(vec![bytea(text).ok_or_else(wrong)?.as_slice()])),
         Kind::Numeric(_) => numeric(text.trim()).ok_or_else(wrong)?,
@@ -89,6 +91,8 @@ pub(crate) fn name(kind: &Kind) -> String {
         Kind::Macaddr8 => "macaddr8",
         Kind::Range(subtype) => subtype.range_name(),
         Kind::Multirange(subtype) => subtype.multirange_name(),
+        Kind::Tsvector => "tsvector",
+        Kind::Tsquery => "tsquery",
         Kind::Json => "json",
         Kind::Jsonb => "jsonb",
         Kind::Array(item) => return format!("{}[]", name(item)),
@@ -321,6 +325,8 @@ pub(crate) fn from_binary(kind: &Kind, mut bytes: Bytes) -> Result<ArrayRef, Wro
         Kind::Range(_) | Kind::Multirange(_) => {
             ranges::read(kind, bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _)
         }
+        Kind::Tsvector => tsvector_of_binary(&bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _),
+        Kind::Tsquery => tsquery_of_binary(&bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _),
         Kind::Date => fixed(&bytes)
             .and_then(|raw| i32::from_be_bytes(raw).checked_add(EPOCH_DAYS))
             .map(|days| Arc::new(Date32Array::from(vec![days])) as _),

@@ -52,6 +52,8 @@ pub(crate) enum Kind {
     Macaddr8,
     Range(Subtype),
     Multirange(Subtype),
+    Tsvector,
+    Tsquery,
     Json,
     Jsonb,
     /// An array of values of one scalar type.
@@ -92,6 +94,8 @@ const OIDS: &[(Kind, u32, u32)] = &[
     (Kind::Multirange(Subtype::Timestamp), 4533, 6152),
     (Kind::Multirange(Subtype::Timestamptz), 4534, 6153),
     (Kind::Multirange(Subtype::Date), 4535, 6155),
+    (Kind::Tsvector, 3614, 3643),
+    (Kind::Tsquery, 3615, 3645),
     (Kind::Json, 114, 199),
     (Kind::Jsonb, 3802, 3807),
 ];
@@ -119,6 +123,8 @@ impl Kind {
             (650, _) => Kind::Cidr,
             (829, _) => Kind::Macaddr,
             (774, _) => Kind::Macaddr8,
+            (3614, _) => Kind::Tsvector,
+            (3615, _) => Kind::Tsquery,
             (114, _) => Kind::Json,
             (3802, _) => Kind::Jsonb,
             (oid, _) => match u32::try_from(oid).ok().and_then(Kind::from_oid) {
@@ -242,6 +248,7 @@ impl Kind {
             Kind::Text | Kind::Uuid | Kind::Json | Kind::Jsonb => DataType::Utf8,
             Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => DataType::Utf8,
             Kind::Range(_) | Kind::Multirange(_) => DataType::Utf8,
+            Kind::Tsvector | Kind::Tsquery => DataType::Utf8,
             Kind::Bytea => DataType::Binary,
             Kind::Date => DataType::Date32,
             Kind::Time => DataType::Time64(TimeUnit::Microsecond),
@@ -259,6 +266,7 @@ impl Kind {
             (Kind::Json | Kind::Jsonb | Kind::Uuid, _) => return unpacked(array),
             (Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8, _) => return unpacked(array),
             (Kind::Range(_) | Kind::Multirange(_), _) => return unpacked(array),
+            (Kind::Tsvector | Kind::Tsquery, _) => return unpacked(array),
             (Kind::Numeric(_), DataType::UInt64) => DataType::Decimal128(20, 0),
             (
                 Kind::Numeric(_),

@@ -51,7 +51,9 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         | Kind::Macaddr
         | Kind::Macaddr8
         | Kind::Range(_)
-        | Kind::Multirange(_) => strings(array),
+        | Kind::Multirange(_)
+        | Kind::Tsvector
+        | Kind::Tsquery => strings(array),
         Kind::Bytea => {
             let values = array.as_binary::<i32>();
             Box::new(move |row, out| hex(out, values.value(row)))

@@ -54,6 +54,7 @@ mod shorthand_sketches;
 mod shorthand_spark;
 mod spark_forms;
 mod subquery_names;
+mod text_search;
 mod times;
 mod values;
 mod whole_rows;
@@ -169,6 +170,7 @@ impl VisitorMut for RewriteStatement<'_> {
         if let Err(error) = rows_from::rewrite(factor) {
             return ControlFlow::Break(error);
         }
+        text_search::table_function(factor);
         postgres::table_function(factor);
         let refused = match factor {
             TableFactor::Table { with_hints, .. } if !with_hints.is_empty() => Some("WITH (…) after a table"),

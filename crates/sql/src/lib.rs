@@ -69,6 +69,9 @@ pub use error::{Error, Kind, Result};
 pub use failure::of_data;
 pub use functions::quote_ident;
 pub use functions::read_text::checked_rows;
+pub use functions::text_search::{
+    tsquery_of_binary, tsquery_to_binary, tsvector_of_binary, tsvector_to_binary,
+};
 pub use generated_columns::GeneratedColumns;
 pub use hidden_columns::{HIDDEN, hide_field, is_hidden};
 pub use identity::Identity;

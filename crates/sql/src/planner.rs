@@ -49,6 +49,7 @@ use crate::functions::json::operators::JsonOperators;
 use crate::functions::network::operators::NetworkOperators;
 use crate::functions::ranges::operators::RangeOperators;
 use crate::functions::ranges::unnest;
+use crate::functions::text_search::operators::TextSearchOperators;
 use crate::hidden_columns;
 use crate::output_names::OutputNames;
 use crate::parameters::Parameters;
@@ -160,6 +161,7 @@ impl Planner {
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(functions::postgres::Arrays));
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(NetworkOperators));
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(RangeOperators));
+        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(TextSearchOperators));
         let mut state = builder.with_optimizer_rules(rules::joins::guarded(&rules)).build();
         functions::register(&mut state);
         // Physical expressions read the settings from here. `at` sets the clock.

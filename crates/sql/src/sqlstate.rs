@@ -91,6 +91,10 @@ pub const SQL_JSON_MEMBER_NOT_FOUND: &str = "2203A";
 pub const SQL_JSON_OBJECT_NOT_FOUND: &str = "2203C";
 /// NULL is not allowed there.
 pub const NULL_VALUE_NOT_ALLOWED: &str = "22004";
+/// A text that must not be empty is.
+pub const ZERO_LENGTH_CHARACTER_STRING: &str = "2200F";
+/// An array has too few or too many elements.
+pub const ARRAY_SUBSCRIPT_ERROR: &str = "2202E";
 /// A character cannot be converted.
 pub const UNTRANSLATABLE_CHARACTER: &str = "22P05";
 /// Other errors in the data.

@@ -20,7 +20,7 @@ use crate::functions::marks::enum_type::RESOLVED;
 use crate::suggestion;
 
 /// Type names suggested for an unknown one.
-const TYPES: [&str; 43] = [
+const TYPES: [&str; 46] = [
     "boolean",
     "bool",
     "tinyint",
@@ -52,6 +52,9 @@ const TYPES: [&str; 43] = [
     "cidr",
     "macaddr",
     "macaddr8",
+    "tsvector",
+    "tsquery",
+    "regconfig",
     "date",
     "time",
     "timestamp",
@@ -128,6 +131,8 @@ impl Checked {
             SqlType::Custom(name, modifiers) if name.to_string() == RESOLVED => {
                 Mark::spelled(modifiers.first()?).map(Checked::Marked)
             }
+            SqlType::TsVector => Some(Checked::Marked(Mark::Tsvector)),
+            SqlType::TsQuery => Some(Checked::Marked(Mark::Tsquery)),
             SqlType::Custom(name, modifiers) if modifiers.is_empty() => {
                 Mark::named(&type_word(&name.to_string())).map(Checked::Marked)
             }
@@ -174,7 +179,9 @@ impl Spellings {
             | SqlType::LongText
             | SqlType::Uuid
             | SqlType::JSON
-            | SqlType::JSONB => DataType::Utf8View,
+            | SqlType::JSONB
+            | SqlType::TsVector
+            | SqlType::TsQuery => DataType::Utf8View,
             SqlType::Binary(_) | SqlType::Varbinary(_) | SqlType::Blob(_) | SqlType::Bytes(_) => {
                 DataType::Binary
             }

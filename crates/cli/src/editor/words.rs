@@ -163,6 +163,8 @@ pub const OTHERS: &[&str] = &[
     "TEXT",
     "TIMESTAMP",
     "TIMESTAMPTZ",
+    "TSQUERY",
+    "TSVECTOR",
     "UUID",
     "VARCHAR",
 ];

@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::postgres::parsed;
-use super::{call, rows_from, scopes, text, whole_rows};
+use super::{call, rows_from, scopes, text, text_search, whole_rows};
 use crate::error::{Error, Result};
 
 /// The rows of a function in FROM.
@@ -26,6 +26,8 @@ enum Rows {
     Members(&'static str),
     /// The members or elements of a variant, with their places.
     Entries,
+    /// Records with these fields.
+    Fields(&'static [&'static str]),
     /// Records whose columns the alias declares.
     Records,
 }
@@ -63,6 +65,16 @@ struct Called {
 
 fn called(factor: &TableFactor) -> Option<Called> {
     let (name, arguments, numbered) = match factor {
+        TableFactor::UNNEST { array_exprs, with_ordinality, .. } => {
+            let (name, list, fields) = text_search::rows_of("unnest", array_exprs)?;
+            return Some(Called {
+                name: (*name).into(),
+                list,
+                rows: Rows::Fields(fields),
+                arguments: array_exprs.clone(),
+                numbered: *with_ordinality,
+            });
+        }
         TableFactor::Table { name, args: Some(arguments), with_ordinality, .. } => {
             (name, &arguments.args, *with_ordinality)
         }
@@ -71,18 +83,23 @@ fn called(factor: &TableFactor) -> Option<Called> {
     };
     let name = name.to_string().to_lowercase();
     let name = name.strip_prefix("pg_catalog.").unwrap_or(&name).to_string();
-    let (_, list, rows) = FUNCTIONS.iter().find(|(known, ..)| *known == name)?;
     let plain = |argument: &FunctionArg| match argument {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression.clone()),
         _ => None,
     };
-    let arguments = arguments.iter().map(plain).collect::<Option<_>>()?;
-    Some(Called { name, list, rows: *rows, arguments, numbered })
+    let arguments = arguments.iter().map(plain).collect::<Option<Vec<Expr>>>()?;
+    let listed = FUNCTIONS.iter().find(|(known, ..)| *known == name).map(|(_, list, rows)| (*list, *rows));
+    let (list, rows) = listed.or_else(|| {
+        text_search::rows_of(&name, &arguments).map(|(_, list, fields)| (*list, Rows::Fields(fields)))
+    })?;
+    Some(Called { name, list, rows, arguments, numbered })
 }
 
-fn alias_of(factor: &mut TableFactor) -> Option<&mut Option<TableAlias>> {
+pub(super) fn alias_of(factor: &mut TableFactor) -> Option<&mut Option<TableAlias>> {
     match factor {
-        TableFactor::Table { alias, .. } | TableFactor::Function { alias, .. } => Some(alias),
+        TableFactor::Table { alias, .. }
+        | TableFactor::Function { alias, .. }
+        | TableFactor::UNNEST { alias, .. } => Some(alias),
         _ => None,
     }
 }
@@ -119,6 +136,10 @@ pub(super) fn table_function(factor: &mut TableFactor) -> Result<()> {
             let value = through("json_same", &format!("get_field({element}, 'value')"));
             let items = format!("get_field({element}, 'pos'), get_field({element}, 'key'), {value}");
             (items, ["pos", "key", "value"].map(Ident::new).into())
+        }
+        Rows::Fields(fields) => {
+            let items = fields.iter().map(|field| format!("get_field({element}, '{field}')"));
+            (items.collect::<Vec<_>>().join(", "), fields.iter().copied().map(Ident::new).collect())
         }
         Rows::Records => ("e".to_string(), Vec::new()),
     };

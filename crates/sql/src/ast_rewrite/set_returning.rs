@@ -18,14 +18,14 @@ use datafusion::sql::sqlparser::ast::{
     VisitMut, VisitorMut,
 };
 
-use super::{call, shorthand, text, times};
+use super::{call, shorthand, text, text_search, times};
 use crate::error::{Error, Result};
 use crate::failure::MOVE_INTO_FROM;
 use crate::output_names::name_of;
 use crate::sqlstate;
 
 /// The functions that return rows.
-const FUNCTIONS: [&str; 25] = [
+const FUNCTIONS: [&str; 28] = [
     "unnest",
     "explode",
     "generate_series",
@@ -51,6 +51,9 @@ const FUNCTIONS: [&str; 25] = [
     "json_to_recordset",
     "jsonb_to_recordset",
     "json_populate_recordset",
+    "ts_parse",
+    "ts_debug",
+    "ts_token_type",
 ];
 
 /// The functions whose rows are members of an object: the function of the list, and the one of a value.
@@ -60,6 +63,14 @@ const MEMBERS: [(&str, &str, &str); 4] = [
     ("json_each_text", "json_member_texts", ""),
     ("jsonb_each_text", "jsonb_member_texts", ""),
 ];
+
+/// The records behind a call.
+struct Records {
+    list: Expr,
+    /// The function of a member's value, or an empty text.
+    value: &'static str,
+    fields: &'static [&'static str],
+}
 
 /// Returns the error for a set-returning function in a clause without rows of its own.
 fn refused(place: &str) -> Error {
@@ -173,11 +184,11 @@ fn check_joins(from: &mut TableWithJoins) -> Result<()> {
     Ok(())
 }
 
-/// Writes `(jsonb_each(j)).*` as its two columns.
+/// Writes `(jsonb_each(j)).*` as its columns.
 fn expand_members(select: &mut Select) {
     let is_members = |item: &SelectItem| {
         matches!(item, SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::Expr(expr), _)
-            if member_list(expr).is_some())
+            if records(expr).is_some())
     };
     if !select.projection.iter().any(is_members) {
         return;
@@ -186,15 +197,15 @@ fn expand_members(select: &mut Select) {
     for item in items {
         match item {
             SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::Expr(expr), _)
-                if member_list(&expr).is_some() =>
+                if records(&expr).is_some() =>
             {
-                for field in ["key", "value"] {
-                    let access_chain = vec![AccessExpr::Dot(Expr::Identifier(Ident::new(field)))];
+                for field in records(&expr).map_or(&[][..], |records| records.fields) {
+                    let access_chain = vec![AccessExpr::Dot(Expr::Identifier(Ident::new(*field)))];
                     let root = Box::new(Expr::Nested(Box::new(expr.clone())));
                     let expr = Expr::CompoundFieldAccess { root, access_chain };
                     select
                         .projection
-                        .push(SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', field) });
+                        .push(SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', *field) });
                 }
             }
             other => select.projection.push(other),
@@ -202,16 +213,21 @@ fn expand_members(select: &mut Select) {
     }
 }
 
-/// Returns the list of an object's members behind a call, and the function of a value.
-fn member_list(expression: &Expr) -> Option<(Expr, &'static str)> {
+/// Returns the records behind a call: members of an object, or rows of full text search.
+fn records(expression: &Expr) -> Option<Records> {
     let function = match expression {
-        Expr::Nested(inner) => return member_list(inner),
+        Expr::Nested(inner) => return records(inner),
         Expr::Function(function) => function,
         _ => return None,
     };
     let name = called(function)?;
-    let (_, list, value) = MEMBERS.iter().find(|(known, ..)| *known == name)?;
-    Some((call("unnest", vec![call(list, shorthand::arguments(function)?)]), value))
+    let arguments = shorthand::arguments(function)?;
+    let unnested = |list: &str| call("unnest", vec![call(list, arguments.clone())]);
+    if let Some((_, list, value)) = MEMBERS.iter().find(|(known, ..)| *known == name) {
+        return Some(Records { list: unnested(list), value, fields: &["key", "value"] });
+    }
+    let found = text_search::rows_of(&name, &arguments);
+    found.map(|(_, list, fields)| Records { list: unnested(list), value: "", fields })
 }
 
 /// Returns the name of a set-returning function that is called.
@@ -260,9 +276,7 @@ impl Calls {
         let rows = match expression {
             Expr::Function(function) => rows_of(function),
             Expr::CompoundFieldAccess { root, access_chain } => match access_chain.as_slice() {
-                [AccessExpr::Dot(Expr::Identifier(field))] => {
-                    member_list(root).map(|(list, value)| member(list, value, field))
-                }
+                [AccessExpr::Dot(Expr::Identifier(field))] => records(root).map(|found| member(found, field)),
                 _ => None,
             },
             _ => None,
@@ -274,8 +288,8 @@ impl Calls {
     }
 }
 
-/// Returns a field of an object's members.
-fn member(list: Expr, function: &str, field: &Ident) -> Expr {
+/// Returns a field of records.
+fn member(Records { list, value: function, .. }: Records, field: &Ident) -> Expr {
     let name = if field.quote_style.is_some() { field.value.clone() } else { field.value.to_lowercase() };
     let value = call("get_field", vec![list, text(&name)]);
     if name == "value" && !function.is_empty() { call(function, vec![value]) } else { value }
@@ -290,7 +304,7 @@ fn rows_of(function: &Function) -> Option<Expr> {
         }
         "generate_series" => call("generate_series", arguments),
         "json_object_keys" => call("json_keys", arguments),
-        _ => return member_list(&Expr::Function(function.clone())).map(|(list, _)| list),
+        _ => return records(&Expr::Function(function.clone())).map(|found| found.list),
     };
     Some(call("unnest", vec![list]))
 }

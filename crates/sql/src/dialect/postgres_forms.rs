@@ -7,7 +7,8 @@
 //! | `ORDER BY a USING <`, `USING >` | `ORDER BY a ASC`, `DESC` |
 //! | `f(a, VARIADIC ARRAY[b, c])` | `f(a, b, c)` |
 //! | `inet '10.0.0.1'` | `CAST('10.0.0.1' AS inet)` |
-//! | `a <<= b`, `a >>= b`, `a &< b`, `a &> b`, `a -|- b` | one operator each |
+//! | `a <<= b`, `a >>= b`, `a &< b`, `a &> b`, `a -|- b`, `a <-> b` | one operator each |
+//! | `a @@@ b` | `a @@ b` |
 
 use datafusion::sql::sqlparser::keywords::RESERVED_FOR_TABLE_ALIAS;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -15,13 +16,17 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use crate::functions::marks::Mark;
 use crate::reader::is_word;
 
+/// The old spelling of `@@`, which the tokenizer takes for a word.
+const SEARCH: &str = "@@@";
+
 /// Rewrites all such forms. Positions in errors stay those of the text.
 pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let words = ["ONLY", "MATERIALIZED", "USING", "VARIADIC"];
     let may_have = |token: &TokenWithSpan| match &token.token {
-        Token::Mul | Token::ShiftLeft | Token::ShiftRight | Token::Ampersand | Token::Pipe => true,
+        Token::Mul | Token::ShiftLeft | Token::ShiftRight | Token::Ampersand | Token::Pipe | Token::Arrow => true,
         Token::Word(word) => {
             words.iter().any(|known| is_word(&token.token, known))
+                || is_word(&token.token, SEARCH)
                 || Mark::named(&word.value.to_lowercase()).is_some()
         }
         _ => false,
@@ -35,6 +40,9 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     while at < found.len() {
         let tokens = Tokens(&found);
         if closed.contains(&at) || tokens.is_only(at) || tokens.is_star(at) {
+            at += 1;
+        } else if is_word(&found[at].token, SEARCH) {
+            out.push(TokenWithSpan { token: Token::AtAt, span: found[at].span });
             at += 1;
         } else if let Some((operator, width)) = tokens.operator(at) {
             out.push(TokenWithSpan {
@@ -126,6 +134,7 @@ impl Tokens<'_> {
             (Token::Ampersand, Token::Lt) => ("&<", 2),
             (Token::Ampersand, Token::Gt) => ("&>", 2),
             (Token::Minus, Token::Pipe) if self.get(at + 2) == Some(&Token::Minus) => ("-|-", 3),
+            (Token::Lt, Token::Arrow) => ("<->", 2),
             _ => return None,
         };
         let is_joined = |pair: &[TokenWithSpan]| pair[0].span.end == pair[1].span.start;
@@ -213,5 +222,6 @@ mod tests {
         check("SELECT a FROM t ORDER BY a USING > , b USING <", "SELECT a FROM t ORDER BY a DESC , b ASC");
         check("SELECT f('%s', VARIADIC ARRAY['a', b[1]])", "SELECT f ( '%s' , 'a' , b [ 1 ] )");
         check("SELECT f(VARIADIC a)", "SELECT f ( VARIADIC a )");
+        check("SELECT a @@@ b, c <-> d, e < -1", "SELECT a @@ b , c <-> d , e < - 1");
     }
 }

@@ -54,6 +54,7 @@ fn prefix_function(tokens: &[TokenWithSpan], at: usize) -> Option<&'static str> 
     match tokens[at].token {
         Token::PGSquareRoot => Some("sqrt"),
         Token::PGCubeRoot => Some("cbrt"),
+        Token::DoubleExclamationMark => Some("tsquery_not"),
         Token::AtSign if matches!(next, Some(Token::Minus | Token::LParen | Token::Number(..))) => {
             Some("abs")
         }

@@ -40,6 +40,7 @@ mod spark_random;
 mod spark_texts;
 mod spark_times;
 mod table;
+pub(crate) mod text_search;
 pub(crate) mod time_text;
 mod value_size_limit;
 mod whole_sum;

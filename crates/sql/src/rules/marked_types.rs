@@ -47,6 +47,7 @@ use crate::functions::marks::overloaded::{Overloaded, overload};
 use crate::functions::marks::shape::{EITHER, Shape};
 use crate::functions::marks::{Mark, Order};
 use crate::functions::read_text::{Kind, ReadText};
+use crate::functions::text_search;
 use crate::rules::equal_forms::is_comparison;
 use crate::rules::names::map_named;
 
@@ -206,7 +207,8 @@ fn resolve_call(mut written: ScalarFunction, columns: &Columns<'_>) -> Transform
         return Transformed::yes(unnested(written, columns));
     }
     let reads = read_ranges(&mut written, columns);
-    let first = written.args.first().and_then(|value| Shape::mark(value, columns));
+    let marks: Vec<Option<Mark>> = written.args.iter().map(|value| Shape::mark(value, columns)).collect();
+    let first = marks.first().copied().flatten();
     if let Some(function) = written.func.inner().downcast_ref::<Overloaded>() {
         let func = function.resolved(first);
         return Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args: written.args }));
@@ -218,14 +220,11 @@ fn resolve_call(mut written: ScalarFunction, columns: &Columns<'_>) -> Transform
         let func = Arc::new(function.resolved(of));
         return Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args: written.args }));
     }
-    if let Some(mark) = first {
-        if written.name() == "sql_typeof" {
-            return Transformed::yes(lit(mark.name()));
-        }
-        if let Some(found) = overload(written.name(), mark).and_then(|name| call(name, written.args.clone()))
-        {
-            return Transformed::yes(found);
-        }
+    if let Some(mark) = first.filter(|_| written.name() == "sql_typeof") {
+        return Transformed::yes(lit(mark.name()));
+    }
+    if let Some(found) = overload(written.name(), &marks).and_then(|name| call(name, written.args.clone())) {
+        return Transformed::yes(found);
     }
     if !passes(written.name()) && written.name() != "make_array" {
         return Transformed::new_transformed(Expr::ScalarFunction(written), reads);
@@ -338,8 +337,8 @@ fn resolve_between(mut between: Between, columns: &Columns<'_>) -> Transformed<E
     Transformed::new_transformed(Expr::Between(between), changed)
 }
 
-/// Plans an operator of JSONB or of ranges whose operands have no marks in their fields: columns of subqueries that compute them
-/// with CASE and the like.
+/// Plans an operator of JSONB, of ranges or of full text search whose operands have no marks in their fields: columns of subqueries
+/// that compute them with CASE and the like.
 fn resolve_operator(written: &BinaryExpr, columns: &Columns<'_>) -> Option<Expr> {
     let BinaryExpr { left, op, right } = written;
     let range_mark = |side: &Expr| Shape::mark(side, columns).filter(|mark| mark.is_range());
@@ -356,8 +355,12 @@ fn resolve_operator(written: &BinaryExpr, columns: &Columns<'_>) -> Option<Expr>
         }
         return call(name, sides);
     }
-    let json_mark = |side: &Expr| Shape::mark(side, columns).filter(|mark| mark.is_json());
-    let marks = (json_mark(left), json_mark(right));
+    let marks = (Shape::mark(left, columns), Shape::mark(right, columns));
+    if let Some(name) = text_search::operators::function(*op, left, right, marks) {
+        return call(name, vec![left.as_ref().clone(), right.as_ref().clone()]);
+    }
+    let json_mark = |mark: Option<Mark>| mark.filter(|mark| mark.is_json());
+    let marks = (json_mark(marks.0), json_mark(marks.1));
     let is_jsonb = |mark: Option<Mark>, side: &Expr| mark == Some(Mark::Jsonb) || is_literal(side);
     let name = match op {
         Operator::StringConcat
@@ -425,7 +428,7 @@ fn resolve_comparison(mut compared: BinaryExpr, columns: &Columns<'_>) -> Transf
 fn cast_input(value: &Expr, target: &DataType, columns: &Columns<'_>) -> Option<Expr> {
     if is_text(target) {
         let mark = Shape::mark(value, columns)?;
-        return call(overload("text", mark)?, vec![value.clone()]);
+        return call(overload("text", &[Some(mark)])?, vec![value.clone()]);
     }
     let name = match target {
         DataType::Boolean => {

@@ -37,7 +37,7 @@ impl Value {
     }
 
     /// Reads a value and keeps the order of members, all of these, and the digits of numbers.
-    pub(super) fn as_written(text: &str) -> Result<Value> {
+    pub(crate) fn as_written(text: &str) -> Result<Value> {
         Value::whole(text, false)
     }
 
@@ -117,7 +117,7 @@ impl Value {
     }
 
     /// Returns the value without blanks.
-    pub(super) fn compact(&self) -> String {
+    pub(crate) fn compact(&self) -> String {
         let mut out = String::new();
         self.write(&mut out, ",", ":");
         out

@@ -8,12 +8,12 @@ use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use super::enums;
 use super::function::MarkedFunction;
-use crate::functions::{Registry, json, network, ranges};
+use crate::functions::{Registry, json, network, ranges, text_search};
 
 /// Lists functions.
 type List = fn(&mut dyn FnMut(MarkedFunction));
 
-static LISTS: [List; 3] = [json::list, network::list, ranges::list];
+static LISTS: [List; 4] = [json::list, network::list, ranges::list, text_search::list];
 
 static FUNCTIONS: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let mut all = HashMap::new();

@@ -4,8 +4,10 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, StringViewArray};
-use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Int32Array, Int64Array, StringViewArray,
+};
+use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Int64Type};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
@@ -28,6 +30,8 @@ pub(in crate::functions) enum Param {
     Text,
     /// An array of text, or one as a literal: `{a,0}`.
     Keys,
+    /// An array of numbers, or one as a literal: `{0.1,1}`.
+    Reals,
     Int,
     Bool,
     /// A value that a range may hold.
@@ -54,6 +58,7 @@ pub(in crate::functions) enum Kernel {
     Bool(fn(&Arguments, usize) -> SqlResult<Option<bool>>),
     Int(fn(&Arguments, usize) -> SqlResult<Option<i32>>),
     Long(fn(&Arguments, usize) -> SqlResult<Option<i64>>),
+    Real(fn(&Arguments, usize) -> SqlResult<Option<f32>>),
     /// Computes all rows at once, also those with NULLs.
     Column(fn(&Arguments) -> SqlResult<ArrayRef>),
 }
@@ -62,6 +67,8 @@ pub(in crate::functions) enum Kernel {
 pub(in crate::functions) struct MarkedFunction {
     pub(in crate::functions) name: &'static str,
     pub(in crate::functions) params: &'static [Param],
+    /// Other lists of parameters that it takes.
+    others: &'static [&'static [Param]],
     /// The number of parameters at the end that may be left out.
     pub(in crate::functions) optional: usize,
     /// True if the last parameter may be repeated.
@@ -82,11 +89,26 @@ impl MarkedFunction {
         kernel: Kernel,
     ) -> MarkedFunction {
         let signature = Signature::user_defined(Volatility::Immutable);
-        MarkedFunction { name, params, optional: 0, repeats: false, returns, strict: true, kernel, signature }
+        MarkedFunction {
+            name,
+            params,
+            others: &[],
+            optional: 0,
+            repeats: false,
+            returns,
+            strict: true,
+            kernel,
+            signature,
+        }
     }
 
     pub(in crate::functions) fn optional(self, optional: usize) -> MarkedFunction {
         MarkedFunction { optional, ..self }
+    }
+
+    /// Adds other lists of parameters.
+    pub(in crate::functions) fn or(self, others: &'static [&'static [Param]]) -> MarkedFunction {
+        MarkedFunction { others, ..self }
     }
 
     pub(in crate::functions) fn repeated(self) -> MarkedFunction {
@@ -159,6 +181,7 @@ impl Param {
             Param::Value(mark) => mark.type_name(),
             Param::Text => "TEXT",
             Param::Keys => "TEXT[]",
+            Param::Reals => "REAL[]",
             Param::Int => "INT",
             Param::Bool => "BOOLEAN",
             Param::Element => "a number or a time",
@@ -178,6 +201,13 @@ impl Param {
             Param::Bound(_) if is_null || is_text(found) => Some(DataType::Utf8View),
             Param::Bound(subtype) if !subtype.accepts(found) => None,
             Param::Element | Param::Bound(_) => comparable(found),
+            Param::Reals => match found {
+                DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+                    let is_numbers = item.data_type().is_null() || item.data_type().is_numeric();
+                    is_numbers.then(|| DataType::new_list(DataType::Float32, true))
+                }
+                found => (is_null || is_text(found)).then_some(DataType::Utf8View),
+            },
             Param::Keys => match found {
                 DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
                     let is_keys = item.data_type().is_null() || is_text(item.data_type());
@@ -214,6 +244,13 @@ impl ScalarUDFImpl for MarkedFunction {
     }
 
     fn coerce_types(&self, found: &[DataType]) -> Result<Vec<DataType>> {
+        for params in self.others {
+            let types = params.iter().zip(found).map(|(param, found)| param.accepts(found));
+            let types = types.collect::<Option<Vec<DataType>>>().filter(|_| params.len() == found.len());
+            if let Some(types) = types {
+                return Ok(types);
+            }
+        }
         let least = self.params.len() - self.optional;
         if found.len() < least || (!self.repeats && found.len() > self.params.len()) {
             let count = match self.optional {
@@ -271,6 +308,7 @@ impl MarkedFunction {
             Kernel::Bool(compute) => self.rows::<_, BooleanArray>(all, compute),
             Kernel::Int(compute) => self.rows::<_, Int32Array>(all, compute),
             Kernel::Long(compute) => self.rows::<_, Int64Array>(all, compute),
+            Kernel::Real(compute) => self.rows::<_, Float32Array>(all, compute),
             Kernel::Column(compute) => compute(all),
         }
     }
@@ -310,6 +348,22 @@ impl Arguments {
     pub(in crate::functions) fn flag(&self, at: usize, row: usize) -> Option<bool> {
         let column = self.columns.get(at)?.as_boolean_opt()?;
         column.is_valid(row).then(|| column.value(row))
+    }
+
+    /// Returns the elements of an array of numbers; none if it is NULL or left out.
+    pub(in crate::functions) fn reals(&self, at: usize, row: usize) -> SqlResult<Option<Vec<Option<f32>>>> {
+        let list = self.columns.get(at).and_then(|column| column.as_list_opt::<i32>());
+        if let Some(list) = list {
+            let numbers = list.is_valid(row).then(|| list.value(row));
+            return Ok(numbers.and_then(|numbers| {
+                numbers.as_primitive_opt::<Float32Type>().map(|numbers| numbers.iter().collect())
+            }));
+        }
+        let read = |text: Option<String>| -> SqlResult<Option<f32>> {
+            let Some(text) = text else { return Ok(None) };
+            text.trim().parse().map(Some).map_err(|_| Error::invalid(format!("'{text}' is no number")))
+        };
+        self.keys(at, row)?.map(|texts| texts.into_iter().map(read).collect()).transpose()
     }
 
     /// Returns the elements of an array of text; none if it is NULL or left out.

@@ -1,4 +1,4 @@
-//! Types whose values are stored as text of one form: JSON, JSONB, UUID, network addresses and ranges.
+//! Types whose values are stored as text of one form: JSON, JSONB, UUID, network addresses, ranges, full text search, and enums.
 //!
 //! | part | |
 //! | --- | --- |
@@ -54,11 +54,15 @@ pub(crate) enum Mark {
     Tsmultirange,
     Tstzmultirange,
     Datemultirange,
+    Tsvector,
+    Tsquery,
+    /// The name of a configuration of full text search.
+    Regconfig,
     Enum(&'static EnumType),
 }
 
 /// All types, with their names, but for enums.
-const ALL: [(Mark, &str, &str); 19] = [
+const ALL: [(Mark, &str, &str); 22] = [
     (Mark::Json, "json", "JSON"),
     (Mark::Jsonb, "jsonb", "JSONB"),
     (Mark::Uuid, "uuid", "UUID"),
@@ -78,6 +82,9 @@ const ALL: [(Mark, &str, &str); 19] = [
     (Mark::Tsmultirange, "tsmultirange", "TSMULTIRANGE"),
     (Mark::Tstzmultirange, "tstzmultirange", "TSTZMULTIRANGE"),
     (Mark::Datemultirange, "datemultirange", "DATEMULTIRANGE"),
+    (Mark::Tsvector, "tsvector", "TSVECTOR"),
+    (Mark::Tsquery, "tsquery", "TSQUERY"),
+    (Mark::Regconfig, "regconfig", "REGCONFIG"),
 ];
 
 /// The order of a type's values: PostgreSQL's.
@@ -175,6 +182,8 @@ impl Mark {
                 let (key, value) = of.order();
                 Order::Key { key, value }
             }
+            // PostgreSQL has another order of these.
+            Mark::Tsvector | Mark::Tsquery | Mark::Regconfig => Order::Text,
             Mark::Inet => Order::Key { key: "inet_key", value: "inet_of_key" },
             Mark::Cidr => Order::Key { key: "inet_key", value: "cidr_of_key" },
             range => Order::Key { key: "range_key", value: subtype::of_key(range)? },

@@ -1,4 +1,5 @@
-//! DataFusion's functions that also have a form for marked values: `trunc` of a hardware address, `lower` of a range.
+//! DataFusion's functions that also have a form for marked values: `trunc` of a hardware address, `lower` of a range, `length` of a
+//! TSVECTOR.
 //!
 //! The types of a call's arguments are known when it is planned, but not when its name is looked up. So the planner gets
 //! [`Overloaded`] for the name, and the rule in `rules/marked_types.rs` replaces each call by one of the two functions.
@@ -12,17 +13,19 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-use super::Mark;
 use super::catalog::function;
 use super::function::is_text;
-use crate::functions::{network, ranges};
+use super::Mark;
+use crate::functions::{network, ranges, text_search};
 
 /// The names.
-const NAMES: [&str; 3] = ["trunc", "lower", "upper"];
+const NAMES: [&str; 4] = ["trunc", "lower", "upper", "character_length"];
 
-/// Returns the function that a call means if its first argument has a type.
-pub(crate) fn overload(name: &str, mark: Mark) -> Option<&'static str> {
-    network::overload(name, mark).or_else(|| ranges::overload(name, mark))
+/// Returns the function that a call means if its arguments have these types: some names have several.
+pub(crate) fn overload(name: &str, marks: &[Option<Mark>]) -> Option<&'static str> {
+    let first = marks.first().copied().flatten();
+    let of_first = |mark: Mark| network::overload(name, mark).or_else(|| ranges::overload(name, mark));
+    first.and_then(of_first).or_else(|| text_search::overload(name, marks))
 }
 
 /// A function as statements name it.
@@ -45,7 +48,7 @@ pub(crate) fn written_instead(registered: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
 impl Overloaded {
     /// Returns the function for a first argument of this type.
     pub(crate) fn resolved(&self, mark: Option<Mark>) -> Arc<ScalarUDF> {
-        let marked = mark.and_then(|mark| function(overload(self.plain.name(), mark)?));
+        let marked = overload(self.plain.name(), &[mark]).and_then(function);
         marked.unwrap_or_else(|| Arc::clone(&self.plain))
     }
 }
