@@ -16,8 +16,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as PlanResult;
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
-    Volatility,
+    ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use millstream_sql::{Error, Result, sqlstate};
 use tokio::sync::Notify;
@@ -224,14 +223,10 @@ struct Function {
 /// Registers the functions.
 pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> PlanResult<()> {
     for (name, call) in FUNCTIONS {
-        let types = match call.action {
-            Action::ReleaseAll => vec![TypeSignature::Nullary],
-            _ => vec![
-                TypeSignature::Exact(vec![DataType::Int64]),
-                TypeSignature::Exact(vec![DataType::Int32, DataType::Int32]),
-            ],
+        let signature = match call.action {
+            Action::ReleaseAll => Signature::nullary(Volatility::Volatile),
+            _ => Signature::user_defined(Volatility::Volatile),
         };
-        let signature = Signature::one_of(types, Volatility::Volatile);
         registry.register_udf(Arc::new(ScalarUDF::from(Function { name, call, signature })))?;
     }
     Ok(())
@@ -244,6 +239,15 @@ impl ScalarUDFImpl for Function {
 
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn coerce_types(&self, found: &[DataType]) -> PlanResult<Vec<DataType>> {
+        let is_number = |found: &DataType| found.is_null() || found.is_integer();
+        match found.len() {
+            1 if found.iter().all(is_number) => Ok(vec![DataType::Int64]),
+            2 if found.iter().all(is_number) => Ok(vec![DataType::Int32; 2]),
+            _ => Err(Error::invalid(format!("{} takes a BIGINT, or two numbers of type INT", self.name)).into()),
+        }
     }
 
     fn return_type(&self, _: &[DataType]) -> PlanResult<DataType> {

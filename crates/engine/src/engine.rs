@@ -19,12 +19,11 @@ use millstream_sql::{Error, Planner, Result};
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::advisory_locks::AdvisoryLocks;
+use crate::advisory_locks::{self, AdvisoryLocks};
 use crate::catalog::Catalog;
 use crate::error;
 use crate::event::{Event, Question, Reply};
 use crate::execution_options::ExecutionOptions;
-use crate::functions;
 use crate::jobs::{self, Jobs};
 use crate::listener::{Listener, Listeners};
 use crate::metrics::{History, MetricValue, SAMPLE_SECONDS};
@@ -32,7 +31,7 @@ use crate::panics;
 use crate::query_pool::QueryPool;
 use crate::recovery::{self, Recovered};
 use crate::run::{self, TimeSource};
-use crate::sequences::Sequences;
+use crate::sequences::{self, Sequences};
 use crate::session::Session;
 use crate::settings::{Settings, ShutdownSettings};
 use crate::statement_memory::AllStatements;
@@ -479,15 +478,14 @@ impl EngineBuilder {
         let connectors = millstream_connect::connectors::builtin().into_iter().chain(self.connectors);
         let connectors = connectors.map(|connector| (connector.name(), connector)).collect();
         let (events, inbox) = std::sync::mpsc::channel();
-        let history = History::default();
-        let sequences: Arc<Sequences> = Arc::default();
+        let (history, sequences): (History, Arc<Sequences>) = Default::default();
         let shared = Arc::new(Shared {
             events,
             catalog: RwLock::default(),
             progress: Mutex::default(),
             shutdown: Mutex::default(),
             settings_version: AtomicU64::new(0),
-            planner: functions::planner(self.context, &sequences)?,
+            planner: planner(self.context, &sequences)?,
             connectors,
             handle: runtime.handle().clone(),
             statements: RunningStatements {
@@ -530,6 +528,13 @@ impl EngineBuilder {
         shared.handle.spawn(sample(shared.events.clone()));
         Ok(Engine { shared })
     }
+}
+
+/// Returns a planner with the functions of a user's context, and those of the engine.
+fn planner(context: Option<SessionContext>, sequences: &Arc<Sequences>) -> Result<Planner> {
+    let mut state = context.unwrap_or_default().state();
+    sequences::register(&mut state, sequences).and_then(|()| advisory_locks::register(&mut state))?;
+    Ok(Planner::with_state(state))
 }
 
 /// Returns a runtime with threads of this name; without a count, one for each core.

@@ -22,7 +22,6 @@ mod evaluate;
 mod event;
 mod execution_options;
 mod files;
-mod functions;
 mod generated_source;
 mod idempotency;
 mod jobs;
