@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrow::datatypes::{FieldRef, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{Connector, Health, Options, Source, SourceSpec};
-use millstream_delta::{checks_of, declared_type, default_of, identity_of};
+use millstream_delta::{checks_of, declared_type, default_of, identity_of, sql_type_of};
 use millstream_sql::{Columns, Error, Result, TableIndex, TokenReader, is_hidden};
 
 use self::completed::{Completed, Places, completed};
@@ -355,7 +355,8 @@ fn more_columns(session: &Session, reader: &TokenReader<'_>) -> Vec<FieldRef> {
 fn check_columns(schema: &Schema) -> Result<()> {
     for field in schema.fields() {
         let column = field.name();
-        if let Some(spelling) = declared_type(field) {
+        if declared_type(field).is_some() {
+            let spelling = sql_type_of(field);
             let error = format!("type {spelling} in a source, as in column \"{column}\",");
             return Err(Error::unsupported(error).hint("Declare it TEXT, and cast it where it is read."));
         }
