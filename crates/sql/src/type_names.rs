@@ -19,7 +19,7 @@ use crate::functions::marks::Mark;
 use crate::suggestion;
 
 /// Type names suggested for an unknown one.
-const TYPES: [&str; 43] = [
+const TYPES: [&str; 50] = [
     "boolean",
     "bool",
     "tinyint",
@@ -51,6 +51,13 @@ const TYPES: [&str; 43] = [
     "cidr",
     "macaddr",
     "macaddr8",
+    "point",
+    "line",
+    "lseg",
+    "box",
+    "path",
+    "polygon",
+    "circle",
     "date",
     "time",
     "timestamp",

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::json::{scan, value};
 use crate::functions::marks::Mark;
-use crate::functions::network;
+use crate::functions::{geometry, network};
 use crate::literals::{self, array, interval, time};
 use crate::sqlstate;
 use crate::type_names::Checked;
@@ -271,6 +271,9 @@ fn canonical(mark: Mark, text: &str) -> crate::error::Result<String> {
         Mark::Jsonb => value::canonical(text),
         Mark::Uuid => literals::uuid(text).map_err(|expected| invalid_text(mark, text, expected)),
         Mark::Inet | Mark::Cidr | Mark::Macaddr | Mark::Macaddr8 => network::canonical(mark, text),
+        Mark::Point | Mark::Line | Mark::Lseg | Mark::Box | Mark::Path | Mark::Polygon | Mark::Circle => {
+            geometry::canonical(mark, text)
+        }
     }
 }
 

@@ -7,12 +7,12 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use super::function::MarkedFunction;
-use crate::functions::{Registry, json, network};
+use crate::functions::{Registry, geometry, json, network};
 
 /// Lists functions.
 type List = fn(&mut dyn FnMut(MarkedFunction));
 
-static LISTS: [List; 2] = [json::list, network::list];
+static LISTS: [List; 3] = [json::list, network::list, geometry::list];
 
 static FUNCTIONS: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let mut all = HashMap::new();
@@ -32,6 +32,11 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
 /// Returns a function of this list.
 pub(crate) fn function(name: &str) -> Option<Arc<ScalarUDF>> {
     FUNCTIONS.get(name).cloned()
+}
+
+/// True for a function of this list, and false for another one of the same name.
+pub(crate) fn is_listed(function: &ScalarUDF) -> bool {
+    function.inner().is::<MarkedFunction>()
 }
 
 /// Builds a call of a function of this list; none if it has no such name.

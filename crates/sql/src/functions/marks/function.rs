@@ -4,8 +4,10 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, StringViewArray};
-use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Array, StringViewArray,
+};
+use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
@@ -28,7 +30,10 @@ pub(in crate::functions) enum Param {
     /// An array of text, or one as a literal: `{a,0}`.
     Keys,
     Int,
+    Float,
     Bool,
+    /// A value of any type.
+    Any,
 }
 
 /// The type of a function's result.
@@ -45,6 +50,7 @@ pub(in crate::functions) enum Kernel {
     Bool(fn(&Arguments, usize) -> SqlResult<Option<bool>>),
     Int(fn(&Arguments, usize) -> SqlResult<Option<i32>>),
     Long(fn(&Arguments, usize) -> SqlResult<Option<i64>>),
+    Float(fn(&Arguments, usize) -> SqlResult<Option<f64>>),
     /// Computes all rows at once, also those with NULLs.
     Column(fn(&Arguments) -> SqlResult<ArrayRef>),
 }
@@ -145,7 +151,9 @@ impl Param {
             Param::Text => "TEXT",
             Param::Keys => "TEXT[]",
             Param::Int => "INT",
+            Param::Float => "DOUBLE PRECISION",
             Param::Bool => "BOOLEAN",
+            Param::Any => "a value",
         }
     }
 
@@ -157,6 +165,8 @@ impl Param {
                 (is_null || is_text(found)).then_some(DataType::Utf8View)
             }
             Param::Int => (is_null || found.is_integer()).then_some(DataType::Int64),
+            Param::Float => (is_null || found.is_numeric()).then_some(DataType::Float64),
+            Param::Any => Some(found.clone()),
             Param::Bool => (is_null || *found == DataType::Boolean).then_some(DataType::Boolean),
             Param::Keys => match found {
                 DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
@@ -231,6 +241,7 @@ impl MarkedFunction {
             Kernel::Bool(compute) => self.rows::<_, BooleanArray>(all, compute),
             Kernel::Int(compute) => self.rows::<_, Int32Array>(all, compute),
             Kernel::Long(compute) => self.rows::<_, Int64Array>(all, compute),
+            Kernel::Float(compute) => self.rows::<_, Float64Array>(all, compute),
             Kernel::Column(compute) => compute(all),
         }
     }
@@ -263,6 +274,12 @@ impl Arguments {
     /// Returns a number; none if it is NULL or left out.
     pub(in crate::functions) fn int(&self, at: usize, row: usize) -> Option<i64> {
         let column = self.columns.get(at)?.as_primitive_opt::<Int64Type>()?;
+        column.is_valid(row).then(|| column.value(row))
+    }
+
+    /// Returns a number with a fraction; none if it is NULL or left out.
+    pub(in crate::functions) fn float(&self, at: usize, row: usize) -> Option<f64> {
+        let column = self.columns.get(at)?.as_primitive_opt::<Float64Type>()?;
         column.is_valid(row).then(|| column.value(row))
     }
 

@@ -1,4 +1,4 @@
-//! Types whose values are stored as text of one form: JSON, JSONB, UUID, and network addresses.
+//! Types whose values are stored as text of one form: JSON, JSONB, UUID, network addresses, and geometric types.
 //!
 //! | part | |
 //! | --- | --- |
@@ -19,6 +19,8 @@ pub(crate) mod shape;
 
 use arrow::datatypes::Field;
 
+use super::{geometry, network};
+
 /// The key in a field's metadata that holds the name of an extension type.
 const EXTENSION: &str = "ARROW:extension:name";
 
@@ -36,10 +38,17 @@ pub(crate) enum Mark {
     Cidr,
     Macaddr,
     Macaddr8,
+    Point,
+    Line,
+    Lseg,
+    Box,
+    Path,
+    Polygon,
+    Circle,
 }
 
 /// All types, with their names.
-const ALL: [(Mark, &str, &str); 7] = [
+const ALL: [(Mark, &str, &str); 14] = [
     (Mark::Json, "json", "JSON"),
     (Mark::Jsonb, "jsonb", "JSONB"),
     (Mark::Uuid, "uuid", "UUID"),
@@ -47,6 +56,13 @@ const ALL: [(Mark, &str, &str); 7] = [
     (Mark::Cidr, "cidr", "CIDR"),
     (Mark::Macaddr, "macaddr", "MACADDR"),
     (Mark::Macaddr8, "macaddr8", "MACADDR8"),
+    (Mark::Point, "point", "POINT"),
+    (Mark::Line, "line", "LINE"),
+    (Mark::Lseg, "lseg", "LSEG"),
+    (Mark::Box, "box", "BOX"),
+    (Mark::Path, "path", "PATH"),
+    (Mark::Polygon, "polygon", "POLYGON"),
+    (Mark::Circle, "circle", "CIRCLE"),
 ];
 
 /// The order of a type's values: PostgreSQL's.
@@ -58,6 +74,11 @@ pub(crate) enum Order {
     Key { key: &'static str, value: &'static str },
     /// That of a function which returns a number below, equal to or above zero. ORDER BY has the order of texts.
     Compared { by: &'static str, greatest: &'static str, least: &'static str },
+}
+
+/// Returns the function that a call means if its first argument has a type: some names have several.
+pub(crate) fn overload(name: &str, mark: Mark) -> Option<&'static str> {
+    network::overload(name, mark).or_else(|| geometry::overload(name, mark))
 }
 
 impl Mark {
@@ -106,6 +127,12 @@ impl Mark {
         matches!(self, Mark::Inet | Mark::Cidr | Mark::Macaddr | Mark::Macaddr8)
     }
 
+    /// True for geometric types. Their values have no order, and two texts can mean equal values.
+    pub(crate) fn is_geometric(self) -> bool {
+        use Mark::{Box, Circle, Line, Lseg, Path, Point, Polygon};
+        matches!(self, Point | Line | Lseg | Box | Path | Polygon | Circle)
+    }
+
     fn entry(self) -> (&'static str, &'static str) {
         let found = ALL.iter().find(|(mark, ..)| *mark == self);
         found.map_or(("text", "TEXT"), |(_, name, spelling)| (name, spelling))
@@ -121,16 +148,17 @@ impl Mark {
         self.entry().1
     }
 
-    /// Returns the order of its values; none for JSON, which has no comparisons.
+    /// Returns the order of its values; none for JSON, which has no comparisons, and for geometric types.
     pub(crate) fn order(self) -> Option<Order> {
         Some(match self {
             Mark::Json => return None,
+            geometric if geometric.is_geometric() => return None,
             Mark::Jsonb => {
                 Order::Compared { by: "jsonb_cmp", greatest: "jsonb_greatest", least: "jsonb_least" }
             }
-            Mark::Uuid | Mark::Macaddr | Mark::Macaddr8 => Order::Text,
             Mark::Inet => Order::Key { key: "inet_key", value: "inet_of_key" },
             Mark::Cidr => Order::Key { key: "inet_key", value: "cidr_of_key" },
+            _ => Order::Text,
         })
     }
 

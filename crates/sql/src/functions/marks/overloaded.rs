@@ -1,4 +1,4 @@
-//! DataFusion's functions that also have a form for marked values: `trunc` of a hardware address.
+//! DataFusion's functions that also have a form for marked values: `trunc` of a hardware address, `length` of a path.
 //!
 //! The types of a call's arguments are known when it is planned, but not when its name is looked up. So the planner gets
 //! [`Overloaded`] for the name, and the rule in `rules/marked_types.rs` replaces each call by one of the two functions.
@@ -12,13 +12,12 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-use super::Mark;
 use super::catalog::function;
 use super::function::is_text;
-use crate::functions::network::overload;
+use super::{Mark, overload};
 
 /// The names.
-const NAMES: [&str; 1] = ["trunc"];
+const NAMES: [&str; 2] = ["trunc", "character_length"];
 
 /// A function as statements name it.
 #[derive(Debug, PartialEq, Eq, Hash)]
