@@ -16,8 +16,8 @@ pub(crate) enum Kind {
     Numeric(u8, i8),
     Text,
     Uuid,
-    /// A network address, with the name of its type.
-    Network(&'static str),
+    /// A network address or a shape, with the name of its type.
+    Named(&'static str),
     /// JSON as it is written, or types that PostgreSQL lacks: structs, maps, lists of lists.
     Json,
     Bytea,
@@ -53,8 +53,9 @@ pub(crate) struct TableColumn {
     pub(crate) is_generated: bool,
 }
 
-/// The types of network addresses.
-const NETWORK: [&str; 4] = ["inet", "cidr", "macaddr", "macaddr8"];
+/// The types of network addresses and shapes.
+const NAMED: [&str; 11] =
+    ["inet", "cidr", "macaddr", "macaddr8", "point", "line", "lseg", "box", "path", "polygon", "circle"];
 
 impl Kind {
     /// Returns the type of a column. Fails for types that can't be written.
@@ -64,8 +65,8 @@ impl Kind {
             Some("JSON" | "JSONB") => return Ok(Kind::Json),
             Some(spelling) => {
                 let is_type = |name: &&&str| name.eq_ignore_ascii_case(spelling);
-                if let Some(name) = NETWORK.iter().find(is_type) {
-                    return Ok(Kind::Network(name));
+                if let Some(name) = NAMED.iter().find(is_type) {
+                    return Ok(Kind::Named(name));
                 }
             }
             _ => {}
@@ -133,7 +134,7 @@ impl Kind {
             },
             Kind::Text => "text".into(),
             Kind::Uuid => "uuid".into(),
-            Kind::Network(name) => (*name).into(),
+            Kind::Named(name) => (*name).into(),
             Kind::Json => "json".into(),
             Kind::Bytea => "bytea".into(),
             Kind::Date => "date".into(),
@@ -159,10 +160,18 @@ impl Kind {
             // equal (citext, char(n)) or cut them (name) are left out.
             Kind::Text => &["text", "varchar", "json", "jsonb", "uuid", "xml"],
             Kind::Uuid => &["uuid", "text", "varchar"],
-            Kind::Network("inet") => &["inet", "text", "varchar"],
-            Kind::Network("cidr") => &["cidr", "inet", "text", "varchar"],
-            Kind::Network("macaddr") => &["macaddr", "macaddr8", "text", "varchar"],
-            Kind::Network(_) => &["macaddr8", "text", "varchar"],
+            Kind::Named("inet") => &["inet", "text", "varchar"],
+            Kind::Named("cidr") => &["cidr", "inet", "text", "varchar"],
+            Kind::Named("macaddr") => &["macaddr", "macaddr8", "text", "varchar"],
+            Kind::Named("macaddr8") => &["macaddr8", "text", "varchar"],
+            Kind::Named("point") => &["point", "text", "varchar"],
+            Kind::Named("line") => &["line", "text", "varchar"],
+            Kind::Named("lseg") => &["lseg", "text", "varchar"],
+            Kind::Named("box") => &["box", "text", "varchar"],
+            Kind::Named("path") => &["path", "text", "varchar"],
+            Kind::Named("polygon") => &["polygon", "text", "varchar"],
+            Kind::Named("circle") => &["circle", "text", "varchar"],
+            Kind::Named(_) => &["text", "varchar"],
             Kind::Json => &["json", "jsonb", "text", "varchar"],
             Kind::Bytea => &["bytea"],
             Kind::Date => &["date"],

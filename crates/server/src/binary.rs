@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, DurationMicrosecondType};
 use arrow::error::ArrowError;
 use bytes::{BufMut, BytesMut};
 
+use crate::geometry;
 use crate::network;
 use crate::oid::{Kind, items};
 use crate::rows::{Writer, value};
@@ -74,6 +75,7 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
             None => uuids(text::writer(kind, array)?),
         },
         Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => network::writer(kind, array)?,
+        Kind::Geometric(found) => geometry::writer(*found, array)?,
         Kind::Text | Kind::Json => text::writer(kind, array)?,
         Kind::Jsonb => {
             let text = text::writer(kind, array)?;

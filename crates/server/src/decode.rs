@@ -13,6 +13,7 @@ use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, i256};
 use bytes::{Buf, Bytes};
 
 use crate::binary::{EPOCH_DAYS, EPOCH_MICROSECONDS};
+use crate::geometry;
 use crate::message::Format;
 use crate::network;
 use crate::oid::Kind;
@@ -42,6 +43,7 @@ pub(crate) fn from_text(kind: &Kind, text: &str) -> Result<ArrayRef, Wrong> {
     Ok(match kind {
         Kind::Text | Kind::Json | Kind::Jsonb | Kind::Uuid => Arc::new(StringArray::from(vec![text])),
         Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => Arc::new(StringArray::from(vec![text])),
+        Kind::Geometric(_) => Arc::new(StringArray::from(vec![text])),
         Kind::Bool => Arc::new(BooleanArray::from(vec![boolean(text.trim()).ok_or_else(wrong)?])),
         Kind::Bytea => Arc::new(BinaryArray::from(vec![bytea(text).ok_or_else(wrong)?.as_slice()])),
         Kind::Numeric(_) => numeric(text.trim()).ok_or_else(wrong)?,
@@ -84,6 +86,7 @@ pub(crate) fn name(kind: &Kind) -> String {
         Kind::Cidr => "cidr",
         Kind::Macaddr => "macaddr",
         Kind::Macaddr8 => "macaddr8",
+        Kind::Geometric(found) => found.name(),
         Kind::Json => "json",
         Kind::Jsonb => "jsonb",
         Kind::Array(item) => return format!("{}[]", name(item)),
@@ -312,6 +315,9 @@ fn from_binary(kind: &Kind, mut bytes: Bytes) -> Result<ArrayRef, Wrong> {
         Kind::Uuid => fixed(&bytes).map(|raw: [u8; 16]| Arc::new(StringArray::from(vec![uuid(raw)])) as _),
         Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => {
             network::read(kind, &bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _)
+        }
+        Kind::Geometric(found) => {
+            geometry::read(*found, &bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _)
         }
         Kind::Date => fixed(&bytes)
             .and_then(|raw| i32::from_be_bytes(raw).checked_add(EPOCH_DAYS))

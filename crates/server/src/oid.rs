@@ -9,6 +9,7 @@ use arrow::error::ArrowError;
 
 use millstream_engine::{as_shown, is_of_catalog, postgres_type};
 
+use crate::geometry::Geometry;
 use crate::message::Format;
 
 /// A column as a client sees it.
@@ -49,6 +50,7 @@ pub(crate) enum Kind {
     Cidr,
     Macaddr,
     Macaddr8,
+    Geometric(Geometry),
     Json,
     Jsonb,
     /// An array of values of one scalar type.
@@ -77,6 +79,13 @@ const OIDS: &[(Kind, u32, u32)] = &[
     (Kind::Cidr, 650, 651),
     (Kind::Macaddr, 829, 1040),
     (Kind::Macaddr8, 774, 775),
+    (Kind::Geometric(Geometry::Point), 600, 1017),
+    (Kind::Geometric(Geometry::Lseg), 601, 1018),
+    (Kind::Geometric(Geometry::Path), 602, 1019),
+    (Kind::Geometric(Geometry::Box), 603, 1020),
+    (Kind::Geometric(Geometry::Polygon), 604, 1027),
+    (Kind::Geometric(Geometry::Line), 628, 629),
+    (Kind::Geometric(Geometry::Circle), 718, 719),
     (Kind::Json, 114, 199),
     (Kind::Jsonb, 3802, 3807),
 ];
@@ -104,6 +113,13 @@ impl Kind {
             (650, _) => Kind::Cidr,
             (829, _) => Kind::Macaddr,
             (774, _) => Kind::Macaddr8,
+            (600, _) => Kind::Geometric(Geometry::Point),
+            (601, _) => Kind::Geometric(Geometry::Lseg),
+            (602, _) => Kind::Geometric(Geometry::Path),
+            (603, _) => Kind::Geometric(Geometry::Box),
+            (604, _) => Kind::Geometric(Geometry::Polygon),
+            (628, _) => Kind::Geometric(Geometry::Line),
+            (718, _) => Kind::Geometric(Geometry::Circle),
             (114, _) => Kind::Json,
             (3802, _) => Kind::Jsonb,
             _ => Kind::of_type(field.data_type()),
@@ -192,6 +208,7 @@ impl Kind {
             Kind::Interval | Kind::Uuid => 16,
             Kind::Macaddr => 6,
             Kind::Macaddr8 => 8,
+            Kind::Geometric(found) => found.size(),
             _ => -1,
         }
     }
@@ -222,7 +239,7 @@ impl Kind {
             Kind::Numeric(Some((precision, scale))) => DataType::Decimal256(*precision, *scale),
             Kind::Numeric(None) => DataType::Decimal128(38, 10),
             Kind::Text | Kind::Uuid | Kind::Json | Kind::Jsonb => DataType::Utf8,
-            Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => DataType::Utf8,
+            Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 | Kind::Geometric(_) => DataType::Utf8,
             Kind::Bytea => DataType::Binary,
             Kind::Date => DataType::Date32,
             Kind::Time => DataType::Time64(TimeUnit::Microsecond),
@@ -239,6 +256,7 @@ impl Kind {
             // JSON is made from any type; UUIDs are bytes or text.
             (Kind::Json | Kind::Jsonb | Kind::Uuid, _) => return unpacked(array),
             (Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8, _) => return unpacked(array),
+            (Kind::Geometric(_), _) => return unpacked(array),
             (Kind::Numeric(_), DataType::UInt64) => DataType::Decimal128(20, 0),
             (
                 Kind::Numeric(_),
@@ -333,6 +351,6 @@ mod tests {
             assert_eq!(kind.oid(), *oid);
         }
         assert_eq!(Kind::from_oid(1043), Some(Kind::Text));
-        assert_eq!(Kind::from_oid(600), None);
+        assert_eq!(Kind::from_oid(790), None);
     }
 }

@@ -46,6 +46,7 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         }
         Kind::Numeric(_) => numeric(array)?,
         Kind::Text | Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => strings(array),
+        Kind::Geometric(_) => strings(array),
         Kind::Bytea => {
             let values = array.as_binary::<i32>();
             Box::new(move |row, out| hex(out, values.value(row)))

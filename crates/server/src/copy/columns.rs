@@ -107,6 +107,7 @@ impl Gathered {
         let plain = match &self.kind {
             Kind::Bool | Kind::Bytea | Kind::Uuid | Kind::Interval | Kind::Array(_) => None,
             Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => Some(DataType::Utf8),
+            Kind::Geometric(_) => Some(DataType::Utf8),
             // Structs, maps and lists of lists can't be read from text.
             Kind::Json | Kind::Jsonb => Some(DataType::Utf8),
             _ => Some(self.field.data_type().clone()),
