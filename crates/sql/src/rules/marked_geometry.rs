@@ -23,7 +23,7 @@ use crate::functions::marks::catalog::is_listed;
 use crate::functions::marks::columns::shape_at;
 use crate::functions::marks::expressions::{Columns, is_literal};
 use crate::functions::marks::function::is_text;
-use crate::functions::marks::overload;
+use crate::functions::marks::overloaded::overload;
 use crate::functions::marks::shape::Shape;
 use crate::functions::postgres::quantified;
 use crate::functions::read_text::{Kind, ReadText};
@@ -243,8 +243,8 @@ pub(super) fn check(node: &LogicalPlan, columns: &Columns<'_>) -> Result<()> {
         LogicalPlan::Sort(sort) => check_sorted(&sort.expr, columns),
         LogicalPlan::Aggregate(node) => check_equal(node.group_expr.iter().map(of)),
         LogicalPlan::Distinct(Distinct::On(on)) => {
-            check_equal(on.on_expr.iter().map(of))?;
-            check_sorted(on.sort_expr.as_deref().unwrap_or_default(), columns)
+            check_sorted(on.sort_expr.as_deref().unwrap_or_default(), columns)?;
+            check_equal(on.on_expr.iter().map(of))
         }
         LogicalPlan::Distinct(Distinct::All(input)) => {
             check_equal((0..input.schema().fields().len()).map(|at| shape_at(input, at)))

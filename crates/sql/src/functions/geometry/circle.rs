@@ -3,7 +3,7 @@
 use std::f64::consts::PI;
 
 use super::Shape;
-use super::arithmetic::{eq, ge, gt, is_zero, le, length, lt, minus, ne, over, plus, times};
+use super::arithmetic::{eq, ge, gt, is_zero, le, length, lt, minus, over, plus, times};
 use super::point::Point;
 use super::polygon::Polygon;
 use super::text::{Cursor, put_number, put_point};
@@ -130,30 +130,6 @@ impl Circle {
     /// True if the circle doesn't extend below another.
     pub(super) fn begins_above(&self, other: &Circle) -> Result<bool> {
         Ok(ge(self.bottom()?, other.bottom()?))
-    }
-
-    pub(super) fn has_same_area(&self, other: &Circle) -> Result<bool> {
-        Ok(eq(self.area()?, other.area()?))
-    }
-
-    pub(super) fn has_other_area(&self, other: &Circle) -> Result<bool> {
-        Ok(ne(self.area()?, other.area()?))
-    }
-
-    pub(super) fn is_smaller(&self, other: &Circle) -> Result<bool> {
-        Ok(lt(self.area()?, other.area()?))
-    }
-
-    pub(super) fn is_smaller_or_equal(&self, other: &Circle) -> Result<bool> {
-        Ok(le(self.area()?, other.area()?))
-    }
-
-    pub(super) fn is_larger(&self, other: &Circle) -> Result<bool> {
-        Ok(gt(self.area()?, other.area()?))
-    }
-
-    pub(super) fn is_larger_or_equal(&self, other: &Circle) -> Result<bool> {
-        Ok(ge(self.area()?, other.area()?))
     }
 
     pub(super) fn plus(&self, by: &Point) -> Result<Circle> {

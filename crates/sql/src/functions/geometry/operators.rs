@@ -69,7 +69,7 @@ fn is_comparison(op: &BinaryOperator) -> bool {
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
 }
 
-/// Returns an operator as it is written, if shapes have it.
+/// Returns an operator as it is written.
 fn symbol(op: &BinaryOperator) -> Option<&'static str> {
     use BinaryOperator::*;
     Some(match op {
@@ -91,6 +91,10 @@ fn symbol(op: &BinaryOperator) -> Option<&'static str> {
         AtArrow => "@>",
         ArrowAt => "<@",
         BitwiseXor | PGBitwiseXor => "#",
+        // No shape has these, which the error says.
+        Modulo => "%",
+        BitwiseAnd => "&",
+        BitwiseOr => "|",
         _ => return None,
     })
 }

@@ -1,7 +1,7 @@
 //! BOX: a rectangle with sides parallel to the axes, by its upper right and its lower left corner.
 
 use super::Shape;
-use super::arithmetic::{eq, ge, greatest, gt, is_below, le, least, lt, middle, minus, plus, times};
+use super::arithmetic::{ge, greatest, gt, is_below, le, least, lt, middle, minus, plus, times};
 use super::circle::Circle;
 use super::line::Line;
 use super::point::Point;
@@ -204,26 +204,6 @@ impl Rectangle {
     /// True if the box is above another; both may touch.
     pub(super) fn is_above_or_touches(&self, other: &Rectangle) -> bool {
         ge(self.low.y, other.high.y)
-    }
-
-    pub(super) fn is_smaller(&self, other: &Rectangle) -> Result<bool> {
-        Ok(lt(self.area()?, other.area()?))
-    }
-
-    pub(super) fn is_smaller_or_equal(&self, other: &Rectangle) -> Result<bool> {
-        Ok(le(self.area()?, other.area()?))
-    }
-
-    pub(super) fn is_larger(&self, other: &Rectangle) -> Result<bool> {
-        Ok(gt(self.area()?, other.area()?))
-    }
-
-    pub(super) fn is_larger_or_equal(&self, other: &Rectangle) -> Result<bool> {
-        Ok(ge(self.area()?, other.area()?))
-    }
-
-    pub(super) fn has_same_area(&self, other: &Rectangle) -> Result<bool> {
-        Ok(eq(self.area()?, other.area()?))
     }
 
     /// Returns the distance of the centers.

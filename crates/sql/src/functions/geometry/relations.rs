@@ -2,6 +2,7 @@
 
 use arrow::datatypes::DataType;
 
+use super::arithmetic::{eq, ge, gt, le, lt, ne};
 use super::circle::Circle;
 use super::line::Line;
 use super::path::Path;
@@ -9,7 +10,9 @@ use super::point::Point;
 use super::polygon::Polygon;
 use super::rectangle::Rectangle;
 use super::segment::Segment;
-use super::{BOX, CIRCLE, Entry, LINE, LSEG, PATH, POINT, POLYGON, one, sure, sure_of_two, swapped, two};
+use super::{
+    BOX, CIRCLE, Entry, LINE, LSEG, PATH, POINT, POLYGON, Shape, one, sure, sure_of_two, swapped, two,
+};
 use crate::error::Result;
 use crate::functions::marks::function::{Arguments, Kernel, MarkedFunction, Param, Returns};
 
@@ -35,6 +38,16 @@ pub(super) fn list(add: &mut dyn FnMut(Entry)) {
         let returns = Returns::Type(DataType::Boolean);
         add(Entry { function: MarkedFunction::new(name, params, returns, Kernel::Bool(kernel)), called });
     }
+}
+
+/// Compares a number of two shapes.
+fn compared<S: Shape>(
+    all: &Arguments,
+    row: usize,
+    number: fn(&S) -> Result<f64>,
+    compare: fn(f64, f64) -> bool,
+) -> Result<Option<bool>> {
+    two(all, row, |one: &S, other: &S| Ok(compare(number(one)?, number(other)?)))
 }
 
 const POINTS: [Row; 17] = [
@@ -77,10 +90,10 @@ const LINES: [Row; 6] = [
 const SEGMENTS: [Row; 15] = [
     ("lseg_eq", &["="], &[LSEG; 2], |all, row| two(all, row, sure_of_two(Segment::is_same))),
     ("lseg_ne", &["<>"], &[LSEG; 2], |all, row| two(all, row, sure_of_two(Segment::is_different))),
-    ("lseg_lt", &["<"], &[LSEG; 2], |all, row| two(all, row, Segment::is_shorter)),
-    ("lseg_le", &["<="], &[LSEG; 2], |all, row| two(all, row, Segment::is_shorter_or_equal)),
-    ("lseg_gt", &[">"], &[LSEG; 2], |all, row| two(all, row, Segment::is_longer)),
-    ("lseg_ge", &[">="], &[LSEG; 2], |all, row| two(all, row, Segment::is_longer_or_equal)),
+    ("lseg_lt", &["<"], &[LSEG; 2], |all, row| compared(all, row, Segment::length, lt)),
+    ("lseg_le", &["<="], &[LSEG; 2], |all, row| compared(all, row, Segment::length, le)),
+    ("lseg_gt", &[">"], &[LSEG; 2], |all, row| compared(all, row, Segment::length, gt)),
+    ("lseg_ge", &[">="], &[LSEG; 2], |all, row| compared(all, row, Segment::length, ge)),
     ("lseg_intersect", &["?#"], &[LSEG; 2], |all, row| two(all, row, Segment::meets)),
     ("inter_sl", &["?#"], &[LSEG, LINE], |all, row| two(all, row, Segment::meets_line)),
     ("inter_sb", &["?#"], &[LSEG, BOX], |all, row| swapped(all, row, Rectangle::meets_segment)),
@@ -120,11 +133,11 @@ const BOXES: [Row; 16] = [
 ];
 
 const BOXES_BY_AREA: [Row; 5] = [
-    ("box_eq", &["="], &[BOX; 2], |all, row| two(all, row, Rectangle::has_same_area)),
-    ("box_lt", &["<"], &[BOX; 2], |all, row| two(all, row, Rectangle::is_smaller)),
-    ("box_le", &["<="], &[BOX; 2], |all, row| two(all, row, Rectangle::is_smaller_or_equal)),
-    ("box_gt", &[">"], &[BOX; 2], |all, row| two(all, row, Rectangle::is_larger)),
-    ("box_ge", &[">="], &[BOX; 2], |all, row| two(all, row, Rectangle::is_larger_or_equal)),
+    ("box_eq", &["="], &[BOX; 2], |all, row| compared(all, row, Rectangle::area, eq)),
+    ("box_lt", &["<"], &[BOX; 2], |all, row| compared(all, row, Rectangle::area, lt)),
+    ("box_le", &["<="], &[BOX; 2], |all, row| compared(all, row, Rectangle::area, le)),
+    ("box_gt", &[">"], &[BOX; 2], |all, row| compared(all, row, Rectangle::area, gt)),
+    ("box_ge", &[">="], &[BOX; 2], |all, row| compared(all, row, Rectangle::area, ge)),
 ];
 
 const PATHS: [Row; 8] = [
@@ -171,10 +184,10 @@ const CIRCLES: [Row; 12] = [
 ];
 
 const CIRCLES_BY_AREA: [Row; 6] = [
-    ("circle_eq", &["="], &[CIRCLE; 2], |all, row| two(all, row, Circle::has_same_area)),
-    ("circle_ne", &["<>"], &[CIRCLE; 2], |all, row| two(all, row, Circle::has_other_area)),
-    ("circle_lt", &["<"], &[CIRCLE; 2], |all, row| two(all, row, Circle::is_smaller)),
-    ("circle_le", &["<="], &[CIRCLE; 2], |all, row| two(all, row, Circle::is_smaller_or_equal)),
-    ("circle_gt", &[">"], &[CIRCLE; 2], |all, row| two(all, row, Circle::is_larger)),
-    ("circle_ge", &[">="], &[CIRCLE; 2], |all, row| two(all, row, Circle::is_larger_or_equal)),
+    ("circle_eq", &["="], &[CIRCLE; 2], |all, row| compared(all, row, Circle::area, eq)),
+    ("circle_ne", &["<>"], &[CIRCLE; 2], |all, row| compared(all, row, Circle::area, ne)),
+    ("circle_lt", &["<"], &[CIRCLE; 2], |all, row| compared(all, row, Circle::area, lt)),
+    ("circle_le", &["<="], &[CIRCLE; 2], |all, row| compared(all, row, Circle::area, le)),
+    ("circle_gt", &[">"], &[CIRCLE; 2], |all, row| compared(all, row, Circle::area, gt)),
+    ("circle_ge", &[">="], &[CIRCLE; 2], |all, row| compared(all, row, Circle::area, ge)),
 ];

@@ -1,7 +1,7 @@
 //! LSEG: a part of a line between two points.
 
 use super::Shape;
-use super::arithmetic::{eq, ge, gt, is_below, le, lt, middle};
+use super::arithmetic::{eq, is_below, middle};
 use super::line::Line;
 use super::point::Point;
 use super::text::{Cursor, put_points};
@@ -73,22 +73,6 @@ impl Segment {
 
     pub(super) fn is_different(&self, other: &Segment) -> bool {
         !self.is_same(other)
-    }
-
-    pub(super) fn is_shorter(&self, other: &Segment) -> Result<bool> {
-        Ok(lt(self.length()?, other.length()?))
-    }
-
-    pub(super) fn is_shorter_or_equal(&self, other: &Segment) -> Result<bool> {
-        Ok(le(self.length()?, other.length()?))
-    }
-
-    pub(super) fn is_longer(&self, other: &Segment) -> Result<bool> {
-        Ok(gt(self.length()?, other.length()?))
-    }
-
-    pub(super) fn is_longer_or_equal(&self, other: &Segment) -> Result<bool> {
-        Ok(ge(self.length()?, other.length()?))
     }
 
     /// True if a point is between the ends: if the way by the point isn't longer.

@@ -12,6 +12,7 @@ use super::columns::shape_at;
 use super::function::{MarkedFunction, Param, Returns, is_text};
 use super::overloaded::Overloaded;
 use super::shape::Shape;
+use crate::functions::geometry::overloads::is_geometric_only;
 use crate::functions::json::build::{Built, Written};
 use crate::functions::read_text::ReadText;
 
@@ -122,10 +123,13 @@ pub(crate) fn expected_mark(function: &ScalarUDF, at: usize) -> Option<Mark> {
     }
 }
 
-/// True if an expression is a call of a function whose results can have a mark.
+/// True if an expression is a call of a function whose results can have a mark, or that has to be resolved by marks.
 pub(crate) fn returns_marked(expression: &Expr) -> bool {
     match expression {
-        Expr::ScalarFunction(call) => mark_of(&call.func).is_some() || call.func.inner().is::<Overloaded>(),
+        Expr::ScalarFunction(call) => {
+            let is_written = call.func.inner().is::<Overloaded>() || is_geometric_only(call.name());
+            is_written || mark_of(&call.func).is_some()
+        }
         _ => false,
     }
 }

@@ -19,8 +19,6 @@ pub(crate) mod shape;
 
 use arrow::datatypes::Field;
 
-use super::{geometry, network};
-
 /// The key in a field's metadata that holds the name of an extension type.
 const EXTENSION: &str = "ARROW:extension:name";
 
@@ -74,11 +72,6 @@ pub(crate) enum Order {
     Key { key: &'static str, value: &'static str },
     /// That of a function which returns a number below, equal to or above zero. ORDER BY has the order of texts.
     Compared { by: &'static str, greatest: &'static str, least: &'static str },
-}
-
-/// Returns the function that a call means if its first argument has a type: some names have several.
-pub(crate) fn overload(name: &str, mark: Mark) -> Option<&'static str> {
-    network::overload(name, mark).or_else(|| geometry::overload(name, mark))
 }
 
 impl Mark {

@@ -12,9 +12,10 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::Mark;
 use super::catalog::function;
 use super::function::is_text;
-use super::{Mark, overload};
+use crate::functions::{geometry, network};
 
 /// The names.
 const NAMES: [&str; 2] = ["trunc", "character_length"];
@@ -25,6 +26,11 @@ pub(crate) struct Overloaded {
     /// DataFusion's function.
     pub(crate) plain: Arc<ScalarUDF>,
     signature: Signature,
+}
+
+/// Returns the function that a call means if its first argument has a type: some names have several.
+pub(crate) fn overload(name: &str, mark: Mark) -> Option<&'static str> {
+    network::overload(name, mark).or_else(|| geometry::overload(name, mark))
 }
 
 /// Returns the function that a statement's call means.
