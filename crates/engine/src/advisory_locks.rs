@@ -246,7 +246,10 @@ impl ScalarUDFImpl for Function {
         match found.len() {
             1 if found.iter().all(is_number) => Ok(vec![DataType::Int64]),
             2 if found.iter().all(is_number) => Ok(vec![DataType::Int32; 2]),
-            _ => Err(Error::invalid(format!("{} takes a BIGINT, or two numbers of type INT", self.name)).into()),
+            _ => {
+                Err(Error::invalid(format!("{} takes a BIGINT, or two numbers of type INT", self.name))
+                    .into())
+            }
         }
     }
 

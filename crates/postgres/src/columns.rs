@@ -16,7 +16,7 @@ pub(crate) enum Kind {
     Numeric(u8, i8),
     Text,
     Uuid,
-    /// A network address or a value of full text search, with the name of its type.
+    /// A network address, a shape, or a value of full text search, with the name of its type.
     Named(&'static str),
     /// A range or multirange: the names of the types that hold its values, of which the first is its own.
     Range(&'static [&'static str; 3]),
@@ -56,7 +56,10 @@ pub(crate) struct TableColumn {
 }
 
 /// The types of such values.
-const NAMED: [&str; 6] = ["inet", "cidr", "macaddr", "macaddr8", "tsvector", "tsquery"];
+const NAMED: [&str; 13] = [
+    "inet", "cidr", "macaddr", "macaddr8", "tsvector", "tsquery", "point", "line", "lseg", "box", "path",
+    "polygon", "circle",
+];
 
 /// The types of ranges and multiranges, each with the types that hold its values.
 static RANGES: [[&str; 3]; 12] = [
@@ -187,7 +190,15 @@ impl Kind {
             Kind::Named("macaddr") => &["macaddr", "macaddr8", "text", "varchar"],
             Kind::Named("tsvector") => &["tsvector", "text", "varchar"],
             Kind::Named("tsquery") => &["tsquery", "text", "varchar"],
-            Kind::Named(_) => &["macaddr8", "text", "varchar"],
+            Kind::Named("macaddr8") => &["macaddr8", "text", "varchar"],
+            Kind::Named("point") => &["point", "text", "varchar"],
+            Kind::Named("line") => &["line", "text", "varchar"],
+            Kind::Named("lseg") => &["lseg", "text", "varchar"],
+            Kind::Named("box") => &["box", "text", "varchar"],
+            Kind::Named("path") => &["path", "text", "varchar"],
+            Kind::Named("polygon") => &["polygon", "text", "varchar"],
+            Kind::Named("circle") => &["circle", "text", "varchar"],
+            Kind::Named(_) => &["text", "varchar"],
             Kind::Range(names) => *names,
             Kind::Json => &["json", "jsonb", "text", "varchar"],
             Kind::Bytea => &["bytea"],

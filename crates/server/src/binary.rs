@@ -10,6 +10,7 @@ use arrow::error::ArrowError;
 use bytes::{BufMut, BytesMut};
 use millstream_engine::{Error, tsquery_to_binary, tsvector_to_binary};
 
+use crate::geometry;
 use crate::network;
 use crate::oid::{Kind, items};
 use crate::ranges;
@@ -79,6 +80,7 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         Kind::Range(_) | Kind::Multirange(_) => ranges::writer(kind, array)?,
         Kind::Tsvector => of_text(text::writer(kind, array)?, tsvector_to_binary),
         Kind::Tsquery => of_text(text::writer(kind, array)?, tsquery_to_binary),
+        Kind::Geometric(found) => geometry::writer(*found, array)?,
         Kind::Text | Kind::Json => text::writer(kind, array)?,
         Kind::Jsonb => {
             let text = text::writer(kind, array)?;

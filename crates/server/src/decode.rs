@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use millstream_engine::{tsquery_of_binary, tsvector_of_binary};
 
 use crate::binary::{EPOCH_DAYS, EPOCH_MICROSECONDS};
+use crate::geometry;
 use crate::message::Format;
 use crate::network;
 use crate::oid::Kind;
@@ -47,6 +48,7 @@ pub(crate) fn from_text(kind: &Kind, text: &str) -> Result<ArrayRef, Wrong> {
             Arc::new(StringArray::from(vec![text]))
         }
         Kind::Tsvector | Kind::Tsquery => Arc::new(StringArray::from(vec![text])),
+        Kind::Geometric(_) => Arc::new(StringArray::from(vec![text])),
         Kind::Bool => Arc::new(BooleanArray::from(vec![boolean(text.trim()).ok_or_else(wrong)?])),
         Kind::Bytea => Arc::new(BinaryArray::from(vec![bytea(text).ok_or_else(wrong)?.as_slice()])),
         Kind::Numeric(_) => numeric(text.trim()).ok_or_else(wrong)?,
@@ -93,6 +95,7 @@ pub(crate) fn name(kind: &Kind) -> String {
         Kind::Multirange(subtype) => subtype.multirange_name(),
         Kind::Tsvector => "tsvector",
         Kind::Tsquery => "tsquery",
+        Kind::Geometric(found) => found.name(),
         Kind::Json => "json",
         Kind::Jsonb => "jsonb",
         Kind::Array(item) => return format!("{}[]", name(item)),
@@ -327,6 +330,9 @@ pub(crate) fn from_binary(kind: &Kind, mut bytes: Bytes) -> Result<ArrayRef, Wro
         }
         Kind::Tsvector => tsvector_of_binary(&bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _),
         Kind::Tsquery => tsquery_of_binary(&bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _),
+        Kind::Geometric(found) => {
+            geometry::read(*found, &bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _)
+        }
         Kind::Date => fixed(&bytes)
             .and_then(|raw| i32::from_be_bytes(raw).checked_add(EPOCH_DAYS))
             .map(|days| Arc::new(Date32Array::from(vec![days])) as _),

@@ -25,6 +25,7 @@ mod connection;
 mod copy;
 mod decode;
 mod extended;
+mod geometry;
 mod interrupt;
 mod map_keys;
 mod message;

@@ -9,6 +9,7 @@ use arrow::error::ArrowError;
 
 use millstream_engine::{as_shown, is_of_catalog, postgres_type};
 
+use crate::geometry::Geometry;
 use crate::message::Format;
 use crate::ranges::Subtype;
 
@@ -54,6 +55,7 @@ pub(crate) enum Kind {
     Multirange(Subtype),
     Tsvector,
     Tsquery,
+    Geometric(Geometry),
     Json,
     Jsonb,
     /// An array of values of one scalar type.
@@ -96,6 +98,13 @@ const OIDS: &[(Kind, u32, u32)] = &[
     (Kind::Multirange(Subtype::Date), 4535, 6155),
     (Kind::Tsvector, 3614, 3643),
     (Kind::Tsquery, 3615, 3645),
+    (Kind::Geometric(Geometry::Point), 600, 1017),
+    (Kind::Geometric(Geometry::Lseg), 601, 1018),
+    (Kind::Geometric(Geometry::Path), 602, 1019),
+    (Kind::Geometric(Geometry::Box), 603, 1020),
+    (Kind::Geometric(Geometry::Polygon), 604, 1027),
+    (Kind::Geometric(Geometry::Line), 628, 629),
+    (Kind::Geometric(Geometry::Circle), 718, 719),
     (Kind::Json, 114, 199),
     (Kind::Jsonb, 3802, 3807),
 ];
@@ -125,6 +134,13 @@ impl Kind {
             (774, _) => Kind::Macaddr8,
             (3614, _) => Kind::Tsvector,
             (3615, _) => Kind::Tsquery,
+            (600, _) => Kind::Geometric(Geometry::Point),
+            (601, _) => Kind::Geometric(Geometry::Lseg),
+            (602, _) => Kind::Geometric(Geometry::Path),
+            (603, _) => Kind::Geometric(Geometry::Box),
+            (604, _) => Kind::Geometric(Geometry::Polygon),
+            (628, _) => Kind::Geometric(Geometry::Line),
+            (718, _) => Kind::Geometric(Geometry::Circle),
             (114, _) => Kind::Json,
             (3802, _) => Kind::Jsonb,
             (oid, _) => match u32::try_from(oid).ok().and_then(Kind::from_oid) {
@@ -216,6 +232,7 @@ impl Kind {
             Kind::Interval | Kind::Uuid => 16,
             Kind::Macaddr => 6,
             Kind::Macaddr8 => 8,
+            Kind::Geometric(found) => found.size(),
             _ => -1,
         }
     }
@@ -249,6 +266,7 @@ impl Kind {
             Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => DataType::Utf8,
             Kind::Range(_) | Kind::Multirange(_) => DataType::Utf8,
             Kind::Tsvector | Kind::Tsquery => DataType::Utf8,
+            Kind::Geometric(_) => DataType::Utf8,
             Kind::Bytea => DataType::Binary,
             Kind::Date => DataType::Date32,
             Kind::Time => DataType::Time64(TimeUnit::Microsecond),
@@ -267,6 +285,7 @@ impl Kind {
             (Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8, _) => return unpacked(array),
             (Kind::Range(_) | Kind::Multirange(_), _) => return unpacked(array),
             (Kind::Tsvector | Kind::Tsquery, _) => return unpacked(array),
+            (Kind::Geometric(_), _) => return unpacked(array),
             (Kind::Numeric(_), DataType::UInt64) => DataType::Decimal128(20, 0),
             (
                 Kind::Numeric(_),
@@ -361,6 +380,6 @@ mod tests {
             assert_eq!(kind.oid(), *oid);
         }
         assert_eq!(Kind::from_oid(1043), Some(Kind::Text));
-        assert_eq!(Kind::from_oid(600), None);
+        assert_eq!(Kind::from_oid(790), None);
     }
 }

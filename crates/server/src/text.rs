@@ -53,7 +53,8 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         | Kind::Range(_)
         | Kind::Multirange(_)
         | Kind::Tsvector
-        | Kind::Tsquery => strings(array),
+        | Kind::Tsquery
+        | Kind::Geometric(_) => strings(array),
         Kind::Bytea => {
             let values = array.as_binary::<i32>();
             Box::new(move |row, out| hex(out, values.value(row)))

@@ -63,6 +63,22 @@ pub(crate) fn is_word(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
 }
 
+/// Returns the prefix operator of geometric types that a token is.
+fn geometric_prefix(token: &Token) -> Option<UnaryOperator> {
+    Some(match token {
+        Token::Sharp => UnaryOperator::Hash,
+        Token::AtAt => UnaryOperator::DoubleAt,
+        Token::QuestionPipe => UnaryOperator::QuestionPipe,
+        Token::CustomBinaryOperator(symbol) => match symbol.as_str() {
+            "@-@" => UnaryOperator::AtDashAt,
+            "?-" => UnaryOperator::QuestionDash,
+            "?|" => UnaryOperator::QuestionPipe,
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
 fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
     Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
 }
@@ -117,13 +133,14 @@ impl Dialect for Grammar {
         if let Some(lambda) = lambdas::parse(parser) {
             return Some(lambda);
         }
-        let op = match parser.peek_token_ref().token {
+        let op = match &parser.peek_token_ref().token {
             Token::Minus => UnaryOperator::Minus,
             Token::Plus => UnaryOperator::Plus,
-            _ => return None,
+            token => geometric_prefix(token)?,
         };
         parser.advance_token();
-        let operand = parser.parse_subexpr(SIGN);
+        let is_sign = matches!(op, UnaryOperator::Minus | UnaryOperator::Plus);
+        let operand = parser.parse_subexpr(if is_sign { SIGN } else { OTHER });
         Some(operand.map(|operand| Expr::UnaryOp { op, expr: Box::new(operand) }))
     }
 

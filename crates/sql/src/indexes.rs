@@ -21,7 +21,9 @@ use millstream_delta::{indexes_of, sql_type_of, with_index};
 
 use crate::checks::{constraint_name_in, constraint_names};
 use crate::error::{Error, Result};
+use crate::functions::marks::Mark;
 use crate::reader::TokenReader;
+use crate::sqlstate;
 use crate::suggestion;
 
 /// The separator of the parts of a description.
@@ -218,6 +220,9 @@ impl WrittenIndex {
             if places.contains(&place) {
                 return Err(Error::invalid(format!("column \"{name}\" is in the index twice")).at(at.clone()));
             }
+            if let Some(error) = without_order(field) {
+                return Err(error.at(at.clone()));
+            }
             if !can_be_indexed(field) {
                 let (name, found) = (field.name(), sql_type_of(field));
                 return Err(Error::unsupported(format!("{found} in an index, as in column \"{name}\","))
@@ -246,6 +251,18 @@ impl WrittenIndex {
         let mut names = std::iter::once(base.clone()).chain(numbered);
         names.find(|name| !is_taken(name)).ok_or_else(|| Error::bug("names are never used up"))
     }
+}
+
+/// Returns the error of a column in a key or an index if its type has neither an equality nor an order.
+pub fn without_order(field: &Field) -> Option<Error> {
+    let mark = Mark::spelled(millstream_delta::declared_type(field)?).filter(|mark| mark.is_geometric())?;
+    let message =
+        format!("data type {} has no default operator class for access method \"btree\"", mark.name());
+    Some(
+        Error::invalid(message)
+            .hint(format!("Use another column than \"{}\", or store its text.", field.name()))
+            .code(sqlstate::UNDEFINED_OBJECT),
+    )
 }
 
 /// Returns true if values of a column are equal exactly if their stored forms are.

@@ -75,7 +75,7 @@ pub use functions::text_search::{
 pub use generated_columns::GeneratedColumns;
 pub use hidden_columns::{HIDDEN, hide_field, is_hidden};
 pub use identity::Identity;
-pub use indexes::{IndexKind, TableIndex, WrittenIndex};
+pub use indexes::{IndexKind, TableIndex, WrittenIndex, without_order};
 pub use output_names::as_shown;
 pub use parameters::Parameters;
 pub use planner::{Planner, Query, function_names, replaying};

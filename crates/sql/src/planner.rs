@@ -45,6 +45,7 @@ use crate::context::Context;
 use crate::declared_types::{self, Declared};
 use crate::error::{Error, Result};
 use crate::functions;
+use crate::functions::geometry::operators::GeometricOperators;
 use crate::functions::json::operators::JsonOperators;
 use crate::functions::network::operators::NetworkOperators;
 use crate::functions::ranges::operators::RangeOperators;
@@ -162,6 +163,7 @@ impl Planner {
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(NetworkOperators));
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(RangeOperators));
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(TextSearchOperators));
+        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(GeometricOperators));
         let mut state = builder.with_optimizer_rules(rules::joins::guarded(&rules)).build();
         functions::register(&mut state);
         // Physical expressions read the settings from here. `at` sets the clock.

@@ -15,6 +15,10 @@ pub const UNDEFINED_COLUMN: &str = "42703";
 pub const UNDEFINED_TABLE: &str = "42P01";
 /// The function does not exist.
 pub const UNDEFINED_FUNCTION: &str = "42883";
+/// A value of a type cannot become one of another.
+pub const CANNOT_COERCE: &str = "42846";
+/// Several functions match the call.
+pub const AMBIGUOUS_FUNCTION: &str = "42725";
 /// An object of another kind does not exist.
 pub const UNDEFINED_OBJECT: &str = "42704";
 /// The parameter does not exist.

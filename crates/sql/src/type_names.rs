@@ -20,7 +20,7 @@ use crate::functions::marks::enum_type::RESOLVED;
 use crate::suggestion;
 
 /// Type names suggested for an unknown one.
-const TYPES: [&str; 46] = [
+const TYPES: [&str; 53] = [
     "boolean",
     "bool",
     "tinyint",
@@ -55,6 +55,13 @@ const TYPES: [&str; 46] = [
     "tsvector",
     "tsquery",
     "regconfig",
+    "point",
+    "line",
+    "lseg",
+    "box",
+    "path",
+    "polygon",
+    "circle",
     "date",
     "time",
     "timestamp",

@@ -17,7 +17,7 @@ use millstream_sql::{
 };
 use millstream_state::{Conflict, Keyed, Rows};
 
-use super::create_table::{self, refuse_intervals};
+use super::create_table::{self, refuse_unequal};
 use super::{ALTERED, alter_watermark, alters};
 use crate::catalog::{Catalog, Definition, Object, schema_of_key};
 use crate::ddl::{PLANS_MAX, busy, entry};
@@ -270,7 +270,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     }
     let statement = format!("ALTER TABLE {} {}", relation_ident(&object.name), alteration.clauses.join(", "));
     if let Some(key) = &alteration.key {
-        refuse_intervals(&altered, key)?;
+        refuse_unequal(&altered, key)?;
     }
     let table = with_sequences(&catalog, object, &altered);
     check_reads(&table)?;

@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::sql_type_of;
 use millstream_sql::functions::quoted_ident;
-use millstream_sql::{Columns, Error, Identity, Result, TokenReader, relation_ident};
+use millstream_sql::{Columns, Error, Identity, Result, TokenReader, relation_ident, without_order};
 use millstream_state::Conflict;
 
 use super::{create_source, existed, new_name, table_like};
@@ -115,7 +115,7 @@ fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<
         return plan_expanded(session, working, written, text);
     }
     if !session.is_recovering {
-        refuse_intervals(&columns.schema, &columns.primary_key).map_err(|error| error.at(at))?;
+        refuse_unequal(&columns.schema, &columns.primary_key).map_err(|error| error.at(at))?;
     }
     let intake = intake(&mut reader, !columns.primary_key.is_empty())?;
     let storage = storage(&mut reader)?;
@@ -210,8 +210,12 @@ pub(super) fn intake(reader: &mut TokenReader<'_>, has_key: bool) -> Result<Inta
     Ok(Intake { append_only, on_conflict })
 }
 
-/// Fails if a column of the key is an interval: equal ones, such as 24 hours and a day, would be two keys.
-pub(super) fn refuse_intervals(schema: &SchemaRef, key: &[usize]) -> Result<()> {
+/// Fails if a column of the key is an interval: equal ones, such as 24 hours and a day, would be two keys. Also fails for
+/// types without an equality.
+pub(super) fn refuse_unequal(schema: &SchemaRef, key: &[usize]) -> Result<()> {
+    if let Some(error) = key.iter().find_map(|place| without_order(schema.field(*place))) {
+        return Err(error);
+    }
     let is_interval = |place: &&usize| matches!(schema.field(**place).data_type(), DataType::Interval(_));
     match key.iter().find(is_interval) {
         None => Ok(()),

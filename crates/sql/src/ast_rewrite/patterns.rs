@@ -8,6 +8,7 @@
 //! | `substring(x SIMILAR 'a#"b#"' ESCAPE '#')` | `similar_part(x, 'a#"b#"', '#')` |
 //! | `substring(x FROM 2)`, `position(x IN y)`, `overlay(…)` | `substr`, `strpos`, `overlay` by name: BYTEA has forms of its own |
 //! | `x LIKE ANY (array)` | `like_any(x, array)` |
+//! | `# x`, `@@ x`, `@-@ x`, `?- x`, `?\| x`, for a geometric `x` | functions of these names |
 //! | `x ^@ y`, `@ x`, `\|/ x`, `\|\|/ x`, `~ x` | `starts_with(x, y)`, `abs(x)`, `sqrt(x)`, `cbrt(x)`, `x # -1` |
 
 use datafusion::sql::sqlparser::ast::{
@@ -37,6 +38,11 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
                 UnaryOperator::PGAbs => "abs",
                 UnaryOperator::PGSquareRoot => "sqrt",
                 UnaryOperator::PGCubeRoot => "cbrt",
+                UnaryOperator::Hash => "#",
+                UnaryOperator::DoubleAt => "@@",
+                UnaryOperator::AtDashAt => "@-@",
+                UnaryOperator::QuestionDash => "?-",
+                UnaryOperator::QuestionPipe => "?|",
                 UnaryOperator::BitwiseNot => {
                     let ones = Expr::Nested(Box::new(Expr::UnaryOp {
                         op: UnaryOperator::Minus,

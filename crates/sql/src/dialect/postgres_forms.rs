@@ -7,7 +7,7 @@
 //! | `ORDER BY a USING <`, `USING >` | `ORDER BY a ASC`, `DESC` |
 //! | `f(a, VARIADIC ARRAY[b, c])` | `f(a, b, c)` |
 //! | `inet '10.0.0.1'` | `CAST('10.0.0.1' AS inet)` |
-//! | `a <<= b`, `a >>= b`, `a &< b`, `a &> b`, `a -|- b`, `a <-> b` | one operator each |
+//! | `a <<= b`, `a <-> b`, `a ?- b`, `a -|- b` and the like | one operator each |
 //! | `a @@@ b` | `a @@ b` |
 
 use datafusion::sql::sqlparser::keywords::RESERVED_FOR_TABLE_ALIAS;
@@ -19,14 +19,77 @@ use crate::reader::is_word;
 /// The old spelling of `@@`, which the tokenizer takes for a word.
 const SEARCH: &str = "@@@";
 
+/// Operators of several symbols, each of which the tokeniser reads alone.
+const OPERATORS: [&str; 19] = [
+    "<<=", ">>=", "<->", "##", "&<", "&>", "<<|", "|>>", "&<|", "|&>", "<^", ">^", "?#", "?-", "?|", "?-|",
+    "?||", "~=", "-|-",
+];
+
+/// The operator for the length of a path.
+const LENGTH: &str = "@-@";
+
+/// Words before which an operand ends, so that another one begins after them.
+const BEFORE_OPERANDS: [&str; 26] = [
+    "SELECT",
+    "DISTINCT",
+    "ALL",
+    "ANY",
+    "SOME",
+    "WHERE",
+    "HAVING",
+    "ON",
+    "AND",
+    "OR",
+    "XOR",
+    "NOT",
+    "IN",
+    "LIKE",
+    "BETWEEN",
+    "SYMMETRIC",
+    "CASE",
+    "WHEN",
+    "THEN",
+    "ELSE",
+    "BY",
+    "VALUES",
+    "RETURNING",
+    "RETURN",
+    "DEFAULT",
+    "FROM",
+];
+
+/// Returns the text of a token that can be a part of an operator.
+fn symbol(token: &Token) -> Option<&'static str> {
+    Some(match token {
+        Token::Lt => "<",
+        Token::Gt => ">",
+        Token::Eq => "=",
+        Token::Pipe => "|",
+        Token::Ampersand => "&",
+        Token::Caret => "^",
+        Token::Tilde => "~",
+        Token::Sharp => "#",
+        Token::Minus => "-",
+        Token::Arrow => "->",
+        Token::StringConcat => "||",
+        Token::ShiftLeft => "<<",
+        Token::ShiftRight => ">>",
+        Token::VerticalBarRightAngleBracket => "|>",
+        Token::Placeholder(mark) if mark == "?" => "?",
+        _ => return None,
+    })
+}
+
 /// Rewrites all such forms. Positions in errors stay those of the text.
 pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let words = ["ONLY", "MATERIALIZED", "USING", "VARIADIC"];
     let may_have = |token: &TokenWithSpan| match &token.token {
-        Token::Mul | Token::ShiftLeft | Token::ShiftRight | Token::Ampersand | Token::Pipe | Token::Arrow => true,
+        Token::Mul => true,
+        token if symbol(token).is_some() => true,
         Token::Word(word) => {
-            words.iter().any(|known| is_word(&token.token, known))
+            word.value.starts_with(LENGTH)
                 || is_word(&token.token, SEARCH)
+                || words.iter().any(|known| is_word(&token.token, known))
                 || Mark::named(&word.value.to_lowercase()).is_some()
         }
         _ => false,
@@ -50,6 +113,9 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                 span: found[at].span,
             });
             at += width;
+        } else if let Some(split) = tokens.length(at) {
+            out.extend(split.into_iter().map(|token| TokenWithSpan { token, span: found[at].span }));
+            at += 1;
         } else if let Some(literal) = tokens.typed_literal(at) {
             out.extend(literal.into_iter().map(|token| TokenWithSpan { token, span: found[at].span }));
             at += 2;
@@ -126,19 +192,26 @@ impl Tokens<'_> {
         is_clause.then_some(width)
     }
 
-    /// Returns the operator of several symbols without blanks between them, and their number.
+    /// Returns the operator of symbols without blanks between them, and the number of their tokens.
     fn operator(&self, at: usize) -> Option<(&'static str, usize)> {
-        let (operator, width) = match (self.get(at)?, self.get(at + 1)?) {
-            (Token::ShiftLeft, Token::Eq) => ("<<=", 2),
-            (Token::ShiftRight, Token::Eq) => (">>=", 2),
-            (Token::Ampersand, Token::Lt) => ("&<", 2),
-            (Token::Ampersand, Token::Gt) => ("&>", 2),
-            (Token::Minus, Token::Pipe) if self.get(at + 2) == Some(&Token::Minus) => ("-|-", 3),
-            (Token::Lt, Token::Arrow) => ("<->", 2),
-            _ => return None,
-        };
-        let is_joined = |pair: &[TokenWithSpan]| pair[0].span.end == pair[1].span.start;
-        self.0[at..at + width].windows(2).all(is_joined).then_some((operator, width))
+        let mut written = symbol(self.get(at)?)?.to_string();
+        let mut found = None;
+        for width in 2..=3 {
+            let (last, next) = (self.0.get(at + width - 2)?, self.0.get(at + width - 1));
+            let Some(next) = next.filter(|next| last.span.end == next.span.start) else { break };
+            let Some(text) = symbol(&next.token) else { break };
+            written.push_str(text);
+            found = OPERATORS.iter().find(|known| **known == written).map(|known| (*known, width)).or(found);
+        }
+        found
+    }
+
+    /// Returns the operator `@-@`, which the tokeniser takes for the beginning of a name, and the rest of that name.
+    fn length(&self, at: usize) -> Option<Vec<Token>> {
+        let Some(Token::Word(word)) = self.get(at) else { return None };
+        let rest = word.value.strip_prefix(LENGTH).filter(|_| word.quote_style.is_none())?;
+        let name = (!rest.is_empty()).then(|| Token::make_word(rest, None));
+        Some([Token::CustomBinaryOperator(LENGTH.into())].into_iter().chain(name).collect())
     }
 
     /// Returns a literal of a type whose name the parser doesn't know, as a cast.
@@ -148,8 +221,7 @@ impl Tokens<'_> {
             return None;
         };
         let is_type = word.quote_style.is_none() && Mark::named(&word.value.to_lowercase()).is_some();
-        let after_name = at > 0 && self.is(at - 1, &["AS"]);
-        (is_type && !after_name).then(|| {
+        (is_type && self.may_begin_operand(at)).then(|| {
             let word = Token::Word(word.clone());
             [
                 Token::make_keyword("CAST"),
@@ -160,6 +232,19 @@ impl Tokens<'_> {
                 Token::RParen,
             ]
         })
+    }
+
+    /// True if an operand may begin with a token. `a INT PATH '$.a'` has a path of JSON after a type, not a literal.
+    fn may_begin_operand(&self, at: usize) -> bool {
+        match at.checked_sub(1).and_then(|before| self.get(before)) {
+            Some(Token::Word(word)) if word.quote_style.is_none() => {
+                word.value == LENGTH
+                    || BEFORE_OPERANDS.iter().any(|known| word.value.eq_ignore_ascii_case(known))
+            }
+            Some(Token::Word(_) | Token::RParen | Token::RBracket) => false,
+            Some(Token::Number(..) | Token::SingleQuotedString(_)) => false,
+            _ => true,
+        }
     }
 
     /// Returns the direction that `USING <` or `USING >` stands for.
@@ -223,5 +308,9 @@ mod tests {
         check("SELECT f('%s', VARIADIC ARRAY['a', b[1]])", "SELECT f ( '%s' , 'a' , b [ 1 ] )");
         check("SELECT f(VARIADIC a)", "SELECT f ( VARIADIC a )");
         check("SELECT a @@@ b, c <-> d, e < -1", "SELECT a @@ b , c <-> d , e < - 1");
+        check("SELECT a <-> b, a<<|b, a ?-| b, ?- c", "SELECT a <-> b , a <<| b , a ?-| b , ?- c");
+        check("SELECT a < -> b, a ? - b", "SELECT a < -> b , a ? - b");
+        check("SELECT @-@ path '[(0,0)]'", "SELECT @-@ CAST ( '[(0,0)]' AS path )");
+        check("SELECT x FROM j (a INT PATH '$.a')", "SELECT x FROM j ( a INT PATH '$.a' )");
     }
 }

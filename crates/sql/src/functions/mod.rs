@@ -7,6 +7,7 @@ pub mod extreme;
 mod flink;
 pub mod frame_values;
 mod generators;
+pub(crate) mod geometry;
 mod hashes;
 mod java_patterns;
 pub(crate) mod json;

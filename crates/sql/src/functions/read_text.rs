@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::json::{scan, value};
 use crate::functions::marks::{Mark, enum_type, enums};
-use crate::functions::{network, ranges, text_search};
+use crate::functions::{geometry, network, ranges, text_search};
 use crate::literals::{self, array, interval, shown, time};
 use crate::sqlstate;
 use crate::type_names::Checked;
@@ -282,6 +282,9 @@ fn canonical(mark: Mark, text: &str) -> crate::error::Result<String> {
         Mark::Uuid => literals::uuid(text).map_err(|expected| invalid_text(mark, text, expected)),
         Mark::Enum(of) => enums::checked(of, text),
         Mark::Inet | Mark::Cidr | Mark::Macaddr | Mark::Macaddr8 => network::canonical(mark, text),
+        Mark::Point | Mark::Line | Mark::Lseg | Mark::Box | Mark::Path | Mark::Polygon | Mark::Circle => {
+            geometry::canonical(mark, text)
+        }
         Mark::Tsvector | Mark::Tsquery | Mark::Regconfig => text_search::canonical(mark, text),
         range => ranges::canonical(range, text),
     }

@@ -21,6 +21,8 @@
 //! | `i::TEXT` | `inet_text(i)` |
 //! | ORDER BY, `min` and `max` | see [`super::marked_order`] |
 //!
+//! Geometric types have rules of their own: see [`super::marked_geometry`].
+//!
 //! Plans that run don't depend on the marks of fields, which operators of a continuous query don't keep.
 
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use datafusion::logical_expr::expr::{Cast, InList, ScalarFunction};
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, LogicalPlan, Operator, lit};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::marked_geometry;
 use super::marked_order::{self, key_of};
 use super::marked_pairs;
 use crate::functions::json::build::Written;
@@ -98,10 +101,15 @@ fn resolve_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         })
     })?;
     marked_pairs::check(&resolved.data)?;
+    marked_geometry::check(&resolved.data, &columns)?;
     resolved.transform_data(|node| marked_order::order_in(node, &columns))
 }
 
 fn resolve(expression: Expr, columns: &Columns<'_>) -> Result<Transformed<Expr>> {
+    if let Some(planned) = marked_geometry::resolve(&expression, columns)? {
+        let planned = resolve_case(planned, columns);
+        return Ok(Transformed { transformed: true, ..planned });
+    }
     match expression {
         Expr::ScalarFunction(call) => Ok(resolve_call(call, columns)),
         Expr::BinaryExpr(compared) => Ok(resolve_comparison(compared, columns)),

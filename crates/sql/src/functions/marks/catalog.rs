@@ -8,12 +8,12 @@ use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use super::enums;
 use super::function::MarkedFunction;
-use crate::functions::{Registry, json, network, ranges, text_search};
+use crate::functions::{Registry, geometry, json, network, ranges, text_search};
 
 /// Lists functions.
 type List = fn(&mut dyn FnMut(MarkedFunction));
 
-static LISTS: [List; 4] = [json::list, network::list, ranges::list, text_search::list];
+static LISTS: [List; 5] = [json::list, network::list, ranges::list, text_search::list, geometry::list];
 
 static FUNCTIONS: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let mut all = HashMap::new();
@@ -34,6 +34,11 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
 /// Returns a function of this list.
 pub(crate) fn function(name: &str) -> Option<Arc<ScalarUDF>> {
     FUNCTIONS.get(name).cloned().or_else(|| enums::function(name))
+}
+
+/// True for a function of this list, and false for another one of the same name.
+pub(crate) fn is_listed(function: &ScalarUDF) -> bool {
+    function.inner().is::<MarkedFunction>()
 }
 
 /// Builds a call of a function of this list; none if it has no such name.

@@ -13,6 +13,7 @@ use super::enums::EnumFunction;
 use super::function::{MarkedFunction, Param, Returns, is_text};
 use super::overloaded::Overloaded;
 use super::shape::{EITHER, Shape};
+use crate::functions::geometry::overloads::is_geometric_only;
 use crate::functions::json::build::{Built, Written};
 use crate::functions::read_text::ReadText;
 
@@ -148,12 +149,14 @@ pub(crate) fn expected_mark(function: &ScalarUDF, at: usize) -> Option<Mark> {
     }
 }
 
-/// True if an expression is a call of a function whose results can have a mark.
+/// True if an expression is a call of a function whose results can have a mark, or that has to be resolved by marks.
 pub(crate) fn returns_marked(expression: &Expr) -> bool {
     match expression {
         Expr::ScalarFunction(call) => {
             let inner = call.func.inner();
-            mark_of(&call.func).is_some() || inner.is::<Overloaded>() || inner.is::<EnumFunction>()
+            let is_written =
+                inner.is::<Overloaded>() || inner.is::<EnumFunction>() || is_geometric_only(call.name());
+            is_written || mark_of(&call.func).is_some()
         }
         _ => false,
     }

@@ -5,9 +5,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Int32Array, Int64Array, StringViewArray,
+    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array,
+    StringViewArray,
 };
-use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Int64Type};
+use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type, Int64Type};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
@@ -33,11 +34,14 @@ pub(in crate::functions) enum Param {
     /// An array of numbers, or one as a literal: `{0.1,1}`.
     Reals,
     Int,
+    Float,
     Bool,
     /// A value that a range may hold.
     Element,
     /// A bound of a range, or its text.
     Bound(Subtype),
+    /// A value of any type.
+    Any,
 }
 
 /// The type of a function's result.
@@ -59,6 +63,7 @@ pub(in crate::functions) enum Kernel {
     Int(fn(&Arguments, usize) -> SqlResult<Option<i32>>),
     Long(fn(&Arguments, usize) -> SqlResult<Option<i64>>),
     Real(fn(&Arguments, usize) -> SqlResult<Option<f32>>),
+    Float(fn(&Arguments, usize) -> SqlResult<Option<f64>>),
     /// Computes all rows at once, also those with NULLs.
     Column(fn(&Arguments) -> SqlResult<ArrayRef>),
 }
@@ -183,9 +188,11 @@ impl Param {
             Param::Keys => "TEXT[]",
             Param::Reals => "REAL[]",
             Param::Int => "INT",
+            Param::Float => "DOUBLE PRECISION",
             Param::Bool => "BOOLEAN",
             Param::Element => "a number or a time",
             Param::Bound(subtype) => subtype.name(),
+            Param::Any => "a value",
         }
     }
 
@@ -197,6 +204,8 @@ impl Param {
                 (is_null || is_text(found)).then_some(DataType::Utf8View)
             }
             Param::Int => (is_null || found.is_integer()).then_some(DataType::Int64),
+            Param::Float => (is_null || found.is_numeric()).then_some(DataType::Float64),
+            Param::Any => Some(found.clone()),
             Param::Bool => (is_null || *found == DataType::Boolean).then_some(DataType::Boolean),
             Param::Bound(_) if is_null || is_text(found) => Some(DataType::Utf8View),
             Param::Bound(subtype) if !subtype.accepts(found) => None,
@@ -309,6 +318,7 @@ impl MarkedFunction {
             Kernel::Int(compute) => self.rows::<_, Int32Array>(all, compute),
             Kernel::Long(compute) => self.rows::<_, Int64Array>(all, compute),
             Kernel::Real(compute) => self.rows::<_, Float32Array>(all, compute),
+            Kernel::Float(compute) => self.rows::<_, Float64Array>(all, compute),
             Kernel::Column(compute) => compute(all),
         }
     }
@@ -341,6 +351,12 @@ impl Arguments {
     /// Returns a number; none if it is NULL or left out.
     pub(in crate::functions) fn int(&self, at: usize, row: usize) -> Option<i64> {
         let column = self.columns.get(at)?.as_primitive_opt::<Int64Type>()?;
+        column.is_valid(row).then(|| column.value(row))
+    }
+
+    /// Returns a number with a fraction; none if it is NULL or left out.
+    pub(in crate::functions) fn float(&self, at: usize, row: usize) -> Option<f64> {
+        let column = self.columns.get(at)?.as_primitive_opt::<Float64Type>()?;
         column.is_valid(row).then(|| column.value(row))
     }
 

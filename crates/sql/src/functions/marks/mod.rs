@@ -1,4 +1,5 @@
-//! Types whose values are stored as text of one form: JSON, JSONB, UUID, network addresses, ranges, full text search, and enums.
+//! Types whose values are stored as text of one form: JSON, JSONB, UUID, network addresses, ranges, full text search, geometric
+//! types, and enums.
 //!
 //! | part | |
 //! | --- | --- |
@@ -58,11 +59,18 @@ pub(crate) enum Mark {
     Tsquery,
     /// The name of a configuration of full text search.
     Regconfig,
+    Point,
+    Line,
+    Lseg,
+    Box,
+    Path,
+    Polygon,
+    Circle,
     Enum(&'static EnumType),
 }
 
 /// All types, with their names, but for enums.
-const ALL: [(Mark, &str, &str); 22] = [
+const ALL: [(Mark, &str, &str); 29] = [
     (Mark::Json, "json", "JSON"),
     (Mark::Jsonb, "jsonb", "JSONB"),
     (Mark::Uuid, "uuid", "UUID"),
@@ -85,6 +93,13 @@ const ALL: [(Mark, &str, &str); 22] = [
     (Mark::Tsvector, "tsvector", "TSVECTOR"),
     (Mark::Tsquery, "tsquery", "TSQUERY"),
     (Mark::Regconfig, "regconfig", "REGCONFIG"),
+    (Mark::Point, "point", "POINT"),
+    (Mark::Line, "line", "LINE"),
+    (Mark::Lseg, "lseg", "LSEG"),
+    (Mark::Box, "box", "BOX"),
+    (Mark::Path, "path", "PATH"),
+    (Mark::Polygon, "polygon", "POLYGON"),
+    (Mark::Circle, "circle", "CIRCLE"),
 ];
 
 /// The order of a type's values: PostgreSQL's.
@@ -152,6 +167,12 @@ impl Mark {
         matches!(self, Mark::Inet | Mark::Cidr | Mark::Macaddr | Mark::Macaddr8)
     }
 
+    /// True for geometric types. Their values have no order, and two texts can mean equal values.
+    pub(crate) fn is_geometric(self) -> bool {
+        use Mark::{Box, Circle, Line, Lseg, Path, Point, Polygon};
+        matches!(self, Point | Line | Lseg | Box | Path | Polygon | Circle)
+    }
+
     fn entry(self) -> (&'static str, &'static str) {
         if let Mark::Enum(of) = self {
             return (of.name(), of.spelling());
@@ -170,14 +191,16 @@ impl Mark {
         self.entry().1
     }
 
-    /// Returns the order of its values; none for JSON, which has no comparisons.
+    /// Returns the order of its values; none for JSON, which has no comparisons, and for geometric types.
     pub(crate) fn order(self) -> Option<Order> {
         Some(match self {
             Mark::Json => return None,
+            geometric if geometric.is_geometric() => return None,
             Mark::Jsonb => {
                 Order::Compared { by: "jsonb_cmp", greatest: "jsonb_greatest", least: "jsonb_least" }
             }
             Mark::Uuid | Mark::Macaddr | Mark::Macaddr8 => Order::Text,
+            shape if shape.is_geometric() => Order::Text,
             Mark::Enum(of) => {
                 let (key, value) = of.order();
                 Order::Key { key, value }

@@ -1,5 +1,5 @@
 //! DataFusion's functions that also have a form for marked values: `trunc` of a hardware address, `lower` of a range, `length` of a
-//! TSVECTOR.
+//! TSVECTOR or a path.
 //!
 //! The types of a call's arguments are known when it is planned, but not when its name is looked up. So the planner gets
 //! [`Overloaded`] for the name, and the rule in `rules/marked_types.rs` replaces each call by one of the two functions.
@@ -13,10 +13,10 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::Mark;
 use super::catalog::function;
 use super::function::is_text;
-use super::Mark;
-use crate::functions::{network, ranges, text_search};
+use crate::functions::{geometry, network, ranges, text_search};
 
 /// The names.
 const NAMES: [&str; 4] = ["trunc", "lower", "upper", "character_length"];
@@ -24,7 +24,10 @@ const NAMES: [&str; 4] = ["trunc", "lower", "upper", "character_length"];
 /// Returns the function that a call means if its arguments have these types: some names have several.
 pub(crate) fn overload(name: &str, marks: &[Option<Mark>]) -> Option<&'static str> {
     let first = marks.first().copied().flatten();
-    let of_first = |mark: Mark| network::overload(name, mark).or_else(|| ranges::overload(name, mark));
+    let of_first = |mark: Mark| {
+        let address = network::overload(name, mark);
+        address.or_else(|| ranges::overload(name, mark)).or_else(|| geometry::overload(name, mark))
+    };
     first.and_then(of_first).or_else(|| text_search::overload(name, marks))
 }
 
