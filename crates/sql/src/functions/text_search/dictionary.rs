@@ -4,6 +4,8 @@
 //! | --- | --- | --- |
 //! | `simple` | in lower case | in lower case |
 //! | `english` and other languages | in lower case without stop words, then stemmed | in lower case |
+//!
+//! The stop words are those of PostgreSQL 15, by the Snowball project (BSD licence).
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
