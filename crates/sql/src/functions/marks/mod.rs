@@ -20,14 +20,6 @@ pub(crate) mod shape;
 
 use arrow::datatypes::Field;
 
-use super::{network, text_search};
-
-/// Returns the function that a call means if its arguments have these types: some names have several.
-pub(crate) fn overload(name: &str, marks: &[Option<Mark>]) -> Option<&'static str> {
-    let first = marks.first().copied().flatten();
-    first.and_then(|mark| network::overload(name, mark)).or_else(|| text_search::overload(name, marks))
-}
-
 /// The key in a field's metadata that holds the name of an extension type.
 const EXTENSION: &str = "ARROW:extension:name";
 

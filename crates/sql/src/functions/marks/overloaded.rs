@@ -13,12 +13,19 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::Mark;
 use super::catalog::function;
 use super::function::is_text;
-use super::{Mark, overload};
+use crate::functions::{network, text_search};
 
 /// The names.
 const NAMES: [&str; 2] = ["trunc", "character_length"];
+
+/// Returns the function that a call means if its arguments have these types: some names have several.
+pub(crate) fn overload(name: &str, marks: &[Option<Mark>]) -> Option<&'static str> {
+    let first = marks.first().copied().flatten();
+    first.and_then(|mark| network::overload(name, mark)).or_else(|| text_search::overload(name, marks))
+}
 
 /// A function as statements name it.
 #[derive(Debug, PartialEq, Eq, Hash)]

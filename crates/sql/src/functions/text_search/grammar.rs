@@ -84,9 +84,11 @@ pub(super) fn steps(state: State) -> &'static [(On, Step)] {
     words(state)
         .or_else(|| numbers(state))
         .or_else(|| markup(state))
+        .or_else(|| comments(state))
         .or_else(|| hosts(state))
         .or_else(|| files(state))
         .or_else(|| compounds(state))
+        .or_else(|| parts(state))
         .unwrap_or(&[])
 }
 
@@ -275,6 +277,12 @@ fn markup(state: State) -> Steps {
         ],
         S::DoubleQuotedEscape => &[(End, Fail), (Any, To(S::DoubleQuoted))],
         S::TagEnd => &[(Any, Emit(Kind::Tag))],
+        _ => return None,
+    })
+}
+
+fn comments(state: State) -> Steps {
+    Some(match state {
         S::CommentFirst => &[(Is("-"), To(S::CommentSecond)), (Is("dD"), To(S::Tag)), (Any, Fail)],
         S::CommentSecond => &[(Is("-"), To(S::Comment)), (Any, Fail)],
         S::Comment => &[(End, Fail), (Is("-"), To(S::CommentDash)), (Any, To(S::Comment))],
@@ -432,6 +440,12 @@ fn compounds(state: State) -> Steps {
             (Mark, To(S::NumCompound)),
             (Any, Fail),
         ],
+        _ => return None,
+    })
+}
+
+fn parts(state: State) -> Steps {
+    Some(match state {
         S::Parts => &[
             (End, Again(S::Base)),
             (Letter, To(S::AsciiPart)),
