@@ -58,8 +58,6 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("pg_settings_get_flags", Gives::Texts, |_, _| Ok(Value::Null)),
     ("to_regoper", Gives::Int, |_, _| Ok(Value::Null)),
     ("row_security_active", Gives::Bool, |_, _| Ok(false.into())),
-    // Advisory locks don't exist, so none is held and none is released.
-    ("pg_advisory_unlock_all", Gives::Text, |_, _| Ok("".into())),
     ("pg_stat_get_numscans", Gives::Int, |_, _| Ok(Value::Null)),
     ("has_table_privilege", Gives::Bool, may),
     ("has_any_column_privilege", Gives::Bool, may),

@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::BinaryOperator;
 use super::overloads::{self, Given, is_geometric_only};
 use crate::functions::json::operators::{column_in, shown, typed};
 use crate::functions::marks::catalog::call;
+use crate::functions::marks::shape::Shape;
 
 /// The planner. It must be asked before DataFusion's, and before those of JSON and arrays, which take `?|` and `&&`.
 #[derive(Debug)]
@@ -24,6 +25,11 @@ impl ExprPlanner for GeometricOperators {
         let columns = |column: &Column| column_in(schema, column);
         let sides = [&written.left, &written.right].map(|side| Given::of(side, &columns));
         let is_geometric = sides.iter().any(|side| side.is_geometric());
+        // Ranges and searches have some of these operators, too.
+        let marks = [&written.left, &written.right].map(|side| Shape::mark(side, &columns));
+        if !is_geometric && marks.iter().any(Option::is_some) {
+            return Ok(PlannerResult::Original(written));
+        }
         // JSON has this operator, too.
         if symbol == "?|" && !is_geometric {
             written.op = BinaryOperator::QuestionPipe;
