@@ -191,8 +191,7 @@ pub(super) fn distance(found: i64) -> Result<u16> {
 pub(super) fn of_web_search(text: &str, config: Config) -> Result<Query> {
     let mut values = ValueReader::of_web(text);
     let (mut any, mut all): (Option<Node>, Option<Node>) = (None, None);
-    loop {
-        let Some(part) = web_operand(&mut values, config)? else { break };
+    while let Some(part) = web_operand(&mut values, config)? {
         all = Some(match all {
             None => part,
             Some(all) => all.and(part),
