@@ -73,13 +73,13 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
         dropped.push(name.clone());
     }
     let at = names.first().map_or(0..0, |(_, at)| at.clone());
-    refuse_named(working, &dropped)?;
     let mut all = with_dependants(working, &dropped, cascade).map_err(|error| error.at(at.clone()))?;
     let owned: Vec<Arc<str>> = all.iter().flat_map(|name| owned_sequences(&working.catalog, name)).collect();
     if owned.iter().any(|name| !all.contains(name)) {
         dropped.extend(owned);
         all = with_dependants(working, &dropped, cascade).map_err(|error| error.at(at))?;
     }
+    refuse_named(working, &all)?;
     tag.notices.extend(
         all.iter().filter(|name| !dropped.contains(name)).map(|name| format!("\"{name}\" was dropped too")),
     );
