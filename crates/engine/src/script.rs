@@ -13,6 +13,16 @@ use crate::statements::{STATEMENTS, create_table_as, replace};
 use crate::transaction::say_at_once;
 use crate::variables::reader_of;
 
+/// Statements after which names and types are looked up anew: the last ones of a group.
+const LAST: [&[&str]; 6] = [
+    &["CREATE", "SCHEMA"],
+    &["CREATE", "TYPE"],
+    &["CREATE", "DOMAIN"],
+    &["DROP", "SCHEMA"],
+    &["DROP", "TYPE"],
+    &["DROP", "DOMAIN"],
+];
+
 /// Statements that wait to be run; see [`Session::step`].
 #[derive(Debug)]
 pub struct Script {
@@ -60,8 +70,7 @@ impl Script {
                 break;
             }
             // Names are looked up in the schema, and among the types, afterwards.
-            let begins: &[&[&str]] = &[&["CREATE", "SCHEMA"], &["CREATE", "TYPE"], &["CREATE", "DOMAIN"]];
-            let is_last = begins.iter().any(|words| reader.is_keyword(words));
+            let is_last = LAST.iter().any(|words| reader.is_keyword(words));
             group.extend(self.pieces.pop_front());
             if is_last {
                 break;

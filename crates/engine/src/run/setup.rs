@@ -24,8 +24,9 @@ impl Setup {
     pub(super) fn publish_catalog(&mut self, catalog: Catalog) {
         self.catalog = Arc::new(catalog);
         if let Some(shared) = self.shared.upgrade() {
-            *shared.catalog.write().unwrap_or_else(PoisonError::into_inner) = self.catalog.clone();
+            // A statement that is planned with the new catalog must not find a type that is gone.
             shared.planner.types().set(types_of(&self.catalog));
+            *shared.catalog.write().unwrap_or_else(PoisonError::into_inner) = self.catalog.clone();
         }
     }
 

@@ -162,8 +162,10 @@ fn create(
     ddl: &str,
     found: UserType,
 ) -> Result<()> {
-    // The statements after it may name it before the catalog with it is published.
-    session.shared.planner.types().define(&name, found.clone());
+    // A script ends a group of statements with this one. Statements of the journal may name it in the same group.
+    if session.is_recovering {
+        session.shared.planner.types().define(&name, found.clone());
+    }
     let definition = Definition::Type(found);
     working.create(Object { name, ddl: ddl.to_string(), reads: Vec::new(), definition }, None)
 }

@@ -375,8 +375,8 @@ mod tests {
 
     #[test]
     fn messages_list_what_is_expected() {
-        let kinds = "SOURCE, TABLE, TEMP, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION, AGGREGATE, SCHEMA, \
-                     SEQUENCE, INDEX or UNIQUE INDEX";
+        let kinds = "SOURCE, TABLE, UNLOGGED, TEMP, VIEW, RECURSIVE, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION, \
+                     AGGREGATE, SCHEMA, SEQUENCE, TYPE, DOMAIN, INDEX, UNIQUE INDEX, EXTENSION or STATISTICS";
         assert_eq!(name("CREATE TABEL t"), format!("syntax error: expected {kinds}, found TABEL"));
         assert_eq!(name("CREATE TYPE t AS RANGE (subtype = float8)"), "CREATE TYPE is not supported yet");
         assert_eq!(name("START"), "syntax error: expected TRANSACTION, found the end of the statement");

@@ -15,6 +15,7 @@ pub const ALL: &[Scenario] = &[
     ("what_is_dropped_leaves_the_catalog", || drive::block_on(dropped())),
     ("a_catalog_of_any_history_comes_back", || drive::block_on(histories())),
     ("a_script_knows_what_it_did_without_its_text", || drive::block_on(script())),
+    ("a_script_sees_the_types_of_its_last_statement", || drive::block_on(types())),
 ];
 
 /// Returns the size of the newest checkpoint's catalog.
@@ -188,6 +189,36 @@ async fn script() -> Result<()> {
         let again = answers.iter().filter(|answer| answer.contains("is not run again")).count();
         ensure(again == 2, || format!("{answers:#?}"))?;
         expect(&mut machine.session(), "SELECT count(*) FROM t", &["1000"]).await?;
+    }
+    Ok(())
+}
+
+/// A dropped type, or one whose creation failed, is gone for the next statement; a created one is there.
+async fn types() -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(3);
+    for (script, expected) in [
+        ("DROP TYPE mood; CREATE TABLE gone (m mood)", "not found"),
+        ("CREATE SCHEMA s; DROP TYPE mood; CREATE TABLE s.gone (m mood)", "not found"),
+        (
+            "CREATE SCHEMA s; CREATE TYPE s.hue AS ENUM ('red'); DROP SCHEMA s CASCADE;
+             CREATE TABLE gone (m s.hue)",
+            "not found",
+        ),
+        ("CREATE TABLE odd (x INT); CREATE TYPE odd AS ENUM ('a')", "already exists"),
+    ] {
+        for crashes in [false, true] {
+            let mut machine = Machine::start(Engine::builder)?;
+            let before = "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TABLE t (m mood); DROP TABLE t";
+            run_script(&mut machine.session(), before).await?;
+            if crashes {
+                machine.crash(&mut random).await?;
+            }
+            let mut session = machine.session();
+            let error = run_script(&mut session, script).await.err().unwrap_or_default();
+            ensure(error.contains(expected), || format!("{script}: {error}"))?;
+            let error = run(&mut session, "CREATE TABLE gone (m odd)").await.err().unwrap_or_default();
+            ensure(error.contains("not found"), || error)?;
+        }
     }
     Ok(())
 }
