@@ -323,7 +323,10 @@ mod tests {
         let tables = tables();
         tables.check("SELECT a FROM t ORDER BY a FETCH FIRST 2 ROWS ONLY", &["1", "3"]);
         tables.check("SELECT a FROM t ORDER BY a OFFSET 1 ROWS FETCH NEXT ROW ONLY", &["3"]);
-        tables.fails("SELECT a FROM t FETCH FIRST 1 ROWS WITH TIES", "WITH TIES needs an ORDER BY");
+        tables.fails(
+            "SELECT a FROM t FETCH FIRST 1 ROWS WITH TIES",
+            "WITH TIES needs an ORDER BY: it says which rows are equal",
+        );
         tables.fails("SELECT a FROM t LIMIT 1 FETCH FIRST 1 ROWS ONLY", "both LIMIT and FETCH are given");
     }
 
