@@ -8,6 +8,7 @@
 mod copies;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -17,7 +18,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use crate::error::{Error, Result};
 use crate::sqlstate;
 
-pub(crate) use copies::refuse_copies;
+pub(crate) use copies::{Size, refuse_copies};
 
 /// The most levels that a statement may have.
 pub const DEPTH_MAX: usize = 20_000;
@@ -27,6 +28,10 @@ pub const NODES_MAX: u64 = 100_000;
 
 /// The most nodes that a subquery may have which its plan names twice.
 const TWICE_MAX: u64 = 5_000;
+
+/// The most parts that an operand may have in all the places together where a rule writes it, unless it is small.
+const REPEATED_MAX: u64 = 5_000;
+const SMALL: u64 = 64;
 
 /// The levels counted so far within one pair of parentheses.
 #[derive(Clone, Copy, Default)]
@@ -132,6 +137,40 @@ pub(crate) fn refuse_twice(subquery: &LogicalPlan) -> Result<()> {
     ))
 }
 
+/// Fails if a rule that writes an operand several times would make too much of it. Such operands within each other grow by
+/// that factor with every level.
+pub(crate) fn refuse_repeated(operand: &Expr, times: usize) -> Result<()> {
+    let found = parts(operand)?;
+    if found <= SMALL || found.saturating_mul(times as u64) <= REPEATED_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "an operand of {found} parts would be planned {times} times, and {REPEATED_MAX} parts are the maximum"
+    );
+    Err(Error::invalid(message).code(sqlstate::STATEMENT_TOO_COMPLEX).hint(copies::HINT))
+}
+
+/// Returns the number of expressions in an expression. A node of a subquery's plan counts for several.
+pub(crate) fn parts(expression: &Expr) -> Result<u64> {
+    let mut count = 0_u64;
+    expression.apply(|part| {
+        let within = subquery_of(part).map_or(Ok(0), |plan| nodes(plan, &mut HashMap::new()))?;
+        count = count.saturating_add(1).saturating_add(within.saturating_mul(copies::QUERY_PARTS));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(count)
+}
+
+fn subquery_of(expression: &Expr) -> Option<&Arc<LogicalPlan>> {
+    Some(match expression {
+        Expr::ScalarSubquery(subquery) => &subquery.subquery,
+        Expr::Exists(exists) => &exists.subquery.subquery,
+        Expr::InSubquery(within) => &within.subquery.subquery,
+        Expr::SetComparison(set) => &set.subquery.subquery,
+        _ => return None,
+    })
+}
+
 fn nodes(plan: &LogicalPlan, known: &mut HashMap<*const LogicalPlan, u64>) -> Result<u64> {
     if let Some(count) = known.get(&std::ptr::from_ref(plan)) {
         return Ok(*count);
@@ -143,13 +182,7 @@ fn nodes(plan: &LogicalPlan, known: &mut HashMap<*const LogicalPlan, u64>) -> Re
     let mut subqueries = Vec::new();
     plan.apply_expressions(|expr| {
         expr.apply(|expr| {
-            match expr {
-                Expr::ScalarSubquery(subquery) => subqueries.push(subquery.subquery.clone()),
-                Expr::Exists(exists) => subqueries.push(exists.subquery.subquery.clone()),
-                Expr::InSubquery(within) => subqueries.push(within.subquery.subquery.clone()),
-                Expr::SetComparison(set) => subqueries.push(set.subquery.subquery.clone()),
-                _ => {}
-            }
+            subqueries.extend(subquery_of(expr).cloned());
             Ok(TreeNodeRecursion::Continue)
         })
     })?;

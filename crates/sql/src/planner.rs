@@ -224,10 +224,11 @@ impl Planner {
                 || relations.scalar(name).is_some()
                 || relations.routine_catalog().routine(name).is_some()
         };
+        // The conditions of domains are part of what is copied.
+        self.types.resolve_in(&mut statement)?;
         complexity::refuse_copies(&statement, &self.state, relations)?;
         let columns =
             |name: &str| relations.get(name).map(|found| hidden_columns::visible_columns(&found, shown));
-        self.types.resolve_in(&mut statement)?;
         ast_rewrite::rewrite_statement(&mut statement, &known, &columns)?;
         let context = Context::new(&self.state, self.type_planner(), relations, shown)
             .planned_by(Arc::new(RowPatterns::new(self.clone())))
@@ -238,7 +239,8 @@ impl Planner {
             let planner = SqlToRel::new_with_options(&context, options);
             planner.sql_statement_to_plan_with_context(statement, &mut typed)
         };
-        let mut other = text.to_ascii_lowercase().contains("unnest").then(|| statement.clone());
+        let has_unnest = text.as_bytes().windows(6).any(|word| word.eq_ignore_ascii_case(b"unnest"));
+        let mut other = has_unnest.then(|| statement.clone());
         let plan = planned(statement)
             .or_else(|error| match other.take_if(|other| multiranges::wrap(other, &error.message())) {
                 Some(other) => planned(other).ok().filter(unnest::is_resolved).ok_or(error),

@@ -16,7 +16,7 @@ use millstream_delta::declared;
 
 use crate::error::{Error, Result};
 use crate::functions::marks::Mark;
-use crate::functions::marks::enum_type::RESOLVED;
+use crate::functions::marks::enum_type::{RESOLVED, read_by};
 use crate::suggestion;
 
 /// Type names suggested for an unknown one.
@@ -136,7 +136,7 @@ impl Checked {
             SqlType::JSON => Some(Checked::Marked(Mark::Json)),
             SqlType::JSONB => Some(Checked::Marked(Mark::Jsonb)),
             SqlType::Custom(name, modifiers) if name.to_string() == RESOLVED => {
-                Mark::spelled(modifiers.first()?).map(Checked::Marked)
+                read_by(modifiers.first()?).map(|of| Checked::Marked(Mark::Enum(of)))
             }
             SqlType::TsVector => Some(Checked::Marked(Mark::Tsvector)),
             SqlType::TsQuery => Some(Checked::Marked(Mark::Tsquery)),

@@ -16,15 +16,16 @@ use std::sync::{PoisonError, RwLock};
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     ArrayElemTypeDef, CaseWhen, CastKind, DataType as SqlType, Expr, Ident, ObjectName, Statement,
-    TypedString, Value, VisitMut, VisitorMut,
+    TypedString, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 use millstream_delta::enum_type;
 
 use crate::ast_rewrite::call;
+use crate::complexity::Size;
 use crate::error::{Error, Result};
-use crate::functions::marks::enum_type::RESOLVED;
+use crate::functions::marks::enum_type::{EnumType, RESOLVED};
 use crate::functions::quote_ident;
 use crate::reader::TokenReader;
 use crate::relation::{name_in, relation_ident, split_schema};
@@ -146,7 +147,7 @@ impl UserTypes {
         }
     }
 
-    /// Returns the type that a statement's type stands for: that of a domain's values, or an enum by its declared type; none if
+    /// Returns the type that a statement's type stands for: that of a domain's values, or an enum by the function that reads it; none if
     /// it isn't user-defined.
     pub(crate) fn resolved(&self, written: &SqlType) -> Result<Option<SqlType>> {
         let mut found: Option<SqlType> = None;
@@ -166,11 +167,12 @@ impl UserTypes {
                 SqlType::Custom(name, modifiers) if modifiers.is_empty() => match self.named(name) {
                     None => return Ok(found),
                     Some((name, UserType::Enum(labels))) => {
-                        let declared = enum_type(&relation_ident(&name), &labels)
-                            .ok_or_else(|| Error::bug("a label with a control character"))?;
+                        let declared = enum_type(&relation_ident(&name), &labels);
+                        let of = declared.and_then(|declared| EnumType::spelled(&declared));
+                        let of = of.ok_or_else(|| Error::bug("a label with a control character"))?;
                         return Ok(Some(SqlType::Custom(
                             ObjectName::from(vec![Ident::new(RESOLVED)]),
-                            vec![declared],
+                            vec![of.read().to_string()],
                         )));
                     }
                     Some((_, UserType::Domain(domain))) => found = Some(parsed_type(&domain.base)?),
@@ -186,14 +188,20 @@ impl UserTypes {
         if self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
             return Ok(());
         }
-        match statement.visit(&mut Casts(self)) {
+        match VisitMut::visit(statement, &mut Casts { types: self, size: Size::default() }) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(error) => Err(error),
         }
     }
 
-    /// Returns a cast to a user-defined type by others; none if the type isn't user-defined.
-    fn cast(&self, value: &Expr, data_type: &SqlType, kind: &CastKind) -> Result<Option<Expr>> {
+    /// Returns a cast to a user-defined type by others; none if the type isn't user-defined. `size` is that of the statement.
+    fn cast(
+        &self,
+        value: &Expr,
+        data_type: &SqlType,
+        kind: &CastKind,
+        size: &mut Size,
+    ) -> Result<Option<Expr>> {
         let Some(resolved) = self.resolved(data_type)? else { return Ok(None) };
         let cast = Expr::Cast {
             kind: kind.clone(),
@@ -207,7 +215,7 @@ impl UserTypes {
         while let SqlType::Custom(name, _) = &written
             && let Some((name, UserType::Domain(domain))) = self.named(name)
         {
-            checked = domain.checked(&name, &cast, checked)?;
+            checked = domain.checked(&name, &cast, checked, size)?;
             written = parsed_type(&domain.base)?;
         }
         Ok(Some(checked))
@@ -216,18 +224,23 @@ impl UserTypes {
 
 impl Domain {
     /// Returns a value, or an error if it violates a constraint of the domain.
-    fn checked(&self, name: &str, cast: &Expr, value: Expr) -> Result<Expr> {
+    fn checked(&self, name: &str, cast: &Expr, value: Expr, size: &mut Size) -> Result<Expr> {
         let Expr::Cast { data_type, .. } = cast else { return Ok(value) };
         let mut value = value;
+        // Each condition is written twice.
+        let operand = Parts::of(cast).all;
         let mut conditions: Vec<(Expr, String)> = Vec::new();
         if self.not_null {
+            size.copy(operand.saturating_mul(2))?;
             let condition = Expr::IsNotNull(Box::new(cast.clone()));
             conditions.push((condition, format!("domain {name} does not allow null values")));
         }
         for (constraint, condition) in &self.checks {
             let parser = Parser::new(&DIALECT).try_with_sql(condition);
             let mut condition = parser.and_then(|mut parser| parser.parse_expr()).map_err(wrong)?;
-            let _ = condition.visit(&mut Values(cast));
+            let Parts { all, values } = Parts::of(&condition);
+            size.copy(values.saturating_mul(operand).saturating_add(all).saturating_mul(2))?;
+            let _ = VisitMut::visit(&mut condition, &mut Values(cast));
             let condition = Expr::IsNotFalse(Box::new(Expr::Nested(Box::new(condition))));
             let constraint = constraint.clone().unwrap_or_else(|| format!("{name}_check"));
             let message = format!("value for domain {name} violates check constraint \"{constraint}\"");
@@ -264,16 +277,22 @@ fn wrong(error: ParserError) -> Error {
 }
 
 /// Replaces casts.
-struct Casts<'a>(&'a UserTypes);
+struct Casts<'a> {
+    types: &'a UserTypes,
+    /// The size of the statement so far, and what casts add to it.
+    size: Size,
+}
 
 impl VisitorMut for Casts<'_> {
     type Break = Error;
 
     fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<Error> {
+        let Casts { types, size } = self;
+        size.written += 1;
         let found = match expression {
-            Expr::Cast { expr, data_type, kind, array: false, .. } => self.0.cast(expr, data_type, kind),
+            Expr::Cast { expr, data_type, kind, array: false, .. } => types.cast(expr, data_type, kind, size),
             Expr::TypedString(TypedString { data_type, value, .. }) => {
-                self.0.cast(&Expr::Value(value.clone()), data_type, &CastKind::Cast)
+                types.cast(&Expr::Value(value.clone()), data_type, &CastKind::Cast, size)
             }
             _ => return ControlFlow::Continue(()),
         };
@@ -287,6 +306,35 @@ impl VisitorMut for Casts<'_> {
     }
 }
 
+/// The number of expressions in an expression, and how many of them are VALUE.
+#[derive(Default)]
+struct Parts {
+    all: u64,
+    values: u64,
+}
+
+impl Parts {
+    fn of(expression: &Expr) -> Parts {
+        let mut parts = Parts::default();
+        let _ = Visit::visit(expression, &mut parts);
+        parts
+    }
+}
+
+impl Visitor for Parts {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expression: &Expr) -> ControlFlow<()> {
+        self.all += 1;
+        self.values += u64::from(names_value(expression));
+        ControlFlow::Continue(())
+    }
+}
+
+fn names_value(expression: &Expr) -> bool {
+    matches!(expression, Expr::Identifier(name) if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("VALUE"))
+}
+
 /// Replaces VALUE by an expression.
 struct Values<'a>(&'a Expr);
 
@@ -294,8 +342,7 @@ impl VisitorMut for Values<'_> {
     type Break = ();
 
     fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
-        if matches!(expression, Expr::Identifier(name) if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("VALUE"))
-        {
+        if names_value(expression) {
             *expression = self.0.clone();
         }
         ControlFlow::Continue(())

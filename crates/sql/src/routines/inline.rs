@@ -15,11 +15,12 @@ use super::aggregate::UserAggregate;
 use super::argument_types::is_text;
 use super::body::{column_name, uses};
 use super::function::{UserFunction, volatility};
+use crate::complexity::parts;
 use crate::error::Error;
 use crate::rules::names::map_named;
 
 /// The most nodes that an argument may have in all its places together.
-const NODES_MAX: usize = 64;
+const NODES_MAX: u64 = 64;
 
 /// Inlines calls of user-defined functions in a plan where possible.
 pub(crate) fn inline(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -102,16 +103,6 @@ fn fits(function: &UserFunction, arguments: &[Expr]) -> bool {
     uses(&function.body.expr, &function.parameters).into_iter().zip(arguments).all(|(uses, argument)| {
         let once = uses == 1 || matches!(argument, Expr::Column(_) | Expr::Literal(..));
         let same = volatility(argument) != Volatility::Volatile;
-        once || (same && (!steady || nodes(argument) * uses <= NODES_MAX))
+        once || (same && (!steady || parts(argument).is_ok_and(|parts| parts * uses as u64 <= NODES_MAX)))
     })
-}
-
-fn nodes(expression: &Expr) -> usize {
-    let mut count = 0;
-    let counted = expression.apply(|_| {
-        count += 1;
-        Ok(TreeNodeRecursion::Continue)
-    });
-    counted.expect("counting doesn't fail");
-    count
 }

@@ -16,6 +16,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::{Case, ScalarFunction};
 use datafusion::logical_expr::{Between, BinaryExpr, Distinct, Expr, LogicalPlan, Operator, SortExpr, lit};
 
+use crate::complexity::refuse_repeated;
 use crate::error::Error;
 use crate::functions::geometry::overloads::{self, Given, is_geometric_only};
 use crate::functions::marks::Mark;
@@ -41,6 +42,7 @@ pub(super) fn resolve(expression: &Expr, columns: &Columns<'_>) -> Result<Option
             if !all().any(|part| mark(part).is_some()) {
                 return Ok(None);
             }
+            refuse_repeated(&list.expr, list.list.len())?;
             let symbol = if list.negated { "<>" } else { "=" };
             let each = list.list.iter().map(|element| compared(symbol, &list.expr, element, columns));
             let joined = if list.negated { Expr::and } else { Expr::or };
@@ -129,6 +131,7 @@ fn resolve_call(expression: &Expr, call: &ScalarFunction, columns: &Columns<'_>)
                 .into())
         }
         ("nullif", [value, other]) => {
+            refuse_repeated(value, 2)?;
             let is_equal = compared("=", value, other, columns)?;
             let cases = vec![(Box::new(is_equal), Box::new(lit(datafusion::common::ScalarValue::Null)))];
             Ok(Some(Expr::Case(Case::new(None, cases, Some(Box::new(value.clone()))))))
@@ -219,6 +222,7 @@ fn resolve_case(case: &Case, columns: &Columns<'_>) -> Result<Option<Expr>> {
     if [operand].into_iter().chain(whens).all(|part| mark(part, columns).is_none()) {
         return Ok(None);
     }
+    refuse_repeated(operand, case.when_then_expr.len())?;
     let cases = case
         .when_then_expr
         .iter()

@@ -9,7 +9,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use millstream_delta::enum_parts;
 
-/// The name of the type that a statement has for an enum once its name is resolved: the declared type follows.
+/// The name of the type that a statement has for an enum once its name is resolved: see [`EnumType::read`], which follows.
 pub(crate) const RESOLVED: &str = "enum.declared";
 
 /// An enum type. There is one of each name and labels in the process.
