@@ -20,6 +20,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::Error;
+use crate::functions::postgres::calendar::Date;
 
 const SECOND: i64 = 1_000_000_000;
 const DAY_SECONDS: i64 = 86_400;
@@ -187,18 +188,8 @@ fn timestamp(out: &mut String, (seconds, nanoseconds): (i64, i64), zoned: bool) 
 }
 
 /// Writes the date of a number of days since 1970. Returns true if it is BC.
-///
-/// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
 fn date(out: &mut String, days: i64) -> bool {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let Date { year, month, day } = Date::of_days(days);
     // There is no year 0: the year before 1 is 1 BC.
     let shown = if year <= 0 { 1 - year } else { year };
     put(out, format_args!("{shown:04}-{month:02}-{day:02}"));

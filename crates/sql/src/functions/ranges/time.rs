@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::functions::postgres::calendar::{self, Date};
+
 /// A day in nanoseconds.
 pub(super) const DAY: i128 = 86_400_000_000_000;
 
@@ -69,11 +71,12 @@ fn date(fields: &mut Fields<'_>, before_christ: bool) -> Result<i128, Wrong> {
     if year == 0 || !(1..=12).contains(&month) {
         return Err(Wrong::Field);
     }
-    let year = if before_christ { 1 - i128::from(year) } else { year.into() };
-    if day == 0 || day > days_of(year, month) {
+    let year = if before_christ { 1 - i64::from(year) } else { year.into() };
+    let (month, day) = (month.into(), day.into());
+    if day == 0 || day > calendar::days_of_month(year, month) {
         return Err(Wrong::Field);
     }
-    Ok(days_before(year, month.into(), day.into()))
+    Ok(Date { year, month, day }.days().into())
 }
 
 fn clock(fields: &mut Fields<'_>) -> Result<i128, Wrong> {
@@ -154,39 +157,6 @@ impl Fields<'_> {
     }
 }
 
-fn days_of(year: i128, month: u32) -> u32 {
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    match month {
-        2 if is_leap => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Returns the days since 1970 (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn days_before(year: i128, month: i128, day: i128) -> i128 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
-
-/// Returns the year, month and day of a day since 1970 (the same source).
-fn date_of(days: i128) -> (i128, i128, i128) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year_of_era + era * 400 + i128::from(month <= 2), month, day)
-}
-
 /// The parts of a time that a type shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
@@ -202,7 +172,8 @@ pub(super) fn push(time: i128, form: Form, out: &mut String) {
         ALWAYS => return out.push_str("-infinity"),
         _ => {}
     }
-    let (year, month, day) = date_of(time.div_euclid(DAY));
+    // Other times are those of years with at most eight digits.
+    let Date { year, month, day } = Date::of_days(time.div_euclid(DAY) as i64);
     let shown = if year <= 0 { 1 - year } else { year };
     // Writing to a string can't fail.
     let _ = write!(out, "{shown:04}-{month:02}-{day:02}");
