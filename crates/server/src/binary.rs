@@ -74,12 +74,16 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         Kind::Interval => intervals(array),
         Kind::Uuid => match array.as_fixed_size_binary_opt() {
             Some(values) => Box::new(move |row, out| out.put_slice(values.value(row))),
-            None => uuids(text::writer(kind, array)?),
+            None => text::reread(text::writer(kind, array)?, put_uuid),
         },
         Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => network::writer(kind, array)?,
         Kind::Range(_) | Kind::Multirange(_) => ranges::writer(kind, array)?,
-        Kind::Tsvector => of_text(text::writer(kind, array)?, tsvector_to_binary),
-        Kind::Tsquery => of_text(text::writer(kind, array)?, tsquery_to_binary),
+        Kind::Tsvector => text::reread(text::writer(kind, array)?, |text, out| {
+            put_form(tsvector_to_binary(text), out);
+        }),
+        Kind::Tsquery => text::reread(text::writer(kind, array)?, |text, out| {
+            put_form(tsquery_to_binary(text), out);
+        }),
         Kind::Geometric(found) => geometry::writer(*found, array)?,
         Kind::Text | Kind::Json => text::writer(kind, array)?,
         Kind::Jsonb => {
@@ -94,29 +98,16 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
     })
 }
 
-/// Returns a writer of the binary form of values, given one of their texts.
-fn of_text<'a>(text: Writer<'a>, form: fn(&str) -> Result<Vec<u8>, Error>) -> Writer<'a> {
-    Box::new(move |row, out| {
-        let mut written = BytesMut::new();
-        text(row, &mut written);
-        // The engine checks values when they are written.
-        let written = std::str::from_utf8(&written).unwrap_or_default();
-        out.put_slice(&form(written).unwrap_or_default());
-    })
+/// Writes the bytes of a UUID, given its text.
+fn put_uuid(text: &str, out: &mut BytesMut) {
+    let digits: Vec<u8> =
+        text.chars().filter_map(|digit| digit.to_digit(16)).map(|digit| digit as u8).collect();
+    digits.chunks_exact(2).for_each(|pair| out.put_u8(pair[0] << 4 | pair[1]));
 }
 
-/// Returns a writer of the bytes of UUIDs, given one of their texts.
-fn uuids(text: Writer<'_>) -> Writer<'_> {
-    Box::new(move |row, out| {
-        let mut written = BytesMut::new();
-        text(row, &mut written);
-        let digits: Vec<u8> = written
-            .iter()
-            .filter_map(|digit| char::from(*digit).to_digit(16))
-            .map(|digit| digit as u8)
-            .collect();
-        digits.chunks_exact(2).for_each(|pair| out.put_u8(pair[0] << 4 | pair[1]));
-    })
+/// Writes a form that fails for a wrong text alone.
+fn put_form(form: Result<Vec<u8>, Error>, out: &mut BytesMut) {
+    out.put_slice(&form.unwrap_or_default());
 }
 
 fn intervals(array: &ArrayRef) -> Writer<'_> {

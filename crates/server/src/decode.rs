@@ -43,12 +43,19 @@ pub(crate) fn value(kind: &Kind, format: Format, bytes: Option<Bytes>) -> Result
 pub(crate) fn from_text(kind: &Kind, text: &str) -> Result<ArrayRef, Wrong> {
     let wrong = || format!("invalid input for type {}: \"{text}\"", name(kind));
     Ok(match kind {
-        Kind::Text | Kind::Json | Kind::Jsonb | Kind::Uuid => Arc::new(StringArray::from(vec![text])),
-        Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 | Kind::Range(_) | Kind::Multirange(_) => {
-            Arc::new(StringArray::from(vec![text]))
-        }
-        Kind::Tsvector | Kind::Tsquery => Arc::new(StringArray::from(vec![text])),
-        Kind::Geometric(_) => Arc::new(StringArray::from(vec![text])),
+        Kind::Text
+        | Kind::Json
+        | Kind::Jsonb
+        | Kind::Uuid
+        | Kind::Inet
+        | Kind::Cidr
+        | Kind::Macaddr
+        | Kind::Macaddr8
+        | Kind::Range(_)
+        | Kind::Multirange(_)
+        | Kind::Tsvector
+        | Kind::Tsquery
+        | Kind::Geometric(_) => string(text),
         Kind::Bool => Arc::new(BooleanArray::from(vec![boolean(text.trim()).ok_or_else(wrong)?])),
         Kind::Bytea => Arc::new(BinaryArray::from(vec![bytea(text).ok_or_else(wrong)?.as_slice()])),
         Kind::Numeric(_) => numeric(text.trim()).ok_or_else(wrong)?,
@@ -297,6 +304,10 @@ fn gather(item: &Kind, values: Vec<Option<ArrayRef>>) -> Option<ArrayRef> {
     Some(Arc::new(ListArray::try_new(field, offsets, values, None).ok()?))
 }
 
+fn string(text: &str) -> ArrayRef {
+    Arc::new(StringArray::from(vec![text]))
+}
+
 pub(crate) fn from_binary(kind: &Kind, mut bytes: Bytes) -> Result<ArrayRef, Wrong> {
     let length = bytes.len();
     let wrong = || format!("invalid binary value of {length} bytes for type {}", name(kind));
@@ -319,20 +330,16 @@ pub(crate) fn from_binary(kind: &Kind, mut bytes: Bytes) -> Result<ArrayRef, Wro
                 Kind::Json | Kind::Jsonb => bytes.strip_prefix(&[1]).unwrap_or(&bytes),
                 _ => &bytes,
             };
-            std::str::from_utf8(text).ok().map(|text| Arc::new(StringArray::from(vec![text])) as _)
+            std::str::from_utf8(text).ok().map(string)
         }
-        Kind::Uuid => fixed(&bytes).map(|raw: [u8; 16]| Arc::new(StringArray::from(vec![uuid(raw)])) as _),
+        Kind::Uuid => fixed(&bytes).map(|raw: [u8; 16]| string(&uuid(raw))),
         Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => {
-            network::read(kind, &bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _)
+            network::read(kind, &bytes).as_deref().map(string)
         }
-        Kind::Range(_) | Kind::Multirange(_) => {
-            ranges::read(kind, bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _)
-        }
-        Kind::Tsvector => tsvector_of_binary(&bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _),
-        Kind::Tsquery => tsquery_of_binary(&bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _),
-        Kind::Geometric(found) => {
-            geometry::read(*found, &bytes).map(|text| Arc::new(StringArray::from(vec![text])) as _)
-        }
+        Kind::Range(_) | Kind::Multirange(_) => ranges::read(kind, bytes).as_deref().map(string),
+        Kind::Tsvector => tsvector_of_binary(&bytes).as_deref().map(string),
+        Kind::Tsquery => tsquery_of_binary(&bytes).as_deref().map(string),
+        Kind::Geometric(found) => geometry::read(*found, &bytes).as_deref().map(string),
         Kind::Date => fixed(&bytes)
             .and_then(|raw| i32::from_be_bytes(raw).checked_add(EPOCH_DAYS))
             .map(|days| Arc::new(Date32Array::from(vec![days])) as _),

@@ -2,7 +2,7 @@
 
 use arrow::array::ArrayRef;
 use arrow::error::ArrowError;
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use crate::oid::Kind;
 use crate::rows::Writer;
@@ -49,10 +49,7 @@ impl Geometry {
 /// polygon with the number of its points.
 pub(crate) fn writer<'a>(found: Geometry, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError> {
     let text = text::writer(&Kind::Geometric(found), array)?;
-    Ok(Box::new(move |row, out| {
-        let mut written = BytesMut::new();
-        text(row, &mut written);
-        let written = std::str::from_utf8(&written).unwrap_or_default();
+    Ok(text::reread(text, move |written, out| {
         let is_number = |part: &&str| !part.is_empty();
         let parts = written.split(|c| "()[]<>{},".contains(c)).filter(is_number);
         let numbers: Vec<f64> = parts.filter_map(|part| part.parse().ok()).collect();
@@ -102,6 +99,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::StringArray;
+    use bytes::BytesMut;
 
     use super::*;
 

@@ -19,16 +19,11 @@ const V6: u8 = 3;
 pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError> {
     let kind = kind.clone();
     let text = text::writer(&kind, array)?;
-    Ok(Box::new(move |row, out| {
-        let mut written = BytesMut::new();
-        text(row, &mut written);
-        let written = std::str::from_utf8(&written).unwrap_or_default();
-        match kind {
-            Kind::Inet | Kind::Cidr => put_address(written, kind == Kind::Cidr, out),
-            _ => {
-                let octets = written.split(':').filter_map(|octet| u8::from_str_radix(octet, 16).ok());
-                octets.for_each(|octet| out.put_u8(octet));
-            }
+    Ok(text::reread(text, move |written, out| match kind {
+        Kind::Inet | Kind::Cidr => put_address(written, kind == Kind::Cidr, out),
+        _ => {
+            let octets = written.split(':').filter_map(|octet| u8::from_str_radix(octet, 16).ok());
+            octets.for_each(|octet| out.put_u8(octet));
         }
     }))
 }

@@ -84,25 +84,19 @@ impl Subtype {
 pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError> {
     let kind = kind.clone();
     let text = text::writer(&kind, array)?;
-    Ok(Box::new(move |row, out| {
-        let mut written = BytesMut::new();
-        text(row, &mut written);
-        // The engine checks values when they are written.
-        let written = std::str::from_utf8(&written).unwrap_or_default();
-        match kind {
-            Kind::Range(subtype) => put_range(subtype, written, out),
-            Kind::Multirange(subtype) => {
-                let ranges = ranges(written);
-                out.put_u32(ranges.len() as u32);
-                for range in ranges {
-                    let mut form = BytesMut::new();
-                    put_range(subtype, range, &mut form);
-                    out.put_u32(form.len() as u32);
-                    out.put_slice(&form);
-                }
+    Ok(text::reread(text, move |written, out| match kind {
+        Kind::Range(subtype) => put_range(subtype, written, out),
+        Kind::Multirange(subtype) => {
+            let ranges = ranges(written);
+            out.put_u32(ranges.len() as u32);
+            for range in ranges {
+                let mut form = BytesMut::new();
+                put_range(subtype, range, &mut form);
+                out.put_u32(form.len() as u32);
+                out.put_slice(&form);
             }
-            _ => {}
         }
+        _ => {}
     }))
 }
 

@@ -177,6 +177,16 @@ pub(crate) fn hex(out: &mut BytesMut, bytes: &[u8]) {
     }
 }
 
+/// Returns a writer of another form of values, given one of their texts.
+pub(crate) fn reread<'a>(text: Writer<'a>, form: impl Fn(&str, &mut BytesMut) + 'a) -> Writer<'a> {
+    Box::new(move |row, out| {
+        let mut written = BytesMut::new();
+        text(row, &mut written);
+        // The engine checks values when they are written.
+        form(std::str::from_utf8(&written).unwrap_or_default(), out);
+    })
+}
+
 /// Writes the date of a number of days since 1970. Returns true if it is BC.
 ///
 /// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
