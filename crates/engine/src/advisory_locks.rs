@@ -70,7 +70,9 @@ impl State {
         let hold = Hold { owner, is_shared, in_transaction: false };
         let Some(place) = holds.iter().position(|other| *other == hold) else { return false };
         holds.swap_remove(place);
-        self.held.retain(|_, holds| !holds.is_empty());
+        if holds.is_empty() {
+            self.held.remove(&key);
+        }
         true
     }
 
@@ -178,7 +180,7 @@ impl SessionLocks {
     }
 }
 
-/// What a function does.
+/// The kinds of functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Action {
     Take,

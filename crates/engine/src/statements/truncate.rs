@@ -21,7 +21,7 @@ pub(super) static TRUNCATE: Statement = Statement {
     rules: Rules { runs_once: true, ..Rules::DEFAULT },
 };
 
-/// What a statement says.
+/// A parsed statement.
 struct Written {
     /// The names of the tables, and their positions.
     tables: Vec<(String, Range<usize>)>,
