@@ -1,10 +1,12 @@
 //! Writes values in PostgreSQL's binary format.
 
+use std::ops::Range;
+
 use arrow::array::types::{
     Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
     IntervalMonthDayNanoType, Time64MicrosecondType, TimestampMicrosecondType, UInt32Type,
 };
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray};
 use arrow::datatypes::{DataType, DurationMicrosecondType};
 use arrow::error::ArrowError;
 use bytes::{BufMut, BytesMut};
@@ -78,12 +80,8 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         },
         Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => network::writer(kind, array)?,
         Kind::Range(_) | Kind::Multirange(_) => ranges::writer(kind, array)?,
-        Kind::Tsvector => text::reread(text::writer(kind, array)?, |text, out| {
-            put_form(tsvector_to_binary(text), out);
-        }),
-        Kind::Tsquery => text::reread(text::writer(kind, array)?, |text, out| {
-            put_form(tsquery_to_binary(text), out);
-        }),
+        Kind::Tsvector => formed(text::writer(kind, array)?, tsvector_to_binary),
+        Kind::Tsquery => formed(text::writer(kind, array)?, tsquery_to_binary),
         Kind::Geometric(found) => geometry::writer(*found, array)?,
         Kind::Text | Kind::Json => text::writer(kind, array)?,
         Kind::Jsonb => {
@@ -98,16 +96,16 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
     })
 }
 
+/// Returns a writer of the form that a function makes of a value's text.
+fn formed(text: Writer<'_>, form: fn(&str) -> Result<Vec<u8>, Error>) -> Writer<'_> {
+    text::reread(text, move |text, out| out.put_slice(&form(text).unwrap_or_default()))
+}
+
 /// Writes the bytes of a UUID, given its text.
 fn put_uuid(text: &str, out: &mut BytesMut) {
     let digits: Vec<u8> =
         text.chars().filter_map(|digit| digit.to_digit(16)).map(|digit| digit as u8).collect();
     digits.chunks_exact(2).for_each(|pair| out.put_u8(pair[0] << 4 | pair[1]));
-}
-
-/// Writes a form that fails for a wrong text alone.
-fn put_form(form: Result<Vec<u8>, Error>, out: &mut BytesMut) {
-    out.put_slice(&form.unwrap_or_default());
 }
 
 fn intervals(array: &ArrayRef) -> Writer<'_> {
@@ -177,31 +175,72 @@ fn groups(out: &mut BytesMut, negative: bool, digits: &[u8], scale: i8) {
 
 /// Returns a writer of arrays with one dimension.
 fn lists<'a>(item: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError> {
-    let lists = array.as_list::<i32>();
-    let values = item.canonical(items(array))?;
+    let mut item = item;
+    let mut layers = vec![array.as_list::<i32>().clone()];
+    let mut values = item.canonical(items(array))?;
+    while let Kind::Array(inner) = item {
+        layers.push(values.as_list::<i32>().clone());
+        item = inner;
+        values = item.canonical(items(&values))?;
+    }
+    let shapes = (0..array.len())
+        .map(|row| if array.is_null(row) { Ok(Shape::default()) } else { shape(&layers, row) });
+    let shapes = shapes.collect::<Result<Vec<Shape>, ArrowError>>()?;
     let item = item.clone();
     Ok(Box::new(move |row, out| {
-        let offsets = lists.value_offsets();
-        let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
+        let Shape { lengths, values: places } = &shapes[row];
         let nulls = values.logical_nulls();
         let is_null = |place| nulls.as_ref().is_some_and(|nulls| nulls.is_null(place));
-        out.put_i32(i32::from(end > start));
-        out.put_i32(i32::from((start..end).any(is_null)));
+        out.put_i32(lengths.len() as i32);
+        out.put_i32(i32::from(places.clone().any(is_null)));
         out.put_u32(item.oid());
-        if end == start {
-            return;
+        for length in lengths {
+            out.put_i32(*length);
+            out.put_i32(1);
         }
-        out.put_i32((end - start) as i32);
-        out.put_i32(1);
         let Ok(write) = writer(&item, &values) else { return };
-        for place in start..end {
+        for place in places.clone() {
             value(out, &write, is_null(place), place);
         }
     }))
 }
 
+/// The lengths of an array's dimensions, none if it is empty, and the places of its values.
+#[derive(Default)]
+struct Shape {
+    lengths: Vec<i32>,
+    values: Range<usize>,
+}
+
+/// Returns the shape of a row. Fails for lists of different lengths, since an array of PostgreSQL has one for each dimension.
+fn shape(layers: &[ListArray], row: usize) -> Result<Shape, ArrowError> {
+    let mut places = row..row + 1;
+    let mut lengths = Vec::with_capacity(layers.len());
+    for lists in layers {
+        let offsets = &lists.value_offsets()[places.start..=places.end];
+        let length = offsets.get(1).map_or(0, |end| end - offsets[0]);
+        let is_ragged = offsets.windows(2).any(|pair| pair[1] - pair[0] != length);
+        if is_ragged || places.clone().any(|place| lists.is_null(place)) {
+            return Err(ArrowError::InvalidArgumentError(
+                "an array of arrays of different lengths has no binary form in PostgreSQL; ask for text, or cast it to JSONB"
+                    .into(),
+            ));
+        }
+        lengths.push(length);
+        places = offsets[0] as usize..offsets[offsets.len() - 1] as usize;
+    }
+    if places.is_empty() {
+        lengths.clear();
+    }
+    Ok(Shape { lengths, values: places })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int32Builder, ListBuilder};
+
     use super::*;
 
     fn check(negative: bool, digits: &str, scale: i8, expect: &[i16]) {
@@ -209,6 +248,32 @@ mod tests {
         groups(&mut out, negative, digits.as_bytes(), scale);
         let found: Vec<i16> = out.chunks(2).map(|pair| i16::from_be_bytes([pair[0], pair[1]])).collect();
         assert_eq!(found, expect, "{digits} {scale}");
+    }
+
+    #[test]
+    fn arrays_have_dimensions() {
+        let lists = |rows: &[&[&[i32]]]| {
+            let mut lists = ListBuilder::new(ListBuilder::new(Int32Builder::new()));
+            for row in rows {
+                row.iter().for_each(|inner| lists.values().append_value(inner.iter().copied().map(Some)));
+                lists.append(true);
+            }
+            Arc::new(lists.finish()) as ArrayRef
+        };
+        let kind = Kind::of_type(lists(&[]).data_type());
+        let array = lists(&[&[&[9]], &[&[1, 2, 3], &[4, 5, 6]], &[&[], &[]], &[]]);
+        let write = writer(&kind, &array).unwrap();
+        let written = |row| {
+            let mut out = BytesMut::new();
+            write(row, &mut out);
+            out.chunks(4).map(|word| i32::from_be_bytes(word.try_into().unwrap())).collect::<Vec<_>>()
+        };
+        // Dimensions, NULLs, the type, length and first subscript of each dimension, length and value of each item.
+        let matrix = [2, 0, 23, 2, 1, 3, 1, 4, 1, 4, 2, 4, 3, 4, 4, 4, 5, 4, 6];
+        assert_eq!((kind.oid(), written(1)), (1007, matrix.to_vec()));
+        assert_eq!((written(2), written(3)), (vec![0, 0, 23], vec![0, 0, 23]));
+        let ragged = lists(&[&[&[1], &[2, 3]]]);
+        assert!(writer(&kind, &ragged).err().unwrap().to_string().contains("different lengths"));
     }
 
     #[test]

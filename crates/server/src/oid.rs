@@ -159,8 +159,8 @@ impl Kind {
         }
     }
 
-    /// Returns the PostgreSQL type of an Arrow type. Types that PostgreSQL lacks (structs, maps, lists of
-    /// lists) are JSON.
+    /// Returns the PostgreSQL type of an Arrow type. Types that PostgreSQL lacks (structs, maps) are JSON. Lists of lists are arrays
+    /// of several dimensions.
     pub(crate) fn of_type(data_type: &DataType) -> Kind {
         match data_type {
             DataType::Boolean => Kind::Bool,
@@ -191,8 +191,6 @@ impl Kind {
             | DataType::ListView(item)
             | DataType::LargeListView(item)
             | DataType::FixedSizeList(item, _) => match Kind::of(item) {
-                Kind::Array(_) => Kind::Json,
-                Kind::Json if item.data_type().is_nested() => Kind::Json,
                 Kind::Numeric(_) => Kind::Array(Box::new(Kind::Numeric(None))),
                 item => Kind::Array(Box::new(item)),
             },
@@ -213,11 +211,13 @@ impl Kind {
 
     /// Returns the OID in PostgreSQL.
     pub(crate) fn oid(&self) -> u32 {
-        let plain = match self {
-            Kind::Numeric(_) => &Kind::Numeric(None),
-            Kind::Array(item) => item,
-            other => other,
-        };
+        let mut plain = self;
+        while let Kind::Array(item) = plain {
+            plain = item;
+        }
+        if let Kind::Numeric(_) = plain {
+            plain = &Kind::Numeric(None);
+        }
         let found = OIDS.iter().find(|(kind, _, _)| kind == plain);
         found.map_or(25, |(_, oid, array)| if matches!(self, Kind::Array(_)) { *array } else { *oid })
     }
@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(oid(DataType::Decimal128(10, 2)), 1700);
         assert_eq!(oid(DataType::new_list(DataType::Decimal128(10, 2), true)), 1231);
         assert_eq!(oid(DataType::new_list(DataType::Int32, true)), 1007);
-        assert_eq!(oid(DataType::new_list(DataType::new_list(DataType::Int32, true), true)), 114);
+        assert_eq!(oid(DataType::new_list(DataType::new_list(DataType::Int32, true), true)), 1007);
         assert_eq!(Kind::Numeric(Some((10, 2))).modifier(), 655_366);
         for (kind, oid, array) in OIDS {
             assert_eq!(Kind::from_oid(*oid).as_ref(), Some(kind));

@@ -345,7 +345,7 @@ fn json(array: &ArrayRef) -> Result<Writer<'_>, ArrowError> {
     }))
 }
 
-/// Returns a writer of `{1,NULL,"a b"}`.
+/// Returns a writer of `{1,NULL,"a b"}`, and of `{{1},{2}}` for lists of lists.
 fn lists<'a>(item: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError> {
     let lists = array.as_list::<i32>();
     let values = item.canonical(items(array))?;
@@ -364,6 +364,10 @@ fn lists<'a>(item: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError>
             }
             if nulls.as_ref().is_some_and(|nulls| nulls.is_null(place)) {
                 out.put_slice(b"NULL");
+                continue;
+            }
+            if let Kind::Array(_) = item {
+                write(place, out);
                 continue;
             }
             text.clear();
@@ -505,6 +509,11 @@ mod tests {
         let mut words = ListBuilder::new(StringViewBuilder::new());
         words.append_value(["a", "", "a b", "null", "a\"\\"].map(Some));
         check(words.finish(), &["{a,\"\",\"a b\",\"null\",\"a\\\"\\\\\"}"]);
+        let mut nested = ListBuilder::new(ListBuilder::new(StringViewBuilder::new()));
+        nested.values().append_value(["a b", "c"].map(Some));
+        nested.values().append_null();
+        nested.append(true);
+        check(nested.finish(), &["{{\"a b\",c},NULL}"]);
     }
 
     #[test]

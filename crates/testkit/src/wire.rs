@@ -5,7 +5,9 @@
 
 pub mod fuzz;
 
+use std::iter::Peekable;
 use std::path::Path;
+use std::str::Chars;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -231,35 +233,47 @@ fn thousandths(value: &str) -> String {
     format!("{before}.{fraction:0<width$}{zone}")
 }
 
-/// Converts `{1,NULL,"a b"}` to `[1, NULL, a b]`.
+/// Converts `{1,NULL,"a b"}` to `[1, NULL, a b]`, and arrays of arrays.
 fn list(value: &str, item: &Type) -> String {
-    let inner = value.trim_start_matches('{').trim_end_matches('}');
+    let mut rest = value.chars().peekable();
+    rest.next();
+    items(&mut rest, item)
+}
+
+/// Converts the items up to the closing brace, which are behind the opening one.
+fn items(rest: &mut Peekable<Chars<'_>>, item: &Type) -> String {
     let mut items = Vec::new();
-    let mut rest = inner.chars().peekable();
-    while rest.peek().is_some() {
-        let quoted = rest.next_if_eq(&'"').is_some();
-        let mut element = String::new();
-        loop {
-            match rest.next() {
-                Some('"') if quoted => break,
-                Some('\\') if quoted => element.extend(rest.next()),
-                Some(',') if !quoted => break,
-                Some(next) => element.push(next),
-                None => break,
-            }
+    while let Some(first) = rest.next_if(|next| *next != '}') {
+        match first {
+            '{' => items.push(self::items(rest, item)),
+            ',' => {}
+            first => items.push(element(first, rest, item)),
         }
-        if quoted {
-            rest.next_if_eq(&',');
-        }
-        let plain_null = !quoted && element == "NULL";
-        items.push(match *item {
-            _ if plain_null => element,
-            // Within lists the infinities have a short form.
-            Type::FLOAT4 | Type::FLOAT8 => own(&element, item).replace("Infinity", "inf"),
-            _ => own(&element, item),
-        });
     }
+    rest.next();
     format!("[{}]", items.join(", "))
+}
+
+/// Converts an item with this first character.
+fn element(first: char, rest: &mut Peekable<Chars<'_>>, item: &Type) -> String {
+    let quoted = first == '"';
+    let mut element = String::new();
+    if !quoted {
+        element.push(first);
+    }
+    while let Some(next) = rest.next_if(|next| quoted || !",}".contains(*next)) {
+        match next {
+            '"' if quoted => break,
+            '\\' if quoted => element.extend(rest.next()),
+            next => element.push(next),
+        }
+    }
+    match *item {
+        _ if !quoted && element == "NULL" => element,
+        // Within lists the infinities have a short form.
+        Type::FLOAT4 | Type::FLOAT8 => own(&element, item).replace("Infinity", "inf"),
+        _ => own(&element, item),
+    }
 }
 
 /// Converts JSON to Arrow's spelling of structs and lists: without quotes, and with a space after each comma
@@ -307,6 +321,7 @@ mod tests {
         check("2024-01-01 00:00:00.5+00", &Type::TIMESTAMPTZ, "2024-01-01 00:00:00.500+00");
         check("{1,NULL,3}", &Type::INT4_ARRAY, "[1, NULL, 3]");
         check("{\"a b\",\"NULL\"}", &Type::TEXT_ARRAY, "[a b, NULL]");
+        check("{{1,2},NULL,{},{NULL}}", &Type::INT4_ARRAY, "[[1, 2], NULL, [], [NULL]]");
         check("{\"a\":1,\"b\":[null,\"x\"]}", &Type::JSON, "{a: 1, b: [NULL, x]}");
     }
 }
