@@ -3,6 +3,7 @@
 //! | written | planned as |
 //! | --- | --- |
 //! | `x ~ '\mword'` | `x ~ '\b{start}word'`: the crate `regex` has another syntax |
+//! | `x ~ '(a)\1'` | `regexp_like`: the crate `regex` has neither back references nor lookaround |
 //! | `x SIMILAR TO 'a%'` | `x ~ '(?s)^(?:a.*)$'` |
 //! | `substring(x FROM 'a.')` | `regexp_substr`, by the first group if there is one |
 //! | `substring(x SIMILAR 'a#"b#"' ESCAPE '#')` | `similar_part(x, 'a#"b#"', '#')` |
@@ -22,14 +23,7 @@ use crate::functions::postgres::regexp;
 /// Rewrites one expression.
 pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
     match expression {
-        Expr::BinaryOp { op, right, .. } if is_match(op) => {
-            let pattern = taken(right);
-            **right = match literal(&pattern) {
-                Some(written) => text(&regexp::pattern(written)?),
-                None if is_null(&pattern) => pattern,
-                None => call(regexp::PATTERN, vec![typed(pattern)]),
-            };
-        }
+        Expr::BinaryOp { op, .. } if is_match(op) => return matched(expression),
         Expr::BinaryOp { left, op: BinaryOperator::PGStartsWith, right } => {
             *expression = call("starts_with", vec![taken(left), taken(right)]);
         }
@@ -86,6 +80,33 @@ fn taken(expression: &mut Expr) -> Expr {
 fn is_match(op: &BinaryOperator) -> bool {
     use BinaryOperator::{PGRegexIMatch, PGRegexMatch, PGRegexNotIMatch, PGRegexNotMatch};
     matches!(op, PGRegexMatch | PGRegexIMatch | PGRegexNotMatch | PGRegexNotIMatch)
+}
+
+/// Rewrites a match with a regular expression.
+fn matched(expression: &mut Expr) -> Result<()> {
+    let Expr::BinaryOp { left, op, right } = expression else { return Ok(()) };
+    let pattern = taken(right);
+    let Some(written) = literal(&pattern) else {
+        **right = if is_null(&pattern) { pattern } else { call(regexp::PATTERN, vec![typed(pattern)]) };
+        return Ok(());
+    };
+    if let Some(linear) = regexp::linear_pattern(written)? {
+        **right = text(&linear);
+        return Ok(());
+    }
+    use BinaryOperator::{PGRegexIMatch, PGRegexNotIMatch, PGRegexNotMatch};
+    let mut arguments = vec![taken(left), text(written)];
+    if matches!(op, PGRegexIMatch | PGRegexNotIMatch) {
+        arguments.push(text("i"));
+    }
+    let is_match = call("postgres_regexp_like", arguments);
+    *expression = match op {
+        PGRegexNotMatch | PGRegexNotIMatch => {
+            Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(is_match))) }
+        }
+        _ => is_match,
+    };
+    Ok(())
 }
 
 fn literal(expression: &Expr) -> Option<&str> {
@@ -173,6 +194,20 @@ fn part(expression: &mut Expr) {
 #[cfg(test)]
 mod tests {
     use crate::fixture::Tables;
+
+    #[test]
+    fn patterns_look_around_and_back() {
+        let tables = Tables::new().table("t", "(s TEXT)", "VALUES ('abab'), ('abBA'), (NULL)");
+        for (condition, expected) in [
+            ("s ~ '(..)\\1'", &["abab"][..]),
+            ("s ~* '(.)\\1'", &["abBA"]),
+            ("s !~ '(..)\\1'", &["abBA"]),
+            ("s !~* 'b(?=b)'", &["abab"]),
+            ("NOT s ~ 'b(?!a|$)'", &["abab"]),
+        ] {
+            tables.check(&format!("SELECT s FROM t WHERE {condition}"), expected);
+        }
+    }
 
     #[test]
     fn patterns_match_whole_texts() {

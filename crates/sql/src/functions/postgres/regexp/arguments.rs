@@ -1,14 +1,12 @@
-//! The arguments of functions of regular expressions, and the matches of a pattern in a text.
+//! The arguments of functions of regular expressions.
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::error::Result;
 use millstream_delta::sql_type;
-use regex::{Captures, Regex};
 
-use super::options::Options;
-use super::translate::{translate, wrong};
+use super::matcher::Pattern;
 use crate::error::Error;
 use crate::sqlstate;
 
@@ -98,12 +96,6 @@ impl Columns {
     }
 }
 
-/// A pattern that was compiled, with its options.
-pub(super) struct Pattern {
-    regex: Regex,
-    pub(super) options: Options,
-}
-
 /// The last pattern: most columns of patterns have one.
 #[derive(Default)]
 pub(super) struct LastPattern {
@@ -113,45 +105,13 @@ pub(super) struct LastPattern {
 impl LastPattern {
     pub(super) fn get(&mut self, pattern: &str, flags: &str) -> Result<&Pattern, Error> {
         if self.known.as_ref().is_none_or(|(text, with, _)| text != pattern || with != flags) {
-            let options = Options::of_flags(flags)?;
-            let regex = Regex::new(&translate(pattern, options)?)
-                .map_err(|error| wrong(pattern, &error.to_string()))?;
-            self.known = Some((pattern.to_string(), flags.to_string(), Pattern { regex, options }));
+            let compiled = Pattern::new(pattern, flags)?;
+            self.known = Some((pattern.to_string(), flags.to_string(), compiled));
         }
         match &self.known {
             Some((_, _, pattern)) => Ok(pattern),
             None => Err(Error::bug("the pattern is known")),
         }
-    }
-}
-
-impl Pattern {
-    /// Returns the matches from a byte on, as PostgreSQL finds them: an empty one may follow another.
-    pub(super) fn matches<'t>(
-        &self,
-        text: &'t str,
-        from: usize,
-    ) -> impl Iterator<Item = Captures<'t>> + use<'_, 't> {
-        let mut next = Some(from);
-        std::iter::from_fn(move || {
-            let at = next.filter(|at| *at <= text.len())?;
-            let found = self.regex.captures_at(text, at)?;
-            let whole = found.get(0)?;
-            next = Some(match whole.is_empty() {
-                true => whole.end() + text[whole.end()..].chars().next().map_or(1, char::len_utf8),
-                false => whole.end(),
-            });
-            Some(found)
-        })
-    }
-
-    pub(super) fn is_match(&self, text: &str) -> bool {
-        self.regex.is_match(text)
-    }
-
-    /// Returns the number of groups, without the whole match.
-    pub(super) fn groups(&self) -> usize {
-        self.regex.captures_len() - 1
     }
 }
 

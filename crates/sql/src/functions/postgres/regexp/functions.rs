@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, ListBuilder, StringViewArray, StringViewBuilder};
 use arrow::datatypes::DataType;
 use datafusion::error::Result;
-use regex::Captures;
 
-use super::arguments::{Columns, Kind, LastPattern, Pattern, byte_of, check};
+use super::arguments::{Columns, Kind, LastPattern, byte_of, check};
+use super::matcher::{Found, Pattern};
 use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::scalar::{Kernel, Label, Scalar, Typed};
@@ -98,15 +98,35 @@ fn like(columns: &[ArrayRef]) -> Result<ArrayRef> {
         let Some(row) = row else { return Ok(None) };
         let pattern = last.get(columns.text(1, row), columns.text(2, row))?;
         refuse_global("regexp_like", pattern)?;
-        Ok(Some(pattern.is_match(columns.text(0, row))))
+        pattern.is_match(columns.text(0, row)).map(Some)
     });
     Ok(Arc::new(rows.collect::<Result<BooleanArray, Error>>()?))
 }
 
 /// Returns the matches from a character on.
-fn matches_from<'a>(pattern: &'a Pattern, text: &'a str, start: usize) -> impl Iterator<Item = Captures<'a>> {
+fn matches_from<'a>(
+    pattern: &'a Pattern,
+    text: &'a str,
+    start: usize,
+) -> impl Iterator<Item = Result<Found<'a>, Error>> {
     let from = byte_of(text, start).unwrap_or(text.len() + 1);
     pattern.matches(text, from)
+}
+
+/// Returns the n-th match from a character on.
+fn nth_match<'a>(
+    pattern: &'a Pattern,
+    text: &'a str,
+    start: usize,
+    nth: usize,
+) -> Result<Option<Found<'a>>, Error> {
+    let mut found = matches_from(pattern, text, start);
+    for _ in 1..nth {
+        if found.next().transpose()?.is_none() {
+            return Ok(None);
+        }
+    }
+    found.next().transpose()
 }
 
 fn small(count: usize) -> i64 {
@@ -121,7 +141,12 @@ fn count(columns: &[ArrayRef]) -> Result<ArrayRef> {
         let pattern = last.get(columns.text(1, row), columns.text(3, row))?;
         refuse_global("regexp_count", pattern)?;
         let start = columns.number("start", 2, row, 1, 1)?;
-        Ok(Some(small(matches_from(pattern, columns.text(0, row), start).count())))
+        let mut found = 0;
+        for each in matches_from(pattern, columns.text(0, row), start) {
+            each?;
+            found += 1;
+        }
+        Ok(Some(found))
     });
     Ok(Arc::new(rows.collect::<Result<Int64Array, Error>>()?))
 }
@@ -144,9 +169,9 @@ fn instr(columns: &[ArrayRef]) -> Result<ArrayRef> {
             .code(sqlstate::INVALID_PARAMETER_VALUE));
         }
         let group = columns.number("subexpr", 6, row, 0, 0)?;
-        let found = matches_from(pattern, text, start).nth(nth - 1);
+        let found = nth_match(pattern, text, start, nth)?;
         let Some(part) = found.and_then(|found| found.get(group)) else { return Ok(Some(0)) };
-        let byte = if is_end == 1 { part.end() } else { part.start() };
+        let byte = if is_end == 1 { part.end } else { part.start };
         Ok(Some(small(text[..byte].chars().count() + 1)))
     });
     Ok(Arc::new(rows.collect::<Result<Int64Array, Error>>()?))
@@ -162,8 +187,9 @@ fn substr(columns: &[ArrayRef]) -> Result<ArrayRef> {
         let start = columns.number("start", 2, row, 1, 1)?;
         let nth = columns.number("n", 3, row, 1, 1)?;
         let group = columns.number("subexpr", 5, row, 0, 0)?;
-        let found = matches_from(pattern, columns.text(0, row), start).nth(nth - 1);
-        Ok(found.and_then(|found| found.get(group)).map(|part| part.as_str().to_string()))
+        let text = columns.text(0, row);
+        let found = nth_match(pattern, text, start, nth)?;
+        Ok(found.and_then(|found| found.get(group)).map(|part| text[part].to_string()))
     });
     Ok(Arc::new(rows.collect::<Result<StringViewArray, Error>>()?))
 }
@@ -196,13 +222,14 @@ fn replaced(pattern: &Pattern, text: &str, by: &str, start: usize, nth: usize) -
     let mut out = String::with_capacity(text.len());
     let mut copied = 0;
     for (place, found) in matches_from(pattern, text, start).enumerate() {
+        let found = found?;
         let Some(whole) = found.get(0) else { continue };
         if nth != 0 && place + 1 != nth {
             continue;
         }
-        append(&mut out, &text[copied..whole.start()])?;
-        replacement(&mut out, by, &found)?;
-        copied = whole.end();
+        append(&mut out, &text[copied..whole.start])?;
+        replacement(&mut out, by, text, &found)?;
+        copied = whole.end;
         if nth != 0 {
             break;
         }
@@ -219,16 +246,16 @@ fn append(out: &mut String, part: &str) -> Result<(), Error> {
 }
 
 /// Writes a replacement: `\1` is a group, `\&` the whole match, `\\` a backslash.
-fn replacement(out: &mut String, by: &str, found: &Captures<'_>) -> Result<(), Error> {
+fn replacement(out: &mut String, by: &str, text: &str, found: &Found<'_>) -> Result<(), Error> {
     let mut rest = by;
     while let Some(at) = rest.find('\\') {
         append(out, &rest[..at])?;
         let mut chars = rest[at + 1..].chars();
         match chars.next() {
-            Some('&') => append(out, found.get(0).map_or("", |part| part.as_str()))?,
+            Some('&') => append(out, found.get(0).map_or("", |part| &text[part]))?,
             Some(digit @ '1'..='9') => {
                 let group = digit.to_digit(10).and_then(|group| usize::try_from(group).ok()).unwrap_or(0);
-                append(out, found.get(group).map_or("", |part| part.as_str()))?;
+                append(out, found.get(group).map_or("", |part| &text[part]))?;
             }
             Some('\\') | None => out.push('\\'),
             Some(other) => out.extend(['\\', other]),
@@ -239,10 +266,10 @@ fn replacement(out: &mut String, by: &str, found: &Captures<'_>) -> Result<(), E
 }
 
 /// Adds the groups of a match, or the whole match if the pattern has no groups.
-fn add_groups(values: &mut ListBuilder<StringViewBuilder>, pattern: &Pattern, found: &Captures<'_>) {
+fn add_groups(values: &mut ListBuilder<StringViewBuilder>, pattern: &Pattern, text: &str, found: &Found<'_>) {
     let groups = if pattern.groups() == 0 { 0..=0 } else { 1..=pattern.groups() };
     for group in groups {
-        values.values().append_option(found.get(group).map(|part| part.as_str()));
+        values.values().append_option(found.get(group).map(|part| &text[part]));
     }
     values.append(true);
 }
@@ -258,8 +285,9 @@ fn first_match(columns: &[ArrayRef]) -> Result<ArrayRef> {
         };
         let pattern = last.get(columns.text(1, row), columns.text(2, row))?;
         refuse_global("regexp_match", pattern)?;
-        match pattern.matches(columns.text(0, row), 0).next() {
-            Some(found) => add_groups(&mut out, pattern, &found),
+        let text = columns.text(0, row);
+        match pattern.matches(text, 0).next().transpose()? {
+            Some(found) => add_groups(&mut out, pattern, text, &found),
             None => out.append(false),
         }
     }
@@ -274,8 +302,9 @@ fn all_matches(columns: &[ArrayRef]) -> Result<ArrayRef> {
         if let Some(row) = row {
             let pattern = last.get(columns.text(1, row), columns.text(2, row))?;
             let most = if pattern.options.global { usize::MAX } else { 1 };
-            for found in pattern.matches(columns.text(0, row), 0).take(most) {
-                add_groups(out.values(), pattern, &found);
+            let text = columns.text(0, row);
+            for found in pattern.matches(text, 0).take(most) {
+                add_groups(out.values(), pattern, text, &found?);
             }
         }
         out.append(row.is_some());
@@ -297,11 +326,11 @@ fn split(columns: &[ArrayRef]) -> Result<ArrayRef> {
         refuse_global("regexp_split_to_array", pattern)?;
         let mut copied = 0;
         for found in pattern.matches(text, 0) {
-            let Some(whole) = found.get(0) else { continue };
+            let Some(whole) = found?.get(0) else { continue };
             // An empty match at the end, or right behind another match, doesn't split.
-            if whole.start() < text.len() && whole.end() > copied {
-                out.values().append_value(&text[copied..whole.start()]);
-                copied = whole.end();
+            if whole.start < text.len() && whole.end > copied {
+                out.values().append_value(&text[copied..whole.start]);
+                copied = whole.end;
             }
         }
         out.values().append_value(&text[copied..]);

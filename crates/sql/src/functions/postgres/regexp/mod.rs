@@ -6,6 +6,7 @@ mod arguments;
 mod bracket;
 mod functions;
 mod like;
+mod matcher;
 mod options;
 mod similar;
 mod translate;
@@ -62,9 +63,18 @@ fn pattern_type(types: &[DataType]) -> Result<DataType> {
     }
 }
 
-/// Returns the pattern of the crate `regex` for one of PostgreSQL's.
-pub(crate) fn pattern(pattern: &str) -> Result<String, Error> {
-    translate::translate(pattern, Options::default())
+/// Returns the pattern of the crate `regex` for one of PostgreSQL's, or none if that needs back references or lookaround.
+pub(crate) fn linear_pattern(pattern: &str) -> Result<Option<String>, Error> {
+    let translated = translate::translate(pattern, Options::default())?;
+    Ok(Some(translated.text).filter(|_| !translated.backtracks))
+}
+
+/// Returns the pattern of the crate `regex` for a value in a column.
+fn pattern(written: &str) -> Result<String, Error> {
+    linear_pattern(written)?.ok_or_else(|| {
+        Error::unsupported(format!("the pattern '{written}' with back references or lookaround in a column"))
+            .hint("Use regexp_like(text, pattern).")
+    })
 }
 
 /// Returns the pattern of the crate `regex` for one of SIMILAR TO.

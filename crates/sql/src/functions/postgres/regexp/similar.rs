@@ -26,7 +26,7 @@ pub(crate) fn substring(pattern: &str, escape: Option<char>) -> Result<String> {
 }
 
 fn translated(advanced: &str) -> Result<String> {
-    translate(advanced, Options::default())
+    translate(advanced, Options::default()).map(|translated| translated.text)
 }
 
 /// Reads the escape character: one, or none.

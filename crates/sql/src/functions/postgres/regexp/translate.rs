@@ -1,7 +1,7 @@
-//! Translates PostgreSQL's regular expressions to those of the crate `regex`.
+//! Translates PostgreSQL's regular expressions to those of the crates `regex` and `fancy-regex`.
 //!
 //! Syntax that `regex` has in common with them is copied, its own groups `(?i:…)` and `(?P<name>…)` included. Back
-//! references and lookaround are refused: `regex` guarantees a time linear in the text, which excludes them.
+//! references and lookaround need `fancy-regex`: `regex` guarantees a time linear in the text, which excludes them.
 
 use std::str::Chars;
 
@@ -13,17 +13,33 @@ use crate::sqlstate;
 /// The greatest bound of a repetition.
 const BOUND_MAX: u32 = 255;
 
+/// A translated pattern.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Translated {
+    pub(super) text: String,
+    /// True if the pattern has back references or lookaround.
+    pub(super) backtracks: bool,
+}
+
 /// Returns the translation of a pattern with the options of a call.
-pub(super) fn translate(pattern: &str, mut options: Options) -> Result<String> {
+pub(super) fn translate(pattern: &str, mut options: Options) -> Result<Translated> {
     let body = options.embedded(pattern);
-    let mut translator =
-        Translator { pattern, options, chars: body.chars(), out: String::new(), groups: 0, dots: false };
+    let mut translator = Translator {
+        pattern,
+        options,
+        chars: body.chars(),
+        out: String::new(),
+        groups: 0,
+        open: Vec::new(),
+        dots: false,
+        backtracks: false,
+    };
     match options.syntax {
         Syntax::Literal => translator.out = regex::escape(body),
         Syntax::Basic => translator.basic()?,
         Syntax::Advanced | Syntax::Extended => translator.advanced()?,
     }
-    let Translator { out, dots, .. } = translator;
+    let Translator { out, dots, backtracks, .. } = translator;
     let mut flags = String::new();
     if options.ignore_case == Some(true) {
         flags.push('i');
@@ -37,7 +53,8 @@ pub(super) fn translate(pattern: &str, mut options: Options) -> Result<String> {
     if options.ignore_case == Some(false) {
         flags.push_str("-i");
     }
-    Ok(if flags.is_empty() { out } else { format!("(?{flags}){out}") })
+    let text = if flags.is_empty() { out } else { format!("(?{flags}){out}") };
+    Ok(Translated { text, backtracks })
 }
 
 /// Returns the error of a pattern.
@@ -53,8 +70,12 @@ struct Translator<'a> {
     out: String,
     /// The groups so far.
     groups: u32,
+    /// The parentheses that are open, each true if it lies within lookaround.
+    open: Vec<bool>,
     /// True if a `.` matches any character.
     dots: bool,
+    /// True if there are back references or lookaround.
+    backtracks: bool,
 }
 
 impl Translator<'_> {
@@ -102,7 +123,11 @@ impl Translator<'_> {
                     None => return Err(self.wrong("it ends with a backslash")),
                 },
                 '[' => self.bracket()?,
-                '(' => self.group()?,
+                '(' => self.group(),
+                ')' => {
+                    self.open.pop();
+                    self.out.push(')');
+                }
                 '{' => match self.chars.as_str().starts_with(|c: char| c.is_ascii_digit()) {
                     true => self.bound("}")?,
                     false => self.out.push_str("\\{"),
@@ -127,7 +152,7 @@ impl Translator<'_> {
             'y' => self.out.push_str("\\b"),
             'Y' => self.out.push_str("\\B"),
             'Z' => self.out.push_str("\\z"),
-            '1'..='9' => return self.reference(c),
+            '1'..='9' => self.reference(c)?,
             // A class of Unicode, which only `regex` has.
             'p' | 'P' if self.starts_with("{") => {
                 let rest = self.chars.as_str();
@@ -157,17 +182,18 @@ impl Translator<'_> {
         let digits = format!("{first}{}", &rest[..more]);
         let number: u32 = digits.parse().unwrap_or(u32::MAX);
         let code = u32::from_str_radix(&digits, 8).ok().filter(|_| more > 0 && number > self.groups);
-        match code {
-            Some(code) => {
-                self.skip(more);
-                self.code(code)
-            }
-            None => Err(Error::unsupported(format!(
-                "the back reference \\{first} in the pattern '{}'",
-                self.pattern
-            ))
-            .hint("Compare two matches: regexp_match(…)[1] = regexp_match(…)[2].")),
+        if let Some(code) = code {
+            self.skip(more);
+            return self.code(code);
         }
+        let (group, read) = if number <= self.groups { (number, more) } else { (u32::from(first) - 48, 0) };
+        if group > self.groups {
+            return Err(self.wrong(&format!("there is no group {group} before \\{group}")));
+        }
+        self.skip(read);
+        self.out.push_str(&format!("(?:\\{group})"));
+        self.backtracks = true;
+        Ok(())
     }
 
     fn bracket(&mut self) -> Result<()> {
@@ -185,27 +211,24 @@ impl Translator<'_> {
         Ok(())
     }
 
-    fn group(&mut self) -> Result<()> {
+    fn group(&mut self) {
+        let is_within = self.open.last().copied().unwrap_or(false);
         let is_advanced = self.options.syntax == Syntax::Advanced;
-        if !is_advanced || !self.starts_with("?") {
-            self.groups += 1;
-            self.out.push('(');
-            return Ok(());
-        }
-        if self.starts_with("?#") {
+        if is_advanced && self.starts_with("?#") {
             while self.chars.next().is_some_and(|c| c != ')') {}
-            return Ok(());
+            return;
         }
-        let around = [("?=", "(?=…)"), ("?!", "(?!…)"), ("?<=", "(?<=…)"), ("?<!", "(?<!…)")];
-        if let Some((_, shown)) = around.iter().find(|(written, _)| self.starts_with(written)) {
-            return Err(Error::unsupported(format!(
-                "lookaround, {shown}, in the pattern '{}'",
-                self.pattern
-            ))
-            .hint("Match the text around it, too, and take the part in parentheses."));
+        if is_advanced && self.starts_with("?") {
+            let is_around = ["?=", "?!", "?<=", "?<!"].iter().any(|around| self.starts_with(around));
+            self.backtracks |= is_around;
+            self.open.push(is_within || is_around);
+            self.out.push('(');
+            return;
         }
-        self.out.push('(');
-        Ok(())
+        self.open.push(is_within);
+        // Groups within lookaround have no number.
+        self.out.push_str(if is_within { "(?:" } else { "(" });
+        self.groups += u32::from(!is_within);
     }
 
     /// Copies the bounds of a repetition.
@@ -240,13 +263,14 @@ impl Translator<'_> {
                 '\\' => match self.chars.next() {
                     Some('(') => {
                         self.out.push('(');
+                        self.groups += 1;
                         at_start = true;
                     }
                     Some(')') => self.out.push(')'),
                     Some('{') => self.bound("\\}")?,
                     Some('<') => self.out.push_str("\\b{start}"),
                     Some('>') => self.out.push_str("\\b{end}"),
-                    Some(digit) if digit.is_ascii_digit() => return self.reference(digit),
+                    Some(digit @ '1'..='9') => self.reference(digit)?,
                     Some(c) => self.literal(c),
                     None => return Err(self.wrong("it ends with a backslash")),
                 },
@@ -300,8 +324,8 @@ mod tests {
 
     fn check(pattern: &str, expected: &str) {
         let translated = translate(pattern, Options::default()).unwrap();
-        assert_eq!(translated, expected, "{pattern}");
-        regex::Regex::new(&translated).unwrap();
+        assert_eq!(translated, Translated { text: expected.into(), backtracks: false }, "{pattern}");
+        regex::Regex::new(&translated.text).unwrap();
     }
 
     #[test]
@@ -327,9 +351,7 @@ mod tests {
 
     #[test]
     fn other_patterns_are_refused() {
-        for pattern in
-            ["(ab)\\1", "a(?=b)", "(?<!x)b", "a\\", "a{2,1}", "a{1000}", "a{2", "[a", "[b-a]", "[[.xy.]]"]
-        {
+        for pattern in ["(ab)\\2", "a\\", "a{2,1}", "a{1000}", "a{2", "[a", "[b-a]", "[[.xy.]]"] {
             assert!(translate(pattern, Options::default()).is_err(), "{pattern}");
         }
         assert!(Options::of_flags("z").is_err());
