@@ -247,7 +247,7 @@ impl Definition {
             Definition::Aggregate(_) => "aggregate",
             Definition::Schema => "schema",
             Definition::Sequence(_) => "sequence",
-            Definition::Type(UserType::Enum(_)) => "type",
+            Definition::Type(UserType::Enum(_) | UserType::Composite(_)) => "type",
             Definition::Type(UserType::Domain(_)) => "domain",
         }
     }

@@ -1,4 +1,4 @@
-//! The types of CREATE TYPE … AS ENUM and CREATE DOMAIN.
+//! The types of CREATE TYPE and CREATE DOMAIN.
 //!
 //! A column has the labels of its enum type in its declared type, and the constraints of its domain as its own. So a table and
 //! a plan don't depend on this list, which is for names in statements alone. A name without a schema is one of `public`, or else
@@ -7,6 +7,7 @@
 //! | written | planned as |
 //! | --- | --- |
 //! | `x::mood` | the function that reads a value of this type |
+//! | `x::address`, a composite type | `x::STRUCT<city TEXT, zip INT>` |
 //! | `x::email`, for a domain over TEXT with `CHECK (VALUE LIKE '%@%')` | `x::TEXT`, or an error if the condition is false |
 
 use std::collections::BTreeMap;
@@ -29,10 +30,14 @@ use crate::functions::marks::enum_type::{EnumType, RESOLVED};
 use crate::functions::quote_ident;
 use crate::reader::TokenReader;
 use crate::relation::{name_in, relation_ident, split_schema};
+use crate::sqlstate;
 use crate::tokens::DIALECT;
 
 /// The most domains over one another.
 const DEPTH_MAX: usize = 16;
+
+/// The most fields of a composite type, with those of its fields: as many as the columns of a relation in PostgreSQL.
+const FIELDS_MAX: usize = 1_600;
 
 /// A user-defined type.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +46,8 @@ pub enum UserType {
     Enum(Vec<String>),
     /// A type with constraints.
     Domain(Domain),
+    /// The type of a composite type's values: `STRUCT<a INT, b TEXT>`.
+    Composite(String),
 }
 
 /// A type with constraints.
@@ -158,11 +165,30 @@ impl UserTypes {
                 ) => {
                     return match self.resolved(item)? {
                         None => Ok(found),
+                        Some(composite @ SqlType::Struct(..)) if self.is_composite(item) => Ok(Some(
+                            SqlType::Array(ArrayElemTypeDef::SquareBracket(Box::new(composite), None)),
+                        )),
                         Some(_) => {
                             Err(Error::unsupported(format!("an array of the user-defined type {item}"))
                                 .hint("Use TEXT[]."))
                         }
                     };
+                }
+                SqlType::Struct(fields, brackets) => {
+                    let mut fields = fields.clone();
+                    let mut is_resolved = false;
+                    for field in &mut fields {
+                        let Some(composite) = self.resolved(&field.field_type)? else { continue };
+                        if !self.is_composite(&field.field_type) {
+                            let of = &field.field_type;
+                            return Err(Error::unsupported(format!("a field of the user-defined type {of}"))
+                                .hint("Use TEXT, or the type of the domain."));
+                        }
+                        field.field_type = composite;
+                        is_resolved = true;
+                    }
+                    let resolved = SqlType::Struct(fields, brackets.clone());
+                    return Ok(if is_resolved { Some(resolved) } else { found });
                 }
                 SqlType::Custom(name, modifiers) if modifiers.is_empty() => match self.named(name) {
                     None => return Ok(found),
@@ -176,11 +202,44 @@ impl UserTypes {
                         )));
                     }
                     Some((_, UserType::Domain(domain))) => found = Some(parsed_type(&domain.base)?),
+                    Some((_, UserType::Composite(fields))) => found = Some(parsed_type(&fields)?),
                 },
                 _ => return Ok(found),
             }
         }
         Err(Error::invalid(format!("{written} is a domain over more than {DEPTH_MAX} others")))
+    }
+
+    /// True for a composite type, and for an array of one.
+    fn is_composite(&self, written: &SqlType) -> bool {
+        match written {
+            SqlType::Array(
+                ArrayElemTypeDef::SquareBracket(item, _) | ArrayElemTypeDef::AngleBracket(item),
+            ) => self.is_composite(item),
+            SqlType::Custom(name, modifiers) if modifiers.is_empty() => {
+                matches!(self.named(name), Some((_, UserType::Composite(_))))
+            }
+            SqlType::Struct(..) => true,
+            _ => false,
+        }
+    }
+
+    /// Returns a composite type with these fields: `a INT, b TEXT`. Fails if the type has too many.
+    pub fn composite(&self, fields: &str) -> Result<UserType> {
+        let spelled = format!("STRUCT<{fields}>");
+        let parsed = parsed_type(&spelled).map_err(|_| {
+            Error::invalid(format!("({fields}) are no fields of a composite type"))
+                .hint("Write (a INT, b TEXT): names and types, without constraints.")
+                .code(sqlstate::SYNTAX_ERROR)
+        })?;
+        let resolved = self.resolved(&parsed)?.unwrap_or(parsed);
+        if fields_of(&resolved) > FIELDS_MAX {
+            return Err(Error::invalid(format!(
+                "a composite type has at most {FIELDS_MAX} fields, those of its fields included"
+            ))
+            .code(sqlstate::PROGRAM_LIMIT_EXCEEDED));
+        }
+        Ok(UserType::Composite(spelled))
     }
 
     /// Replaces the user-defined types of casts in a statement.
@@ -267,9 +326,26 @@ impl Domain {
     }
 }
 
+/// Returns the number of a type's fields, with those of its fields.
+fn fields_of(data_type: &SqlType) -> usize {
+    match data_type {
+        SqlType::Struct(fields, _) => {
+            fields.iter().map(|field| fields_of(&field.field_type).saturating_add(1)).sum()
+        }
+        SqlType::Array(ArrayElemTypeDef::SquareBracket(item, _) | ArrayElemTypeDef::AngleBracket(item)) => {
+            fields_of(item)
+        }
+        _ => 0,
+    }
+}
+
 fn parsed_type(text: &str) -> Result<SqlType> {
-    let parser = Parser::new(&DIALECT).try_with_sql(text);
-    parser.and_then(|mut parser| parser.parse_data_type()).map_err(wrong)
+    let mut parser = Parser::new(&DIALECT).try_with_sql(text).map_err(wrong)?;
+    let parsed = parser.parse_data_type().map_err(wrong)?;
+    match parser.peek_token().token {
+        Token::EOF => Ok(parsed),
+        other => Err(Error::invalid(format!("syntax error at or near \"{other}\" in the type {text}"))),
+    }
 }
 
 fn wrong(error: ParserError) -> Error {

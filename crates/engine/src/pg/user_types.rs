@@ -73,6 +73,7 @@ pub(super) fn types(facts: &Facts, rows: &mut Rows) {
         row.extend(match found {
             UserType::Enum(_) => enum_cells(),
             UserType::Domain(domain) => domain_cells(domain),
+            UserType::Composite(_) => composite_cells(),
         });
         rows.push(&row);
     }
@@ -90,6 +91,20 @@ fn enum_cells() -> Cells {
         ("typsend", 3533.into()),
         ("typalign", 'i'.into()),
         ("typstorage", 'p'.into()),
+    ]
+}
+
+fn composite_cells() -> Cells {
+    vec![
+        ("typlen", (-1).into()),
+        ("typtype", 'c'.into()),
+        ("typcategory", 'C'.into()),
+        ("typinput", 2290.into()),
+        ("typoutput", 2291.into()),
+        ("typreceive", 2402.into()),
+        ("typsend", 2403.into()),
+        ("typalign", 'd'.into()),
+        ("typstorage", 'x'.into()),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! `CREATE TYPE name AS ENUM ('label', …)`, `CREATE DOMAIN name AS type …`
+//! `CREATE TYPE name AS ENUM ('label', …)`, `CREATE TYPE name AS (field type, …)`, `CREATE DOMAIN name AS type …`
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use crate::statement::{Rules, Run, Statement};
 
 pub(super) static CREATE_TYPE: Statement = Statement {
     words: &[&["CREATE", "TYPE"]],
-    synopsis: "CREATE TYPE [IF NOT EXISTS] name AS ENUM ('label', …);",
-    purpose: "define an enum type",
+    synopsis: "CREATE TYPE [IF NOT EXISTS] name AS {ENUM ('label', …) | (field type, …)};",
+    purpose: "define an enum type or a composite type",
     pages: &["create-type"],
     begins: None,
     run: Run::Plan(|session, working, reader| Box::pin(async move { create_type(session, working, reader) })),
@@ -49,15 +49,34 @@ fn create_type(session: &Session, working: &mut Working, mut reader: TokenReader
     }
     let at = reader.position();
     reader.expect_keyword(&["AS"])?;
-    if *reader.peek() == Token::LParen {
-        let hint = "A column may have the type STRUCT<name type, …>.";
-        return Err(Error::unsupported("a composite type").at(at).hint(hint));
-    }
-    reader.expect_keyword(&["ENUM"])?;
-    let labels = labels(&mut reader)?;
+    let found = match *reader.peek() == Token::LParen {
+        true => composite(session, &mut reader)?,
+        false => {
+            if !reader.keyword(&["ENUM"]) {
+                return Err(reader.expected("ENUM or (name type, …)").at(at));
+            }
+            UserType::Enum(labels(&mut reader)?)
+        }
+    };
     reader.expect_end()?;
-    create(session, working, name, reader.text(), UserType::Enum(labels))?;
+    create(session, working, name, reader.text(), found)?;
     Ok(Tag::new("CREATE TYPE"))
+}
+
+/// Reads `(name type, …)`.
+fn composite(session: &Session, reader: &mut TokenReader<'_>) -> Result<UserType> {
+    let at = reader.position();
+    let fields = reader.group()?;
+    let planner = &session.shared.planner;
+    let found = planner.types().composite(&reader.text()[fields]).map_err(|error| error.at(at.clone()))?;
+    if let UserType::Composite(spelled) = &found {
+        // A column must be able to have the type.
+        let column = format!("(value {spelled})");
+        planner
+            .columns(&mut TokenReader::new(&column)?)
+            .map_err(|error| Error { span: None, ..error }.at(at))?;
+    }
+    Ok(found)
 }
 
 /// Reads `('label', …)`.

@@ -5,12 +5,14 @@
 //! | `FROM t, jsonb_each(t.j) AS x(k, v)` | `FROM t, LATERAL (SELECT … FROM UNNEST(jsonb_members(t.j)) AS u(e)) AS x(k, v)` |
 //! | `FROM jsonb_array_elements(j) AS e WHERE e > '1'` | the same, with `e.value` for `e` |
 //! | `FROM jsonb_to_record(j) AS x(a INT)` | `FROM LATERAL (SELECT json_record_text(e, 'a')::INT …) AS x(a)` |
+//! | `FROM json_populate_record(NULL::t, j)` | the same, with the fields of a composite type |
 //! | `json_agg(x ORDER BY y)` | `json_agg_of(array_agg(x ORDER BY y))` |
 //! | `json_object_agg(k, v)` | `json_object_agg_of(array_agg(struct(k, v)))` |
 
 use datafusion::sql::sqlparser::ast::{
     CastKind, DataType as SqlType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
-    ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor,
+    ObjectName, Query, Select, SelectItem, SetExpr, Statement, StructField, TableAlias, TableAliasColumnDef,
+    TableFactor, Value,
 };
 
 use super::postgres::parsed;
@@ -33,7 +35,7 @@ enum Rows {
 }
 
 /// The functions in FROM, with the function that makes their list.
-const FUNCTIONS: [(&str, &str, Rows); 18] = [
+const FUNCTIONS: [(&str, &str, Rows); 22] = [
     ("json_array_elements", "json_elements", Rows::Values("json_same", Some("value"))),
     ("jsonb_array_elements", "jsonb_array_values", Rows::Values("jsonb_same", Some("value"))),
     ("json_array_elements_text", "json_element_texts", Rows::Values("", Some("value"))),
@@ -50,6 +52,10 @@ const FUNCTIONS: [(&str, &str, Rows); 18] = [
     ("variant_explode_outer", "variant_entries_or_null", Rows::Entries),
     ("json_to_record", "make_array", Rows::Records),
     ("jsonb_to_record", "make_array", Rows::Records),
+    ("json_populate_record", "make_array", Rows::Records),
+    ("jsonb_populate_record", "make_array", Rows::Records),
+    ("json_populate_recordset", "json_elements", Rows::Records),
+    ("jsonb_populate_recordset", "jsonb_array_values", Rows::Records),
     ("json_to_recordset", "json_elements", Rows::Records),
     ("jsonb_to_recordset", "jsonb_array_values", Rows::Records),
 ];
@@ -106,7 +112,8 @@ pub(super) fn alias_of(factor: &mut TableFactor) -> Option<&mut Option<TableAlia
 
 /// Rewrites a function in FROM to a subquery over UNNEST.
 pub(super) fn table_function(factor: &mut TableFactor) -> Result<()> {
-    let Some(found) = called(factor) else { return Ok(()) };
+    let Some(mut found) = called(factor) else { return Ok(()) };
+    let declared = populated(&mut found)?;
     let Some(alias) = alias_of(factor) else { return Ok(()) };
     let named = || TableAlias {
         explicit: true,
@@ -115,6 +122,10 @@ pub(super) fn table_function(factor: &mut TableFactor) -> Result<()> {
         at: None,
     };
     let mut alias = alias.take().unwrap_or_else(named);
+    let renamed = match declared {
+        Some(columns) => std::mem::replace(&mut alias.columns, columns),
+        None => Vec::new(),
+    };
     let (element, ordinality) = match found.numbered {
         true => ("get_field(e, 'x')", ", CAST(get_field(e, 'n') AS BIGINT)"),
         false => ("e", ""),
@@ -148,11 +159,12 @@ pub(super) fn table_function(factor: &mut TableFactor) -> Result<()> {
     let Ok(Statement::Query(mut subquery)) = parsed(&subquery) else { return Ok(()) };
     if let Rows::Records = found.rows {
         records(&mut subquery, &found, &mut alias)?;
+        alias.columns.iter_mut().zip(renamed).for_each(|(column, new)| *column = new);
     }
     let unnamed = names.into_iter().skip(alias.columns.len());
     alias.columns.extend(unnamed.map(|name| TableAliasColumnDef { name, data_type: None }));
     let mut arguments = found.arguments;
-    if found.name == "jsonb_to_record" {
+    if ["jsonb_to_record", "jsonb_populate_record"].contains(&found.name.as_str()) {
         arguments = arguments.into_iter().map(|argument| call("read_jsonb", vec![argument])).collect();
     }
     let list = call(found.list, arguments);
@@ -165,6 +177,33 @@ pub(super) fn table_function(factor: &mut TableFactor) -> Result<()> {
     }
     *factor = TableFactor::Derived { lateral: true, subquery, alias: Some(alias), sample: None };
     Ok(())
+}
+
+/// Takes the first argument of `json_populate_record(NULL::type, …)`. Returns the columns that it declares.
+fn populated(found: &mut Called) -> Result<Option<Vec<TableAliasColumnDef>>> {
+    if !found.name.contains("_populate_record") || found.arguments.len() != 2 {
+        return Ok(None);
+    }
+    let usage = || {
+        Error::invalid(format!("{} takes NULL::type, of a composite type, and JSON", found.name))
+            .hint(format!("Write {}(NULL::STRUCT<a INT, b TEXT>, …).", found.name))
+    };
+    let columns = match &found.arguments[0] {
+        Expr::Cast { expr, data_type: SqlType::Struct(fields, _), .. } if is_null(expr) => {
+            let column = |field: &StructField| {
+                let name = field.field_name.clone().ok_or_else(usage)?;
+                Ok(TableAliasColumnDef { name, data_type: Some(field.field_type.clone()) })
+            };
+            fields.iter().map(column).collect::<Result<Vec<_>>>()?
+        }
+        _ => return Err(usage()),
+    };
+    found.arguments.remove(0);
+    Ok(Some(columns))
+}
+
+fn is_null(expression: &Expr) -> bool {
+    matches!(expression, Expr::Value(value) if value.value == Value::Null)
 }
 
 /// Puts the columns that an alias declares into the subquery of records.

@@ -22,17 +22,18 @@ use datafusion::logical_expr::function::{
 };
 use datafusion::logical_expr::window_state::WindowAggState;
 use datafusion::logical_expr::{
-    ColumnarValue, Documentation, LimitEffect, PartitionEvaluator, ReversedUDWF, ScalarFunctionArgs,
-    ScalarUDF, ScalarUDFImpl, Signature, WindowUDF, WindowUDFImpl,
+    Documentation, LimitEffect, PartitionEvaluator, ReversedUDWF, ScalarUDF, Signature, WindowUDF,
+    WindowUDFImpl,
 };
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
 
 use super::Registry;
+use super::recast::{Recast, Target};
 
 /// Replaces DataFusion's functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
-    let signed_scalar = |inner| ScalarUDF::from(SignedScalar { inner });
+    let signed_scalar = |inner| ScalarUDF::from(Recast { inner, target: Target::Signed });
     registry.replace("array_length", |function| function.inner().is::<ArrayLength>(), signed_scalar);
     registry.replace("array_position", |function| function.inner().is::<ArrayPosition>(), signed_scalar);
     registry.replace("cardinality", |function| function.inner().is::<Cardinality>(), signed_scalar);
@@ -53,51 +54,6 @@ fn replace_window<T: Any>(state: &mut SessionState, name: &str) {
 
 fn signed(inner: Arc<WindowUDF>) -> Arc<WindowUDF> {
     Arc::new(WindowUDF::from(SignedWindow { inner }))
-}
-
-fn with_sign(data_type: DataType) -> DataType {
-    match data_type {
-        DataType::UInt64 => DataType::Int64,
-        other => other,
-    }
-}
-
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct SignedScalar {
-    inner: Arc<ScalarUDF>,
-}
-
-impl ScalarUDFImpl for SignedScalar {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        self.inner.inner().return_type(arguments).map(with_sign)
-    }
-
-    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        self.inner.inner().coerce_types(arguments)
-    }
-
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        match self.inner.inner().invoke_with_args(arguments)? {
-            found if found.data_type() == DataType::UInt64 => found.cast_to(&DataType::Int64, None),
-            found => Ok(found),
-        }
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.documentation()
-    }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -132,8 +88,10 @@ impl WindowUDFImpl for SignedWindow {
 
     fn field(&self, arguments: WindowUDFFieldArgs) -> Result<FieldRef> {
         let field = self.inner.inner().field(arguments)?;
-        let data_type = with_sign(field.data_type().clone());
-        Ok(Arc::new(field.as_ref().clone().with_data_type(data_type)))
+        Ok(match field.data_type() {
+            DataType::UInt64 => Arc::new(field.as_ref().clone().with_data_type(DataType::Int64)),
+            _ => field,
+        })
     }
 
     fn sort_options(&self) -> Option<SortOptions> {

@@ -7,7 +7,7 @@ mod initials;
 
 use super::{
     Registry, date_part, flink, generators, hashes, java_patterns, json, lambdas, maps, marks, other_numbers,
-    other_texts, other_times, postgres, ranges, read_text, round, signed_results, sketches, spark,
+    other_texts, other_times, postgres, ranges, read_text, round, row_casts, signed_results, sketches, spark,
     spark_aggregates, spark_arrays, spark_bytes, spark_csv, spark_numbers, spark_options, spark_random,
     spark_texts, spark_times, value_size_limit, xml,
 };
@@ -29,6 +29,8 @@ pub(super) static FUNCTIONS: &[Register] = &[
     postgres::byte_forms::register,
     postgres::byte_strings::register,
     postgres::degrees::register,
+    postgres::normalization::register,
+    postgres::numbers::register,
     postgres::extract::register,
     postgres::formatting::register,
     postgres::interval::register,
@@ -40,6 +42,7 @@ pub(super) static FUNCTIONS: &[Register] = &[
     postgres::patterns::register,
     postgres::quantified::register,
     postgres::regexp::register,
+    row_casts::register,
     round::register,
     flink::register,
     generators::register,

@@ -9,6 +9,8 @@ pub(super) mod degrees;
 pub(crate) mod extract;
 pub(crate) mod formatting;
 pub(super) mod interval;
+pub(super) mod normalization;
+pub(super) mod numbers;
 pub(super) mod ordered_sets;
 pub(crate) mod patterns;
 pub(super) mod periods;
