@@ -19,7 +19,7 @@ use millstream_sql::{Error, Planner, Result};
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::advisory_locks::{self, AdvisoryLocks};
+use crate::advisory_locks::AdvisoryLocks;
 use crate::catalog::Catalog;
 use crate::error;
 use crate::event::{Event, Question, Reply};
@@ -28,10 +28,11 @@ use crate::jobs::{self, Jobs};
 use crate::listener::{Listener, Listeners};
 use crate::metrics::{History, MetricValue, SAMPLE_SECONDS};
 use crate::panics;
+use crate::planner::planner;
 use crate::query_pool::QueryPool;
 use crate::recovery::{self, Recovered};
 use crate::run::{self, TimeSource};
-use crate::sequences::{self, Sequences};
+use crate::sequences::Sequences;
 use crate::session::Session;
 use crate::settings::{Settings, ShutdownSettings};
 use crate::statement_memory::AllStatements;
@@ -528,13 +529,6 @@ impl EngineBuilder {
         shared.handle.spawn(sample(shared.events.clone()));
         Ok(Engine { shared })
     }
-}
-
-/// Returns a planner with the functions of a user's context, and those of the engine.
-fn planner(context: Option<SessionContext>, sequences: &Arc<Sequences>) -> Result<Planner> {
-    let mut state = context.unwrap_or_default().state();
-    sequences::register(&mut state, sequences).and_then(|()| advisory_locks::register(&mut state))?;
-    Ok(Planner::with_state(state))
 }
 
 /// Returns a runtime with threads of this name; without a count, one for each core.

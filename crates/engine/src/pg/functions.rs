@@ -21,6 +21,7 @@ use super::rows::{Value, column};
 use crate::system::UTC;
 
 mod descriptions;
+mod properties;
 mod registered;
 mod session;
 
@@ -53,7 +54,7 @@ pub(super) type Answer = fn(&Facts, &[Value]) -> Result<Value>;
 pub(super) type Known = (&'static str, Gives, Answer);
 
 fn find(name: &str) -> Option<&'static Known> {
-    let lists = [descriptions::FUNCTIONS, registered::FUNCTIONS, session::FUNCTIONS];
+    let lists = [descriptions::FUNCTIONS, properties::FUNCTIONS, registered::FUNCTIONS, session::FUNCTIONS];
     lists.into_iter().flatten().find(|(known, ..)| *known == name)
 }
 

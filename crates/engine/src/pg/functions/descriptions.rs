@@ -85,11 +85,12 @@ fn unless_null(arguments: &[Value], answer: impl Into<Value>) -> Value {
     if any_null(arguments) { Value::Null } else { answer.into() }
 }
 
+/// Returns true for objects that only PostgreSQL's schema has. OID 0 is none.
 fn visible(_: &Facts, arguments: &[Value]) -> Result<Value> {
-    Ok(unless_null(arguments, true))
+    Ok(int(arguments, 0).filter(|oid| *oid != 0).map(|_| true).into())
 }
 
-fn format_type(facts: &Facts, arguments: &[Value]) -> Result<Value> {
+pub(super) fn format_type(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     let Some(oid) = int(arguments, 0) else { return Ok(Value::Null) };
     if oid == 0 {
         return Ok("-".into());

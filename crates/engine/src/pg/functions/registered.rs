@@ -8,6 +8,9 @@ use crate::pg::facts::{Facts, OWNER, split_name};
 use crate::pg::rows::Value;
 use crate::pg::{pg_types as types, routines, user_types};
 
+/// The collations, all with one order, and their OIDs.
+const COLLATIONS: [(&str, i64); 3] = [("default", 100), ("C", 950), ("POSIX", 951)];
+
 pub(super) const FUNCTIONS: &[Known] = &[
     ("regclass", Gives::Int, |facts, arguments| number(arguments, "relation", |name| class(facts, name))),
     ("regtype", Gives::Int, |facts, arguments| number(arguments, "type", |name| type_named(facts, name))),
@@ -39,6 +42,7 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("to_regrole", Gives::Int, |facts, arguments| {
         Ok(text(arguments, 0).and_then(|name| role(facts, name)).into())
     }),
+    ("to_regcollation", Gives::Int, |_, arguments| Ok(text(arguments, 0).and_then(collation).into())),
     ("regclass_text", Gives::Text, |facts, arguments| {
         name(arguments, |oid| {
             let index = facts.index(oid).map(|(_, index)| quote_ident(&index.name));
@@ -72,7 +76,9 @@ pub(super) const FUNCTIONS: &[Known] = &[
     }),
     ("regoper_text", Gives::Text, |_, arguments| name(arguments, |_| None)),
     ("regcollation_text", Gives::Text, |_, arguments| {
-        name(arguments, |oid| (oid == 100).then(|| "\"default\"".to_string()))
+        name(arguments, |oid| {
+            COLLATIONS.iter().find(|(_, known)| *known == oid).map(|(name, _)| quote_ident(name))
+        })
     }),
 ];
 
@@ -121,10 +127,6 @@ fn schema(facts: &Facts, written: &str) -> Option<i64> {
 }
 
 fn collation(name: &str) -> Option<i64> {
-    match name.trim_start_matches("pg_catalog.").trim_matches('"') {
-        "default" => Some(100),
-        "C" => Some(950),
-        "POSIX" => Some(951),
-        _ => None,
-    }
+    let name = name.trim_start_matches("pg_catalog.").trim_matches('"');
+    COLLATIONS.iter().find(|(known, _)| *known == name).map(|(_, oid)| *oid)
 }
