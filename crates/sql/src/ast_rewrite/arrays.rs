@@ -1,16 +1,59 @@
-//! `ARRAY(SELECT …)`: the rows of a subquery as an array.
+//! Arrays: `ARRAY(SELECT …)`, and arrays of several dimensions.
+//!
+//! | written | planned as |
+//! | --- | --- |
+//! | `ARRAY(SELECT x FROM t)` | `(SELECT array_agg(x) FROM t)`, or an empty array |
+//! | `array_fill(x, ARRAY[2, 3])` | `array_repeat(array_repeat(x, 3), 2)` |
+//! | `'{{1,2},{3,4}}'::int[]` | `'{{1,2},{3,4}}'::int[][]` |
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, GroupByExpr,
-    Ident, OrderByKind, Query, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor,
-    TableWithJoins, Value, visit_expressions,
+    ArrayElemTypeDef, DataType as SqlType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, OrderByKind, Query, SelectItem, SetExpr,
+    Statement, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value, visit_expressions,
 };
 
 use super::call;
 use super::postgres::parsed;
+use super::shorthand::arguments;
 use crate::error::Result;
+
+/// The most dimensions of an array, as in PostgreSQL.
+const DIMENSIONS_MAX: usize = 6;
+
+/// Rewrites `array_fill(x, ARRAY[2, 3])` to an array of arrays.
+pub(super) fn filled(function: &Function) -> Option<Expr> {
+    if !function.name.to_string().eq_ignore_ascii_case("array_fill") {
+        return None;
+    }
+    let [value, Expr::Function(lengths)] = <[Expr; 2]>::try_from(arguments(function)?).ok()? else {
+        return None;
+    };
+    // An array in brackets is a call by now.
+    let lengths = arguments(&lengths).filter(|_| lengths.name.to_string() == "make_array")?;
+    if !(2..=DIMENSIONS_MAX).contains(&lengths.len()) {
+        return None;
+    }
+    Some(lengths.into_iter().rev().fold(value, |value, length| call("array_repeat", vec![value, length])))
+}
+
+/// Gives the type in a cast of a literal the dimensions that the literal has.
+pub(super) fn add_dimensions(value: &Expr, data_type: &mut SqlType) {
+    let (Expr::Value(value), SqlType::Array(ArrayElemTypeDef::SquareBracket(item, _))) = (value, &*data_type)
+    else {
+        return;
+    };
+    let (Value::SingleQuotedString(written), false) = (&value.value, matches!(**item, SqlType::Array(_)))
+    else {
+        return;
+    };
+    let dimensions = written.chars().filter(|c| !c.is_whitespace()).take_while(|c| *c == '{').count();
+    for _ in 1..dimensions.min(DIMENSIONS_MAX) {
+        let inner = std::mem::replace(data_type, SqlType::Unspecified);
+        *data_type = SqlType::Array(ArrayElemTypeDef::SquareBracket(Box::new(inner), None));
+    }
+}
 
 /// Rewrites `ARRAY(SELECT x …)` to an aggregate over the subquery's rows, in their order.
 pub(super) fn array_of(function: &Function) -> Result<Option<Expr>> {

@@ -22,12 +22,12 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, DataType as SqlType, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Select, SelectItem, SetExpr,
-    Statement, Subscript, TableAlias, TableAliasColumnDef, TableFactor, Value, ValueWithSpan,
+    Statement, Subscript, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan,
     visit_expressions_mut,
 };
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
-use super::arrays::array_of;
+use super::arrays::{add_dimensions, array_of, filled};
 use super::{call, rows_from, text};
 use crate::error::{Error, Result};
 use crate::relation::{INFORMATION_SCHEMA, PG_CATALOG, PUBLIC};
@@ -52,7 +52,18 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
             }
             if let Some(array) = array_of(function)? {
                 *expression = array;
+            } else if let Some(array) = filled(function).or_else(|| normalized(function)) {
+                *expression = array;
             }
+        }
+        Expr::IsNormalized { expr, form, negated } => {
+            let form = form.map_or_else(|| "NFC".to_string(), |form| form.to_string());
+            let value = std::mem::replace(expr.as_mut(), Expr::value(Value::Null));
+            let is_normalized = call("is_normalized", vec![value, text(&form)]);
+            *expression = match negated {
+                true => Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(is_normalized) },
+                false => is_normalized,
+            };
         }
         Expr::Collate { expr, collation } => {
             known_collation(collation)?;
@@ -64,6 +75,7 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
             }
         }
         Expr::Cast { expr, data_type, kind, array: false, .. } => {
+            add_dimensions(expr, data_type);
             if let Some(new) = cast(expr, data_type, kind) {
                 *expression = new;
             }
@@ -82,12 +94,9 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
             {
                 *index = plus_one(std::mem::replace(index, Expr::value(Value::Null)));
             }
-            if let (Expr::Nested(_), [AccessExpr::Dot(Expr::Identifier(field))]) =
-                (root.as_ref(), access_chain.as_slice())
-            {
-                let field = text(&field.value);
+            if let (Expr::Nested(_), Some(fields)) = (root.as_ref(), fields(access_chain)) {
                 let root = std::mem::replace(root.as_mut(), Expr::value(Value::Null));
-                *expression = call("get_field", vec![root, field]);
+                *expression = fields.iter().fold(root, |of, field| call("get_field", vec![of, text(field)]));
             }
         }
         Expr::Identifier(name) if name.quote_style.is_none() => {
@@ -99,6 +108,34 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// Returns the names in `.a.b`.
+fn fields(chain: &[AccessExpr]) -> Option<Vec<String>> {
+    let name = |access: &AccessExpr| match access {
+        AccessExpr::Dot(Expr::Identifier(field)) => Some(field.value.clone()),
+        _ => None,
+    };
+    chain.iter().map(name).collect()
+}
+
+/// Rewrites `normalize(x)` and `normalize(x, NFD)`, whose second argument is a word, to `normalize(x, 'NFD')`.
+fn normalized(function: &Function) -> Option<Expr> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    if !function.name.to_string().eq_ignore_ascii_case("normalize") {
+        return None;
+    }
+    let form = match list.args.get(1) {
+        None => "NFC".to_string(),
+        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Identifier(form)))) => form.value.clone(),
+        Some(_) => return None,
+    };
+    match &list.args[..] {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(value)), ..] if list.args.len() <= 2 => {
+            Some(call("normalize", vec![value.clone(), text(&form)]))
+        }
+        _ => None,
+    }
 }
 
 /// The functions of a sequence, which they get by its name.
@@ -256,8 +293,10 @@ pub(super) fn table_function(factor: &mut TableFactor) {
         .collect();
     let Some(arguments) = arguments else { return };
     let Some(arrays) = rows_from::lists(&called, arguments) else {
-        if let Some((_, rows)) = NO_ROWS.iter().find(|(name, _)| *name == called)
-            && let Ok(Statement::Query(subquery)) = parsed(rows)
+        let rows = NO_ROWS.iter().find(|(name, _)| *name == called).map(|(_, rows)| (*rows).to_string());
+        let rows = rows.or_else(|| (called == "pg_get_keywords").then(keywords));
+        if let Some(rows) = rows
+            && let Ok(Statement::Query(subquery)) = parsed(&rows)
         {
             let alias = alias.take().or_else(|| Some(named(&called)));
             *factor = TableFactor::Derived { lateral: false, subquery, alias, sample: None };
@@ -275,9 +314,8 @@ pub(super) fn table_function(factor: &mut TableFactor) {
 }
 
 /// Functions in FROM that return no rows, since the objects they expand don't exist here.
-const NO_ROWS: [(&str, &str); 5] = [
+const NO_ROWS: [(&str, &str); 4] = [
     ("pg_listening_channels", "SELECT '' AS pg_listening_channels WHERE false"),
-    ("pg_get_keywords", "SELECT '' AS word, '' AS catcode, '' AS catdesc WHERE false"),
     ("pg_options_to_table", "SELECT '' AS option_name, '' AS option_value WHERE false"),
     (
         "aclexplode",
@@ -285,6 +323,23 @@ const NO_ROWS: [(&str, &str); 5] = [
     ),
     ("pg_partition_ancestors", "SELECT 0 AS relid WHERE false"),
 ];
+
+/// PostgreSQL 15's keywords: the word, its category, and `t` if it may name a column without AS.
+const KEYWORDS: &str = include_str!("keywords.txt");
+
+/// Returns a query for the keywords.
+fn keywords() -> String {
+    let words = KEYWORDS.trim_end().replace('\n', ",");
+    format!(
+        "SELECT split_part(k, ' ', 1) AS word, split_part(k, ' ', 2) AS catcode, \
+         split_part(k, ' ', 3) = 't' AS barelabel, \
+         CASE split_part(k, ' ', 2) WHEN 'U' THEN 'unreserved' WHEN 'R' THEN 'reserved' \
+         WHEN 'C' THEN 'unreserved (cannot be function or type name)' \
+         ELSE 'reserved (can be function or type name)' END AS catdesc, \
+         CASE split_part(k, ' ', 3) WHEN 't' THEN 'can be bare label' ELSE 'requires AS' END AS baredesc \
+         FROM UNNEST(string_to_array('{words}', ',')) AS u(k)"
+    )
+}
 
 /// Rewrites `UNNEST(a) WITH ORDINALITY AS t(x, n)` to a subquery that numbers the elements.
 fn numbered(array: Expr, alias: Option<TableAlias>) -> Option<TableFactor> {
@@ -342,7 +397,8 @@ fn show_item(item: &mut SelectItem) {
     else {
         return;
     };
-    if registered_cast(expression).is_some() || column_of(expression, &OF_FUNCTIONS) {
+    let is_found = matches!(bare(expression), Expr::Function(call) if registered_function(call).is_some());
+    if is_found || registered_cast(expression).is_some() || column_of(expression, &OF_FUNCTIONS) {
         let expr = Box::new(std::mem::replace(expression, Expr::value(Value::Null)));
         let (kind, data_type) = (CastKind::DoubleColon, SqlType::Text);
         *expression = Expr::Cast { kind, expr, data_type, array: false, format: None };
@@ -412,7 +468,7 @@ fn cast(value: &mut Expr, data_type: &mut SqlType, kind: &CastKind) -> Option<Ex
     // The text of an OID is the object's name.
     if to_text
         && let Expr::Function(function) = bare(value)
-        && let Some(name) = REGISTERED.into_iter().find(|known| function.name.to_string() == *known)
+        && let Some(name) = registered_function(function)
         && matches!(kind, CastKind::Cast | CastKind::DoubleColon)
     {
         let number = std::mem::replace(value, Expr::value(Value::Null));
@@ -426,6 +482,14 @@ fn bare(expression: &Expr) -> &Expr {
         Expr::Nested(inner) => bare(inner),
         other => other,
     }
+}
+
+/// Returns the type of OIDs that a function returns: `regtype` for `regtype(…)` and `to_regtype(…)`.
+fn registered_function(call: &Function) -> Option<&'static str> {
+    let name = call.name.to_string().to_lowercase();
+    let name = name.strip_prefix("pg_catalog.").unwrap_or(&name);
+    let name = name.strip_prefix("to_").unwrap_or(name);
+    REGISTERED.into_iter().find(|known| *known == name)
 }
 
 /// Rewrites `pg_catalog.int4` to `int4`.

@@ -28,7 +28,7 @@ pub(crate) const SHORTHANDS: &[(&str, usize, &str)] = &[
     ("quote_nullable", 1, "coalesce('''' || replace(CAST($1 AS TEXT), '''', '''''') || '''', 'NULL')"),
     ("array_lower", 2, "CASE WHEN array_length($1, $2) > 0 THEN 1 END"),
     ("array_upper", 2, "array_length($1, $2)"),
-    ("array_fill", 2, "array_repeat($1, ($2)[1])"),
+    ("array_fill", 2, "array_repeat($1, only_element($2))"),
     ("trim_array", 2, "array_slice($1, 1, -1 - $2)"),
     ("gen_random_uuid", 0, "read_uuid(uuid())"),
     ("uuidv4", 0, "read_uuid(uuid())"),
@@ -51,6 +51,8 @@ pub(crate) const SHORTHANDS: &[(&str, usize, &str)] = &[
     ("localtimestamp", 1, "round_time(CAST(now() AS TIMESTAMP), $1)"),
     ("localtime", 0, "CAST(now() AS TIME)"),
     ("localtime", 1, "round_time(CAST(now() AS TIME), $1)"),
+    ("pg_sleep_for", 1, "pg_sleep(date_part('epoch', CAST($1 AS INTERVAL)))"),
+    ("pg_sleep_until", 1, "pg_sleep(date_part('epoch', CAST($1 AS TIMESTAMP WITH TIME ZONE) - now()))"),
     ("timeofday", 0, "to_char(now(), 'Dy Mon DD HH24:MI:SS.US YYYY TZ')"),
     ("make_timestamp", 6, "timestamp_from_parts($1, $2, $3, $4, $5, $6)"),
     ("json_array_elements", 1, "json_same(unnest(json_elements($1)))"),
@@ -99,6 +101,7 @@ pub(crate) const SHORTHANDS: &[(&str, usize, &str)] = &[
 /// Forms of functions that DataFusion has with other arguments, or with another syntax of patterns.
 const OTHER_FORMS: &[(&str, usize, &str)] = &[
     ("length", 2, "encoded_length($1, $2)"),
+    ("width_bucket", 2, "width_bucket_of($1, $2)"),
     ("regexp_like", 2, "postgres_regexp_like($1, $2)"),
     ("regexp_like", 3, "postgres_regexp_like($1, $2, $3)"),
     ("regexp_count", 2, "postgres_regexp_count($1, $2)"),

@@ -14,6 +14,7 @@ use datafusion::logical_expr::ScalarUDF;
 use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::scalar::Scalar;
+use crate::sqlstate;
 
 /// Registers the functions.
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
@@ -21,6 +22,8 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::any("array_subscripts", places, |columns| subscripts(columns, 1)));
     registry.add(Scalar::any("vector_subscripts", places, |columns| subscripts(columns, 0)));
     registry.add(Scalar::any("array_expanded", expanded_type, expanded));
+    let numbers = vec![DataType::new_list(DataType::Int64, true)];
+    registry.add(Scalar::exact("only_element", numbers, |_| Ok(DataType::Int64), only_element));
     // All copies, as in PostgreSQL; DataFusion's functions of these names take the first one.
     registry.replace(
         "array_remove",
@@ -69,6 +72,25 @@ fn subscripts(columns: &[ArrayRef], first: i64) -> Result<ArrayRef> {
         }
     }
     Ok(Arc::new(places.finish()))
+}
+
+/// Returns the element of arrays with one element, the length of the one dimension of `array_fill`.
+fn only_element(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let lists = as_lists(&columns[0])?;
+    let each = lists.iter().map(|list| match list {
+        None => Ok(None),
+        Some(list) if list.len() == 1 && list.is_valid(0) => {
+            Ok(Some(list.as_primitive::<Int64Type>().value(0)))
+        }
+        Some(list) if list.len() == 1 => {
+            Err(Error::invalid("dimension values cannot be null").code(sqlstate::NULL_VALUE_NOT_ALLOWED))
+        }
+        Some(list) => {
+            Err(Error::invalid(format!("array_fill takes {} dimensions only as a literal", list.len()))
+                .hint("Write array_fill(x, ARRAY[2, 3])."))
+        }
+    });
+    Ok(Arc::new(each.collect::<Result<Int64Array, Error>>()?))
 }
 
 fn as_lists(array: &ArrayRef) -> Result<ListArray> {
