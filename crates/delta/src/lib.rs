@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: anything that stores, indexes or evaluates rows; see the crates `state` and `flow`.
 
+mod bit_type;
 mod canonical;
 mod chunk;
 mod cut;
@@ -20,6 +21,7 @@ mod sql_type;
 mod stack;
 mod total_order;
 
+pub use bit_type::BitType;
 pub use canonical::{
     canonical, canonical_f16, canonical_f32, canonical_f64, contains_floats, has_equal_forms, one_form,
 };

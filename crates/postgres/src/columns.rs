@@ -2,7 +2,7 @@
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use millstream_connect::{Error, Result};
-use millstream_delta::{declared_type, sql_type_of};
+use millstream_delta::{BitType, declared_type, sql_type_of};
 
 /// The PostgreSQL type of a column's values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub(crate) enum Kind {
     Named(&'static str),
     /// A range or multirange: the names of the types that hold its values, of which the first is its own.
     Range(&'static [&'static str; 3]),
+    Bits(BitType),
     /// JSON as it is written, or types that PostgreSQL lacks: structs, maps, lists of lists.
     Json,
     Bytea,
@@ -84,6 +85,9 @@ impl Kind {
             Some("UUID") => return Ok(Kind::Uuid),
             Some("JSON" | "JSONB") => return Ok(Kind::Json),
             Some(spelling) => {
+                if let Some(of) = BitType::spelled(spelling) {
+                    return Ok(Kind::Bits(of));
+                }
                 let is_type = |name: &&&str| name.eq_ignore_ascii_case(spelling);
                 if let Some(name) = NAMED.iter().find(is_type) {
                     return Ok(Kind::Named(name));
@@ -160,6 +164,7 @@ impl Kind {
             Kind::Uuid => "uuid".into(),
             Kind::Named(name) => (*name).into(),
             Kind::Range(names) => names[0].into(),
+            Kind::Bits(of) => of.to_string().to_lowercase(),
             Kind::Json => "json".into(),
             Kind::Bytea => "bytea".into(),
             Kind::Date => "date".into(),
@@ -200,6 +205,8 @@ impl Kind {
             Kind::Named("circle") => &["circle", "text", "varchar"],
             Kind::Named(_) => &["text", "varchar"],
             Kind::Range(names) => *names,
+            Kind::Bits(BitType { is_varying: true, .. }) => &["varbit", "text", "varchar"],
+            Kind::Bits(_) => &["bit", "varbit", "text", "varchar"],
             Kind::Json => &["json", "jsonb", "text", "varchar"],
             Kind::Bytea => &["bytea"],
             Kind::Date => &["date"],
@@ -233,6 +240,13 @@ impl Kind {
                 modifier >= i32::from(*digits)
             }
             (Kind::Interval, _) => false,
+            (Kind::Bits(of), "bit" | "varbit") => {
+                match of.length.and_then(|length| i32::try_from(length).ok()) {
+                    Some(length) if type_name == "bit" => modifier == length,
+                    Some(length) => modifier >= length,
+                    None => false,
+                }
+            }
             (_, "numeric") => {
                 let (precision, scale) = numeric_modifier(modifier);
                 let (own, own_scale) = match self {

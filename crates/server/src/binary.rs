@@ -12,6 +12,7 @@ use arrow::error::ArrowError;
 use bytes::{BufMut, BytesMut};
 use millstream_engine::{Error, tsquery_to_binary, tsvector_to_binary};
 
+use crate::bits;
 use crate::geometry;
 use crate::network;
 use crate::oid::{Kind, items};
@@ -83,15 +84,9 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         Kind::Tsvector => formed(text::writer(kind, array)?, tsvector_to_binary),
         Kind::Tsquery => formed(text::writer(kind, array)?, tsquery_to_binary),
         Kind::Geometric(found) => geometry::writer(*found, array)?,
+        Kind::Bit(_) | Kind::Varbit(_) => bits::writer(kind, array)?,
         Kind::Text | Kind::Json => text::writer(kind, array)?,
-        Kind::Jsonb => {
-            let text = text::writer(kind, array)?;
-            Box::new(move |row, out| {
-                // The version of the form.
-                out.put_u8(1);
-                text(row, out);
-            })
-        }
+        Kind::Jsonb => jsonb(text::writer(kind, array)?),
         Kind::Array(item) => lists(item, array)?,
     })
 }
@@ -99,6 +94,15 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
 /// Returns a writer of the form that a function makes of a value's text.
 fn formed(text: Writer<'_>, form: fn(&str) -> Result<Vec<u8>, Error>) -> Writer<'_> {
     text::reread(text, move |text, out| out.put_slice(&form(text).unwrap_or_default()))
+}
+
+/// Returns a writer of JSONB, given that of its text.
+fn jsonb(text: Writer<'_>) -> Writer<'_> {
+    Box::new(move |row, out| {
+        // The version of the form.
+        out.put_u8(1);
+        text(row, out);
+    })
 }
 
 /// Writes the bytes of a UUID, given its text.

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use millstream_engine::{tsquery_of_binary, tsvector_of_binary};
 
 use crate::binary::{EPOCH_DAYS, EPOCH_MICROSECONDS};
+use crate::bits;
 use crate::geometry;
 use crate::message::Format;
 use crate::network;
@@ -55,7 +56,9 @@ pub(crate) fn from_text(kind: &Kind, text: &str) -> Result<ArrayRef, Wrong> {
         | Kind::Multirange(_)
         | Kind::Tsvector
         | Kind::Tsquery
-        | Kind::Geometric(_) => string(text),
+        | Kind::Geometric(_)
+        | Kind::Bit(_)
+        | Kind::Varbit(_) => string(text),
         Kind::Bool => Arc::new(BooleanArray::from(vec![boolean(text.trim()).ok_or_else(wrong)?])),
         Kind::Bytea => Arc::new(BinaryArray::from(vec![bytea(text).ok_or_else(wrong)?.as_slice()])),
         Kind::Numeric(_) => numeric(text.trim()).ok_or_else(wrong)?,
@@ -105,6 +108,8 @@ pub(crate) fn name(kind: &Kind) -> String {
         Kind::Geometric(found) => found.name(),
         Kind::Json => "json",
         Kind::Jsonb => "jsonb",
+        Kind::Bit(_) => "bit",
+        Kind::Varbit(_) => "bit varying",
         Kind::Array(item) => return format!("{}[]", name(item)),
     }
     .to_string()
@@ -340,6 +345,7 @@ pub(crate) fn from_binary(kind: &Kind, mut bytes: Bytes) -> Result<ArrayRef, Wro
         Kind::Tsvector => tsvector_of_binary(&bytes).as_deref().map(string),
         Kind::Tsquery => tsquery_of_binary(&bytes).as_deref().map(string),
         Kind::Geometric(found) => geometry::read(*found, &bytes).as_deref().map(string),
+        Kind::Bit(_) | Kind::Varbit(_) => bits::read(&bytes).as_deref().map(string),
         Kind::Date => fixed(&bytes)
             .and_then(|raw| i32::from_be_bytes(raw).checked_add(EPOCH_DAYS))
             .map(|days| Arc::new(Date32Array::from(vec![days])) as _),

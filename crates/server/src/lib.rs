@@ -21,6 +21,7 @@
 
 mod answer;
 mod binary;
+mod bits;
 mod connection;
 mod copy;
 mod decode;

@@ -58,6 +58,10 @@ pub(crate) enum Kind {
     Geometric(Geometry),
     Json,
     Jsonb,
+    /// BIT with its length, unless it is unknown.
+    Bit(Option<i32>),
+    /// BIT VARYING with its largest length, unless it has none.
+    Varbit(Option<i32>),
     /// An array of values of one scalar type.
     Array(Box<Kind>),
 }
@@ -107,6 +111,8 @@ const OIDS: &[(Kind, u32, u32)] = &[
     (Kind::Geometric(Geometry::Circle), 718, 719),
     (Kind::Json, 114, 199),
     (Kind::Jsonb, 3802, 3807),
+    (Kind::Bit(None), 1560, 1561),
+    (Kind::Varbit(None), 1562, 1563),
 ];
 
 /// Parameter types that are treated as another type: unknown, name, "char", character, varchar, and
@@ -143,6 +149,8 @@ impl Kind {
             (718, _) => Kind::Geometric(Geometry::Circle),
             (114, _) => Kind::Json,
             (3802, _) => Kind::Jsonb,
+            (1560, length) => Kind::Bit(i32::try_from(length).ok().filter(|length| *length >= 0)),
+            (1562, length) => Kind::Varbit(i32::try_from(length).ok().filter(|length| *length >= 0)),
             (oid, _) => match u32::try_from(oid).ok().and_then(Kind::from_oid) {
                 Some(kind @ (Kind::Range(_) | Kind::Multirange(_))) => kind,
                 _ => Kind::of_type(field.data_type()),
@@ -192,6 +200,8 @@ impl Kind {
             | DataType::LargeListView(item)
             | DataType::FixedSizeList(item, _) => match Kind::of(item) {
                 Kind::Numeric(_) => Kind::Array(Box::new(Kind::Numeric(None))),
+                Kind::Bit(_) => Kind::Array(Box::new(Kind::Bit(None))),
+                Kind::Varbit(_) => Kind::Array(Box::new(Kind::Varbit(None))),
                 item => Kind::Array(Box::new(item)),
             },
             DataType::Struct(_) | DataType::Map(_, _) | DataType::Union(_, _) => Kind::Json,
@@ -215,9 +225,12 @@ impl Kind {
         while let Kind::Array(item) = plain {
             plain = item;
         }
-        if let Kind::Numeric(_) = plain {
-            plain = &Kind::Numeric(None);
-        }
+        plain = match plain {
+            Kind::Numeric(_) => &Kind::Numeric(None),
+            Kind::Bit(_) => &Kind::Bit(None),
+            Kind::Varbit(_) => &Kind::Varbit(None),
+            other => other,
+        };
         let found = OIDS.iter().find(|(kind, _, _)| kind == plain);
         found.map_or(25, |(_, oid, array)| if matches!(self, Kind::Array(_)) { *array } else { *oid })
     }
@@ -237,12 +250,13 @@ impl Kind {
         }
     }
 
-    /// Returns PostgreSQL's type modifier: the bounds of a numeric; -1 for other types.
+    /// Returns PostgreSQL's type modifier: the bounds of a numeric, the length of a bit string; -1 for other types.
     pub(crate) fn modifier(&self) -> i32 {
         match self {
             Kind::Numeric(Some((precision, scale))) if *scale >= 0 => {
                 ((i32::from(*precision) << 16) | i32::from(*scale)) + 4
             }
+            Kind::Bit(Some(length)) | Kind::Varbit(Some(length)) => *length,
             _ => -1,
         }
     }
@@ -266,7 +280,7 @@ impl Kind {
             Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => DataType::Utf8,
             Kind::Range(_) | Kind::Multirange(_) => DataType::Utf8,
             Kind::Tsvector | Kind::Tsquery => DataType::Utf8,
-            Kind::Geometric(_) => DataType::Utf8,
+            Kind::Geometric(_) | Kind::Bit(_) | Kind::Varbit(_) => DataType::Utf8,
             Kind::Bytea => DataType::Binary,
             Kind::Date => DataType::Date32,
             Kind::Time => DataType::Time64(TimeUnit::Microsecond),
@@ -285,7 +299,7 @@ impl Kind {
             (Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8, _) => return unpacked(array),
             (Kind::Range(_) | Kind::Multirange(_), _) => return unpacked(array),
             (Kind::Tsvector | Kind::Tsquery, _) => return unpacked(array),
-            (Kind::Geometric(_), _) => return unpacked(array),
+            (Kind::Geometric(_) | Kind::Bit(_) | Kind::Varbit(_), _) => return unpacked(array),
             (Kind::Numeric(_), DataType::UInt64) => DataType::Decimal128(20, 0),
             (
                 Kind::Numeric(_),

@@ -54,7 +54,9 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         | Kind::Multirange(_)
         | Kind::Tsvector
         | Kind::Tsquery
-        | Kind::Geometric(_) => strings(array),
+        | Kind::Geometric(_)
+        | Kind::Bit(_)
+        | Kind::Varbit(_) => strings(array),
         Kind::Bytea => {
             let values = array.as_binary::<i32>();
             Box::new(move |row, out| hex(out, values.value(row)))

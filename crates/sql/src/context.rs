@@ -19,8 +19,9 @@ use millstream_delta::{declared_type, default_of, generated_of};
 
 use crate::error::{Error, Result};
 use crate::event_time::TimeWindows;
+use crate::functions::bits::aggregates;
 use crate::functions::json::build;
-use crate::functions::marks::overloaded;
+use crate::functions::marks::{Mark, overloaded};
 use crate::functions::read_text::ReadText;
 use crate::hidden_columns;
 use crate::relation::{
@@ -225,6 +226,7 @@ fn undeclared(schema: &SchemaRef) -> SchemaRef {
     }
     let plain = |field: &Field| match Checked::declared(field) {
         Some(Checked::Marked(mark)) => mark.put(millstream_delta::undeclared(field)),
+        Some(Checked::Bits(of)) => Mark::of_bits(of).put(millstream_delta::undeclared(field)),
         _ => millstream_delta::undeclared(field),
     };
     let fields: Vec<Field> = schema.fields().iter().map(|field| plain(field)).collect();
@@ -323,7 +325,7 @@ impl ContextProvider for Context<'_> {
         if let Some(found) = self.state.scalar_functions().get(name) {
             return Some(overloaded::written_instead(build::written_instead(found)));
         }
-        if let Some(found) = build::unregistered(name).or_else(|| ReadText::of_enum(name)) {
+        if let Some(found) = build::unregistered(name).or_else(|| ReadText::of_type(name)) {
             return Some(found);
         }
         match self.routine(name)? {
@@ -338,7 +340,7 @@ impl ContextProvider for Context<'_> {
 
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
         if let Some(found) = self.state.aggregate_functions().get(name) {
-            return Some(Arc::clone(found));
+            return Some(aggregates::written_instead(found));
         }
         if let Some(function) = folding_function(name) {
             return self.fold(function);

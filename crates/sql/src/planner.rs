@@ -45,6 +45,7 @@ use crate::context::Context;
 use crate::declared_types::{self, Declared};
 use crate::error::{Error, Result};
 use crate::functions;
+use crate::functions::bits::operators::BitOperators;
 use crate::functions::geometry::operators::GeometricOperators;
 use crate::functions::json::operators::JsonOperators;
 use crate::functions::network::operators::NetworkOperators;
@@ -161,6 +162,7 @@ impl Planner {
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(JsonOperators));
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(functions::postgres::Arrays));
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(NetworkOperators));
+        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(BitOperators));
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(RangeOperators));
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(TextSearchOperators));
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(GeometricOperators));

@@ -61,6 +61,10 @@ pub const DIVISION_BY_ZERO: &str = "22012";
 pub const NUMERIC_VALUE_OUT_OF_RANGE: &str = "22003";
 /// A sequence has no number left.
 pub const SEQUENCE_GENERATOR_LIMIT_EXCEEDED: &str = "2200H";
+/// A bit string has another length than its type, or than another operand.
+pub const STRING_DATA_LENGTH_MISMATCH: &str = "22026";
+/// The length of a part is negative.
+pub const SUBSTRING_ERROR: &str = "22011";
 /// A text is longer than its column allows.
 pub const STRING_DATA_RIGHT_TRUNCATION: &str = "22001";
 /// A text is not a value of the type.

@@ -3,7 +3,7 @@
 //! Some names say more than Arrow's types: `UUID`, `JSON`, `INET` and `VARCHAR(n)` are text that is checked on write.
 //! A column keeps such a name in its metadata ([`millstream_delta::declared`]).
 //!
-//! Deliberately absent: MONEY, BIT, TIMETZ and user-defined domains, which are refused by name.
+//! Deliberately absent: MONEY, TIMETZ and user-defined domains, which are refused by name.
 
 use std::sync::Arc;
 
@@ -12,15 +12,16 @@ use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::sql::sqlparser::ast::{
     ArrayElemTypeDef, CharacterLength, DataType as SqlType, ExactNumberInfo, IntervalFields, TimezoneInfo,
 };
-use millstream_delta::declared;
+use millstream_delta::{BitType, declared};
 
 use crate::error::{Error, Result};
+use crate::functions::bits::value;
 use crate::functions::marks::Mark;
 use crate::functions::marks::enum_type::{RESOLVED, read_by};
 use crate::suggestion;
 
 /// Type names suggested for an unknown one.
-const TYPES: [&str; 53] = [
+const TYPES: [&str; 55] = [
     "boolean",
     "bool",
     "tinyint",
@@ -62,6 +63,8 @@ const TYPES: [&str; 53] = [
     "path",
     "polygon",
     "circle",
+    "bit",
+    "varbit",
     "date",
     "time",
     "timestamp",
@@ -119,6 +122,8 @@ impl TypePlanner for Spellings {
 pub(crate) enum Checked {
     /// Values of a type in its canonical form.
     Marked(Mark),
+    /// Bit strings of a length.
+    Bits(BitType),
     /// Text of at most this many characters.
     Length(u64),
 }
@@ -131,6 +136,11 @@ impl Checked {
             Some(CharacterLength::Max) => None,
             None => default.map(Checked::Length),
         };
+        // A length that is too large is refused before it is used.
+        let bits = |is_varying: bool, length: Option<u64>| {
+            let length = length.map(|length| u32::try_from(length).unwrap_or(u32::MAX));
+            Some(Checked::Bits(BitType { is_varying, length }))
+        };
         match sql_type {
             SqlType::Uuid => Some(Checked::Marked(Mark::Uuid)),
             SqlType::JSON => Some(Checked::Marked(Mark::Json)),
@@ -140,6 +150,11 @@ impl Checked {
             }
             SqlType::TsVector => Some(Checked::Marked(Mark::Tsvector)),
             SqlType::TsQuery => Some(Checked::Marked(Mark::Tsquery)),
+            SqlType::Bit(n) => bits(false, Some(n.unwrap_or(1))),
+            SqlType::BitVarying(n) | SqlType::VarBit(n) => bits(true, *n),
+            SqlType::Custom(name, modifiers) if modifiers.is_empty() && is_any_bit(&name.to_string()) => {
+                bits(false, None)
+            }
             SqlType::Custom(name, modifiers) if modifiers.is_empty() => {
                 Mark::named(&type_word(&name.to_string())).map(Checked::Marked)
             }
@@ -153,6 +168,9 @@ impl Checked {
     /// Returns the check of a column's declared type.
     pub(crate) fn declared(field: &Field) -> Option<Checked> {
         let spelling = millstream_delta::declared_type(field)?;
+        if let Some(of) = BitType::spelled(spelling) {
+            return Some(Checked::Bits(of));
+        }
         if let Some(mark) = Mark::spelled(spelling) {
             return Some(Checked::Marked(mark));
         }
@@ -165,6 +183,7 @@ impl std::fmt::Display for Checked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Checked::Marked(mark) => f.write_str(mark.type_name()),
+            Checked::Bits(of) => of.fmt(f),
             Checked::Length(length) => write!(f, "VARCHAR({length})"),
         }
     }
@@ -198,8 +217,10 @@ impl Spellings {
             SqlType::Float(precision) => float(precision)?,
             SqlType::Double(_) => DataType::Float64,
             SqlType::Numeric(digits) | SqlType::Decimal(digits) | SqlType::Dec(digits) => numeric(digits)?,
-            SqlType::Bit(_) | SqlType::BitVarying(_) | SqlType::VarBit(_) => {
-                return Err(Error::unsupported("a string of bits (BIT)").hint("Use BYTEA or BIGINT."));
+            SqlType::Bit(length) | SqlType::BitVarying(length) | SqlType::VarBit(length) => {
+                let name = if matches!(sql_type, SqlType::Bit(_)) { "bit" } else { "varbit" };
+                length.map_or(Ok(1), |length| value::check_length(name, length))?;
+                DataType::Utf8View
             }
             SqlType::Timestamp(..) | SqlType::Datetime(_) | SqlType::Time(..) | SqlType::Interval { .. } => {
                 return self.time_type(sql_type);
@@ -314,12 +335,17 @@ fn type_word(name: &str) -> String {
     name.strip_prefix("pg_catalog.").map(str::to_string).unwrap_or(name)
 }
 
+/// True for the name of BIT without a length: BIT alone means BIT(1).
+fn is_any_bit(name: &str) -> bool {
+    matches!(type_word(name).as_str(), "bit" | "\"bit\"")
+}
+
 /// Resolves names that the parser has no keyword for.
 fn custom(name: &str, modifiers: &[String]) -> Result<Option<DataType>> {
     let name = type_word(name);
     let found = match name.as_str() {
         RESOLVED => return Ok(Some(DataType::Utf8View)),
-        name if Mark::named(name).is_some() => DataType::Utf8View,
+        name if Mark::named(name).is_some() || is_any_bit(name) => DataType::Utf8View,
         "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" | "serial2" => {
             return Err(Error::unsupported(format!("type {name}"))
                 .hint("Use INT or BIGINT, and give the numbers with INSERT."));
@@ -413,6 +439,10 @@ mod tests {
             "INET",
             "MACADDR8",
             "BYTEA",
+            "BIT(3)",
+            "BIT VARYING",
+            "BIT VARYING(5)",
+            "\"bit\"",
             "DATE",
             "TIME",
             "TIME(0)",
@@ -446,6 +476,9 @@ mod tests {
             ("varchar", "TEXT"),
             ("char", "VARCHAR(1)"),
             ("bpchar", "TEXT"),
+            ("bit", "BIT(1)"),
+            ("varbit(7)", "BIT VARYING(7)"),
+            ("varbit", "BIT VARYING"),
             ("jsonb", "JSONB"),
             ("timestamp(2) with time zone", "TIMESTAMPTZ(3)"),
             ("blob", "BYTEA"),
@@ -459,7 +492,10 @@ mod tests {
     fn what_is_not_built_is_refused_by_name() {
         fails("serial", "type serial is not supported yet");
         fails("timetz", "TIMETZ, a time of day with a zone, is not supported yet");
-        fails("bit(3)", "a string of bits (BIT) is not supported yet");
+        fails("bit(3)[]", "BIT(3) within another type is not supported yet");
+        fails("bit(0)", "length for type bit must be at least 1");
+        fails("varbit(83886081)", "length for type varbit cannot exceed 83886080");
+        fails("bit(2000000000000)", "length for type bit cannot exceed 83886080");
         fails("uuid[]", "UUID within another type is not supported yet");
         fails(
             "numeric(77, 2)",

@@ -179,6 +179,7 @@ fn type_cells(oid: i64, modifier: i64, database: &str) -> Cells {
             cells.push(("character_maximum_length", modifier.map(|modifier| modifier - 4).into()));
             cells.push(("character_octet_length", modifier.map(|modifier| (modifier - 4) * 4).into()));
         }
+        "bit" | "varbit" => cells.push(("character_maximum_length", modifier.into())),
         "text" => cells.push(("character_octet_length", 1_073_741_824.into())),
         "numeric" => {
             let digits = modifier.map(|modifier| modifier - 4);

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
-use millstream_delta::declared_type;
+use millstream_delta::{BitType, declared_type};
 
 /// A row of `pg_type` that doesn't belong to a relation.
 #[derive(Debug)]
@@ -82,6 +82,8 @@ pub(crate) fn array_of(element: i64) -> i64 {
 }
 
 const TEXT: i64 = 25;
+const BIT: i64 = 1560;
+const VARBIT: i64 = 1562;
 const NUMERIC: i64 = 1700;
 
 /// Returns the type that clients see for a column, with its modifier (-1 if it has none).
@@ -90,6 +92,9 @@ pub fn type_of(field: &Field) -> (i64, i64) {
         let digits = spelling.strip_prefix("VARCHAR(").and_then(|rest| rest.strip_suffix(')'));
         if let Some(length) = digits.and_then(|digits| digits.parse::<i64>().ok()) {
             return (1043, length + 4);
+        }
+        if let Some(of) = BitType::spelled(spelling) {
+            return (if of.is_varying { VARBIT } else { BIT }, of.length.map_or(-1, i64::from));
         }
         // UUID, JSON and other types that are stored as text.
         if let Some(known) = named(&spelling.to_lowercase()) {
@@ -157,6 +162,10 @@ pub(crate) fn format(oid: i64, modifier: Option<i64>) -> String {
     if known.column("typcategory") == "A" && known.name.starts_with('_') {
         return format!("{}[]", format(element, modifier));
     }
+    // BIT alone means BIT(1).
+    if known.name == "bit" && modifier.is_some_and(|modifier| modifier < 0) {
+        return "\"bit\"".into();
+    }
     let modifier = modifier.filter(|modifier| *modifier >= 0);
     let digits = |name: &str, after: &str| match modifier {
         Some(digits) => format!("{name}({digits}){after}"),
@@ -180,7 +189,8 @@ pub(crate) fn format(oid: i64, modifier: Option<i64>) -> String {
         "timetz" => digits("time", " with time zone"),
         "timestamp" => digits("timestamp", " without time zone"),
         "timestamptz" => digits("timestamp", " with time zone"),
-        "varbit" => "bit varying".into(),
+        "bit" => digits("bit", ""),
+        "varbit" => digits("bit varying", ""),
         other => other.into(),
     }
 }
@@ -201,6 +211,7 @@ pub(crate) fn by_sql_name(name: &str) -> Option<i64> {
         "real" => "float4",
         "double precision" | "float" => "float8",
         "character varying" => "varchar",
+        "bit varying" => "varbit",
         "character" => "bpchar",
         "decimal" => "numeric",
         "timestamp without time zone" => "timestamp",
@@ -225,6 +236,10 @@ mod tests {
             (1700, ((10 << 16) | 2) + 4, "numeric(10,2)"),
             (1184, -1, "timestamp with time zone"),
             (1114, 3, "timestamp(3) without time zone"),
+            (1560, 3, "bit(3)"),
+            (1562, 5, "bit varying(5)"),
+            (1562, -1, "bit varying"),
+            (1560, -1, "\"bit\""),
             (22, -1, "int2vector"),
             (5, -1, "???"),
         ] {

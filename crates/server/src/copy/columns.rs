@@ -109,7 +109,7 @@ impl Gathered {
             Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => Some(DataType::Utf8),
             Kind::Range(_) | Kind::Multirange(_) => Some(DataType::Utf8),
             Kind::Tsvector | Kind::Tsquery => Some(DataType::Utf8),
-            Kind::Geometric(_) => Some(DataType::Utf8),
+            Kind::Geometric(_) | Kind::Bit(_) | Kind::Varbit(_) => Some(DataType::Utf8),
             // Structs, maps and lists of lists can't be read from text.
             Kind::Json | Kind::Jsonb => Some(DataType::Utf8),
             _ => Some(self.field.data_type().clone()),

@@ -2,13 +2,17 @@
 
 use arrow::compute::kernels::cast_utils::parse_interval_month_day_nano;
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType as SqlType, ExactNumberInfo, Expr, Interval, Query, SetExpr, TypedString, Value,
-    ValueWithSpan,
+    CastKind, DataType as SqlType, ExactNumberInfo, Expr, Ident, Interval, ObjectName, Query, SetExpr,
+    TypedString, Value, ValueWithSpan,
 };
 
+use millstream_delta::BitType;
+
 use super::{call, text};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::functions::bits::value;
 use crate::functions::marks::Mark;
+use crate::functions::read_text::read_bits;
 use crate::literals::interval;
 use crate::type_names::Checked;
 
@@ -21,11 +25,22 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
         Expr::Value(value) => literal(value)?.into_iter().for_each(|new| *expression = new),
         Expr::TypedString(TypedString { data_type, value, .. }) if Checked::of(data_type).is_some() => {
             let value = Expr::Value(value.clone());
-            *expression = checked(value, data_type.clone(), CastKind::Cast);
+            // A literal `BIT '101'` has the length of its text.
+            let data_type = if *data_type == SqlType::Bit(None) { any_bit() } else { data_type.clone() };
+            *expression = checked(value, data_type, CastKind::Cast)?;
         }
         Expr::Cast { expr, data_type, kind, array: false, .. } if Checked::of(data_type).is_some() => {
             let value = std::mem::replace(expr.as_mut(), Expr::value(Value::Null));
-            *expression = checked(value, data_type.clone(), kind.clone());
+            let is_bits = matches!(Checked::of(data_type), Some(Checked::Bits(_)));
+            let value = hexadecimal(&value).filter(|_| is_bits).map_or(value, |digits| text(&digits));
+            *expression = checked(value, data_type.clone(), kind.clone())?;
+        }
+        Expr::Cast {
+            expr, data_type: SqlType::Int(_) | SqlType::Integer(_) | SqlType::BigInt(_), ..
+        } => {
+            if let Some(digits) = hexadecimal(expr) {
+                **expr = call("read_bit", vec![text(&digits)]);
+            }
         }
         Expr::Interval(interval) => rewrite_interval(interval),
         Expr::AtTimeZone { timestamp, time_zone } => {
@@ -44,7 +59,15 @@ pub(super) fn same_casts(query: &mut Query) {
     let SetExpr::Values(values) = query.body.as_mut() else { return };
     let marked = |value: &Expr| match value {
         Expr::Cast { data_type, array: false, .. } | Expr::TypedString(TypedString { data_type, .. }) => {
-            matches!(Checked::of(data_type), Some(Checked::Marked(_))).then(|| data_type.clone())
+            match Checked::of(data_type)? {
+                Checked::Marked(_) => Some(data_type.clone()),
+                Checked::Bits(BitType { is_varying: true, .. }) => Some(SqlType::VarBit(None)),
+                Checked::Bits(_) => Some(any_bit()),
+                Checked::Length(_) => None,
+            }
+        }
+        Expr::Value(value) if matches!(value.value, Value::SingleQuotedByteStringLiteral(_)) => {
+            Some(any_bit())
         }
         Expr::Function(function) => {
             let name = function.name.to_string().to_lowercase();
@@ -72,9 +95,11 @@ pub(super) fn same_casts(query: &mut Query) {
 fn literal(value: &ValueWithSpan) -> Result<Option<Expr>> {
     Ok(match &value.value {
         Value::NationalStringLiteral(text) | Value::UnicodeStringLiteral(text) => Some(self::text(text)),
-        Value::SingleQuotedByteStringLiteral(_) => {
-            return Err(Error::unsupported("a string of bits, B'…',")
-                .hint("Bytes are written X'ff' or '\\xff'::BYTEA."));
+        Value::SingleQuotedByteStringLiteral(digits) => {
+            // The text may begin with a letter, which a literal may not.
+            let digits = format!("b{digits}");
+            value::read(&digits)?;
+            Some(call("read_bit", vec![text(&digits)]))
         }
         // A number that fits no integer type, or has more digits than a float keeps.
         Value::Number(digits, _) => exact(digits).map(|data_type| Expr::Cast {
@@ -110,10 +135,37 @@ fn exact(digits: &str) -> Option<SqlType> {
     loses.then_some(SqlType::Numeric(ExactNumberInfo::PrecisionAndScale(count as u64, fraction.len() as i64)))
 }
 
+/// Returns BIT without a length: `BIT` alone means `BIT(1)`.
+fn any_bit() -> SqlType {
+    SqlType::Custom(ObjectName::from(vec![Ident::with_quote('"', "bit")]), Vec::new())
+}
+
+/// Returns the text of a bit string with the digits of a literal `X'1F'`, which is a BYTEA unless it is cast.
+fn hexadecimal(value: &Expr) -> Option<String> {
+    match value {
+        Expr::Value(value) => match &value.value {
+            Value::HexStringLiteral(digits) => Some(format!("x{digits}")),
+            _ => None,
+        },
+        Expr::Nested(inner) => hexadecimal(inner),
+        _ => None,
+    }
+}
+
 /// Builds a cast to a checked text type.
-fn checked(value: Expr, data_type: SqlType, kind: CastKind) -> Expr {
+fn checked(value: Expr, data_type: SqlType, kind: CastKind) -> Result<Expr> {
     let lenient = matches!(kind, CastKind::TryCast | CastKind::SafeCast);
-    match Checked::of(&data_type) {
+    Ok(match Checked::of(&data_type) {
+        Some(Checked::Bits(of)) => {
+            if let SqlType::Bit(Some(length))
+            | SqlType::BitVarying(Some(length))
+            | SqlType::VarBit(Some(length)) = data_type
+            {
+                value::check_length(of.name(), length)?;
+            }
+            let attempt = if lenient { "try_" } else { "" };
+            call(&format!("{attempt}{}", read_bits(of)), vec![value])
+        }
         Some(Checked::Marked(mark)) => {
             let attempt = if lenient { "try_" } else { "" };
             let name = match mark {
@@ -127,7 +179,7 @@ fn checked(value: Expr, data_type: SqlType, kind: CastKind) -> Expr {
             call("left", vec![text, Expr::value(Value::Number(length.to_string(), false))])
         }
         None => cast(value, data_type, kind),
-    }
+    })
 }
 
 fn cast(value: Expr, data_type: SqlType, kind: CastKind) -> Expr {

@@ -220,7 +220,9 @@ impl Tokens<'_> {
         else {
             return None;
         };
-        let is_type = word.quote_style.is_none() && Mark::named(&word.value.to_lowercase()).is_some();
+        // The parser reads BIT '101', whose length is that of the text, unlike that of a cast to BIT.
+        let named = Mark::named(&word.value.to_lowercase()).filter(|mark| *mark != Mark::Bit);
+        let is_type = word.quote_style.is_none() && named.is_some();
         (is_type && self.may_begin_operand(at)).then(|| {
             let word = Token::Word(word.clone());
             [

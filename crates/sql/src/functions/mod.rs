@@ -1,5 +1,6 @@
 //! Replacements of DataFusion's functions that aren't deterministic or differ from PostgreSQL, and new ones.
 
+pub(crate) mod bits;
 pub(crate) mod date_part;
 pub mod exact_moments;
 pub mod exact_sum;

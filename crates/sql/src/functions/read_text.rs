@@ -7,19 +7,23 @@ use arrow::array::{
     StringViewBuilder,
 };
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, IntervalUnit, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
+use millstream_delta::BitType;
 
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::functions::Registry;
+use crate::functions::bits::{self, value as value_of_bits};
 use crate::functions::json::{scan, value};
+use crate::functions::marks::function::is_text;
 use crate::functions::marks::{Mark, enum_type, enums};
+use crate::functions::value_size_limit::check_column;
 use crate::functions::{geometry, network, ranges, text_search};
 use crate::literals::{self, array, interval, shown, time};
 use crate::sqlstate;
@@ -38,6 +42,8 @@ pub(crate) enum Kind {
     Time,
     /// A type whose values are stored as text, in its canonical form.
     Marked(Mark),
+    /// Bit strings of this length: by a cast, which cuts or extends them, or for a column, which refuses others.
+    Bits { of: BitType, is_cast: bool },
     /// Text for a column, with at most this many characters apart from trailing blanks.
     Length { column: String, length: u64 },
 }
@@ -86,6 +92,8 @@ impl ReadText {
             Kind::Time => "read_timestamp".to_string(),
             Kind::Marked(Mark::Enum(_)) => "read_enum".to_string(),
             Kind::Marked(mark) => format!("read_{}", mark.name()),
+            Kind::Bits { of, is_cast: true } => read_bits(*of),
+            Kind::Bits { of, is_cast: false } => format!("check_{}", of.name()),
             Kind::Length { .. } => "check_length".to_string(),
         };
         let name = if lenient { format!("try_{name}") } else { name };
@@ -98,11 +106,14 @@ impl ReadText {
         }
     }
 
-    /// Returns the function that a cast to an enum type calls by this name.
-    pub(crate) fn of_enum(name: &str) -> Option<Arc<ScalarUDF>> {
+    /// Returns the function that a cast to an enum type, or to bit strings of a length, calls by this name.
+    pub(crate) fn of_type(name: &str) -> Option<Arc<ScalarUDF>> {
         let (name, lenient) = name.strip_prefix("try_").map_or((name, false), |name| (name, true));
-        let of = enum_type::read_by(name)?;
-        Some(Arc::new(ReadText::new(Kind::Marked(Mark::Enum(of)), lenient).into()))
+        let kind = match enum_type::read_by(name) {
+            Some(of) => Kind::Marked(Mark::Enum(of)),
+            None => Kind::Bits { of: bits_read_by(name)?, is_cast: true },
+        };
+        Some(Arc::new(ReadText::new(kind, lenient).into()))
     }
 
     /// Builds the call that reads an expression.
@@ -128,6 +139,7 @@ impl ReadText {
     pub(crate) fn mark(&self) -> Option<Mark> {
         match self.kind {
             Kind::Marked(mark) => Some(mark),
+            Kind::Bits { of, .. } => Some(Mark::of_bits(of)),
             _ => None,
         }
     }
@@ -147,6 +159,7 @@ impl ReadText {
             Kind::Time => json!(["timestamp"]),
             Kind::Marked(Mark::Enum(of)) => json!(["enum", of.spelling()]),
             Kind::Marked(mark) => json!([mark.name()]),
+            Kind::Bits { of, is_cast } => json!(["bits", of.to_string(), is_cast]),
             Kind::Length { column, length } => json!(["length", column, length]),
         };
         match self.is_condition {
@@ -166,6 +179,9 @@ impl ReadText {
             "length" => {
                 Kind::Length { column: kind.get(1)?.as_str()?.into(), length: kind.get(2)?.as_u64()? }
             }
+            "bits" => {
+                Kind::Bits { of: BitType::spelled(kind.get(1)?.as_str()?)?, is_cast: kind.get(2)?.as_bool()? }
+            }
             "enum" => Kind::Marked(Mark::spelled(kind.get(1)?.as_str()?)?),
             name => Kind::Marked(Mark::named(name)?),
         };
@@ -181,6 +197,7 @@ impl ReadText {
     fn kind_of(field: &Field) -> Option<Kind> {
         Some(match Checked::declared(field)? {
             Checked::Marked(mark) => Kind::Marked(mark),
+            Checked::Bits(of) => Kind::Bits { of, is_cast: false },
             Checked::Length(length) => Kind::Length { column: field.name().clone(), length },
         })
     }
@@ -215,7 +232,11 @@ impl ReadText {
                 out.finish()?
             }
             Kind::Time => self.times(texts)?,
-            Kind::Marked(mark) => self.canonical(texts, *mark)?,
+            Kind::Marked(mark) => match bit_type(*mark) {
+                Some(of) => self.bits(texts, of, true)?,
+                None => self.canonical(texts, *mark)?,
+            },
+            Kind::Bits { of, is_cast } => self.bits(texts, *of, *is_cast)?,
             Kind::Length { column, length } => {
                 let mut out = StringViewBuilder::with_capacity(texts.len());
                 for text in texts {
@@ -259,6 +280,68 @@ impl ReadText {
         Ok(Arc::new(out.finish()))
     }
 
+    fn bits(&self, texts: &StringViewArray, of: BitType, is_cast: bool) -> Result<ArrayRef> {
+        let mut out = StringViewBuilder::with_capacity(texts.len());
+        let mut bytes = 0;
+        for text in texts {
+            let fitted = |text| {
+                let digits = value_of_bits::read(text)?;
+                match is_cast {
+                    true => Ok(value_of_bits::cast_to(digits, of)),
+                    false => value_of_bits::check(&digits, of).map(|()| digits),
+                }
+            };
+            match text.map(fitted).transpose() {
+                Ok(digits) => {
+                    check_column(of.name(), bytes, digits.as_deref().map_or(0, str::len))?;
+                    bytes += digits.as_deref().map_or(0, str::len);
+                    out.append_option(digits);
+                }
+                Err(_) if self.lenient => out.append_null(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Arc::new(out.finish()))
+    }
+
+    /// Returns the bits of whole numbers.
+    fn bits_of_numbers(&self, numbers: &ArrayRef) -> Result<ArrayRef> {
+        let length = match self.kind {
+            Kind::Bits { of, .. } => of.length.unwrap_or(1),
+            _ => 1,
+        };
+        let numbers = cast(numbers, &DataType::Int64)?;
+        let mut out = StringViewBuilder::with_capacity(numbers.len());
+        let mut bytes = 0;
+        for number in numbers.as_primitive::<Int64Type>() {
+            check_column("bit", bytes, length as usize)?;
+            bytes += length as usize;
+            out.append_option(number.map(|number| value_of_bits::of_int(number, length)));
+        }
+        Ok(Arc::new(out.finish()))
+    }
+
+    /// Fails if values of a type have no cast to bit strings.
+    fn check_bits(&self, argument: &Field) -> Result<()> {
+        let to = match self.mark() {
+            Some(Mark::Bit) => "bit",
+            Some(Mark::Varbit) => "bit varying",
+            _ => return Ok(()),
+        };
+        let found = argument.data_type();
+        let from = match Mark::of(argument) {
+            Some(mark) if mark.is_bits() => return Ok(()),
+            Some(mark) => mark.shown().to_string(),
+            None if is_text(found) || found.is_null() => return Ok(()),
+            None if to == "bit" && matches!(found, DataType::Int32 | DataType::Int64) => return Ok(()),
+            None => bits::type_name(found),
+        };
+        Err(Error::invalid(format!("cannot cast type {from} to {to}"))
+            .hint("INT and BIGINT have casts to BIT(n), and TEXT has casts to BIT(n) and VARBIT.")
+            .code(sqlstate::CANNOT_COERCE)
+            .into())
+    }
+
     fn each<T, E: ToString>(
         &self,
         text: Option<&str>,
@@ -274,6 +357,28 @@ impl ReadText {
     }
 }
 
+/// Returns the type of bit strings of any length, or none for other types.
+fn bit_type(mark: Mark) -> Option<BitType> {
+    mark.is_bits().then_some(BitType { is_varying: mark == Mark::Varbit, length: None })
+}
+
+/// The beginning of the names of functions that cast to bit strings of a length. The name of the type and the length follow.
+const READ_BITS: &str = "bits.read.";
+
+/// Returns the name of the function that casts to a type of bit strings, in a statement.
+pub(crate) fn read_bits(of: BitType) -> String {
+    match of.length {
+        Some(length) => format!("{READ_BITS}{}.{length}", of.name()),
+        None => format!("read_{}", of.name()),
+    }
+}
+
+/// Returns the type that such a function casts to.
+fn bits_read_by(name: &str) -> Option<BitType> {
+    let (name, length) = name.strip_prefix(READ_BITS)?.split_once('.')?;
+    Some(BitType { is_varying: name == "varbit", length: Some(length.parse().ok()?) })
+}
+
 /// Returns the canonical form of a text of a type.
 fn canonical(mark: Mark, text: &str) -> crate::error::Result<String> {
     match mark {
@@ -286,6 +391,7 @@ fn canonical(mark: Mark, text: &str) -> crate::error::Result<String> {
             geometry::canonical(mark, text)
         }
         Mark::Tsvector | Mark::Tsquery | Mark::Regconfig => text_search::canonical(mark, text),
+        Mark::Bit | Mark::Varbit => Ok(value_of_bits::read(text)?.into_owned()),
         range => ranges::canonical(range, text),
     }
 }
@@ -340,11 +446,12 @@ impl ScalarUDFImpl for ReadText {
             Kind::Bytes => DataType::Binary,
             Kind::Lists(depth) => array::list_type(*depth),
             Kind::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
-            Kind::Time | Kind::Marked(_) | Kind::Length { .. } => DataType::Utf8View,
+            Kind::Time | Kind::Marked(_) | Kind::Bits { .. } | Kind::Length { .. } => DataType::Utf8View,
         })
     }
 
     fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
+        arguments.arg_fields.iter().try_for_each(|field| self.check_bits(field))?;
         let nullable = self.lenient || arguments.arg_fields.iter().any(|field| field.is_nullable());
         let field = Field::new(self.name(), self.return_type(&[])?, nullable);
         Ok(Arc::new(match self.mark() {
@@ -361,11 +468,13 @@ impl ScalarUDFImpl for ReadText {
             ColumnarValue::Scalar(value) => (value.to_array()?, true),
             ColumnarValue::Array(values) => (values, false),
         };
-        let values = match values.data_type() {
-            DataType::Union(..) => json_text(&values)?,
-            _ => cast(&values, &DataType::Utf8View)?,
+        let read = match values.data_type() {
+            found if found.is_integer() && self.mark().is_some_and(Mark::is_bits) => {
+                self.bits_of_numbers(&values)?
+            }
+            DataType::Union(..) => self.read(json_text(&values)?.as_string_view())?,
+            _ => self.read(cast(&values, &DataType::Utf8View)?.as_string_view())?,
         };
-        let read = self.read(values.as_string_view())?;
         Ok(match scalar {
             true => ColumnarValue::Scalar(ScalarValue::try_from_array(&read, 0)?),
             false => ColumnarValue::Array(read),

@@ -15,6 +15,7 @@ use super::reader::{PlanDecoder, flag, list, member, number, text};
 use super::writer::PlanEncoder;
 use crate::checks;
 use crate::event_time;
+use crate::functions::bits::aggregates;
 use crate::functions::date_part::{date_part, date_part_of};
 use crate::functions::frame_values::{self, FrameValue};
 use crate::functions::marks::enums::EnumFunction;
@@ -46,6 +47,7 @@ fn own_scalars() -> Vec<Arc<ScalarUDF>> {
 fn own_aggregates() -> Vec<Arc<AggregateUDF>> {
     let mut all = vec![exact_sum::sum(), exact_sum::average(), extreme::least(), extreme::greatest()];
     all.extend(exact_moments::all().iter().cloned());
+    all.extend(aggregates::all().iter().cloned());
     all
 }
 

@@ -47,7 +47,9 @@ pub(super) fn refuse_different(what: &str, left: &Shape, right: &Shape) -> Resul
 /// Returns true if the texts of two columns mean different things.
 fn differ(left: &Shape, right: &Shape) -> bool {
     let is_strict = |shape: &Shape| matches!(shape, Shape::Marked(mark) if !mark.is_json());
-    left != right && (is_strict(left) || is_strict(right))
+    // Bit strings of both types have the same texts.
+    let is_bits = |shape: &Shape| matches!(shape, Shape::Marked(mark) if mark.is_bits());
+    left != right && !(is_bits(left) && is_bits(right)) && (is_strict(left) || is_strict(right))
 }
 
 fn mismatch(what: &str, left: &Shape, right: &Shape) -> DataFusionError {

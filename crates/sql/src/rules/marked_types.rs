@@ -21,7 +21,7 @@
 //! | `i::TEXT` | `inet_text(i)` |
 //! | ORDER BY, `min` and `max` | see [`super::marked_order`] |
 //!
-//! Geometric types have rules of their own: see [`super::marked_geometry`].
+//! Geometric types and bit strings have rules of their own: see [`super::marked_geometry`] and [`super::marked_bits`].
 //!
 //! Plans that run don't depend on the marks of fields, which operators of a continuous query don't keep.
 
@@ -33,9 +33,12 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Cast, InList, ScalarFunction};
-use datafusion::logical_expr::{Between, BinaryExpr, Expr, LogicalPlan, Operator, lit};
+use datafusion::logical_expr::{
+    Between, BinaryExpr, Expr, LogicalPlan, Operator, WindowFunctionDefinition, lit,
+};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::marked_bits;
 use super::marked_geometry;
 use super::marked_order::{self, key_of};
 use super::marked_pairs;
@@ -110,6 +113,9 @@ fn resolve(expression: Expr, columns: &Columns<'_>) -> Result<Transformed<Expr>>
         let planned = resolve_case(planned, columns);
         return Ok(Transformed { transformed: true, ..planned });
     }
+    if let Some(planned) = marked_bits::resolve(&expression, columns)? {
+        return Ok(Transformed::yes(planned));
+    }
     match expression {
         Expr::ScalarFunction(call) => Ok(resolve_call(call, columns)),
         Expr::BinaryExpr(compared) => Ok(resolve_comparison(compared, columns)),
@@ -129,11 +135,18 @@ fn resolve(expression: Expr, columns: &Columns<'_>) -> Result<Transformed<Expr>>
         Expr::Between(between) => Ok(resolve_between(between, columns)),
         Expr::SetComparison(comparison) => marked_order::set_comparison(comparison, columns),
         Expr::AggregateFunction(mut call) => {
-            let changed = marked_order::keys(&mut call.params.order_by, columns);
+            let resolved = marked_bits::resolve_aggregate(&mut call.func, &call.params.args, columns);
+            let changed = resolved | marked_order::keys(&mut call.params.order_by, columns);
             Ok(Transformed::new_transformed(Expr::AggregateFunction(call), changed))
         }
         Expr::WindowFunction(mut call) => {
-            let changed = marked_order::keys(&mut call.params.order_by, columns);
+            let resolved = match &mut call.fun {
+                WindowFunctionDefinition::AggregateUDF(function) => {
+                    marked_bits::resolve_aggregate(function, &call.params.args, columns)
+                }
+                WindowFunctionDefinition::WindowUDF(_) => false,
+            };
+            let changed = resolved | marked_order::keys(&mut call.params.order_by, columns);
             Ok(Transformed::new_transformed(Expr::WindowFunction(call), changed))
         }
         Expr::Cast(Cast { expr, field }) => match cast_input(&expr, field.data_type(), columns) {
@@ -218,7 +231,7 @@ fn resolve_call(mut written: ScalarFunction, columns: &Columns<'_>) -> Transform
     let marks: Vec<Option<Mark>> = written.args.iter().map(|value| Shape::mark(value, columns)).collect();
     let first = marks.first().copied().flatten();
     if let Some(function) = written.func.inner().downcast_ref::<Overloaded>() {
-        let func = function.resolved(first);
+        let func = function.resolved(&marks);
         return Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args: written.args }));
     }
     if let Some(function) = written.func.inner().downcast_ref::<EnumFunction>()
@@ -229,7 +242,7 @@ fn resolve_call(mut written: ScalarFunction, columns: &Columns<'_>) -> Transform
         return Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args: written.args }));
     }
     if let Some(mark) = first.filter(|_| written.name() == "sql_typeof") {
-        return Transformed::yes(lit(mark.name()));
+        return Transformed::yes(lit(mark.shown()));
     }
     if let Some(found) = overload(written.name(), &marks).and_then(|name| call(name, written.args.clone())) {
         return Transformed::yes(found);

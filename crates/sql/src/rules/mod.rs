@@ -13,6 +13,7 @@ pub mod exact_aggregates;
 pub(crate) mod joins;
 pub(crate) mod keys;
 pub mod lateral_unnest;
+mod marked_bits;
 mod marked_geometry;
 mod marked_order;
 mod marked_pairs;

@@ -8,12 +8,13 @@ use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use super::enums;
 use super::function::MarkedFunction;
-use crate::functions::{Registry, geometry, json, network, ranges, text_search};
+use crate::functions::{Registry, bits, geometry, json, network, ranges, text_search};
 
 /// Lists functions.
 type List = fn(&mut dyn FnMut(MarkedFunction));
 
-static LISTS: [List; 5] = [json::list, network::list, ranges::list, text_search::list, geometry::list];
+static LISTS: [List; 6] =
+    [json::list, network::list, ranges::list, text_search::list, geometry::list, bits::list];
 
 static FUNCTIONS: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let mut all = HashMap::new();

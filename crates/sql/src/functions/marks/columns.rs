@@ -55,9 +55,7 @@ pub(crate) fn shape_at(plan: &LogicalPlan, at: usize) -> Shape {
         },
         LogicalPlan::Union(node) => {
             let given = node.inputs.iter().filter(|input| !is_null(input, at));
-            let mut shapes = given.map(|input| shape_at(input, at));
-            let first = shapes.next().unwrap_or(Shape::Plain);
-            if shapes.all(|shape| shape == first) { first } else { Shape::Plain }
+            given.map(|input| shape_at(input, at)).reduce(joined).unwrap_or(Shape::Plain)
         }
         LogicalPlan::TableScan(scan) => match scan.source.get_logical_plan() {
             Some(view) => {
@@ -69,6 +67,15 @@ pub(crate) fn shape_at(plan: &LogicalPlan, at: usize) -> Shape {
             None => Shape::Plain,
         },
         LogicalPlan::Unnest(node) => unnested(node, at),
+        _ => Shape::Plain,
+    }
+}
+
+/// Returns the shape of a column of a union.
+fn joined(one: Shape, other: Shape) -> Shape {
+    match (&one, &other) {
+        (Shape::Marked(left), Shape::Marked(right)) if left.is_bits() => Shape::marked(left.common(*right)),
+        _ if one == other => one,
         _ => Shape::Plain,
     }
 }

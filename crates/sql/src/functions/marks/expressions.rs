@@ -5,7 +5,7 @@
 
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction, WindowFunction};
-use datafusion::logical_expr::{Expr, ScalarUDF};
+use datafusion::logical_expr::{Expr, ScalarUDF, WindowFunctionDefinition};
 
 use super::Mark;
 use super::columns::shape_at;
@@ -13,6 +13,7 @@ use super::enums::EnumFunction;
 use super::function::{MarkedFunction, Param, Returns, is_text};
 use super::overloaded::Overloaded;
 use super::shape::{EITHER, Shape};
+use crate::functions::bits::aggregates::is_either;
 use crate::functions::geometry::overloads::is_geometric_only;
 use crate::functions::json::build::{Built, Written};
 use crate::functions::read_text::ReadText;
@@ -53,7 +54,8 @@ impl Shape {
             }
             Expr::Case(case) => {
                 let results = case.when_then_expr.iter().map(|(_, then)| then.as_ref());
-                Shape::common(results.chain(case.else_expr.as_deref()), columns)
+                // As in PostgreSQL, ELSE comes first.
+                Shape::common(case.else_expr.as_deref().into_iter().chain(results), columns)
             }
             _ => Shape::Plain,
         }
@@ -70,7 +72,10 @@ impl Shape {
     fn of_call(call: &ScalarFunction, columns: &Columns<'_>) -> Shape {
         let args = &call.args;
         let function = match call.func.inner().downcast_ref::<Overloaded>() {
-            Some(written) => &written.resolved(args.first().and_then(|first| Shape::mark(first, columns))),
+            Some(written) => {
+                let marks: Vec<Option<Mark>> = args.iter().map(|value| Shape::mark(value, columns)).collect();
+                &written.resolved(&marks)
+            }
             None => &call.func,
         };
         if let Some(shape) = Shape::derived(function, args, columns) {
@@ -124,6 +129,9 @@ impl Shape {
             "array_agg" => Shape::List(Box::new(Shape::of(first, columns))),
             // As in PostgreSQL, which has no such functions of CIDR.
             "min" | "max" if Shape::mark(first, columns) == Some(Mark::Cidr) => Shape::Marked(Mark::Inet),
+            "bit_and" | "bit_or" | "bit_xor" => {
+                Shape::marked(Shape::mark(first, columns).filter(|mark| mark.is_bits()).map(|_| Mark::Bit))
+            }
             name if CHOOSING.contains(&name) => Shape::of(first, columns),
             _ => Shape::Plain,
         }
@@ -158,6 +166,11 @@ pub(crate) fn returns_marked(expression: &Expr) -> bool {
                 inner.is::<Overloaded>() || inner.is::<EnumFunction>() || is_geometric_only(call.name());
             is_written || mark_of(&call.func).is_some()
         }
+        Expr::AggregateFunction(call) => is_either(&call.func),
+        Expr::WindowFunction(call) => match &call.fun {
+            WindowFunctionDefinition::AggregateUDF(function) => is_either(function),
+            WindowFunctionDefinition::WindowUDF(_) => false,
+        },
         _ => false,
     }
 }

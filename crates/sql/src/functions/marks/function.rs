@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array,
-    StringViewArray,
+    StringViewBuilder,
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type, Int64Type};
 use datafusion::common::ScalarValue;
@@ -19,6 +19,7 @@ use millstream_delta::sql_type;
 use super::Mark;
 use super::subtype::{Subtype, refuse_mixed};
 use crate::error::{Error, Result as SqlResult};
+use crate::functions::value_size_limit::check_column;
 use crate::literals::array;
 
 /// A parameter.
@@ -313,7 +314,7 @@ impl ScalarUDFImpl for MarkedFunction {
 impl MarkedFunction {
     fn compute(&self, all: &Arguments) -> SqlResult<ArrayRef> {
         match self.kernel {
-            Kernel::Text(compute) => self.rows::<_, StringViewArray>(all, compute),
+            Kernel::Text(compute) => self.texts(all, compute),
             Kernel::Bool(compute) => self.rows::<_, BooleanArray>(all, compute),
             Kernel::Int(compute) => self.rows::<_, Int32Array>(all, compute),
             Kernel::Long(compute) => self.rows::<_, Int64Array>(all, compute),
@@ -323,14 +324,36 @@ impl MarkedFunction {
         }
     }
 
+    /// Returns the results of a function that computes one text at a time. Fails if they are too long for one batch.
+    fn texts(
+        &self,
+        all: &Arguments,
+        compute: fn(&Arguments, usize) -> SqlResult<Option<String>>,
+    ) -> SqlResult<ArrayRef> {
+        let mut bytes = 0;
+        let mut out = StringViewBuilder::with_capacity(all.rows);
+        for row in 0..all.rows {
+            let text = if self.skips(all, row) { None } else { compute(all, row)? };
+            let length = text.as_ref().map_or(0, String::len);
+            check_column(self.name, bytes, length)?;
+            bytes += length;
+            out.append_option(text);
+        }
+        Ok(Arc::new(out.finish()))
+    }
+
+    /// True if an argument that is NULL makes the result NULL.
+    fn skips(&self, all: &Arguments, row: usize) -> bool {
+        self.strict && all.columns.iter().any(|column| column.is_null(row))
+    }
+
     /// Returns the results of a function that computes one row at a time.
     fn rows<T, A: Array + FromIterator<Option<T>> + 'static>(
         &self,
         all: &Arguments,
         compute: fn(&Arguments, usize) -> SqlResult<Option<T>>,
     ) -> SqlResult<ArrayRef> {
-        let skips = |row: usize| self.strict && all.columns.iter().any(|column| column.is_null(row));
-        let rows = (0..all.rows).map(|row| if skips(row) { Ok(None) } else { compute(all, row) });
+        let rows = (0..all.rows).map(|row| if self.skips(all, row) { Ok(None) } else { compute(all, row) });
         Ok(Arc::new(rows.collect::<SqlResult<A>>()?))
     }
 }

@@ -1,5 +1,5 @@
 //! Types whose values are stored as text of one form: JSON, JSONB, UUID, network addresses, ranges, full text search, geometric
-//! types, and enums.
+//! types, bit strings, and enums.
 //!
 //! | part | |
 //! | --- | --- |
@@ -23,6 +23,7 @@ pub(crate) mod shape;
 pub(crate) mod subtype;
 
 use arrow::datatypes::Field;
+use millstream_delta::BitType;
 
 use self::enum_type::EnumType;
 
@@ -66,11 +67,13 @@ pub(crate) enum Mark {
     Path,
     Polygon,
     Circle,
+    Bit,
+    Varbit,
     Enum(&'static EnumType),
 }
 
 /// All types, with their names, but for enums.
-const ALL: [(Mark, &str, &str); 29] = [
+const ALL: [(Mark, &str, &str); 31] = [
     (Mark::Json, "json", "JSON"),
     (Mark::Jsonb, "jsonb", "JSONB"),
     (Mark::Uuid, "uuid", "UUID"),
@@ -100,6 +103,9 @@ const ALL: [(Mark, &str, &str); 29] = [
     (Mark::Path, "path", "PATH"),
     (Mark::Polygon, "polygon", "POLYGON"),
     (Mark::Circle, "circle", "CIRCLE"),
+    // BIT alone means BIT(1).
+    (Mark::Bit, "bit", "\"bit\""),
+    (Mark::Varbit, "varbit", "BIT VARYING"),
 ];
 
 /// The order of a type's values: PostgreSQL's.
@@ -127,7 +133,13 @@ impl Mark {
     /// Returns the type that is spelled in this way in CREATE TABLE.
     pub(crate) fn spelled(spelling: &str) -> Option<Mark> {
         let found = ALL.iter().find(|(.., known)| *known == spelling).map(|(mark, ..)| *mark);
-        found.or_else(|| EnumType::spelled(spelling).map(Mark::Enum))
+        let bits = || BitType::spelled(spelling).map(Mark::of_bits);
+        found.or_else(bits).or_else(|| EnumType::spelled(spelling).map(Mark::Enum))
+    }
+
+    /// Returns the type of bit strings without their length.
+    pub(crate) fn of_bits(of: BitType) -> Mark {
+        if of.is_varying { Mark::Varbit } else { Mark::Bit }
     }
 
     /// Returns the mark of a field.
@@ -173,6 +185,11 @@ impl Mark {
         matches!(self, Point | Line | Lseg | Box | Path | Polygon | Circle)
     }
 
+    /// True for bit strings. Their texts have their order.
+    pub(crate) fn is_bits(self) -> bool {
+        matches!(self, Mark::Bit | Mark::Varbit)
+    }
+
     fn entry(self) -> (&'static str, &'static str) {
         if let Mark::Enum(of) = self {
             return (of.name(), of.spelling());
@@ -184,6 +201,11 @@ impl Mark {
     /// Returns the name of the type in PostgreSQL.
     pub(crate) fn name(self) -> &'static str {
         self.entry().0
+    }
+
+    /// Returns the name of the type as PostgreSQL shows it.
+    pub(crate) fn shown(self) -> &'static str {
+        if self == Mark::Varbit { "bit varying" } else { self.name() }
     }
 
     /// Returns the declared type of a column: the name in CREATE TABLE, and the labels of an enum.
@@ -199,7 +221,7 @@ impl Mark {
             Mark::Jsonb => {
                 Order::Compared { by: "jsonb_cmp", greatest: "jsonb_greatest", least: "jsonb_least" }
             }
-            Mark::Uuid | Mark::Macaddr | Mark::Macaddr8 => Order::Text,
+            Mark::Uuid | Mark::Macaddr | Mark::Macaddr8 | Mark::Bit | Mark::Varbit => Order::Text,
             shape if shape.is_geometric() => Order::Text,
             Mark::Enum(of) => {
                 let (key, value) = of.order();
@@ -219,6 +241,8 @@ impl Mark {
             (one, other) if one == other => Some(one),
             (Mark::Json, Mark::Jsonb) | (Mark::Jsonb, Mark::Json) => Some(Mark::Json),
             (Mark::Inet, Mark::Cidr) | (Mark::Cidr, Mark::Inet) => Some(Mark::Inet),
+            // As in PostgreSQL, each has a cast to the other, so that the first one stays.
+            (Mark::Bit, Mark::Varbit) | (Mark::Varbit, Mark::Bit) => Some(self),
             (Mark::Macaddr, Mark::Macaddr8) | (Mark::Macaddr8, Mark::Macaddr) => Some(Mark::Macaddr8),
             _ => None,
         }

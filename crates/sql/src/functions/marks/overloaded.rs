@@ -16,10 +16,23 @@ use datafusion::logical_expr::{
 use super::Mark;
 use super::catalog::function;
 use super::function::is_text;
-use crate::functions::{geometry, network, ranges, text_search};
+use crate::functions::{bits, geometry, network, ranges, text_search};
 
 /// The names.
-const NAMES: [&str; 4] = ["trunc", "lower", "upper", "character_length"];
+const NAMES: [&str; 12] = [
+    "trunc",
+    "lower",
+    "upper",
+    "character_length",
+    "substr",
+    "overlay",
+    "strpos",
+    "bit_length",
+    "octet_length",
+    "bit_count",
+    "get_bit",
+    "set_bit",
+];
 
 /// Returns the function that a call means if its arguments have these types: some names have several.
 pub(crate) fn overload(name: &str, marks: &[Option<Mark>]) -> Option<&'static str> {
@@ -28,7 +41,10 @@ pub(crate) fn overload(name: &str, marks: &[Option<Mark>]) -> Option<&'static st
         let address = network::overload(name, mark);
         address.or_else(|| ranges::overload(name, mark)).or_else(|| geometry::overload(name, mark))
     };
-    first.and_then(of_first).or_else(|| text_search::overload(name, marks))
+    first
+        .and_then(of_first)
+        .or_else(|| text_search::overload(name, marks))
+        .or_else(|| bits::overload(name, marks))
 }
 
 /// A function as statements name it.
@@ -49,9 +65,9 @@ pub(crate) fn written_instead(registered: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
 }
 
 impl Overloaded {
-    /// Returns the function for a first argument of this type.
-    pub(crate) fn resolved(&self, mark: Option<Mark>) -> Arc<ScalarUDF> {
-        let marked = overload(self.plain.name(), &[mark]).and_then(function);
+    /// Returns the function for arguments of these types.
+    pub(crate) fn resolved(&self, marks: &[Option<Mark>]) -> Arc<ScalarUDF> {
+        let marked = overload(self.plain.name(), marks).and_then(function);
         marked.unwrap_or_else(|| Arc::clone(&self.plain))
     }
 }
@@ -84,8 +100,16 @@ impl ScalarUDFImpl for Overloaded {
     }
 
     fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
-        let mark = arguments.arg_fields.first().and_then(|field| Mark::of(field));
-        self.resolved(mark).return_field_from_args(arguments)
+        let mut marks: Vec<Option<Mark>> = arguments.arg_fields.iter().map(|field| Mark::of(field)).collect();
+        // A literal spells bytes. Another text can only be a bit string whose type isn't found yet.
+        if self.name() == "set_bit"
+            && let [first, ..] = arguments.arg_fields
+            && is_text(first.data_type())
+            && arguments.scalar_arguments.first().is_some_and(Option::is_none)
+        {
+            marks[0] = marks[0].or(Some(Mark::Bit));
+        }
+        self.resolved(&marks).return_field_from_args(arguments)
     }
 
     /// Constant arguments of table functions are evaluated without the rule.
