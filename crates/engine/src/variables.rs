@@ -157,7 +157,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     words("transaction_deferrable", "off", ON_OFF, "accepted; nothing has to be deferred"),
     words("transaction_isolation", "repeatable read", LEVELS, "what this transaction sees of others"),
     words("transaction_read_only", "off", ON_OFF, "whether this transaction changes anything"),
-    words("xmloption", "content", &["content", "document"], "accepted; there is no XML"),
+    words("xmloption", "content", &["content", "document"], "accepted; a text is read as content"),
 ];
 
 /// Returns the setting of this name, ignoring case.

@@ -16,7 +16,7 @@ pub(crate) enum Kind {
     Numeric(u8, i8),
     Text,
     Uuid,
-    /// A network address, a shape, or a value of full text search, with the name of its type.
+    /// A network address, a shape, XML, or a value of full text search, with the name of its type.
     Named(&'static str),
     /// A range or multirange: the names of the types that hold its values, of which the first is its own.
     Range(&'static [&'static str; 3]),
@@ -57,9 +57,9 @@ pub(crate) struct TableColumn {
 }
 
 /// The types of such values.
-const NAMED: [&str; 13] = [
+const NAMED: [&str; 14] = [
     "inet", "cidr", "macaddr", "macaddr8", "tsvector", "tsquery", "point", "line", "lseg", "box", "path",
-    "polygon", "circle",
+    "polygon", "circle", "xml",
 ];
 
 /// The types of ranges and multiranges, each with the types that hold its values.
@@ -202,6 +202,7 @@ impl Kind {
             Kind::Named("box") => &["box", "text", "varchar"],
             Kind::Named("path") => &["path", "text", "varchar"],
             Kind::Named("polygon") => &["polygon", "text", "varchar"],
+            Kind::Named("xml") => &["xml", "text", "varchar"],
             Kind::Named("circle") => &["circle", "text", "varchar"],
             Kind::Named(_) => &["text", "varchar"],
             Kind::Range(names) => *names,

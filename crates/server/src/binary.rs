@@ -85,7 +85,7 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         Kind::Tsquery => formed(text::writer(kind, array)?, tsquery_to_binary),
         Kind::Geometric(found) => geometry::writer(*found, array)?,
         Kind::Bit(_) | Kind::Varbit(_) => bits::writer(kind, array)?,
-        Kind::Text | Kind::Json => text::writer(kind, array)?,
+        Kind::Text | Kind::Json | Kind::Xml => text::writer(kind, array)?,
         Kind::Jsonb => jsonb(text::writer(kind, array)?),
         Kind::Array(item) => lists(item, array)?,
     })

@@ -47,6 +47,7 @@ pub(crate) fn from_text(kind: &Kind, text: &str) -> Result<ArrayRef, Wrong> {
         Kind::Text
         | Kind::Json
         | Kind::Jsonb
+        | Kind::Xml
         | Kind::Uuid
         | Kind::Inet
         | Kind::Cidr
@@ -110,6 +111,7 @@ pub(crate) fn name(kind: &Kind) -> String {
         Kind::Jsonb => "jsonb",
         Kind::Bit(_) => "bit",
         Kind::Varbit(_) => "bit varying",
+        Kind::Xml => "xml",
         Kind::Array(item) => return format!("{}[]", name(item)),
     }
     .to_string()
@@ -329,7 +331,7 @@ pub(crate) fn from_binary(kind: &Kind, mut bytes: Bytes) -> Result<ArrayRef, Wro
         }
         Kind::Numeric(_) => groups(&mut bytes),
         Kind::Bytea => Some(Arc::new(BinaryArray::from(vec![bytes.as_ref()]))),
-        Kind::Text | Kind::Json | Kind::Jsonb => {
+        Kind::Text | Kind::Json | Kind::Jsonb | Kind::Xml => {
             // The binary form of jsonb begins with its version.
             let text = match kind {
                 Kind::Json | Kind::Jsonb => bytes.strip_prefix(&[1]).unwrap_or(&bytes),

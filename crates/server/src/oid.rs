@@ -62,6 +62,7 @@ pub(crate) enum Kind {
     Bit(Option<i32>),
     /// BIT VARYING with its largest length, unless it has none.
     Varbit(Option<i32>),
+    Xml,
     /// An array of values of one scalar type.
     Array(Box<Kind>),
 }
@@ -113,6 +114,7 @@ const OIDS: &[(Kind, u32, u32)] = &[
     (Kind::Jsonb, 3802, 3807),
     (Kind::Bit(None), 1560, 1561),
     (Kind::Varbit(None), 1562, 1563),
+    (Kind::Xml, 142, 143),
 ];
 
 /// Parameter types that are treated as another type: unknown, name, "char", character, varchar, and
@@ -151,6 +153,7 @@ impl Kind {
             (3802, _) => Kind::Jsonb,
             (1560, length) => Kind::Bit(i32::try_from(length).ok().filter(|length| *length >= 0)),
             (1562, length) => Kind::Varbit(i32::try_from(length).ok().filter(|length| *length >= 0)),
+            (142, _) => Kind::Xml,
             (oid, _) => match u32::try_from(oid).ok().and_then(Kind::from_oid) {
                 Some(kind @ (Kind::Range(_) | Kind::Multirange(_))) => kind,
                 _ => Kind::of_type(field.data_type()),
@@ -276,7 +279,7 @@ impl Kind {
             }
             Kind::Numeric(Some((precision, scale))) => DataType::Decimal256(*precision, *scale),
             Kind::Numeric(None) => DataType::Decimal128(38, 10),
-            Kind::Text | Kind::Uuid | Kind::Json | Kind::Jsonb => DataType::Utf8,
+            Kind::Text | Kind::Uuid | Kind::Json | Kind::Jsonb | Kind::Xml => DataType::Utf8,
             Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => DataType::Utf8,
             Kind::Range(_) | Kind::Multirange(_) => DataType::Utf8,
             Kind::Tsvector | Kind::Tsquery => DataType::Utf8,
@@ -299,7 +302,7 @@ impl Kind {
             (Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8, _) => return unpacked(array),
             (Kind::Range(_) | Kind::Multirange(_), _) => return unpacked(array),
             (Kind::Tsvector | Kind::Tsquery, _) => return unpacked(array),
-            (Kind::Geometric(_) | Kind::Bit(_) | Kind::Varbit(_), _) => return unpacked(array),
+            (Kind::Geometric(_) | Kind::Bit(_) | Kind::Varbit(_) | Kind::Xml, _) => return unpacked(array),
             (Kind::Numeric(_), DataType::UInt64) => DataType::Decimal128(20, 0),
             (
                 Kind::Numeric(_),

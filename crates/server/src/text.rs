@@ -46,6 +46,7 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         }
         Kind::Numeric(_) => numeric(array)?,
         Kind::Text
+        | Kind::Xml
         | Kind::Inet
         | Kind::Cidr
         | Kind::Macaddr

@@ -59,14 +59,16 @@ mod times;
 mod values;
 mod whole_rows;
 mod with_names;
+mod xml;
 
 pub(crate) use postgres::parsed;
+
+pub(crate) use crate::dialect::calls::call;
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    Ident, LimitClause, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Value, VisitMut,
+    BinaryOperator, Expr, LimitClause, Query, Select, SetExpr, Statement, TableFactor, Value, VisitMut,
     VisitorMut,
 };
 
@@ -164,7 +166,10 @@ impl VisitorMut for RewriteStatement<'_> {
         if let Err(error) = files::rewrite(factor) {
             return ControlFlow::Break(error);
         }
-        if let Err(error) = json::table_function(factor).and_then(|()| generators::table_function(factor)) {
+        if let Err(error) = json::table_function(factor)
+            .and_then(|()| xml::table_function(factor))
+            .and_then(|()| generators::table_function(factor))
+        {
             return ControlFlow::Break(error);
         }
         if let Err(error) = rows_from::rewrite(factor) {
@@ -214,6 +219,7 @@ impl VisitorMut for RewriteStatement<'_> {
                 }
                 let known = (self.known)(&function.name.to_string().to_lowercase());
                 let aggregate = if known { None } else { json::aggregate(function) };
+                xml::name_xpath(function);
                 if let Some(expanded) = aggregate.or_else(|| shorthand::expand(function, known)) {
                     *expression = expanded;
                 }
@@ -289,25 +295,6 @@ fn compare_elements(value: &Expr, operator: &BinaryOperator, array: &Expr, all: 
 
 fn make_array(elements: Vec<Expr>) -> Expr {
     call("make_array", elements)
-}
-
-/// Builds a call of a function.
-pub(crate) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
-    let args = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)));
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(name)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args: args.collect(),
-            clauses: Vec::new(),
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub(crate) mod rows_from;
 pub(crate) mod string_calls;
 pub(crate) mod table;
 pub(crate) mod update_state;
+pub(crate) mod xml;
 
 use std::ops::Range;
 

@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use crate::dialect::lambdas;
+use crate::dialect::{lambdas, xml};
 
 /// The number of times per token that the parser may start to read an expression. A valid statement without
 /// much backtracking needs fewer.
@@ -133,6 +133,9 @@ impl Dialect for Grammar {
         if let Some(lambda) = lambdas::parse(parser) {
             return Some(lambda);
         }
+        if let Some(form) = xml::parse(parser) {
+            return Some(form);
+        }
         let op = match &parser.peek_token_ref().token {
             Token::Minus => UnaryOperator::Minus,
             Token::Plus => UnaryOperator::Plus,
@@ -162,6 +165,9 @@ impl Dialect for Grammar {
         left: &Expr,
         _precedence: u8,
     ) -> Option<Result<Expr, ParserError>> {
+        if let Some(test) = xml::parse_test(parser, left) {
+            return Some(Ok(test));
+        }
         let (op, precedence) = match &parser.peek_token_ref().token {
             Token::Caret => (BinaryOperator::PGExp, POWER),
             Token::Sharp => (BinaryOperator::BitwiseXor, OTHER),

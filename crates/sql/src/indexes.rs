@@ -255,7 +255,7 @@ impl WrittenIndex {
 
 /// Returns the error of a column in a key or an index if its type has neither an equality nor an order.
 pub fn without_order(field: &Field) -> Option<Error> {
-    let mark = Mark::spelled(millstream_delta::declared_type(field)?).filter(|mark| mark.is_geometric())?;
+    let mark = Mark::spelled(millstream_delta::declared_type(field)?).filter(|mark| mark.is_unordered())?;
     let message =
         format!("data type {} has no default operator class for access method \"btree\"", mark.name());
     Some(

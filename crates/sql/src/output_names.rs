@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::declared_types::with_declared;
+use crate::dialect::xml;
 use crate::hidden_columns::{fold, last_name};
 use crate::planner::Query;
 
@@ -127,7 +128,13 @@ pub(crate) fn name_of(expr: &Expr) -> Option<String> {
             };
             return access_chain.iter().rev().find_map(field).or_else(|| name_of(root));
         }
-        Expr::Function(function) => object_name(&function.name)?,
+        Expr::Function(function) => {
+            let name = object_name(&function.name)?;
+            match xml::shown_name(&name) {
+                Some(shown) => shown?.into(),
+                None => name,
+            }
+        }
         Expr::Cast { expr, data_type, .. } => match name_of(expr) {
             Some(name) => name,
             None => type_name(data_type)?,

@@ -97,6 +97,16 @@ pub const SQL_JSON_ARRAY_NOT_FOUND: &str = "22039";
 pub const SQL_JSON_MEMBER_NOT_FOUND: &str = "2203A";
 /// An item of a jsonpath is no object.
 pub const SQL_JSON_OBJECT_NOT_FOUND: &str = "2203C";
+/// A text is not a document of XML.
+pub const INVALID_XML_DOCUMENT: &str = "2200M";
+/// A text is not content of XML.
+pub const INVALID_XML_CONTENT: &str = "2200N";
+/// A comment of XML has characters that end it.
+pub const INVALID_XML_COMMENT: &str = "2200S";
+/// A processing instruction of XML has characters that end it.
+pub const INVALID_XML_PROCESSING_INSTRUCTION: &str = "2200T";
+/// A value of XML is content rather than a document.
+pub const NOT_AN_XML_DOCUMENT: &str = "2200L";
 /// NULL is not allowed there.
 pub const NULL_VALUE_NOT_ALLOWED: &str = "22004";
 /// A text that must not be empty is.

@@ -21,7 +21,7 @@ use crate::functions::marks::enum_type::{RESOLVED, read_by};
 use crate::suggestion;
 
 /// Type names suggested for an unknown one.
-const TYPES: [&str; 55] = [
+const TYPES: [&str; 56] = [
     "boolean",
     "bool",
     "tinyint",
@@ -49,6 +49,7 @@ const TYPES: [&str; 55] = [
     "uuid",
     "json",
     "jsonb",
+    "xml",
     "inet",
     "cidr",
     "macaddr",

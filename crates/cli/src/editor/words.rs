@@ -167,6 +167,7 @@ pub const OTHERS: &[&str] = &[
     "TSVECTOR",
     "UUID",
     "VARCHAR",
+    "XML",
 ];
 
 /// Returns true if a word is one of SQL's, in any case.

@@ -111,7 +111,7 @@ impl Gathered {
             Kind::Tsvector | Kind::Tsquery => Some(DataType::Utf8),
             Kind::Geometric(_) | Kind::Bit(_) | Kind::Varbit(_) => Some(DataType::Utf8),
             // Structs, maps and lists of lists can't be read from text.
-            Kind::Json | Kind::Jsonb => Some(DataType::Utf8),
+            Kind::Json | Kind::Jsonb | Kind::Xml => Some(DataType::Utf8),
             _ => Some(self.field.data_type().clone()),
         };
         let options = CastOptions { safe: false, ..CastOptions::default() };

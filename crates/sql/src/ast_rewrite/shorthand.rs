@@ -134,8 +134,11 @@ const OTHER_FORMS: &[(&str, usize, &str)] = &[
 ];
 
 /// Aggregates that are a function of `array_agg`, with any of its clauses.
-pub(crate) const OVER_ARRAYS: [(&str, &str); 2] =
-    [("range_agg", "range_agg_of"), ("range_intersect_agg", "range_intersect_agg_of")];
+pub(crate) const OVER_ARRAYS: [(&str, &str); 3] = [
+    ("range_agg", "range_agg_of"),
+    ("range_intersect_agg", "range_intersect_agg_of"),
+    ("xmlagg", "xml_agg_of"),
+];
 
 /// Returns all templates of names that are free.
 fn free() -> impl Iterator<Item = &'static (&'static str, usize, &'static str)> {

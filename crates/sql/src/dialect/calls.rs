@@ -1,5 +1,8 @@
-//! Calls in the tokens of a query: their end and their arguments.
+//! Calls in the tokens of a query: their end and their arguments. Calls in syntax trees.
 
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
+};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 /// Returns the index of the token that closes the group opened at `open`.
@@ -30,4 +33,23 @@ pub(crate) fn arguments(inner: &[TokenWithSpan]) -> Vec<&[TokenWithSpan]> {
         depth == 0 && token.token == Token::Comma
     });
     parts.collect()
+}
+
+/// Builds a call of a function.
+pub(crate) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+    let args = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)));
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: args.collect(),
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
 }

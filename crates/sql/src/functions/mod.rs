@@ -48,7 +48,7 @@ pub(crate) mod text_search;
 pub(crate) mod time_text;
 mod value_size_limit;
 mod whole_sum;
-mod xml;
+pub(crate) mod xml;
 
 use std::sync::{Arc, LazyLock};
 

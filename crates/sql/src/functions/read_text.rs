@@ -24,7 +24,7 @@ use crate::functions::json::{scan, value};
 use crate::functions::marks::function::is_text;
 use crate::functions::marks::{Mark, enum_type, enums};
 use crate::functions::value_size_limit::check_column;
-use crate::functions::{geometry, network, ranges, text_search};
+use crate::functions::{geometry, network, ranges, text_search, xml};
 use crate::literals::{self, array, interval, shown, time};
 use crate::sqlstate;
 use crate::type_names::Checked;
@@ -384,6 +384,7 @@ fn canonical(mark: Mark, text: &str) -> crate::error::Result<String> {
     match mark {
         Mark::Json => scan::check(text).map(|()| text.to_string()),
         Mark::Jsonb => value::canonical(text),
+        Mark::Xml => xml::canonical(text),
         Mark::Uuid => literals::uuid(text).map_err(|expected| invalid_text(mark, text, expected)),
         Mark::Enum(of) => enums::checked(of, text),
         Mark::Inet | Mark::Cidr | Mark::Macaddr | Mark::Macaddr8 => network::canonical(mark, text),

@@ -1,4 +1,5 @@
-//! Plans calls, operators and comparisons of geometric types, and refuses orderings, which the types lack.
+//! Plans calls, operators and comparisons of geometric types, and refuses orderings, which the types lack. XML has neither
+//! comparisons nor orderings.
 //!
 //! | written, for columns `b` and `c` of type BOX, and `p` of type POINT | planned as |
 //! | --- | --- |
@@ -9,7 +10,7 @@
 //! | `b IS DISTINCT FROM c` | `NOT (b IS NULL AND c IS NULL) AND box_eq(b, c) IS NOT TRUE` |
 //! | `CASE b WHEN c THEN 1 END`, `nullif(b, c)` | `CASE WHEN box_eq(b, c) THEN 1 END`, and so on |
 //! | `b::POINT` | `box_center(b)` |
-//! | `p = p`, `GROUP BY b`, `ORDER BY b`, `max(b)` | an error, as in PostgreSQL |
+//! | `p = p`, `x = x` for a column `x` of type XML, `GROUP BY b`, `ORDER BY b`, `max(b)` | an error, as in PostgreSQL |
 
 use datafusion::common::JoinType;
 use datafusion::error::{DataFusionError, Result};
@@ -31,7 +32,7 @@ use crate::functions::read_text::{Kind, ReadText};
 use crate::rules::equal_forms::is_comparison;
 use crate::sqlstate;
 
-/// Returns the plan of an expression with geometric operands; none if it has none, or needs no plan of its own.
+/// Returns the plan of an expression with operands of such types; none if it has none, or needs no plan of its own.
 pub(super) fn resolve(expression: &Expr, columns: &Columns<'_>) -> Result<Option<Expr>> {
     let mark = |part: &Expr| mark(part, columns);
     match expression {
@@ -79,16 +80,16 @@ pub(super) fn resolve(expression: &Expr, columns: &Columns<'_>) -> Result<Option
     }
 }
 
-/// Returns the geometric type of an expression.
+/// Returns the type of an expression, if it is geometric or XML.
 fn mark(expression: &Expr, columns: &Columns<'_>) -> Option<Mark> {
-    Shape::mark(expression, columns).filter(|mark| mark.is_geometric())
+    Shape::mark(expression, columns).filter(|mark| mark.is_unordered())
 }
 
-/// Returns the geometric type of the values within a shape.
+/// Returns such a type of the values within a shape.
 fn within(shape: &Shape) -> Option<Mark> {
     match shape {
         Shape::Plain => None,
-        Shape::Marked(mark) => Some(*mark).filter(|mark| mark.is_geometric()),
+        Shape::Marked(mark) => Some(*mark).filter(|mark| mark.is_unordered()),
         Shape::List(item) => within(item),
         Shape::Row(parts) => parts.iter().find_map(within),
     }
@@ -126,7 +127,10 @@ fn resolve_call(expression: &Expr, call: &ScalarFunction, columns: &Columns<'_>)
     match (name, args) {
         ("greatest" | "least", _) => {
             Err(Error::invalid(format!("could not identify a comparison function for type {}", any.name()))
-                .hint("Compare areas or lengths, as in greatest(area(x), area(y)).")
+                .hint(match any {
+                    Mark::Xml => "Compare the texts: x::TEXT.",
+                    _ => "Compare areas or lengths, as in greatest(area(x), area(y)).",
+                })
                 .code(sqlstate::UNDEFINED_FUNCTION)
                 .into())
         }
@@ -264,7 +268,7 @@ pub(super) fn check(node: &LogicalPlan, columns: &Columns<'_>) -> Result<()> {
         LogicalPlan::Join(join) => {
             let sides =
                 join.on.iter().map(|(left, right)| [left, right].map(|side| Given::of(side, columns)));
-            let found = sides.into_iter().find(|sides| sides.iter().any(|side| side.is_geometric()));
+            let found = sides.into_iter().find(|sides| sides.iter().any(|side| side.is_unordered()));
             found.map_or(Ok(()), |sides| Err(overloads::missing("=", &sides).into()))
         }
         _ => Ok(()),
@@ -279,7 +283,10 @@ fn check_sorted(sorted: &[SortExpr], columns: &Columns<'_>) -> Result<()> {
     let found = sorted.iter().find_map(|part| within(&Shape::of(&part.expr, columns)));
     let Some(mark) = found else { return Ok(()) };
     Err(Error::invalid(format!("could not identify an ordering operator for type {}", mark.name()))
-        .hint("Order by a number, such as a distance or an area, or by the text: x::TEXT.")
+        .hint(match mark {
+            Mark::Xml => "Order by the text: x::TEXT.",
+            _ => "Order by a number, such as a distance or an area, or by the text: x::TEXT.",
+        })
         .code(sqlstate::UNDEFINED_FUNCTION)
         .into())
 }
@@ -288,7 +295,10 @@ fn check_extreme(name: &str, args: &[Expr], columns: &Columns<'_>) -> Result<()>
     let found = args.first().and_then(|value| mark(value, columns));
     match found.filter(|_| matches!(name, "min" | "max")) {
         Some(mark) => Err(Error::invalid(format!("function {name}({}) does not exist", mark.name()))
-            .hint(format!("Aggregate a number, such as an area, or the text: {name}(x::TEXT)."))
+            .hint(match mark {
+                Mark::Xml => format!("Aggregate the text: {name}(x::TEXT)."),
+                _ => format!("Aggregate a number, such as an area, or the text: {name}(x::TEXT)."),
+            })
             .code(sqlstate::UNDEFINED_FUNCTION)
             .into()),
         None => Ok(()),

@@ -21,7 +21,8 @@
 //! | `i::TEXT` | `inet_text(i)` |
 //! | ORDER BY, `min` and `max` | see [`super::marked_order`] |
 //!
-//! Geometric types and bit strings have rules of their own: see [`super::marked_geometry`] and [`super::marked_bits`].
+//! Geometric types, bit strings and XML have rules of their own: see [`super::marked_geometry`], [`super::marked_bits`] and
+//! [`super::marked_xml`].
 //!
 //! Plans that run don't depend on the marks of fields, which operators of a continuous query don't keep.
 
@@ -42,6 +43,7 @@ use super::marked_bits;
 use super::marked_geometry;
 use super::marked_order::{self, key_of};
 use super::marked_pairs;
+use super::marked_xml;
 use crate::functions::json::build::Written;
 use crate::functions::marks::catalog::call;
 use crate::functions::marks::columns::{column_of, shape_at};
@@ -117,7 +119,11 @@ fn resolve(expression: Expr, columns: &Columns<'_>) -> Result<Transformed<Expr>>
         return Ok(Transformed::yes(planned));
     }
     match expression {
-        Expr::ScalarFunction(call) => Ok(resolve_call(call, columns)),
+        Expr::ScalarFunction(mut call) => {
+            let changed = marked_xml::prepare(&mut call, columns)?;
+            let resolved = resolve_call(call, columns);
+            Ok(Transformed { transformed: changed || resolved.transformed, ..resolved })
+        }
         Expr::BinaryExpr(compared) => Ok(resolve_comparison(compared, columns)),
         Expr::InList(mut list) => {
             let InList { expr, list: elements, .. } = &mut list;

@@ -18,6 +18,7 @@ mod marked_geometry;
 mod marked_order;
 mod marked_pairs;
 pub(crate) mod marked_types;
+mod marked_xml;
 pub(crate) mod names;
 pub mod nested_order;
 pub mod orderings;

@@ -45,6 +45,11 @@ impl Given {
     pub(crate) fn is_geometric(self) -> bool {
         matches!(self, Given::Marked(mark) if mark.is_geometric())
     }
+
+    /// True for a geometric type and for XML.
+    pub(crate) fn is_unordered(self) -> bool {
+        matches!(self, Given::Marked(mark) if mark.is_unordered())
+    }
 }
 
 /// A function that a name or an operator can mean.

@@ -8,13 +8,20 @@ use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use super::enums;
 use super::function::MarkedFunction;
-use crate::functions::{Registry, bits, geometry, json, network, ranges, text_search};
+use crate::functions::{Registry, bits, geometry, json, network, ranges, text_search, xml};
 
 /// Lists functions.
 type List = fn(&mut dyn FnMut(MarkedFunction));
 
-static LISTS: [List; 6] =
-    [json::list, network::list, ranges::list, text_search::list, geometry::list, bits::list];
+static LISTS: [List; 7] = [
+    json::list,
+    network::list,
+    ranges::list,
+    text_search::list,
+    geometry::list,
+    bits::list,
+    xml::postgres::list,
+];
 
 static FUNCTIONS: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let mut all = HashMap::new();

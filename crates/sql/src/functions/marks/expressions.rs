@@ -162,8 +162,10 @@ pub(crate) fn returns_marked(expression: &Expr) -> bool {
     match expression {
         Expr::ScalarFunction(call) => {
             let inner = call.func.inner();
-            let is_written =
-                inner.is::<Overloaded>() || inner.is::<EnumFunction>() || is_geometric_only(call.name());
+            let is_written = inner.is::<Overloaded>()
+                || inner.is::<EnumFunction>()
+                || is_geometric_only(call.name())
+                || call.name() == "xml_xpath";
             is_written || mark_of(&call.func).is_some()
         }
         Expr::AggregateFunction(call) => is_either(&call.func),

@@ -1,5 +1,5 @@
-//! Types whose values are stored as text of one form: JSON, JSONB, UUID, network addresses, ranges, full text search, geometric
-//! types, bit strings, and enums.
+//! Types whose values are stored as text of one form: JSON, JSONB, XML, UUID, network addresses, ranges, full text search,
+//! geometric types, bit strings, and enums.
 //!
 //! | part | |
 //! | --- | --- |
@@ -39,6 +39,7 @@ pub(crate) enum Mark {
     Json,
     /// JSON whose text is canonical: see [`super::json::value`].
     Jsonb,
+    Xml,
     Uuid,
     Inet,
     Cidr,
@@ -73,9 +74,10 @@ pub(crate) enum Mark {
 }
 
 /// All types, with their names, but for enums.
-const ALL: [(Mark, &str, &str); 31] = [
+const ALL: [(Mark, &str, &str); 32] = [
     (Mark::Json, "json", "JSON"),
     (Mark::Jsonb, "jsonb", "JSONB"),
+    (Mark::Xml, "xml", "XML"),
     (Mark::Uuid, "uuid", "UUID"),
     (Mark::Inet, "inet", "INET"),
     (Mark::Cidr, "cidr", "CIDR"),
@@ -190,6 +192,11 @@ impl Mark {
         matches!(self, Mark::Bit | Mark::Varbit)
     }
 
+    /// True for types without an equality of values: geometric types, which compare areas, and XML.
+    pub(crate) fn is_unordered(self) -> bool {
+        self == Mark::Xml || self.is_geometric()
+    }
+
     fn entry(self) -> (&'static str, &'static str) {
         if let Mark::Enum(of) = self {
             return (of.name(), of.spelling());
@@ -213,11 +220,11 @@ impl Mark {
         self.entry().1
     }
 
-    /// Returns the order of its values; none for JSON, which has no comparisons, and for geometric types.
+    /// Returns the order of its values; none for JSON and XML, which have no comparisons, and for geometric types.
     pub(crate) fn order(self) -> Option<Order> {
         Some(match self {
             Mark::Json => return None,
-            geometric if geometric.is_geometric() => return None,
+            other if other.is_unordered() => return None,
             Mark::Jsonb => {
                 Order::Compared { by: "jsonb_cmp", greatest: "jsonb_greatest", least: "jsonb_least" }
             }

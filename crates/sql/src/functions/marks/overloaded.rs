@@ -16,7 +16,7 @@ use datafusion::logical_expr::{
 use super::Mark;
 use super::catalog::function;
 use super::function::is_text;
-use crate::functions::{bits, geometry, network, ranges, text_search};
+use crate::functions::{bits, geometry, network, ranges, text_search, xml};
 
 /// The names.
 const NAMES: [&str; 12] = [
@@ -45,6 +45,7 @@ pub(crate) fn overload(name: &str, marks: &[Option<Mark>]) -> Option<&'static st
         .and_then(of_first)
         .or_else(|| text_search::overload(name, marks))
         .or_else(|| bits::overload(name, marks))
+        .or_else(|| xml::postgres::overload(name, marks))
 }
 
 /// A function as statements name it.

@@ -3,8 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
+use super::names::parts;
 use super::parser::{Axis, Expression, Step, Test};
-use super::tree::Document;
+use super::tree::{Document, XML_SPACE};
 use crate::error::{Error, Result};
 
 /// A node: the place of an element or a text, and that of an attribute of it, from 1; 0 for the node itself.
@@ -20,7 +21,7 @@ pub(super) enum Value {
     Flag(bool),
 }
 
-/// The node at hand, with its place among others and their number.
+/// The node at hand, with its place among others, from 1, and their number. The place is 0 if there is none.
 #[derive(Clone, Copy)]
 struct Context {
     node: Found,
@@ -30,7 +31,13 @@ struct Context {
 
 /// Evaluates an expression at the root of a document.
 pub(super) fn evaluate(document: &Document, expression: &Expression) -> Result<Value> {
-    document.evaluate(expression, Context { node: (0, 0), position: 1, size: 1 })
+    evaluate_at(document, expression, (0, 0))
+}
+
+/// Evaluates an expression at a node.
+pub(super) fn evaluate_at(document: &Document, expression: &Expression, node: Found) -> Result<Value> {
+    let position = usize::from(document.prefixes.is_none());
+    document.evaluate(expression, Context { node, position, size: 1 })
 }
 
 impl Value {
@@ -46,6 +53,7 @@ impl Value {
     pub(super) fn text(&self, document: &Document) -> String {
         match self {
             Value::Nodes(nodes) => nodes.first().map_or(String::new(), |node| document.string_of(*node)),
+            Value::Number(number) if document.prefixes.is_some() => shortened(*number),
             Value::Number(number) => written(*number),
             Value::Text(text) => text.clone(),
             Value::Flag(flag) => flag.to_string(),
@@ -76,6 +84,31 @@ fn written(number: f64) -> String {
     }
 }
 
+/// Returns a number with the 15 digits of libxml2.
+fn shortened(number: f64) -> String {
+    let size = number.abs();
+    if size == 0.0 || !number.is_finite() || (number.fract() == 0.0 && size <= f64::from(i32::MAX)) {
+        return if number == 0.0 { "0".into() } else { written(number) };
+    }
+    let plain = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
+        false => text.to_string(),
+    };
+    if !(1e-5..=1e9).contains(&size) {
+        let text = format!("{number:.14e}");
+        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let (sign, exponent) = match exponent.strip_prefix('-') {
+            Some(exponent) => ('-', exponent),
+            None => ('+', exponent),
+        };
+        return format!("{}e{sign}{exponent:0>2}", plain(digits));
+    }
+    // Lies between -5 and 9.
+    let places = size.log10().floor() as i32 + 1;
+    let digits = if places > 0 { 14 - places } else { 15 - places };
+    plain(&format!("{number:.0$}", usize::try_from(digits).unwrap_or(0)))
+}
+
 impl Document {
     /// Returns the number of bytes of the text of a node.
     fn length_of(&self, (node, attribute): Found) -> usize {
@@ -95,7 +128,11 @@ impl Document {
     fn name_of(&self, (node, attribute): Found) -> &str {
         match attribute.checked_sub(1) {
             Some(at) => &self.nodes[node].attributes[at].0,
-            None => self.nodes[node].name.as_deref().unwrap_or_default(),
+            None => {
+                let node = &self.nodes[node];
+                let target = node.remark.as_ref().and_then(|remark| remark.target.as_deref());
+                node.name.as_deref().or(target).unwrap_or_default()
+            }
         }
     }
 
@@ -208,12 +245,15 @@ impl Document {
 
     fn walk(&self, mut nodes: Vec<Found>, steps: &[Step]) -> Result<Vec<Found>> {
         for step in steps {
+            let space = self.space_in(&step.test)?;
             let mut next = Vec::new();
             let mut most = 4_096;
             for node in nodes {
+                // All nodes before one are looked at.
+                self.visit(if step.axis == Axis::AllPreceding { node.0 } else { 0 })?;
                 let mut found = self.along(node, step.axis);
                 self.visit(found.len() + 1)?;
-                found.retain(|node| self.passes(*node, step));
+                found.retain(|node| self.passes(*node, step, space));
                 for predicate in &step.predicates {
                     found = self.filter(found, predicate)?;
                 }
@@ -267,27 +307,76 @@ impl Document {
             Axis::Preceding if has_parent && !is_attribute => {
                 children(parent().0).filter(|(other, _)| *other < node).rev().collect()
             }
+            Axis::AllFollowing if has_parent => {
+                (self.last_of(node) + 1..self.nodes.len()).map(|place| (place, 0)).collect()
+            }
+            Axis::AllPreceding if has_parent => {
+                (1..node).rev().filter(|place| self.last_of(*place) < node).map(|place| (place, 0)).collect()
+            }
             _ => Vec::new(),
         }
     }
 
-    /// Returns all nodes below one. Nodes are in the order in which they begin.
-    fn below(&self, node: usize) -> Vec<Found> {
+    /// Returns the last node below one, or itself.
+    fn last_of(&self, node: usize) -> usize {
         let mut end = node;
         while let Some(last) = self.nodes[end].children.last() {
             end = *last;
         }
-        (node + 1..=end).map(|place| (place, 0)).collect()
+        end
     }
 
-    fn passes(&self, found: Found, step: &Step) -> bool {
-        let is_text = found.1 == 0 && self.nodes[found.0].text.is_some();
-        let is_named = found.1 > 0 || self.nodes[found.0].name.is_some();
+    /// Returns all nodes below one. Nodes are in the order in which they begin.
+    fn below(&self, node: usize) -> Vec<Found> {
+        (node + 1..=self.last_of(node)).map(|place| (place, 0)).collect()
+    }
+
+    /// Returns the namespace of a test's prefix: none if prefixes are part of names, or if there is no prefix.
+    fn space_in(&self, test: &Test) -> Result<Option<&str>> {
+        let Some(prefixes) = &self.prefixes else { return Ok(None) };
+        let prefix = match test {
+            Test::Name(name) => parts(name).0,
+            Test::AnyOf(prefix) => prefix.as_str(),
+            _ => "",
+        };
+        match (prefix, prefixes.get(prefix)) {
+            ("", _) => Ok(None),
+            (_, Some(space)) => Ok(Some(space)),
+            ("xml", None) => Ok(Some(XML_SPACE)),
+            (prefix, None) => Err(Error::invalid(format!("Undefined namespace prefix {prefix}"))
+                .hint(format!("Pass its namespace: ARRAY[ARRAY['{prefix}', 'http://…']]."))),
+        }
+    }
+
+    /// Returns the namespace of a node's name; none if it has none.
+    fn namespace_of(&self, (node, attribute): Found) -> Option<&str> {
+        let place = *self.nodes[node].spaces.get(attribute)?;
+        self.spaces.get(place).filter(|_| place > 0).map(String::as_str)
+    }
+
+    fn passes(&self, found: Found, step: &Step, space: Option<&str>) -> bool {
+        let node = &self.nodes[found.0];
+        let is_own = found.1 == 0;
+        let is_named = if step.axis == Axis::Attribute { !is_own } else { is_own && node.name.is_some() };
+        // An element is also found by its own axis, and by that of its descendants.
+        let is_named = is_named || (found.1 > 0 && step.axis == Axis::Own && self.prefixes.is_none());
         match &step.test {
             Test::Node => true,
-            Test::Text => is_text,
+            Test::Text => is_own && node.text.is_some(),
+            Test::Comment => is_own && node.remark.as_ref().is_some_and(|found| found.target.is_none()),
+            Test::Instruction(target) => {
+                let found = node.remark.as_ref().filter(|_| is_own).and_then(|found| found.target.as_ref());
+                found.is_some_and(|found| target.as_ref().is_none_or(|target| target == found))
+            }
             Test::Any => is_named,
-            Test::Name(name) => is_named && self.name_of(found) == name,
+            Test::AnyOf(prefix) if self.prefixes.is_none() => {
+                is_named && parts(self.name_of(found)).0 == prefix
+            }
+            Test::AnyOf(_) => is_named && self.namespace_of(found) == space,
+            Test::Name(name) if self.prefixes.is_none() => is_named && self.name_of(found) == name,
+            Test::Name(name) => {
+                is_named && parts(self.name_of(found)).1 == parts(name).1 && self.namespace_of(found) == space
+            }
         }
     }
 
@@ -313,22 +402,10 @@ impl Document {
         let first = values.first().unwrap_or(&own);
         self.work_of(values, first)?;
         let text = |place: usize| values.get(place).map_or(String::new(), |value| value.text(self));
-        let fits = match name {
-            "position" | "last" | "true" | "false" => values.is_empty(),
-            "string" | "number" | "string-length" | "normalize-space" | "name" | "local-name" => {
-                values.len() < 2
-            }
-            "count" | "sum" | "not" | "boolean" | "floor" | "ceiling" | "round" => values.len() == 1,
-            "contains" | "starts-with" | "substring-before" | "substring-after" => values.len() == 2,
-            "substring" => matches!(values.len(), 2 | 3),
-            "translate" => values.len() == 3,
-            "concat" => values.len() > 1,
-            _ => return Err(Error::invalid(format!("XPath has no function {name}"))),
-        };
-        if !fits {
-            return Err(Error::invalid(format!(
-                "the function {name} of XPath has another number of arguments"
-            )));
+        check_count(name, values.len())?;
+        // As in libxml2, only predicates have a position.
+        if at.position == 0 && matches!(name, "position" | "last") {
+            return Err(Error::invalid(format!("Invalid context {name}")).hint("Write it within [ and ]."));
         }
         Ok(match name {
             "position" => Value::Number(at.position as f64),
@@ -351,11 +428,19 @@ impl Document {
             "number" => Value::Number(first.number(self)),
             "floor" => Value::Number(first.number(self).floor()),
             "ceiling" => Value::Number(first.number(self).ceil()),
-            "round" => Value::Number((first.number(self) + 0.5).floor()),
+            "round" => Value::Number(match first.number(self) {
+                // Zero keeps its sign.
+                small if (-0.5..0.5).contains(&small) => small * 0.0,
+                number => (number + 0.5).floor(),
+            }),
             "contains" => Value::Flag(text(0).contains(&text(1))),
             "starts-with" => Value::Flag(text(0).starts_with(&text(1))),
             "string-length" => Value::Number(first.text(self).chars().count() as f64),
             "substring" => Value::Text(self.substring(values)),
+            "namespace-uri" => {
+                let node = self.nodes_of(first)?.first().copied();
+                Value::Text(node.and_then(|node| self.namespace_of(node)).unwrap_or_default().to_string())
+            }
             "name" | "local-name" => {
                 let node = self.nodes_of(first)?.first().copied();
                 let name_of = node.map_or("", |node| self.name_of(node));
@@ -397,6 +482,25 @@ impl Document {
             place >= start && place < end
         };
         text.chars().enumerate().filter(|(at, _)| is_inside(*at)).map(|(_, c)| c).collect()
+    }
+}
+
+/// Fails if XPath has no function of a name, or one with another number of arguments.
+fn check_count(name: &str, count: usize) -> Result<()> {
+    let fits = match name {
+        "position" | "last" | "true" | "false" => count == 0,
+        "string" | "number" | "string-length" | "normalize-space" | "name" | "local-name"
+        | "namespace-uri" => count < 2,
+        "count" | "sum" | "not" | "boolean" | "floor" | "ceiling" | "round" => count == 1,
+        "contains" | "starts-with" | "substring-before" | "substring-after" => count == 2,
+        "substring" => matches!(count, 2 | 3),
+        "translate" => count == 3,
+        "concat" => count > 1,
+        _ => return Err(Error::invalid(format!("XPath has no function {name}"))),
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(Error::invalid(format!("the function {name} of XPath has another number of arguments"))),
     }
 }
 

@@ -39,8 +39,12 @@ pub(super) enum Axis {
     Parent,
     Ancestor,
     AncestorOrOwn,
+    /// Siblings behind or before a node.
     Following,
     Preceding,
+    /// All nodes behind or before a node, but for those below and above it.
+    AllFollowing,
+    AllPreceding,
     Attribute,
 }
 
@@ -50,6 +54,12 @@ pub(super) enum Test {
     Name(String),
     /// `*`: each element or attribute.
     Any,
+    /// `p:*`: each element or attribute of a namespace.
+    AnyOf(String),
+    /// `comment()`
+    Comment,
+    /// `processing-instruction()`, or one of a target.
+    Instruction(Option<String>),
     /// `text()`
     Text,
     /// `node()`
@@ -59,6 +69,9 @@ pub(super) enum Test {
 /// The operators by their level, from the loosest.
 const OPERATORS: [&[&str]; 6] =
     [&["or"], &["and"], &["=", "!="], &["<=", ">=", "<", ">"], &["+", "-"], &["*", "div", "mod"]];
+
+/// The tests of the kind of a node.
+const KINDS: [&str; 4] = ["text", "node", "comment", "processing-instruction"];
 
 /// Reads an expression.
 pub(super) fn parse(text: &str) -> Result<Expression> {
@@ -233,7 +246,7 @@ impl PathParser<'_> {
         }
         let Some(name) = self.name() else { return Ok(None) };
         let behind = self.rest()[name.len()..].trim_start();
-        if !behind.starts_with('(') || matches!(name.as_str(), "text" | "node") {
+        if !behind.starts_with('(') || KINDS.contains(&name.as_str()) {
             return Ok(None);
         }
         self.at += name.len();
@@ -281,15 +294,37 @@ impl PathParser<'_> {
         } else {
             let Some(name) = self.name() else { return Err(self.expected("a name")) };
             self.at += name.len();
-            match name.as_str() {
-                "text" | "node" if self.takes("(") => {
-                    self.expect(")")?;
-                    if name == "text" { Test::Text } else { Test::Node }
-                }
-                _ => Test::Name(name),
+            if self.rest().starts_with(":*") {
+                self.at += 2;
+                Test::AnyOf(name)
+            } else if KINDS.contains(&name.as_str()) && self.takes("(") {
+                self.kind(&name)?
+            } else {
+                Test::Name(name)
             }
         };
         Ok(Step { axis, test, predicates: self.predicates()? })
+    }
+
+    /// Reads the rest of a test behind its opening bracket.
+    fn kind(&mut self, name: &str) -> Result<Test> {
+        self.skip();
+        let mut target = None;
+        if let Some(quote) = self.rest().chars().next().filter(|c| matches!(c, '"' | '\''))
+            && name == "processing-instruction"
+        {
+            let rest = &self.rest()[1..];
+            let Some(end) = rest.find(quote) else { return Err(self.expected("a closing quote")) };
+            target = Some(rest[..end].to_string());
+            self.at += end + 2;
+        }
+        self.expect(")")?;
+        Ok(match name {
+            "text" => Test::Text,
+            "comment" => Test::Comment,
+            "processing-instruction" => Test::Instruction(target),
+            _ => Test::Node,
+        })
     }
 
     fn axis(&self, name: &str) -> Result<Axis> {
@@ -301,6 +336,8 @@ impl PathParser<'_> {
             "parent" => Axis::Parent,
             "ancestor" => Axis::Ancestor,
             "ancestor-or-self" => Axis::AncestorOrOwn,
+            "following" => Axis::AllFollowing,
+            "preceding" => Axis::AllPreceding,
             "following-sibling" => Axis::Following,
             "preceding-sibling" => Axis::Preceding,
             "attribute" => Axis::Attribute,
