@@ -29,6 +29,10 @@ fn escape_with(text: &str, out: &mut String, other: impl Fn(char) -> Option<&'st
 
 /// Appends the value of an attribute with its quotes. As in libxml2, characters beyond ASCII are references.
 pub(super) fn quote(value: &str, out: &mut String) {
+    quote_as(value, true, out);
+}
+
+fn quote_as(value: &str, is_ascii: bool, out: &mut String) {
     out.push('"');
     for c in value.chars() {
         match c {
@@ -37,7 +41,7 @@ pub(super) fn quote(value: &str, out: &mut String) {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\t' | '\n' | '\r' => out.push_str(&format!("&#{};", u32::from(c))),
-            c if c.is_ascii() => out.push(c),
+            c if c.is_ascii() || !is_ascii => out.push(c),
             c => out.push_str(&format!("&#x{:X};", u32::from(c))),
         }
     }
@@ -54,14 +58,14 @@ impl Document {
             (Some(text), _) if !found.is_cdata => escape(text, &mut out),
             _ if node == 0 => {
                 for child in &found.children {
-                    self.write(*child, &[], &mut out);
+                    self.write(*child, &[], false, &mut out);
                     out.push('\n');
                 }
             }
             _ => {
                 let mut added = Vec::new();
                 self.find_undeclared(node, &mut Vec::new(), &mut added)?;
-                self.write(node, &added, &mut out);
+                self.write(node, &added, true, &mut out);
             }
         }
         self.work(out.len())?;
@@ -94,7 +98,8 @@ impl Document {
         Ok(())
     }
 
-    fn write(&self, place: usize, added: &[(&str, &str)], out: &mut String) {
+    /// Appends a node. Attributes of a whole document keep characters beyond ASCII, which others write as references.
+    fn write(&self, place: usize, added: &[(&str, &str)], is_ascii: bool, out: &mut String) {
         let node = &self.nodes[place];
         match (&node.text, &node.remark, &node.name) {
             (Some(text), ..) if node.is_cdata => {
@@ -110,23 +115,30 @@ impl Document {
                     out.extend(["<?", target, blank, &remark.content, "?>"]);
                 }
             },
-            (.., Some(name)) => self.write_element(node, name, added, out),
+            (.., Some(name)) => self.write_element(node, name, added, is_ascii, out),
             _ => {}
         }
     }
 
-    fn write_element(&self, node: &Node, name: &str, added: &[(&str, &str)], out: &mut String) {
+    fn write_element(
+        &self,
+        node: &Node,
+        name: &str,
+        added: &[(&str, &str)],
+        is_ascii: bool,
+        out: &mut String,
+    ) {
         out.extend(["<", name]);
         let declared = node.declared.iter().map(|(prefix, space)| (prefix.as_str(), space.as_str()));
         for (prefix, space) in declared.chain(added.iter().copied()) {
             let colon = if prefix.is_empty() { "" } else { ":" };
             let mut written = String::new();
-            quote(space, &mut written);
+            quote_as(space, is_ascii, &mut written);
             out.extend([" xmlns", colon, prefix, "=", &written]);
         }
         for (name, value) in &node.attributes {
             out.extend([" ", name, "="]);
-            quote(value, out);
+            quote_as(value, is_ascii, out);
         }
         if node.children.is_empty() {
             out.push_str("/>");
@@ -134,7 +146,7 @@ impl Document {
         }
         out.push('>');
         for child in &node.children {
-            self.write(*child, &[], out);
+            self.write(*child, &[], is_ascii, out);
         }
         out.extend(["</", name, ">"]);
     }

@@ -170,16 +170,18 @@ impl PathParser<'_> {
     }
 
     fn unary(&mut self) -> Result<Expression> {
-        let mut negated = false;
+        let mut signs = 0_usize;
         while self.takes("-") {
-            negated = !negated;
+            signs += 1;
         }
         let mut left = self.path()?;
         while self.takes("|") {
             self.count()?;
             left = Expression::Operation("|", Box::new(left), Box::new(self.path()?));
         }
-        Ok(if negated { Expression::Negated(Box::new(left)) } else { left })
+        // Two signs make a number.
+        let levels = if signs > 0 { 2 - signs % 2 } else { 0 };
+        Ok((0..levels).fold(left, |of, _| Expression::Negated(Box::new(of))))
     }
 
     /// Reads a path, or another expression with steps behind it.
