@@ -19,25 +19,23 @@ use millstream_sql::{Error, Planner, Result};
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::advisory_locks::AdvisoryLocks;
+use crate::advisory_locks::{self, AdvisoryLocks};
 use crate::catalog::Catalog;
-use crate::error;
 use crate::event::{Event, Question, Reply};
 use crate::execution_options::ExecutionOptions;
 use crate::jobs::{self, Jobs};
 use crate::listener::{Listener, Listeners};
 use crate::metrics::{History, MetricValue, SAMPLE_SECONDS};
-use crate::panics;
-use crate::planner::planner;
 use crate::query_pool::QueryPool;
 use crate::recovery::{self, Recovered};
 use crate::run::{self, TimeSource};
-use crate::sequences::Sequences;
+use crate::sequences::{self, Sequences};
 use crate::session::Session;
 use crate::settings::{Settings, ShutdownSettings};
 use crate::statement_memory::AllStatements;
 use crate::storage::{DurablePlace, Storage};
 use crate::system::{self, Excerpt};
+use crate::{error, panics, sleep};
 
 /// The time after which the first sample of metrics is taken.
 const FIRST_SAMPLE: Duration = Duration::from_secs(1);
@@ -529,6 +527,14 @@ impl EngineBuilder {
         shared.handle.spawn(sample(shared.events.clone()));
         Ok(Engine { shared })
     }
+}
+
+/// Returns a planner with the functions of a user's context, and those of the engine.
+fn planner(context: Option<SessionContext>, sequences: &Arc<Sequences>) -> Result<Planner> {
+    let mut state = context.unwrap_or_default().state();
+    sequences::register(&mut state, sequences).and_then(|()| advisory_locks::register(&mut state))?;
+    sleep::register(&mut state)?;
+    Ok(Planner::with_state(state))
 }
 
 /// Returns a runtime with threads of this name; without a count, one for each core.

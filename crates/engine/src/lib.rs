@@ -33,7 +33,6 @@ mod parts;
 mod pg;
 mod plan;
 mod plan_cache;
-mod planner;
 mod point;
 mod prepare;
 mod query_pool;

@@ -170,7 +170,7 @@ impl Kind {
         }
     }
 
-    /// Returns the PostgreSQL type of an Arrow type. Types that PostgreSQL lacks (structs, maps) are JSON. Lists of lists are arrays
+    /// Returns the PostgreSQL type of an Arrow type. Types that PostgreSQL lacks (structs, maps, lists of them) are JSON. Lists of lists are arrays
     /// of several dimensions.
     pub(crate) fn of_type(data_type: &DataType) -> Kind {
         match data_type {
@@ -202,6 +202,7 @@ impl Kind {
             | DataType::ListView(item)
             | DataType::LargeListView(item)
             | DataType::FixedSizeList(item, _) => match Kind::of(item) {
+                Kind::Json if item.data_type().is_nested() => Kind::Json,
                 Kind::Numeric(_) => Kind::Array(Box::new(Kind::Numeric(None))),
                 Kind::Bit(_) => Kind::Array(Box::new(Kind::Bit(None))),
                 Kind::Varbit(_) => Kind::Array(Box::new(Kind::Varbit(None))),

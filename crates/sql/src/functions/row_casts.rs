@@ -6,13 +6,12 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef, Fields};
+use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::functions::core::named_struct;
 use datafusion::functions::core::r#struct::StructFunc;
-use datafusion::functions_nested::make_array::MakeArray;
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::{Expr, lit};
@@ -52,9 +51,9 @@ fn named(value: &Expr, field: &FieldRef) -> Option<Expr> {
     let Expr::ScalarFunction(call) = value else { return None };
     match field.data_type() {
         DataType::Struct(fields) if call.func.inner().is::<StructFunc>() => row(call, fields),
-        DataType::List(item) if call.func.inner().is::<MakeArray>() => {
+        DataType::List(item) if call.func.name() == "make_array" => {
             let each = |element: &Expr| match element {
-                Expr::Literal(ScalarValue::Null, _) => Some(cast(element, item)),
+                Expr::Literal(value, _) if value.is_null() => Some(cast(element, item)),
                 element => named(element, item),
             };
             let args =
