@@ -187,7 +187,7 @@ impl UserTypes {
                         field.field_type = composite;
                         is_resolved = true;
                     }
-                    let resolved = SqlType::Struct(fields, brackets.clone());
+                    let resolved = SqlType::Struct(fields, *brackets);
                     return Ok(if is_resolved { Some(resolved) } else { found });
                 }
                 SqlType::Custom(name, modifiers) if modifiers.is_empty() => match self.named(name) {
