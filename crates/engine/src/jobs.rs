@@ -97,7 +97,12 @@ impl Job {
     /// Returns the beginning of the statement for display.
     pub(crate) fn shown_statement(&self) -> String {
         // A secret cut off by the limit wouldn't be recognized, so secrets are removed before the text is cut.
-        without_secrets(&self.statement).chars().take(SHOWN_MAX).collect()
+        self.text().chars().take(SHOWN_MAX).collect()
+    }
+
+    /// Returns the statement without its secrets, up to the number of characters that are searched for them.
+    pub(crate) fn text(&self) -> String {
+        without_secrets(&self.statement)
     }
 
     /// Cancels the statement: none of it takes effect from now on.

@@ -6,6 +6,7 @@
 mod lasting;
 mod session;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -174,6 +175,8 @@ pub(crate) struct Variables {
     pub(crate) database: String,
     /// The number of the session.
     pub(crate) backend: i64,
+    /// The addresses of the client and of this server, if they are connected by TCP.
+    pub(crate) addresses: Option<(SocketAddr, SocketAddr)>,
     /// The start of the first session of this process, in nanoseconds since 1970 UTC.
     pub(crate) since_ns: i64,
     /// The values that were set.
@@ -188,6 +191,7 @@ impl Default for Variables {
             user: "millstream".into(),
             database: "millstream".into(),
             backend: i64::from(std::process::id()),
+            addresses: None,
             since_ns: *SINCE_NS,
             values: Values::default(),
             within: None,
@@ -205,6 +209,12 @@ impl Session {
     /// Sets the number of the session: the value of `pg_backend_pid()`.
     pub fn numbered(&mut self, backend: u32) {
         self.variables().backend = backend.into();
+    }
+
+    /// Sets the addresses of the client and of this server: the values of `inet_client_addr()`, `inet_server_port()` and
+    /// the like.
+    pub fn connected_between(&mut self, client: SocketAddr, server: SocketAddr) {
+        self.variables().addresses = Some((client, server));
     }
 
     /// Returns one of PostgreSQL's settings in this session.

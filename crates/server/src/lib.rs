@@ -223,6 +223,7 @@ async fn serve(
 ) {
     // Answers are short, and clients wait for them.
     let _ = socket.set_nodelay(true);
+    let addresses = socket.peer_addr().and_then(|client| Ok((client, socket.local_addr()?)));
     let admitted = tokio::select! {
         biased;
         () = ending.reached(Phase::Draining) => None,
@@ -238,6 +239,9 @@ async fn serve(
     let mut connection = Connection::new(wire, engine.session());
     connection.session.connected_as(&admitted.who.0, &admitted.who.1);
     connection.session.numbered(connection.wire.entry.process);
+    if let Ok((client, server)) = addresses {
+        connection.session.connected_between(client, server);
+    }
     connection.begin_with(&admitted.settings).await;
     connection.serve().await;
 }

@@ -30,6 +30,7 @@
 //! DataFusion would silently ignore TABLESAMPLE, hints after a table and LIMIT BY: they are refused.
 
 mod arrays;
+mod catalog_rows;
 mod exact_literals;
 pub(crate) mod files;
 mod generators;
@@ -62,6 +63,7 @@ mod with_names;
 mod xml;
 
 pub(crate) use postgres::parsed;
+pub(crate) use set_returning::refuse as refuse_set_returning;
 
 pub(crate) use crate::dialect::calls::call;
 
@@ -241,6 +243,9 @@ impl VisitorMut for RewriteStatement<'_> {
             | Expr::IsNotDistinctFrom(..)
             | Expr::UnaryOp { .. }
             | Expr::BinaryOp { .. } => {
+                if let Err(error) = row_values::compare_with_subquery(expression) {
+                    return ControlFlow::Break(error);
+                }
                 precedence::settle(expression);
             }
             _ => return done(values::rewrite_expression(expression)),

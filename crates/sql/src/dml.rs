@@ -32,6 +32,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::parser::Parser;
 use millstream_delta::{generated_of, sql_type, sql_type_of};
 
+use crate::ast_rewrite::refuse_set_returning;
 use crate::context::unknown_relation;
 use crate::defaults;
 use crate::dialect;
@@ -186,6 +187,7 @@ impl Scope<'_> {
         let target = self.target(vec![update.table])?;
         let returning = self.returning(update.returning, &target)?;
         let mut values = self.assignments(&target, update.assignments)?;
+        values.iter_mut().flatten().try_for_each(|value| refuse_set_returning(value, "UPDATE"))?;
         let mut tree = self.template()?;
         let select = select_of(&mut tree)?;
         let fields = target.columns.fields();

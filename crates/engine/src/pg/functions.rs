@@ -20,6 +20,7 @@ use super::facts::Facts;
 use super::rows::{Value, column};
 use crate::system::UTC;
 
+mod addresses;
 mod descriptions;
 mod properties;
 mod registered;
@@ -54,7 +55,13 @@ pub(super) type Answer = fn(&Facts, &[Value]) -> Result<Value>;
 pub(super) type Known = (&'static str, Gives, Answer);
 
 fn find(name: &str) -> Option<&'static Known> {
-    let lists = [descriptions::FUNCTIONS, properties::FUNCTIONS, registered::FUNCTIONS, session::FUNCTIONS];
+    let lists = [
+        addresses::FUNCTIONS,
+        descriptions::FUNCTIONS,
+        properties::FUNCTIONS,
+        registered::FUNCTIONS,
+        session::FUNCTIONS,
+    ];
     lists.into_iter().flatten().find(|(known, ..)| *known == name)
 }
 
@@ -138,6 +145,11 @@ impl ScalarUDFImpl for Function {
 fn values(array: ArrayRef) -> PlanResult<Vec<Value>> {
     let rows = array.len();
     Ok(match array.data_type() {
+        DataType::List(item) if item.data_type().is_string() => {
+            let texts = cast(&array, &DataType::new_list(DataType::Utf8View, true))?;
+            let lists = texts.as_list::<i32>().iter();
+            lists.map(|list| list.map(|list| Value::Texts(texts_of(&list))).into()).collect()
+        }
         DataType::Null | DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => {
             vec![Value::Null; rows]
         }
@@ -151,6 +163,11 @@ fn values(array: ArrayRef) -> PlanResult<Vec<Value>> {
             array.as_string_view().iter().map(Value::from).collect()
         }
     })
+}
+
+/// Returns the texts of a list, without NULLs.
+fn texts_of(list: &ArrayRef) -> Vec<String> {
+    list.as_string_view().iter().flatten().map(str::to_string).collect()
 }
 
 /// Returns the argument at this position, if it is a number or text of one.

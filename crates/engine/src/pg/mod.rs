@@ -14,6 +14,7 @@
 //! | sequence | `S` | |
 //! | sink | none | it can't be read: SHOW SINKS |
 
+mod builtins;
 mod constraints;
 mod facts;
 mod functions;
@@ -87,7 +88,9 @@ pub(crate) fn batch(facts: &Facts, relation: &str) -> Result<RecordBatch> {
         && !sequences::fill(facts, name, &mut rows)
     {
         // Tables that none of these functions fills are empty.
-        let _ = session::fill(facts, name, &mut rows) || objects::fill(name, &mut rows);
+        let _ = session::fill(facts, name, &mut rows)
+            || objects::fill(name, &mut rows)
+            || builtins::fill(name, &mut rows);
     }
     rows.batch()
 }

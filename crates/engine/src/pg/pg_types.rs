@@ -179,6 +179,7 @@ pub(crate) fn format(oid: i64, modifier: Option<i64>) -> String {
         "float4" => "real".into(),
         "float8" => "double precision".into(),
         "char" => "\"char\"".into(),
+        "any" => "\"any\"".into(),
         "varchar" => modifier.map_or("character varying".into(), |m| format!("character varying({})", m - 4)),
         "bpchar" => modifier.map_or("character".into(), |m| format!("character({})", m - 4)),
         "numeric" => modifier.map_or("numeric".into(), |m| {

@@ -4,12 +4,12 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field};
 use millstream_sql::functions::quote_ident;
-use millstream_sql::routine_name;
 use millstream_sql::routines::Parameter;
+use millstream_sql::{PG_CATALOG, PUBLIC};
 
-use super::facts::{Facts, OWNER};
-use super::pg_types as types;
+use super::facts::{Facts, OWNER, split_name};
 use super::rows::{Rows, Value};
+use super::{builtins, pg_types as types, user_types};
 use crate::catalog::{Definition, Object};
 
 /// A function as these tables list it.
@@ -36,6 +36,7 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
     match table {
         "pg_proc" => {
             OF_TYPES.iter().for_each(|(oid, name)| of_type(*oid, name, rows));
+            builtins::fill(table, rows);
             all(facts).for_each(|routine| proc(&routine, rows));
         }
         "pg_aggregate" => all(facts).filter(|routine| routine.kind == 'a').for_each(|routine| {
@@ -76,16 +77,48 @@ pub(super) fn all(facts: &Facts) -> impl Iterator<Item = Routine<'_>> {
 
 /// Returns the name of the function with this OID.
 pub(super) fn name_of(facts: &Facts, oid: i64) -> Option<String> {
-    let of_types = OF_TYPES.iter().find(|(known, _)| *known == oid).map(|(_, name)| (*name).to_string());
-    of_types.or_else(|| all(facts).find(|routine| routine.oid == oid).map(|routine| routine.name.to_string()))
+    let of_types = OF_TYPES.iter().find(|(known, _)| *known == oid).map(|(_, name)| *name);
+    let built_in = of_types.or_else(|| builtins::function_of(oid).map(|known| known.name));
+    built_in
+        .map(str::to_string)
+        .or_else(|| all(facts).find(|routine| routine.oid == oid).map(|routine| routine.name.to_string()))
 }
 
-/// Returns the OID of the function of this name.
-pub(super) fn oid_of(facts: &Facts, name: &str) -> Option<i64> {
-    let bare = name.strip_prefix("pg_catalog.").or_else(|| name.strip_prefix("public.")).unwrap_or(name);
-    let bare = bare.split('(').next().unwrap_or(bare);
-    let of_types = OF_TYPES.iter().find(|(_, known)| *known == bare).map(|(oid, _)| *oid);
-    of_types.or_else(|| Some(facts.catalog.oid(&routine_name(bare))).filter(|oid| *oid != 0))
+/// Returns the OIDs of the functions of a name: `upper`, or of a name with the types of arguments: `upper(text)`.
+pub(super) fn named(facts: &Facts, written: &str) -> Vec<i64> {
+    let (name, signature) = match written.split_once('(') {
+        Some((name, types)) => {
+            (name, types.trim_end().strip_suffix(')').map(|types| signature(facts, types)))
+        }
+        None => (written, None),
+    };
+    let Some((schema, name)) = split_name(name.trim()) else { return Vec::new() };
+    let fits = |arguments: &[i64]| match &signature {
+        Some(types) => types.as_deref() == Some(arguments),
+        None => true,
+    };
+    let mut found = Vec::new();
+    if schema.as_deref().is_none_or(|schema| schema == PG_CATALOG) {
+        found.extend(OF_TYPES.iter().filter(|(_, known)| *known == name).map(|(oid, _)| *oid));
+        let built_in =
+            builtins::functions().iter().filter(|known| known.name == name && fits(&known.arguments));
+        found.extend(built_in.map(|known| known.oid));
+    }
+    if schema.as_deref().is_none_or(|schema| schema == PUBLIC) {
+        let users = all(facts).filter(|routine| *routine.name == *name);
+        let types = |routine: &Routine<'_>| -> Vec<i64> {
+            routine.parameters.iter().map(|parameter| type_oid(&parameter.data_type)).collect()
+        };
+        found.extend(users.filter(|routine| fits(&types(routine))).map(|routine| routine.oid));
+    }
+    found
+}
+
+/// Returns the OIDs of types that are separated by commas, or none if one of them is unknown.
+pub(super) fn signature(facts: &Facts, written: &str) -> Option<Vec<i64>> {
+    let named = |name: &str| types::by_sql_name(name).or_else(|| user_types::oid_named(&facts.catalog, name));
+    let names = written.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(|name| if name.eq_ignore_ascii_case("none") { Some(0) } else { named(name) }).collect()
 }
 
 /// Returns the OID of a parameter's or result's type.

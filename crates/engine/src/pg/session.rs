@@ -1,7 +1,10 @@
 //! The server and its sessions in PostgreSQL's catalog: settings, roles, databases.
 
+use std::sync::Arc;
+
 use super::facts::{DATABASE, Facts, OWNER};
-use super::rows::Rows;
+use super::rows::{Rows, Value};
+use crate::jobs::Job;
 use crate::settings::SETTINGS;
 use crate::variables::{SERVER_VERSION, VARIABLES};
 
@@ -55,16 +58,7 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
                 ("spcowner", OWNER.into()),
             ]);
         }
-        "pg_stat_activity" => rows.push(&[
-            ("datid", DATABASE.into()),
-            ("datname", variables.database.as_str().into()),
-            ("pid", variables.backend.into()),
-            ("usesysid", OWNER.into()),
-            ("usename", user.into()),
-            ("application_name", variables.get("application_name").into()),
-            ("state", "active".into()),
-            ("backend_type", "client backend".into()),
-        ]),
+        "pg_stat_activity" => activity(facts, rows),
         "pg_stat_database" => rows.push(&[
             ("datid", DATABASE.into()),
             ("datname", variables.database.as_str().into()),
@@ -75,6 +69,38 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
         _ => return false,
     }
     true
+}
+
+/// Adds the sessions with running statements; this one comes first.
+fn activity(facts: &Facts, rows: &mut Rows) {
+    let variables = facts.variables();
+    let jobs = facts.jobs.all();
+    let (own, others): (Vec<_>, Vec<_>) = jobs.iter().partition(|job| job.backend == variables.backend);
+    let mut push = |backend: i64, user: &str, job: Option<&Arc<Job>>, more: Vec<(&'static str, Value)>| {
+        let mut row = vec![
+            ("datid", DATABASE.into()),
+            ("datname", variables.database.as_str().into()),
+            ("pid", backend.into()),
+            ("usesysid", OWNER.into()),
+            ("usename", user.into()),
+            ("state", "active".into()),
+            ("query_start", job.map(|job| job.began.0.saturating_mul(1000)).into()),
+            ("query", job.map(|job| job.shown_statement()).into()),
+            ("backend_type", "client backend".into()),
+        ];
+        row.extend(more);
+        rows.push(&row);
+    };
+    let client = variables.addresses.map(|(client, _)| client);
+    let more = vec![
+        ("application_name", variables.get("application_name").into()),
+        ("client_addr", client.map(|client| client.ip().to_canonical().to_string()).into()),
+        ("client_port", client.map(|client| i64::from(client.port())).into()),
+    ];
+    push(variables.backend, &variables.user, own.last().copied(), more);
+    for job in others {
+        push(job.backend, &job.user, Some(job), Vec::new());
+    }
 }
 
 /// Adds PostgreSQL's settings in this session, then the engine's.

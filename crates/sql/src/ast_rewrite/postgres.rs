@@ -28,14 +28,23 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 use super::arrays::{add_dimensions, array_of, filled};
-use super::{call, rows_from, text};
+use super::{call, catalog_rows, rows_from, text};
 use crate::error::{Error, Result};
 use crate::relation::{INFORMATION_SCHEMA, PG_CATALOG, PUBLIC};
 use crate::tokens::DIALECT;
 
 /// Types whose values are OIDs, written as objects' names.
-const REGISTERED: [&str; 8] =
-    ["regclass", "regtype", "regproc", "regprocedure", "regnamespace", "regrole", "regoper", "regcollation"];
+const REGISTERED: [&str; 9] = [
+    "regclass",
+    "regtype",
+    "regproc",
+    "regprocedure",
+    "regnamespace",
+    "regrole",
+    "regoper",
+    "regoperator",
+    "regcollation",
+];
 
 /// Collations with the same order of text as here.
 const COLLATIONS: [&str; 5] = ["default", "C", "POSIX", "ucs_basic", "C.utf8"];
@@ -292,17 +301,12 @@ pub(super) fn table_function(factor: &mut TableFactor) {
         })
         .collect();
     let Some(arguments) = arguments else { return };
-    let Some(arrays) = rows_from::lists(&called, arguments) else {
-        let rows = NO_ROWS.iter().find(|(name, _)| *name == called).map(|(_, rows)| (*rows).to_string());
-        let rows = rows.or_else(|| (called == "pg_get_keywords").then(keywords));
-        if let Some(rows) = rows
-            && let Ok(Statement::Query(subquery)) = parsed(&rows)
-        {
-            let alias = alias.take().or_else(|| Some(named(&called)));
-            *factor = TableFactor::Derived { lateral: false, subquery, alias, sample: None };
-        }
+    if let Some((subquery, lateral)) = catalog_rows::query(&called, &arguments) {
+        let alias = alias.take().or_else(|| Some(named(&called)));
+        *factor = TableFactor::Derived { lateral, subquery, alias, sample: None };
         return;
-    };
+    }
+    let Some(arrays) = rows_from::lists(&called, arguments) else { return };
     let alias = alias.take().map(column_alias).or_else(|| Some(column_alias(named(&called))));
     *factor = TableFactor::UNNEST {
         alias,
@@ -311,34 +315,6 @@ pub(super) fn table_function(factor: &mut TableFactor) {
         with_offset_alias: None,
         with_ordinality: false,
     };
-}
-
-/// Functions in FROM that return no rows, since the objects they expand don't exist here.
-const NO_ROWS: [(&str, &str); 4] = [
-    ("pg_listening_channels", "SELECT '' AS pg_listening_channels WHERE false"),
-    ("pg_options_to_table", "SELECT '' AS option_name, '' AS option_value WHERE false"),
-    (
-        "aclexplode",
-        "SELECT 0 AS grantor, 0 AS grantee, '' AS privilege_type, false AS is_grantable WHERE false",
-    ),
-    ("pg_partition_ancestors", "SELECT 0 AS relid WHERE false"),
-];
-
-/// PostgreSQL 15's keywords: the word, its category, and `t` if it may name a column without AS.
-const KEYWORDS: &str = include_str!("keywords.txt");
-
-/// Returns a query for the keywords.
-fn keywords() -> String {
-    let words = KEYWORDS.trim_end().replace('\n', ",");
-    format!(
-        "SELECT split_part(k, ' ', 1) AS word, split_part(k, ' ', 2) AS catcode, \
-         split_part(k, ' ', 3) = 't' AS barelabel, \
-         CASE split_part(k, ' ', 2) WHEN 'U' THEN 'unreserved' WHEN 'R' THEN 'reserved' \
-         WHEN 'C' THEN 'unreserved (cannot be function or type name)' \
-         ELSE 'reserved (can be function or type name)' END AS catdesc, \
-         CASE split_part(k, ' ', 3) WHEN 't' THEN 'can be bare label' ELSE 'requires AS' END AS baredesc \
-         FROM UNNEST(string_to_array('{words}', ',')) AS u(k)"
-    )
 }
 
 /// Rewrites `UNNEST(a) WITH ORDINALITY AS t(x, n)` to a subquery that numbers the elements.

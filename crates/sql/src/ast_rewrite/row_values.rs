@@ -1,4 +1,5 @@
-//! Rewrites `(a, b) IN (SELECT x, y …)`: EXISTS for an equal row, NULL if a row may be equal.
+//! Rewrites `(a, b) IN (SELECT x, y …)`: EXISTS for an equal row, NULL if a row may be equal. Rewrites `(a, b) < (SELECT x, y …)`
+//! to a comparison with one row.
 
 use std::ops::ControlFlow;
 
@@ -24,6 +25,42 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
         *expression = within(values, subquery.clone(), *negated)?;
     }
     Ok(())
+}
+
+/// Rewrites `(a, b) < (SELECT x, y …)` to a comparison with the row of the subquery: `(a, b) < (SELECT (x, y) …)`.
+pub(super) fn compare_with_subquery(expression: &mut Expr) -> Result<()> {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    let Expr::BinaryOp { left, op: Eq | NotEq | Lt | LtEq | Gt | GtEq, right } = expression else {
+        return Ok(());
+    };
+    let values = match left.as_ref() {
+        Expr::Tuple(values) => Some(values.clone()),
+        Expr::Function(row) if row.name.to_string().eq_ignore_ascii_case("row") => shorthand::arguments(row),
+        _ => None,
+    };
+    let Some(values) = values.filter(|values| values.len() > 1) else { return Ok(()) };
+    let Expr::Subquery(subquery) = bare(right) else { return Ok(()) };
+    let columns: Vec<String> = (0..values.len()).map(|at| format!("__c{at}")).collect();
+    let mut pattern = pattern(&format!("SELECT ({}) FROM {ROWS}", columns.join(", ")))?;
+    let _ = pattern.visit(&mut Fill { values: values.clone(), subquery: subquery.clone() });
+    **right = Expr::Subquery(pattern);
+    **left = Expr::Tuple(values);
+    Ok(())
+}
+
+fn bare(mut expression: &Expr) -> &Expr {
+    while let Expr::Nested(inner) = expression {
+        expression = inner;
+    }
+    expression
+}
+
+/// Parses a query.
+fn pattern(text: &str) -> Result<Box<Query>> {
+    Parser::new(&DIALECT)
+        .try_with_sql(text)
+        .and_then(|mut parser| parser.parse_query())
+        .map_err(|error| Error::bug(format!("a pattern isn't SQL: {error}")))
 }
 
 /// Rewrites `ROW(a, b) IS [NOT] NULL`: all fields are NULL, or none is.
@@ -77,10 +114,7 @@ fn select_values(subquery: &mut Box<Query>) -> Result<()> {
     if !matches!(subquery.body.as_ref(), SetExpr::Values(_)) {
         return Ok(());
     }
-    let mut pattern = Parser::new(&DIALECT)
-        .try_with_sql(&format!("SELECT * FROM {ROWS}"))
-        .and_then(|mut parser| parser.parse_query())
-        .map_err(|error| Error::bug(format!("a pattern isn't SQL: {error}")))?;
+    let mut pattern = pattern(&format!("SELECT * FROM {ROWS}"))?;
     let _ = pattern.visit(&mut Fill { values: Vec::new(), subquery: subquery.clone() });
     *subquery = pattern;
     Ok(())

@@ -4,7 +4,7 @@
 //! it.
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, TableAliasColumnDef, TableFactor, Value,
+    DataType as SqlType, Expr, FunctionArg, FunctionArgExpr, Ident, TableAliasColumnDef, TableFactor, Value,
 };
 
 use super::{call, shorthand, times};
@@ -97,7 +97,7 @@ const ONE_VALUE: [&str; 6] = [
     "version",
 ];
 
-/// True for a call in FROM that DataFusion's own generate_series executes. It accepts only literals, and returns rows without
+/// True for a call in FROM that DataFusion's own generate_series executes. It accepts only literals but decimals, and returns rows without
 /// an array of them.
 pub(super) fn is_literal_series(factor: &TableFactor) -> bool {
     let (name, arguments) = match factor {
@@ -117,7 +117,9 @@ pub(super) fn is_literal_series(factor: &TableFactor) -> bool {
 
 fn is_literal(expression: &Expr) -> bool {
     match expression {
-        Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_) => true,
+        Expr::Value(value) => !matches!(&value.value, Value::Number(number, _) if number.contains('.')),
+        Expr::Interval(_) | Expr::TypedString(_) => true,
+        Expr::Cast { data_type: SqlType::Numeric(_) | SqlType::Decimal(_) | SqlType::Dec(_), .. } => false,
         Expr::UnaryOp { expr, .. } | Expr::Cast { expr, .. } | Expr::Nested(expr) => is_literal(expr),
         _ => false,
     }

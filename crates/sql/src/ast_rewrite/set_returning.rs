@@ -242,7 +242,7 @@ fn returns_rows(expression: &Expr) -> bool {
 }
 
 /// Fails if an expression calls a set-returning function outside of its subqueries.
-fn refuse(expression: &mut Expr, place: &'static str) -> Result<()> {
+pub(crate) fn refuse(expression: &mut Expr, place: &'static str) -> Result<()> {
     visit(expression, Calls { refused: vec![place], ..Calls::default() }).map(drop)
 }
 

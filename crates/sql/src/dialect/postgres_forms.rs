@@ -9,11 +9,13 @@
 //! | `inet '10.0.0.1'` | `CAST('10.0.0.1' AS inet)` |
 //! | `a <<= b`, `a <-> b`, `a ?- b`, `a -|- b` and the like | one operator each |
 //! | `a @@@ b` | `a @@ b` |
+//! | `COLLATION FOR (a)`, `COLLATION FOR (a COLLATE "C")` | `pg_collation_for(a)`, `pg_collation_for(a, '"C"')` |
 
 use datafusion::sql::sqlparser::keywords::RESERVED_FOR_TABLE_ALIAS;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::functions::marks::Mark;
+use crate::functions::quote_ident;
 use crate::reader::is_word;
 
 /// The old spelling of `@@`, which the tokenizer takes for a word.
@@ -82,7 +84,7 @@ fn symbol(token: &Token) -> Option<&'static str> {
 
 /// Rewrites all such forms. Positions in errors stay those of the text.
 pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let words = ["ONLY", "MATERIALIZED", "USING", "VARIADIC"];
+    let words = ["ONLY", "MATERIALIZED", "USING", "VARIADIC", "COLLATION"];
     let may_have = |token: &TokenWithSpan| match &token.token {
         Token::Mul => true,
         token if symbol(token).is_some() => true,
@@ -99,11 +101,20 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     }
     let mut out = Vec::with_capacity(found.len());
     let mut closed: Vec<usize> = Vec::new();
+    let mut collated: Option<(usize, Token)> = None;
     let mut at = 0;
     while at < found.len() {
         let tokens = Tokens(&found);
         if closed.contains(&at) || tokens.is_only(at) || tokens.is_star(at) {
             at += 1;
+        } else if let Some((_, name)) = collated.take_if(|(place, _)| *place == at) {
+            out.extend([Token::Comma, name].map(|token| TokenWithSpan { token, span: found[at].span }));
+            at += 2;
+        } else if tokens.is_collation_for(at) {
+            let token = Token::make_word("pg_collation_for", None);
+            out.push(TokenWithSpan { token, span: found[at].span });
+            collated = tokens.collation_at_end(at + 2);
+            at += 2;
         } else if is_word(&found[at].token, SEARCH) {
             out.push(TokenWithSpan { token: Token::AtAt, span: found[at].span });
             at += 1;
@@ -258,6 +269,30 @@ impl Tokens<'_> {
         }
     }
 
+    /// True for COLLATION FOR before an operand in parentheses.
+    fn is_collation_for(&self, at: usize) -> bool {
+        self.is(at, &["COLLATION"]) && self.is(at + 1, &["FOR"]) && self.get(at + 2) == Some(&Token::LParen)
+    }
+
+    /// Returns the place of COLLATE at the end of an operand in parentheses, and the collation's name as a text.
+    fn collation_at_end(&self, open: usize) -> Option<(usize, Token)> {
+        let mut depth = 0;
+        let end = self.0.iter().enumerate().skip(open).find_map(|(place, token)| {
+            match token.token {
+                Token::LParen => depth += 1,
+                Token::RParen => depth -= 1,
+                _ => {}
+            }
+            (depth == 0).then_some(place)
+        })?;
+        match self.get(end - 1) {
+            Some(Token::Word(name)) if self.is(end - 2, &["COLLATE"]) => {
+                Some((end - 2, Token::SingleQuotedString(quote_ident(&name.value))))
+            }
+            _ => None,
+        }
+    }
+
     /// Returns the closing bracket of `VARIADIC ARRAY[a, b]`, the last argument of a call.
     fn variadic(&self, at: usize) -> Option<usize> {
         if !self.is(at, &["VARIADIC"]) || !self.is(at + 1, &["ARRAY"]) {
@@ -314,5 +349,7 @@ mod tests {
         check("SELECT a < -> b, a ? - b", "SELECT a < -> b , a ? - b");
         check("SELECT @-@ path '[(0,0)]'", "SELECT @-@ CAST ( '[(0,0)]' AS path )");
         check("SELECT x FROM j (a INT PATH '$.a')", "SELECT x FROM j ( a INT PATH '$.a' )");
+        check("SELECT COLLATION FOR (a), 1", "SELECT pg_collation_for ( a ) , 1");
+        check("SELECT collation for ((a) COLLATE \"C\")", "SELECT pg_collation_for ( ( a ) , '\"C\"' )");
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bits;
 pub(crate) mod date_part;
+mod decimal_series;
 pub mod exact_moments;
 pub mod exact_sum;
 pub mod extreme;
@@ -10,6 +11,7 @@ pub mod frame_values;
 mod generators;
 pub(crate) mod geometry;
 mod hashes;
+pub(crate) mod interval_average;
 mod java_patterns;
 pub(crate) mod json;
 mod lambdas;

@@ -20,7 +20,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
-use super::Registry;
+use super::{Registry, decimal_series};
 use crate::error::Error;
 use crate::sqlstate;
 
@@ -57,9 +57,12 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     let elements: fn(Arc<ScalarUDF>) -> ScalarUDF = |f| put(f, Bytes::Elements);
     registry.replace("array_repeat", |function| function.inner().is::<ArrayRepeat>(), elements);
     registry.replace("array_resize", |function| function.inner().is::<ArrayResize>(), elements);
-    for name in ["range", "generate_series"] {
-        registry.replace(name, |function| function.inner().is::<Range>(), |f| put(f, Bytes::Steps));
-    }
+    registry.replace("range", |function| function.inner().is::<Range>(), |f| put(f, Bytes::Steps));
+    registry.replace(
+        "generate_series",
+        |function| function.inner().is::<Range>(),
+        |f| decimal_series::around(Arc::new(put(f, Bytes::Steps))),
+    );
 }
 
 fn put(inner: Arc<ScalarUDF>, bytes: Bytes) -> ScalarUDF {

@@ -6,7 +6,7 @@ use millstream_sql::{Error, Result, qualified_ident};
 use super::{Gives, Known, any_null, int, text};
 use crate::pg::facts::{Facts, Listed, OWNER};
 use crate::pg::rows::Value;
-use crate::pg::{pg_types as types, routines, user_types};
+use crate::pg::{builtins, pg_types as types, routines, user_types};
 
 pub(super) const FUNCTIONS: &[Known] = &[
     ("format_type", Gives::Text, format_type),
@@ -27,7 +27,12 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("pg_get_function_arguments", Gives::Text, function_arguments),
     ("pg_get_function_identity_arguments", Gives::Text, function_arguments),
     ("pg_get_function_result", Gives::Text, |facts, arguments| {
-        Ok(routine(facts, arguments, |routine| types::format(routines::type_oid(routine.returns), None)))
+        Ok(match int(arguments, 0).and_then(builtins::function_of) {
+            Some(known) => known.result_type().into(),
+            None => {
+                routine(facts, arguments, |routine| types::format(routines::type_oid(routine.returns), None))
+            }
+        })
     }),
     ("pg_get_function_arg_default", Gives::Text, none),
     ("pg_get_function_sqlbody", Gives::Text, none),
@@ -144,7 +149,10 @@ fn routine(facts: &Facts, arguments: &[Value], say: impl Fn(&routines::Routine<'
 }
 
 fn function_arguments(facts: &Facts, arguments: &[Value]) -> Result<Value> {
-    Ok(routine(facts, arguments, routines::arguments))
+    Ok(match int(arguments, 0).and_then(builtins::function_of) {
+        Some(known) => known.argument_types().into(),
+        None => routine(facts, arguments, routines::arguments),
+    })
 }
 
 fn obj_description(facts: &Facts, arguments: &[Value]) -> Result<Value> {

@@ -1,9 +1,7 @@
-//! Functions over the properties of indexes, and the descriptions of objects by the OIDs of their catalogs.
+//! Functions over the properties of indexes.
 
 use millstream_sql::Result;
-use millstream_sql::functions::quote_ident;
 
-use super::descriptions::format_type;
 use super::{Gives, Known, int, text};
 use crate::pg::facts::Facts;
 use crate::pg::rows::Value;
@@ -12,12 +10,7 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("pg_indexam_has_property", Gives::Bool, |_, arguments| Ok(property(arguments, 1, &OF_METHODS))),
     ("pg_index_has_property", Gives::Bool, pg_index_has_property),
     ("pg_index_column_has_property", Gives::Bool, pg_index_column_has_property),
-    ("pg_describe_object", Gives::Text, pg_describe_object),
 ];
-
-/// The OIDs of the catalogs pg_type and pg_class.
-const PG_TYPE: i64 = 1247;
-const PG_CLASS: i64 = 1259;
 
 /// All indexes are ordered, and unique if they belong to a key.
 const OF_METHODS: [(&str, bool); 5] = [
@@ -65,40 +58,4 @@ fn pg_index_column_has_property(facts: &Facts, arguments: &[Value]) -> Result<Va
         Some(((_, index), place)) if place < index.columns.len() => property(arguments, 2, &OF_COLUMNS),
         _ => Value::Null,
     })
-}
-
-/// Describes a type, a relation, an index or a column: `column a of table t`.
-fn pg_describe_object(facts: &Facts, arguments: &[Value]) -> Result<Value> {
-    let (Some(catalog), Some(oid), Some(part)) = (int(arguments, 0), int(arguments, 1), int(arguments, 2))
-    else {
-        return Ok(Value::Null);
-    };
-    Ok(match catalog {
-        PG_TYPE => match format_type(facts, &[oid.into(), Value::Null])? {
-            Value::Text(name) if name != "???" && name != "-" => format!("type {name}").into(),
-            _ => Value::Null,
-        },
-        PG_CLASS => relation(facts, oid, part).into(),
-        _ => Value::Null,
-    })
-}
-
-fn relation(facts: &Facts, oid: i64, part: i64) -> Option<String> {
-    if let Some((_, index)) = facts.index(oid) {
-        return Some(format!("index {}", quote_ident(&index.name)));
-    }
-    let relation = facts.relation(oid)?;
-    let kind = match relation.kind {
-        'v' => "view",
-        'm' => "materialized view",
-        'S' => "sequence",
-        'f' => "foreign table",
-        _ => "table",
-    };
-    let described = format!("{kind} {}", facts.name_of(relation));
-    if part == 0 {
-        return Some(described);
-    }
-    let column = usize::try_from(part - 1).ok().and_then(|place| relation.columns.get(place))?;
-    Some(format!("column {} of {described}", quote_ident(&column.name)))
 }

@@ -6,7 +6,7 @@ use millstream_sql::{Error, Result};
 use super::{Gives, Known, int, text};
 use crate::pg::facts::{Facts, OWNER, split_name};
 use crate::pg::rows::Value;
-use crate::pg::{pg_types as types, routines, user_types};
+use crate::pg::{builtins, pg_types as types, routines, user_types};
 
 /// The collations, all with one order, and their OIDs.
 const COLLATIONS: [(&str, i64); 3] = [("default", 100), ("C", 950), ("POSIX", 951)];
@@ -14,15 +14,16 @@ const COLLATIONS: [(&str, i64); 3] = [("default", 100), ("C", 950), ("POSIX", 95
 pub(super) const FUNCTIONS: &[Known] = &[
     ("regclass", Gives::Int, |facts, arguments| number(arguments, "relation", |name| class(facts, name))),
     ("regtype", Gives::Int, |facts, arguments| number(arguments, "type", |name| type_named(facts, name))),
-    ("regproc", Gives::Int, |facts, arguments| {
-        number(arguments, "function", |name| routines::oid_of(facts, name))
-    }),
-    ("regprocedure", Gives::Int, |facts, arguments| {
-        number(arguments, "function", |name| routines::oid_of(facts, name))
-    }),
+    ("regproc", Gives::Int, |facts, arguments| function(facts, arguments)),
+    ("regprocedure", Gives::Int, |facts, arguments| function(facts, arguments)),
     ("regnamespace", Gives::Int, |facts, arguments| number(arguments, "schema", |name| schema(facts, name))),
     ("regrole", Gives::Int, |facts, arguments| number(arguments, "role", |name| role(facts, name))),
-    ("regoper", Gives::Int, |_, arguments| number(arguments, "operator", |_| None)),
+    ("regoper", Gives::Int, |facts, arguments| {
+        number(arguments, "operator", |name| only(operators(facts, name)))
+    }),
+    ("regoperator", Gives::Int, |facts, arguments| {
+        number(arguments, "operator", |name| only(operators(facts, name)))
+    }),
     ("regcollation", Gives::Int, |_, arguments| number(arguments, "collation", collation)),
     ("to_regclass", Gives::Int, |facts, arguments| {
         Ok(text(arguments, 0).and_then(|name| class(facts, name)).into())
@@ -31,10 +32,16 @@ pub(super) const FUNCTIONS: &[Known] = &[
         Ok(text(arguments, 0).and_then(|name| type_named(facts, name)).into())
     }),
     ("to_regproc", Gives::Int, |facts, arguments| {
-        Ok(text(arguments, 0).and_then(|name| routines::oid_of(facts, name)).into())
+        Ok(text(arguments, 0).and_then(|name| only(routines::named(facts, name))).into())
     }),
     ("to_regprocedure", Gives::Int, |facts, arguments| {
-        Ok(text(arguments, 0).and_then(|name| routines::oid_of(facts, name)).into())
+        Ok(text(arguments, 0).and_then(|name| only(routines::named(facts, name))).into())
+    }),
+    ("to_regoper", Gives::Int, |facts, arguments| {
+        Ok(text(arguments, 0).and_then(|name| only(operators(facts, name))).into())
+    }),
+    ("to_regoperator", Gives::Int, |facts, arguments| {
+        Ok(text(arguments, 0).and_then(|name| only(operators(facts, name))).into())
     }),
     ("to_regnamespace", Gives::Int, |facts, arguments| {
         Ok(text(arguments, 0).and_then(|name| schema(facts, name)).into())
@@ -62,6 +69,7 @@ pub(super) const FUNCTIONS: &[Known] = &[
             let users = routines::all(facts).find(|routine| routine.oid == oid);
             users
                 .map(|routine| format!("{}({})", routine.name, routines::arguments(&routine)))
+                .or_else(|| builtins::function_of(oid).map(builtins::BuiltIn::signature))
                 .or_else(|| routines::name_of(facts, oid))
         })
     }),
@@ -74,7 +82,12 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("regrole_text", Gives::Text, |facts, arguments| {
         name(arguments, |oid| (oid == OWNER).then(|| facts.variables().user))
     }),
-    ("regoper_text", Gives::Text, |_, arguments| name(arguments, |_| None)),
+    ("regoper_text", Gives::Text, |_, arguments| {
+        name(arguments, |oid| builtins::operator_of(oid).map(|known| known.name.to_string()))
+    }),
+    ("regoperator_text", Gives::Text, |_, arguments| {
+        name(arguments, |oid| builtins::operator_of(oid).map(builtins::Operator::signature))
+    }),
     ("regcollation_text", Gives::Text, |_, arguments| {
         name(arguments, |oid| {
             COLLATIONS.iter().find(|(_, known)| *known == oid).map(|(name, _)| quote_ident(name))
@@ -93,6 +106,40 @@ fn number(arguments: &[Value], kind: &str, find: impl Fn(&str) -> Option<i64>) -
         None if name == "-" => Ok(0.into()),
         None => Err(Error::invalid(format!("{kind} \"{name}\" not found"))),
     }
+}
+
+/// Returns the OID of a function of a name, or of a name and the types of its arguments.
+fn function(facts: &Facts, arguments: &[Value]) -> Result<Value> {
+    if let (Some(name), None) = (text(arguments, 0), int(arguments, 0)) {
+        let found = routines::named(facts, name);
+        if found.len() > 1 {
+            let example = builtins::function_of(found[0]).map(builtins::BuiltIn::signature);
+            let example = example.map_or(String::new(), |known| format!(", such as '{known}'::regprocedure"));
+            return Err(Error::invalid(format!("more than one function named \"{name}\""))
+                .hint(format!("Add the types of its arguments{example}.")));
+        }
+    }
+    number(arguments, "function", |name| only(routines::named(facts, name)))
+}
+
+/// Returns the OIDs of the operators of a name: `+`, or of a name with the types of operands: `+(int4,int4)`.
+pub(super) fn operators(facts: &Facts, written: &str) -> Vec<i64> {
+    let written = written.trim().trim_start_matches("pg_catalog.");
+    let (name, operands) = match written.split_once('(') {
+        Some((name, types)) => {
+            let types = types.trim_end().trim_end_matches(')');
+            (name.trim(), Some(routines::signature(facts, types).unwrap_or_default()))
+        }
+        None => (written, None),
+    };
+    let found = builtins::operators().iter().filter(|known| known.name == name);
+    let found = found.filter(|known| operands.as_ref().is_none_or(|types| *types == known.operands));
+    found.map(|known| known.oid).collect()
+}
+
+/// Returns the OID if there is one only.
+fn only(found: Vec<i64>) -> Option<i64> {
+    <[i64; 1]>::try_from(found).ok().map(|[oid]| oid)
 }
 
 /// Returns the name of the object with an OID, or the number if there is none.

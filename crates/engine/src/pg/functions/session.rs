@@ -1,10 +1,12 @@
 //! Functions over the session and its user's privileges.
 
+use std::net::SocketAddr;
 use std::sync::PoisonError;
 
 use millstream_sql::{Error, PG_CATALOG, Result};
 
 use super::{Gives, Known, any_null, text};
+use crate::jobs;
 use crate::pg::facts::{Facts, split_name};
 use crate::pg::rows::Value;
 use crate::settings::Settings;
@@ -36,10 +38,16 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("pg_postmaster_start_time", Gives::Time, |facts, _| Ok(facts.variables().since_ns.into())),
     ("pg_client_encoding", Gives::Text, |_, _| Ok("UTF8".into())),
     ("getdatabaseencoding", Gives::Text, |_, _| Ok("UTF8".into())),
-    ("inet_server_addr", Gives::Text, |_, _| Ok(Value::Null)),
-    ("inet_server_port", Gives::Int, |_, _| Ok(Value::Null)),
-    ("inet_client_addr", Gives::Text, |_, _| Ok(Value::Null)),
-    ("inet_client_port", Gives::Int, |_, _| Ok(Value::Null)),
+    ("inet_server_addr", Gives::Text, |facts, _| Ok(address(facts, |(_, server)| ip(server)))),
+    ("inet_server_port", Gives::Int, |facts, _| {
+        Ok(address(facts, |(_, server)| i64::from(server.port()).into()))
+    }),
+    ("inet_client_addr", Gives::Text, |facts, _| Ok(address(facts, |(client, _)| ip(client)))),
+    ("inet_client_port", Gives::Int, |facts, _| {
+        Ok(address(facts, |(client, _)| i64::from(client.port()).into()))
+    }),
+    // Constants are computed while the statement is planned, on its own task.
+    ("current_query", Gives::Text, |_, _| Ok(jobs::current().map(|job| job.text()).into())),
     ("pg_is_in_recovery", Gives::Bool, |_, _| Ok(false.into())),
     ("pg_is_wal_replay_paused", Gives::Bool, |_, _| Ok(false.into())),
     ("pg_my_temp_schema", Gives::Int, |facts, _| {
@@ -80,6 +88,15 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("current_setting", Gives::Text, current_setting),
     ("set_config", Gives::Text, set_config),
 ];
+
+/// Returns a part of the addresses of the client and the server, or NULL if there is no connection.
+fn address(facts: &Facts, part: impl Fn((SocketAddr, SocketAddr)) -> Value) -> Value {
+    facts.variables().addresses.map_or(Value::Null, part)
+}
+
+fn ip(address: SocketAddr) -> Value {
+    address.ip().to_canonical().to_string().into()
+}
 
 fn user(facts: &Facts, _: &[Value]) -> Result<Value> {
     Ok(facts.variables().user.into())

@@ -6,6 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray, ListBuilder, StringViewArray, Strin
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use datafusion::error::Result;
+use millstream_delta::sql_type;
 use regex::Regex;
 
 use crate::error::Error;
@@ -23,8 +24,24 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
         let names = columns[0].as_string_view().iter().map(|name| name.map(quote_ident));
         Ok(Arc::new(names.collect::<StringViewArray>()))
     }));
+    registry.add(Scalar::any("pg_collation_for", collation_type, |columns| {
+        let rows = columns[0].len();
+        let named = columns.get(1).map(|names| names.as_string_view().iter().next().flatten().unwrap_or(""));
+        Ok(Arc::new(StringViewArray::from(vec![named.unwrap_or("\"default\""); rows])))
+    }));
     let list = |_: &[DataType]| Ok(DataType::new_list(DataType::Utf8View, true));
     registry.add(Scalar::exact("regexp_split_to_array", two, list, split));
+}
+
+/// Returns the type of the name of a value's collation, if a value of its type has one.
+fn collation_type(types: &[DataType]) -> Result<DataType> {
+    match types {
+        [of, ..] if of.is_string() || of.is_null() => Ok(DataType::Utf8View),
+        [of, ..] => {
+            Err(Error::invalid(format!("collations are not supported by type {}", sql_type(of))).into())
+        }
+        [] => Err(Error::invalid("pg_collation_for takes a value").into()),
+    }
 }
 
 /// Quotes a name if SQL requires it.
