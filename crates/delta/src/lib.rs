@@ -15,6 +15,7 @@ mod dyadic;
 mod encode;
 mod expansion;
 mod fitted;
+mod interval_total;
 mod moments;
 mod pool;
 mod sql_type;
@@ -31,6 +32,7 @@ pub use digest::{Digest, NoDigest};
 pub use encode::{RowEncoder, consolidate};
 pub use expansion::Expansion;
 pub use fitted::fitted;
+pub use interval_total::IntervalTotal;
 pub use moments::{Moments, Statistic};
 pub use pool::Pool;
 pub use sql_type::{

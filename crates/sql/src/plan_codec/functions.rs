@@ -18,6 +18,7 @@ use crate::event_time;
 use crate::functions::bits::aggregates;
 use crate::functions::date_part::{date_part, date_part_of};
 use crate::functions::frame_values::{self, FrameValue};
+use crate::functions::interval_average;
 use crate::functions::marks::enums::EnumFunction;
 use crate::functions::read_text::ReadText;
 use crate::functions::sliding::{sliding, sliding_of};
@@ -28,6 +29,9 @@ use crate::routines::{Routine, UpdateState, UserAggregate, UserFunction, frames}
 use crate::row_pattern::{self, Planned};
 use crate::temporal_filter;
 use crate::time_joins;
+
+/// The average of intervals in stored plans: our average of floats has the name `avg`, too.
+const INTERVAL_AVERAGE: &str = "avg(interval)";
 
 /// Returns our functions that statements can't name.
 fn own_scalars() -> Vec<Arc<ScalarUDF>> {
@@ -151,6 +155,9 @@ impl PlanEncoder<'_> {
             return Ok(json!({"sliding": self.aggregate_function(inner)?}));
         }
         let registered = self.state.aggregate_functions().get(name);
+        if *function == interval_average::average() {
+            return Ok(json!({"own": INTERVAL_AVERAGE}));
+        }
         let default = SessionStateDefaults::default_aggregate_functions();
         source_of(function, name, registered, &own_aggregates(), &default)
             .ok_or_else(|| format!("the aggregate {name}"))
@@ -225,7 +232,10 @@ impl PlanDecoder<'_> {
             return self.state.aggregate_functions().get(name).cloned().ok_or_else(|| unknown(name));
         }
         if let Some(name) = name_of(written, "own") {
-            return named(own_aggregates(), name, AggregateUDF::name);
+            return match name {
+                INTERVAL_AVERAGE => Ok(interval_average::average()),
+                name => named(own_aggregates(), name, AggregateUDF::name),
+            };
         }
         if let Some(name) = name_of(written, "default") {
             return named(SessionStateDefaults::default_aggregate_functions(), name, AggregateUDF::name);

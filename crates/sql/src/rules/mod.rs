@@ -10,6 +10,7 @@ pub(crate) mod constants;
 pub(crate) mod distribution;
 pub mod equal_forms;
 pub mod exact_aggregates;
+mod interval_averages;
 pub(crate) mod joins;
 pub(crate) mod keys;
 pub mod lateral_unnest;
@@ -43,6 +44,7 @@ pub type Rule = Arc<dyn AnalyzerRule + Send + Sync>;
 /// Returns the rules that need the plan as it was written.
 pub fn before_types() -> Vec<Rule> {
     vec![
+        Arc::new(interval_averages::IntervalAverages),
         Arc::new(marked_types::MarkedTypes),
         Arc::new(conditions::Conditions),
         Arc::new(distribution::Distribution),

@@ -25,6 +25,7 @@ use super::distinct::Distinct;
 use super::extreme::{Extreme, extreme};
 use super::float::{Floats, Outcome};
 use super::grouping::grouping;
+use super::interval_average::IntervalAverages;
 use super::mergeable::MergeableStates;
 use super::min_max::ends;
 use super::moments::Spreads;
@@ -165,6 +166,9 @@ fn slots(
         }
         Kind::ExactSum => wide_sum(output),
         Kind::Avg if *input == DataType::Float64 => Some(Box::new(Floats::new(Outcome::Average))),
+        Kind::Avg if matches!(input, DataType::Interval(IntervalUnit::MonthDayNano)) => {
+            Some(Box::<IntervalAverages>::default())
+        }
         Kind::Sum => sum(output),
         Kind::Avg => average(input, output),
         Kind::Min | Kind::Max if matches!(input, DataType::Interval(IntervalUnit::YearMonth)) => None,

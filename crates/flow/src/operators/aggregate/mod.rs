@@ -21,6 +21,7 @@ mod float;
 mod grouping;
 mod groups;
 pub(crate) mod hopping;
+mod interval_average;
 mod lower;
 mod mergeable;
 mod min_max;

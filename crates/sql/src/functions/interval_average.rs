@@ -1,0 +1,274 @@
+//! `avg` of intervals, which DataFusion's function lacks. The result only depends on the multiset of arguments.
+//!
+//! A statement's call gets [`Either`] for the name, since the types of arguments aren't known when a name is looked up. The
+//! rule in `rules/interval_averages.rs` replaces it by DataFusion's function or by [`OfIntervals`].
+
+use std::collections::HashMap;
+use std::mem::size_of_val;
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, ArrayRef, AsArray, IntervalMonthDayNanoBuilder, ListBuilder};
+use arrow::datatypes::{
+    DataType, Decimal128Type, Field, FieldRef, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
+    IntervalUnit,
+};
+use datafusion::common::ScalarValue;
+use datafusion::error::Result;
+use datafusion::functions_aggregate::average::Avg;
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, ReversedUDAF, Signature, Volatility,
+};
+use millstream_delta::IntervalTotal;
+
+use crate::error::Error;
+
+const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
+const NANOSECONDS: DataType = DataType::Decimal128(38, 0);
+
+static AVERAGE: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| {
+    let signature = Signature::exact(vec![INTERVAL], Volatility::Immutable);
+    Arc::new(AggregateUDF::from(OfIntervals { signature }))
+});
+
+/// Returns the average of intervals.
+pub(crate) fn average() -> Arc<AggregateUDF> {
+    Arc::clone(&AVERAGE)
+}
+
+/// Returns the function that a statement's call of DataFusion's average means.
+pub(crate) fn written_instead(registered: &Arc<AggregateUDF>) -> Option<Arc<AggregateUDF>> {
+    registered.inner().downcast_ref::<Avg>()?;
+    let (plain, signature) = (Arc::clone(registered), Signature::user_defined(Volatility::Immutable));
+    Some(Arc::new(AggregateUDF::from(Either { plain, signature })))
+}
+
+/// Returns the function for an argument of this type; none for another function.
+pub(crate) fn resolved(function: &AggregateUDF, argument: &DataType) -> Option<Arc<AggregateUDF>> {
+    let either = function.inner().downcast_ref::<Either>()?;
+    Some(if is_interval(argument) { average() } else { Arc::clone(&either.plain) })
+}
+
+/// True for a function that must be resolved.
+pub(crate) fn is_either(function: &AggregateUDF) -> bool {
+    function.inner().is::<Either>()
+}
+
+fn is_interval(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Interval(_))
+}
+
+/// DataFusion's average, or that of intervals.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Either {
+    plain: Arc<AggregateUDF>,
+    signature: Signature,
+}
+
+impl AggregateUDFImpl for Either {
+    fn name(&self) -> &str {
+        self.plain.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, found: &[DataType]) -> Result<Vec<DataType>> {
+        if let [argument] = found
+            && is_interval(argument)
+        {
+            return Ok(vec![INTERVAL]);
+        }
+        let field = |found: &DataType| Arc::new(Field::new("", found.clone(), true));
+        let fields: Vec<FieldRef> = found.iter().map(field).collect();
+        let coerced = fields_with_udf(&fields, self.plain.as_ref())?;
+        Ok(coerced.iter().map(|field| field.data_type().clone()).collect())
+    }
+
+    fn return_type(&self, found: &[DataType]) -> Result<DataType> {
+        match found {
+            [argument] if is_interval(argument) => Ok(INTERVAL),
+            _ => self.plain.return_type(found),
+        }
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        match args.expr_fields {
+            [argument] if is_interval(argument.data_type()) => average().accumulator(args),
+            _ => self.plain.accumulator(args),
+        }
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.plain.documentation()
+    }
+}
+
+/// The average of intervals.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct OfIntervals {
+    signature: Signature,
+}
+
+impl AggregateUDFImpl for OfIntervals {
+    fn name(&self) -> &str {
+        "avg"
+    }
+
+    fn aliases(&self) -> &[String] {
+        &*super::ALIASES
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(INTERVAL)
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        Ok(match args.is_distinct {
+            false => Box::new(Plain { total: IntervalTotal::default() }),
+            true => Box::new(Distinct { copies: HashMap::new() }),
+        })
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        let field = |part: &str, data_type: DataType| {
+            Arc::new(Field::new(format!("{}[{part}]", args.name), data_type, true))
+        };
+        Ok(match args.is_distinct {
+            true => vec![field("distinct", DataType::new_list(INTERVAL, true))],
+            false => vec![
+                field("months", DataType::Int64),
+                field("days", DataType::Int64),
+                field("nanoseconds", NANOSECONDS),
+                field("count", DataType::Int64),
+            ],
+        })
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        AggregateOrderSensitivity::Insensitive
+    }
+
+    fn reverse_expr(&self) -> ReversedUDAF {
+        ReversedUDAF::Identical
+    }
+}
+
+/// Returns the intervals of an argument that are not NULL.
+fn intervals(values: &ArrayRef) -> impl Iterator<Item = IntervalMonthDayNano> + '_ {
+    values.as_primitive::<IntervalMonthDayNanoType>().iter().flatten()
+}
+
+/// The sum of one group.
+#[derive(Debug)]
+struct Plain {
+    total: IntervalTotal,
+}
+
+impl Accumulator for Plain {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        intervals(&values[0]).for_each(|value| self.total.add(value, 1));
+        Ok(())
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        intervals(&values[0]).for_each(|value| self.total.add(value, -1));
+        Ok(())
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        Ok(ScalarValue::IntervalMonthDayNano(self.total.average()))
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self)
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        let IntervalTotal { months, days, nanoseconds, count } = self.total;
+        Ok(vec![
+            ScalarValue::Int64(Some(months)),
+            ScalarValue::Int64(Some(days)),
+            ScalarValue::Decimal128(Some(nanoseconds), 38, 0),
+            ScalarValue::Int64(Some(count)),
+        ])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        let [months, days, nanoseconds, counts] = states else {
+            return Err(Error::bug("the state of an average of intervals has other columns").into());
+        };
+        let number = |column: &ArrayRef, row: usize| column.as_primitive::<Int64Type>().value(row);
+        for row in (0..counts.len()).filter(|row| counts.is_valid(*row)) {
+            let other = IntervalTotal {
+                months: number(months, row),
+                days: number(days, row),
+                nanoseconds: nanoseconds.as_primitive::<Decimal128Type>().value(row),
+                count: number(counts, row),
+            };
+            self.total.merge(&other, 1);
+        }
+        Ok(())
+    }
+}
+
+/// The sum of distinct intervals. The count of each allows values to be retracted.
+#[derive(Debug)]
+struct Distinct {
+    copies: HashMap<IntervalMonthDayNano, i64>,
+}
+
+impl Accumulator for Distinct {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        intervals(&values[0]).for_each(|value| *self.copies.entry(value).or_default() += 1);
+        Ok(())
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        for value in intervals(&values[0]) {
+            if let Some(copies) = self.copies.get_mut(&value) {
+                *copies -= 1;
+                if *copies == 0 {
+                    self.copies.remove(&value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let mut total = IntervalTotal::default();
+        self.copies.keys().for_each(|value| total.add(*value, 1));
+        Ok(ScalarValue::IntervalMonthDayNano(total.average()))
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.copies.capacity() * size_of::<(IntervalMonthDayNano, i64)>()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        let mut lists = ListBuilder::new(IntervalMonthDayNanoBuilder::new());
+        self.copies.keys().for_each(|value| lists.values().append_value(*value));
+        lists.append(true);
+        Ok(vec![ScalarValue::List(Arc::new(lists.finish()))])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        states[0].as_list::<i32>().iter().flatten().try_for_each(|values| self.update_batch(&[values]))
+    }
+}
