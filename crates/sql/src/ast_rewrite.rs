@@ -24,6 +24,7 @@
 //! | `SELECT generate_series(1, 3)` | `SELECT unnest(generate_series(1, 3))` | see [`set_returning`] |
 //! | `FROM 'a.csv'` | `FROM read_file('a.csv') AS a` | see [`files`] |
 //! | `LATERAL VIEW explode(a) t AS x`, `posexplode(a)` | a subquery over UNNEST in FROM | see [`generators`] |
+//! | `t PIVOT (sum(x) FOR c IN (1, 2))`, UNPIVOT | a subquery with GROUP BY, or over UNNEST | see [`pivot`] |
 //! | `transform(a, x -> x.f)` | `transform(a, x -> get_field(x, 'f'))` | `x.f` would be a column |
 //! | `mod(a, b)` and others | `a % b` | DataFusion lacks them, see [`shorthand`] |
 //!
@@ -35,6 +36,7 @@ mod exact_literals;
 pub(crate) mod files;
 mod generators;
 mod json;
+mod json_table;
 mod lambda_fields;
 mod limits;
 pub(crate) mod multiranges;
@@ -43,6 +45,7 @@ mod others;
 mod others_by_literal;
 mod outer;
 mod patterns;
+mod pivot;
 mod postgres;
 mod precedence;
 mod row_values;
@@ -63,6 +66,7 @@ mod with_names;
 mod xml;
 
 pub(crate) use postgres::parsed;
+pub(crate) use row_values::times as times_of_rows;
 pub(crate) use set_returning::refuse as refuse_set_returning;
 
 pub(crate) use crate::dialect::calls::call;
@@ -70,10 +74,10 @@ pub(crate) use crate::dialect::calls::call;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, LimitClause, Query, Select, SetExpr, Statement, TableFactor, Value, VisitMut,
-    VisitorMut,
+    BinaryOperator, Expr, LimitClause, Query, Select, SetExpr, Statement, TableFactor, Value, VisitorMut,
 };
 
+use crate::ast_walk::walk_mut;
 use crate::error::{Error, Result};
 use crate::system_time;
 use crate::using_joins;
@@ -93,7 +97,7 @@ pub(crate) fn rewrite_statement(
     outer::qualify(statement);
     subquery_names::rename_duplicates(statement, known(RUNS_ONCE));
     postgres::show_names(statement, known);
-    match statement.visit(&mut RewriteStatement { known, columns, with: Vec::new(), merged: 0 }) {
+    match walk_mut(statement, &mut RewriteStatement { known, columns, with: Vec::new(), merged: 0 }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
@@ -103,18 +107,30 @@ pub(crate) fn rewrite_statement(
 struct RewriteStatement<'a> {
     known: &'a dyn Fn(&str) -> bool,
     columns: &'a whole_rows::Columns<'a>,
-    /// The WITH queries seen so far, with their columns if the text gives them.
+    /// The WITH queries seen so far, with their columns if these are known.
     with: Vec<(String, Option<Vec<String>>)>,
     /// The number of joins with USING seen so far.
     merged: usize,
+}
+
+impl RewriteStatement<'_> {
+    /// Returns the columns of a WITH query or a relation, if they are known.
+    fn columns_of(&self, name: &str) -> Option<Vec<String>> {
+        match self.with.iter().rev().find(|(known, _)| known == name) {
+            Some((_, columns)) => columns.clone(),
+            None => (self.columns)(name),
+        }
+    }
 }
 
 impl VisitorMut for RewriteStatement<'_> {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
-        self.with
-            .extend(query.with.iter().flat_map(|with| &with.cte_tables).map(whole_rows::columns_of_with));
+        for table in query.with.iter().flat_map(|with| &with.cte_tables) {
+            let known = whole_rows::columns_of_with(table, &|name: &str| self.columns_of(name));
+            self.with.push(known);
+        }
         values::same_casts(query);
         if let Err(error) = set_returning::rewrite_query(query) {
             return ControlFlow::Break(error);
@@ -142,11 +158,7 @@ impl VisitorMut for RewriteStatement<'_> {
         using_joins::nest_select(select, &mut self.merged);
         spark_forms::fill_grouping_id(select);
         shorthand::name_columns(select);
-        let with = &self.with;
-        let columns = |name: &str| match with.iter().rev().find(|(known, _)| known == name) {
-            Some((_, columns)) => columns.clone(),
-            None => (self.columns)(name),
-        };
+        let columns = |name: &str| self.columns_of(name);
         if let Err(error) = whole_rows::name_columns(select, &columns) {
             return ControlFlow::Break(error);
         }
@@ -165,10 +177,14 @@ impl VisitorMut for RewriteStatement<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         using_joins::nest_factor(factor, &mut self.merged);
+        if let Err(error) = pivot::rewrite(factor, &|name: &str| self.columns_of(name)) {
+            return ControlFlow::Break(error);
+        }
         if let Err(error) = files::rewrite(factor) {
             return ControlFlow::Break(error);
         }
-        if let Err(error) = json::table_function(factor)
+        if let Err(error) = json_table::rewrite(factor)
+            .and_then(|()| json::table_function(factor))
             .and_then(|()| xml::table_function(factor))
             .and_then(|()| generators::table_function(factor))
         {
@@ -243,7 +259,7 @@ impl VisitorMut for RewriteStatement<'_> {
             | Expr::IsNotDistinctFrom(..)
             | Expr::UnaryOp { .. }
             | Expr::BinaryOp { .. } => {
-                if let Err(error) = row_values::compare_with_subquery(expression) {
+                if let Err(error) = row_values::compare(expression) {
                     return ControlFlow::Break(error);
                 }
                 precedence::settle(expression);

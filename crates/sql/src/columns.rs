@@ -26,6 +26,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::context::Context;
+use crate::dialect::postgres_forms;
 use crate::error::{Error, Result};
 use crate::planner::Planner;
 use crate::reader::{TokenReader, is_word};
@@ -129,6 +130,7 @@ impl Planner {
 
     fn convert(&self, tokens: Vec<TokenWithSpan>, written: &str) -> Result<FieldRef> {
         let unknown = || unknown_type(written);
+        let tokens = postgres_forms::rewrite(tokens);
         let mut parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens);
         let parsed = parser.parse_data_type().map_err(|_| unknown())?;
         if parser.peek_token().token != Token::EOF {

@@ -326,8 +326,8 @@ mod tests {
     fn without_parentheses(mut expression: datafusion::sql::sqlparser::ast::Expr) -> String {
         use std::ops::ControlFlow;
 
-        use datafusion::sql::sqlparser::ast::{Expr, visit_expressions_mut};
-        let _ = visit_expressions_mut(&mut expression, |part| {
+        use datafusion::sql::sqlparser::ast::Expr;
+        let _ = crate::ast_walk::visit_expressions_mut(&mut expression, |part| {
             if let Expr::Nested(inner) = part {
                 *part = inner.as_ref().clone();
             }

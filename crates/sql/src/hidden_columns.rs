@@ -11,11 +11,11 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, TableFactor, TableWithJoins, VisitMut, VisitorMut,
-    WildcardAdditionalOptions,
+    SelectItemQualifiedWildcardKind, TableFactor, TableWithJoins, VisitorMut, WildcardAdditionalOptions,
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use crate::ast_walk::walk_mut;
 use crate::error::{Error, Result};
 use crate::event_time;
 use crate::relation::{PG_CATALOG, Relation, Relations, catalog_name};
@@ -95,7 +95,7 @@ pub(crate) fn narrow_wildcards(query: &mut Query, shown: &[String], relations: &
         return Ok(());
     }
     let mut visitor = Narrow { shown, relations, names: Vec::new() };
-    match query.visit(&mut visitor) {
+    match walk_mut(query, &mut visitor) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }

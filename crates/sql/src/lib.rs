@@ -8,6 +8,7 @@
 //! whose syntax lives beside their execution.
 
 mod ast_rewrite;
+mod ast_walk;
 pub mod batches;
 mod checks;
 mod columns;

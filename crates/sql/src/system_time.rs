@@ -11,11 +11,11 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Statement, TableAlias,
-    TableFactor, TableFunctionArgs, TableVersion, Value, ValueWithSpan, VisitMut, VisitorMut,
-    visit_expressions,
+    TableFactor, TableFunctionArgs, TableVersion, Value, ValueWithSpan, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
+use crate::ast_walk::{visit_expressions, walk_mut};
 use crate::error::{Error, Result};
 use crate::hidden_columns::{fold, last_name};
 use crate::relation::SYSTEM_SCHEMAS;
@@ -26,7 +26,7 @@ pub const AS_OF: &str = "system_time_as_of";
 
 /// Replaces every relation as of a moment by a call of that function, unless the moment differs by row.
 pub(crate) fn rewrite(statement: &mut Statement) -> Result<()> {
-    match statement.visit(&mut Rewrite) {
+    match walk_mut(statement, &mut Rewrite) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }

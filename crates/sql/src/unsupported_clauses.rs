@@ -4,9 +4,10 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Join, JoinConstraint, JoinOperator, Query, Select, SetExpr, Spanned, Statement, TableFactor,
-    TableWithJoins, Visit, Visitor,
+    TableWithJoins, Visitor,
 };
 
+use crate::ast_walk::walk;
 use crate::error::{Error, Result};
 use crate::hidden_columns::{fold, last_name};
 use crate::sqlstate;
@@ -23,7 +24,7 @@ pub(crate) fn refuse_into(query: &Query) -> Result<()> {
 
 /// Refuses `a JOIN b` without ON, USING or NATURAL. DataFusion joins all pairs of rows.
 pub(crate) fn refuse_open_joins(statement: &Statement, text: &str) -> Result<()> {
-    match statement.visit(&mut OpenJoins { text }) {
+    match walk(statement, &mut OpenJoins { text }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }

@@ -17,14 +17,16 @@ use std::sync::{PoisonError, RwLock};
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     ArrayElemTypeDef, CaseWhen, CastKind, DataType as SqlType, Expr, Ident, ObjectName, Statement,
-    TypedString, Value, Visit, VisitMut, Visitor, VisitorMut,
+    TypedString, Value, Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 use millstream_delta::enum_type;
 
 use crate::ast_rewrite::call;
+use crate::ast_walk::{walk, walk_mut};
 use crate::complexity::Size;
+use crate::dialect::postgres_forms;
 use crate::error::{Error, Result};
 use crate::functions::marks::enum_type::{EnumType, RESOLVED};
 use crate::functions::quote_ident;
@@ -247,7 +249,7 @@ impl UserTypes {
         if self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
             return Ok(());
         }
-        match VisitMut::visit(statement, &mut Casts { types: self, size: Size::default() }) {
+        match walk_mut(statement, &mut Casts { types: self, size: Size::default() }) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(error) => Err(error),
         }
@@ -299,7 +301,7 @@ impl Domain {
             let mut condition = parser.and_then(|mut parser| parser.parse_expr()).map_err(wrong)?;
             let Parts { all, values } = Parts::of(&condition);
             size.copy(values.saturating_mul(operand).saturating_add(all).saturating_mul(2))?;
-            let _ = VisitMut::visit(&mut condition, &mut Values(cast));
+            let _ = walk_mut(&mut condition, &mut Values(cast));
             let condition = Expr::IsNotFalse(Box::new(Expr::Nested(Box::new(condition))));
             let constraint = constraint.clone().unwrap_or_else(|| format!("{name}_check"));
             let message = format!("value for domain {name} violates check constraint \"{constraint}\"");
@@ -340,7 +342,8 @@ fn fields_of(data_type: &SqlType) -> usize {
 }
 
 fn parsed_type(text: &str) -> Result<SqlType> {
-    let mut parser = Parser::new(&DIALECT).try_with_sql(text).map_err(wrong)?;
+    let tokens = postgres_forms::rewrite(TokenReader::new(text)?.rest_tokens());
+    let mut parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens);
     let parsed = parser.parse_data_type().map_err(wrong)?;
     match parser.peek_token().token {
         Token::EOF => Ok(parsed),
@@ -392,7 +395,7 @@ struct Parts {
 impl Parts {
     fn of(expression: &Expr) -> Parts {
         let mut parts = Parts::default();
-        let _ = Visit::visit(expression, &mut parts);
+        let _ = walk(expression, &mut parts);
         parts
     }
 }

@@ -26,9 +26,10 @@ use datafusion::logical_expr::{
 };
 use datafusion::sql::sqlparser::ast::{
     Expr as ExprTree, Ident, Join as JoinTree, JoinConstraint as Constraint, JoinOperator, Query, Select,
-    TableAlias, TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
+    TableAlias, TableFactor, TableWithJoins, Value, VisitorMut,
 };
 
+use crate::ast_walk::walk_mut;
 use crate::error::Error;
 use crate::hidden_columns::{fold, last_name};
 use crate::time_joins::{TimeJoin, at_present};
@@ -255,7 +256,7 @@ pub(crate) fn nest_select(select: &mut Select, count: &mut usize) {
     }
     if !merged.is_empty() {
         let from = std::mem::take(&mut select.from);
-        let _ = select.visit(&mut Qualify { merged: &merged, depth: 0 });
+        let _ = walk_mut(select, &mut Qualify { merged: &merged, depth: 0 });
         select.from = from;
     }
 }
@@ -275,7 +276,7 @@ fn nest(table: &mut TableWithJoins, count: &mut usize, merged: &mut Vec<(String,
     }
     let mut done: Vec<JoinTree> = Vec::new();
     for mut join in std::mem::take(&mut table.joins) {
-        let _ = join.join_operator.visit(&mut Qualify { merged, depth: 0 });
+        let _ = walk_mut(&mut join.join_operator, &mut Qualify { merged, depth: 0 });
         let named = merged_by(&join);
         if named.is_none() && TimeJoin::constraint(&join).is_none() {
             done.push(join);

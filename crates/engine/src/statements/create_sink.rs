@@ -176,6 +176,11 @@ fn from_query(
 pub(super) fn connector(session: &Session, options: &mut Options) -> Result<Arc<dyn Connector>> {
     let names = || session.shared.connectors.keys().copied();
     let Some(name) = options.0.remove("connector") else {
+        let is_near = |given: &&String| suggestion::did_you_mean(given, ["connector"]).is_some();
+        if let Some(near) = options.0.keys().find(is_near) {
+            return Err(Error::invalid(format!("there is no option '{near}'"))
+                .hint(format!("Did you mean 'connector'? The connectors are {}.", list(names()))));
+        }
         return Err(Error::invalid("option 'connector' is missing")
             .hint(format!("Add WITH (connector = '…'). The connectors are {}.", list(names()))));
     };

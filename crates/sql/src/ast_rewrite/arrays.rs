@@ -5,19 +5,21 @@
 //! | `ARRAY(SELECT x FROM t)` | `(SELECT array_agg(x) FROM t)`, or an empty array |
 //! | `array_fill(x, ARRAY[2, 3])` | `array_repeat(array_repeat(x, 3), 2)` |
 //! | `'{{1,2},{3,4}}'::int[]` | `'{{1,2},{3,4}}'::int[][]` |
+//! | `a[2:3]`, `a[:3]`, `a[2:]` | `array_section(a, 2, 3)` |
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, DataType as SqlType, Expr, Function, FunctionArg, FunctionArgExpr,
+    AccessExpr, ArrayElemTypeDef, DataType as SqlType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, OrderByKind, Query, SelectItem, SetExpr,
-    Statement, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value, visit_expressions,
+    Statement, Subscript, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value,
 };
 
 use super::call;
 use super::postgres::parsed;
 use super::shorthand::arguments;
-use crate::error::Result;
+use crate::ast_walk::visit_expressions;
+use crate::error::{Error, Result};
 
 /// The most dimensions of an array, as in PostgreSQL.
 const DIMENSIONS_MAX: usize = 6;
@@ -36,6 +38,35 @@ pub(super) fn filled(function: &Function) -> Option<Expr> {
         return None;
     }
     Some(lengths.into_iter().rev().fold(value, |value, length| call("array_repeat", vec![value, length])))
+}
+
+/// Rewrites a slice of an array. Returns none for subscripts and fields only.
+pub(super) fn section(root: &mut Expr, chain: &mut [AccessExpr]) -> Result<Option<Expr>> {
+    let is_slice = |access: &AccessExpr| matches!(access, AccessExpr::Subscript(Subscript::Slice { .. }));
+    let Some(place) = chain.iter().position(is_slice) else { return Ok(None) };
+    let is_subscript = |access: &AccessExpr| matches!(access, AccessExpr::Subscript(_));
+    if chain.iter().filter(|access| is_subscript(access)).count() > 1 {
+        return Err(Error::unsupported("a slice beside another subscript")
+            .hint("Take the slice in a subquery, and its element or its slice around it."));
+    }
+    let (before, rest) = chain.split_at_mut(place);
+    let [AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, stride }), after @ ..] = rest
+    else {
+        return Ok(None);
+    };
+    if stride.is_some() || !after.is_empty() {
+        return Err(Error::unsupported("a slice with a step, or a field of one"));
+    }
+    let taken = |expression: &mut Expr| std::mem::replace(expression, Expr::value(Value::Null));
+    let bound = |bound: &mut Option<Expr>, open: i64| match bound.take() {
+        Some(bound) => bound,
+        None => Expr::value(Value::Number(open.to_string(), false)),
+    };
+    let array = match before.is_empty() {
+        true => taken(root),
+        false => Expr::CompoundFieldAccess { root: Box::new(taken(root)), access_chain: before.to_vec() },
+    };
+    Ok(Some(call("array_section", vec![array, bound(lower_bound, 1), bound(upper_bound, i64::MAX)])))
 }
 
 /// Gives the type in a cast of a literal the dimensions that the literal has.

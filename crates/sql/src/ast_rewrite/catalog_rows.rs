@@ -1,10 +1,9 @@
 //! Functions of PostgreSQL's catalog in FROM, as the queries that return their rows.
 
+use crate::ast_walk::{visit_expressions, visit_expressions_mut};
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{
-    Expr, Query, Statement, Value, visit_expressions, visit_expressions_mut,
-};
+use datafusion::sql::sqlparser::ast::{Expr, Query, Statement, Value};
 
 use super::postgres::parsed;
 

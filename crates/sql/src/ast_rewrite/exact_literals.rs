@@ -9,8 +9,9 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::text;
 
-/// The functions whose first argument is meant.
-const FUNCTIONS: [&str; 4] = ["to_char", "scale", "min_scale", "trim_scale"];
+/// The functions, and how many of their arguments are meant.
+const FUNCTIONS: [(&str, usize); 5] =
+    [("to_char", 1), ("scale", 1), ("min_scale", 1), ("trim_scale", 1), ("generate_series", 3)];
 
 /// The most digits of a NUMERIC.
 const DIGITS_MAX: usize = 38;
@@ -19,19 +20,23 @@ const DIGITS_MAX: usize = 38;
 pub(super) fn rewrite(function: &mut Function) {
     let [part] = &function.name.0[..] else { return };
     let is_named = |name: &str| part.as_ident().is_some_and(|part| part.value.eq_ignore_ascii_case(name));
-    if !FUNCTIONS.into_iter().any(is_named) {
-        return;
+    let Some((_, count)) = FUNCTIONS.into_iter().find(|(name, _)| is_named(name)) else { return };
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    for argument in list.args.iter_mut().take(count) {
+        if let FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)) = argument {
+            make_exact(argument);
+        }
     }
-    if let FunctionArguments::List(list) = &mut function.args
-        && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))) = list.args.first_mut()
-        && let Some(number) = exact(argument)
-    {
-        let digits = number.trim_start_matches('-').len() - 1;
-        let scale = number.split('.').next_back().map_or(0, str::len);
-        let info = ExactNumberInfo::PrecisionAndScale(digits as u64, scale as i64);
-        let (kind, data_type) = (CastKind::Cast, SqlType::Numeric(info));
-        *argument = Expr::Cast { kind, expr: Box::new(text(&number)), data_type, array: false, format: None };
-    }
+}
+
+/// Casts a number with a point from its text to NUMERIC.
+pub(super) fn make_exact(argument: &mut Expr) {
+    let Some(number) = exact(argument) else { return };
+    let digits = number.trim_start_matches('-').len() - 1;
+    let scale = number.split('.').next_back().map_or(0, str::len);
+    let info = ExactNumberInfo::PrecisionAndScale(digits as u64, scale as i64);
+    let (kind, data_type) = (CastKind::Cast, SqlType::Numeric(info));
+    *argument = Expr::Cast { kind, expr: Box::new(text(&number)), data_type, array: false, format: None };
 }
 
 /// Returns the text of a number with a point.

@@ -245,7 +245,7 @@ fn listed(function: &Function, names: &[Ident]) -> Result<Option<Vec<Ident>>> {
 }
 
 /// Joins the rows of a generator to those of FROM.
-fn join(select: &mut Select, name: &str, function: &Function, alias: Ident, columns: Vec<Ident>) {
+pub(super) fn join(select: &mut Select, name: &str, function: &Function, alias: Ident, columns: Vec<Ident>) {
     let args = match &function.args {
         FunctionArguments::List(list) => list.args.clone(),
         _ => Vec::new(),

@@ -1,8 +1,9 @@
 //! Fields of a lambda's parameters: `x.price` in `transform(items, x -> x.price)`, which would be a column of a table `x`.
 
+use crate::ast_walk::visit_expressions_mut;
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Ident, LambdaFunction, visit_expressions_mut};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, LambdaFunction};
 
 use super::{call, scopes, text};
 

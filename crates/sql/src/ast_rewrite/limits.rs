@@ -12,10 +12,11 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, LimitClause, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr,
-    Statement, TableFactor, Value, Visit, Visitor, WindowSpec, WindowType,
+    Statement, TableFactor, Value, Visitor, WindowSpec, WindowType,
 };
 
 use super::{call, parsed};
+use crate::ast_walk::walk;
 use crate::error::{Error, Result};
 
 /// The limits of a query.
@@ -152,7 +153,7 @@ fn resolved(part: OrderByExpr, outputs: &[SelectItem]) -> Result<OrderByExpr> {
 }
 
 /// Returns true if an expression has a subquery.
-fn has_query(expression: &Expr) -> bool {
+pub(super) fn has_query(expression: &Expr) -> bool {
     struct Queries;
     impl Visitor for Queries {
         type Break = ();
@@ -161,7 +162,7 @@ fn has_query(expression: &Expr) -> bool {
             ControlFlow::Break(())
         }
     }
-    expression.visit(&mut Queries).is_break()
+    walk(expression, &mut Queries).is_break()
 }
 
 fn over(call: Expr, order: &[OrderByExpr]) -> Expr {

@@ -6,11 +6,11 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Statement, TableFactor, Value, VisitMut,
-    VisitorMut,
+    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Statement, TableFactor, Value, VisitorMut,
 };
 
 use super::call;
+use crate::ast_walk::walk_mut;
 use crate::functions::marks::shape::EITHER;
 
 /// The error of DataFusion for an argument that is no array.
@@ -21,7 +21,7 @@ const REFUSED: &str = "unnest() can only be applied to array";
 pub(crate) fn wrap(statement: &mut Statement, error: &str) -> bool {
     let mut calls = Calls { found: false };
     if error.contains(REFUSED) {
-        let _ = statement.visit(&mut calls);
+        let _ = walk_mut(statement, &mut calls);
     }
     calls.found
 }

@@ -3,6 +3,7 @@
 //! | written | planned as |
 //! | --- | --- |
 //! | `encode(s, 'UTF-8')`, `decode(b, 'UTF-8')` | `CAST(s AS BYTEA)`, `convert_from(b, 'UTF8')` |
+//! | `encode(b, 'base64')` | `encode(b, 'base64pad')` |
 //! | `decode(x, 1, 'a', 2, 'b', 'c')` | `CASE WHEN x IS NOT DISTINCT FROM 1 THEN 'a' … ELSE 'c' END` |
 //! | `trunc(d, 'MM')`, `date_trunc('MM', t)` | `CAST(date_trunc('month', d) AS DATE)`, `date_trunc('month', t)` |
 //! | `to_timestamp_ltz('2024-01-01', 'yyyy-MM-dd')` | `to_timestamp('2024-01-01', java_pattern('yyyy-MM-dd'))` |
@@ -36,6 +37,10 @@ pub(super) fn rewritten(name: &str, function: &Function) -> Option<Expr> {
     let all = arguments(function)?;
     match (name, &all[..]) {
         ("encode", [of, charset]) if is_utf8(charset) => Some(cast(of, SqlType::Bytea)),
+        // DataFusion's form of this name has no padding.
+        ("encode", [of, form]) if literal(form).is_some_and(|form| form.eq_ignore_ascii_case("base64")) => {
+            Some(call("encode", vec![(*of).clone(), text("base64pad")]))
+        }
         ("decode", [of, charset]) if is_utf8(charset) => {
             Some(call("convert_from", vec![(*of).clone(), text("UTF8")]))
         }

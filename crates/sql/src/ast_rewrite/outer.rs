@@ -10,15 +10,16 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, Select, SetExpr, Statement, TableAlias,
-    TableFactor, TableWithJoins, VisitMut, VisitorMut, With,
+    TableFactor, TableWithJoins, VisitorMut, With,
 };
 
+use crate::ast_walk::walk_mut;
 use crate::hidden_columns::{fold, last_name};
 use crate::relation::{PUBLIC, SYSTEM_SCHEMAS};
 
 /// Rewrites the references of a statement's subqueries to outer tables.
 pub(super) fn qualify(statement: &mut Statement) {
-    let _ = statement.visit(&mut Qualify::default());
+    let _ = walk_mut(statement, &mut Qualify::default());
 }
 
 /// A table that a query can name.
@@ -76,7 +77,7 @@ impl VisitorMut for Qualify {
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         let mut with = query.with.take();
         if let Some(with) = &mut with {
-            with.visit(self)?;
+            walk_mut(with, self)?;
         }
         let tables = match query.body.as_ref() {
             SetExpr::Select(select) => tables_of(&select.from),

@@ -23,13 +23,14 @@ use datafusion::sql::sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, DataType as SqlType, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Select, SelectItem, SetExpr,
     Statement, Subscript, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan,
-    visit_expressions_mut,
 };
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
-use super::arrays::{add_dimensions, array_of, filled};
+use super::arrays::{add_dimensions, array_of, filled, section};
 use super::{call, catalog_rows, rows_from, text};
+use crate::ast_walk::visit_expressions_mut;
 use crate::error::{Error, Result};
+use crate::functions::postgres::like_pattern;
 use crate::relation::{INFORMATION_SCHEMA, PG_CATALOG, PUBLIC};
 use crate::tokens::DIALECT;
 
@@ -102,6 +103,10 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
                 }
             {
                 *index = plus_one(std::mem::replace(index, Expr::value(Value::Null)));
+            }
+            if let Some(section) = section(root, access_chain)? {
+                *expression = section;
+                return Ok(());
             }
             if let (Expr::Nested(_), Some(fields)) = (root.as_ref(), fields(access_chain)) {
                 let root = std::mem::replace(root.as_mut(), Expr::value(Value::Null));
@@ -220,7 +225,7 @@ fn without_casts(expression: &Expr) -> String {
     bare.to_string()
 }
 
-/// Rewrites `LIKE 'a/_' ESCAPE '/'` to `LIKE 'a\_'`, if the pattern is a literal.
+/// Rewrites `LIKE 'a/_' ESCAPE '/'` to `LIKE 'a\_'`, and `LIKE x ESCAPE '/'` to `LIKE like_pattern(x, '/')`.
 fn escape_by_backslash(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
     let Some(Value::SingleQuotedString(character)) = escape.as_ref().map(|escape| &escape.value) else {
         return;
@@ -230,20 +235,13 @@ fn escape_by_backslash(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
     if characters.next().is_some() || escaping == Some('\\') {
         return;
     }
-    let Some(written) = written_out(pattern) else { return };
-    let mut out = String::with_capacity(written.len());
-    let mut rest = written.chars();
-    while let Some(character) = rest.next() {
-        match character {
-            _ if Some(character) == escaping => {
-                out.push('\\');
-                out.extend(rest.next());
-            }
-            '\\' => out.push_str("\\\\"),
-            other => out.push(other),
+    *pattern = match written_out(pattern) {
+        Some(written) => text(&like_pattern(&written, escaping)),
+        None => {
+            let pattern = std::mem::replace(pattern, Expr::value(Value::Null));
+            call("like_pattern", vec![pattern, text(character)])
         }
-    }
-    *pattern = text(&out);
+    };
     *escape = None;
 }
 

@@ -39,31 +39,37 @@ fn rotate(right: Expr, wrap: &mut dyn FnMut(Expr) -> Expr) -> Expr {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::sql::sqlparser::ast::VisitMut;
     use datafusion::sql::sqlparser::parser::Parser;
 
+    use crate::ast_walk::walk_mut;
     use crate::tokens::DIALECT;
 
     fn check(written: &str, expected: &str) {
         let parse = |text: &str| Parser::new(&DIALECT).try_with_sql(text).unwrap().parse_expr().unwrap();
         let mut found = parse(written);
-        let _ = found.visit(&mut super::super::RewriteStatement {
-            known: &|_| false,
-            columns: &|_| None,
-            with: Vec::new(),
-            merged: 0,
-        });
+        let _ = walk_mut(
+            &mut found,
+            &mut super::super::RewriteStatement {
+                known: &|_| false,
+                columns: &|_| None,
+                with: Vec::new(),
+                merged: 0,
+            },
+        );
         assert_eq!(found.to_string(), written, "the text stays");
         let mut meant = parse(expected);
-        let _ = meant.visit(&mut super::super::RewriteStatement {
-            known: &|_| false,
-            columns: &|_| None,
-            with: Vec::new(),
-            merged: 0,
-        });
+        let _ = walk_mut(
+            &mut meant,
+            &mut super::super::RewriteStatement {
+                known: &|_| false,
+                columns: &|_| None,
+                with: Vec::new(),
+                merged: 0,
+            },
+        );
         let bare = |expr: &super::Expr| {
             let mut expr = expr.clone();
-            let _ = expr.visit(&mut Bare);
+            let _ = walk_mut(&mut expr, &mut Bare);
             expr
         };
         assert_eq!(bare(&found), bare(&meant), "{written}");

@@ -1,15 +1,15 @@
 //! Rewrites `(a, b) IN (SELECT x, y …)`: EXISTS for an equal row, NULL if a row may be equal. Rewrites `(a, b) < (SELECT x, y …)`
-//! to a comparison with one row.
+//! and `(a, b) < (c, d)` to comparisons of values.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Ident, Query, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, VisitMut,
-    VisitorMut,
+    BinaryOperator, Expr, Ident, Query, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
 use super::shorthand;
+use crate::ast_walk::walk_mut;
 use crate::error::{Error, Result};
 use crate::tokens::DIALECT;
 
@@ -27,25 +27,86 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
     Ok(())
 }
 
-/// Rewrites `(a, b) < (SELECT x, y …)` to a comparison with the row of the subquery: `(a, b) < (SELECT (x, y) …)`.
-pub(super) fn compare_with_subquery(expression: &mut Expr) -> Result<()> {
-    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
-    let Expr::BinaryOp { left, op: Eq | NotEq | Lt | LtEq | Gt | GtEq, right } = expression else {
+/// Rewrites comparisons of rows to comparisons of their values.
+///
+/// | written | planned as |
+/// | --- | --- |
+/// | `(a, b) = (c, d)` | `a = c AND b = d` |
+/// | `(a, b) <> (c, d)` | `a <> c OR b <> d` |
+/// | `(a, b) < (c, d)` | `a < c OR a = c AND b < d` |
+/// | `(a, b) < (SELECT x, y …)` | `(SELECT a < x OR a = x AND b < y FROM (…))` |
+pub(super) fn compare(expression: &mut Expr) -> Result<()> {
+    let Expr::BinaryOp { left, op, right } = expression else { return Ok(()) };
+    if !is_comparison(op) {
         return Ok(());
-    };
-    let values = match left.as_ref() {
+    }
+    let Some(values) = values_of(left) else { return Ok(()) };
+    if let Some(others) = values_of(right) {
+        *expression = Expr::Nested(Box::new(compared(op, values, others)?));
+        return Ok(());
+    }
+    let Expr::Subquery(subquery) = bare(right) else { return Ok(()) };
+    let columns = (0..values.len())
+        .map(|at| Expr::CompoundIdentifier(vec![Ident::new(ROWS), Ident::new(format!("__c{at}"))]));
+    let compared = compared(op, values.clone(), columns.collect())?;
+    let mut pattern = pattern(&format!("SELECT {VALUE}0 FROM {ROWS}"))?;
+    let _ = walk_mut(
+        &mut pattern,
+        &mut Fill { values: vec![compared; values.len()], subquery: subquery.clone() },
+    );
+    *expression = Expr::Subquery(pattern);
+    Ok(())
+}
+
+fn is_comparison(operator: &BinaryOperator) -> bool {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    matches!(operator, Eq | NotEq | Lt | LtEq | Gt | GtEq)
+}
+
+/// Returns the values of `(a, b)` or `ROW(a, b)`.
+fn values_of(expression: &Expr) -> Option<Vec<Expr>> {
+    let values = match expression {
         Expr::Tuple(values) => Some(values.clone()),
         Expr::Function(row) if row.name.to_string().eq_ignore_ascii_case("row") => shorthand::arguments(row),
         _ => None,
     };
-    let Some(values) = values.filter(|values| values.len() > 1) else { return Ok(()) };
-    let Expr::Subquery(subquery) = bare(right) else { return Ok(()) };
-    let columns: Vec<String> = (0..values.len()).map(|at| format!("__c{at}")).collect();
-    let mut pattern = pattern(&format!("SELECT ({}) FROM {ROWS}", columns.join(", ")))?;
-    let _ = pattern.visit(&mut Fill { values: values.clone(), subquery: subquery.clone() });
-    **right = Expr::Subquery(pattern);
-    **left = Expr::Tuple(values);
-    Ok(())
+    values.filter(|values| values.len() > 1)
+}
+
+/// Returns how often the operands of a comparison of rows are planned.
+pub(crate) fn times(operator: &BinaryOperator, left: &Expr) -> u64 {
+    1 + u64::from(is_comparison(operator) && values_of(left).is_some())
+}
+
+fn compared(operator: &BinaryOperator, left: Vec<Expr>, right: Vec<Expr>) -> Result<Expr> {
+    use BinaryOperator::{And, Eq, Gt, GtEq, Lt, LtEq, NotEq, Or};
+    if left.len() != right.len() {
+        return Err(Error::invalid("unequal number of entries in row expressions"));
+    }
+    let binary = |left: Expr, op: BinaryOperator, right: Expr| Expr::BinaryOp {
+        left: Box::new(left),
+        op,
+        right: Box::new(right),
+    };
+    let each = |op: &BinaryOperator, (left, right): (Expr, Expr)| {
+        binary(Expr::Nested(Box::new(left)), op.clone(), Expr::Nested(Box::new(right)))
+    };
+    let mut pairs = left.into_iter().zip(right).rev();
+    let Some(last) = pairs.next() else { return Err(Error::bug("a row without values")) };
+    let strict = match operator {
+        LtEq => Lt,
+        GtEq => Gt,
+        other => other.clone(),
+    };
+    let last = each(operator, last);
+    Ok(pairs.fold(last, |rest, pair| match operator {
+        Eq => binary(each(&Eq, pair), And, rest),
+        NotEq => binary(each(&NotEq, pair), Or, rest),
+        _ => {
+            let equal = binary(each(&Eq, pair.clone()), And, Expr::Nested(Box::new(rest)));
+            binary(each(&strict, pair), Or, equal)
+        }
+    }))
 }
 
 fn bare(mut expression: &Expr) -> &Expr {
@@ -105,7 +166,7 @@ fn within(values: Vec<Expr>, subquery: Box<Query>, negated: bool) -> Result<Expr
         .try_with_sql(&text)
         .and_then(|mut parser| parser.parse_expr())
         .map_err(|error| Error::bug(format!("a pattern isn't SQL: {error}")))?;
-    let _ = pattern.visit(&mut Fill { values, subquery });
+    let _ = walk_mut(&mut pattern, &mut Fill { values, subquery });
     Ok(pattern)
 }
 
@@ -115,7 +176,7 @@ fn select_values(subquery: &mut Box<Query>) -> Result<()> {
         return Ok(());
     }
     let mut pattern = pattern(&format!("SELECT * FROM {ROWS}"))?;
-    let _ = pattern.visit(&mut Fill { values: Vec::new(), subquery: subquery.clone() });
+    let _ = walk_mut(&mut pattern, &mut Fill { values: Vec::new(), subquery: subquery.clone() });
     *subquery = pattern;
     Ok(())
 }

@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::ast::{
     DataType as SqlType, Expr, FunctionArg, FunctionArgExpr, Ident, TableAliasColumnDef, TableFactor, Value,
 };
 
-use super::{call, shorthand, times};
+use super::{call, exact_literals, shorthand, times};
 use crate::dialect::rows_from::ROWS_FROM;
 use crate::error::{Error, Result};
 
@@ -80,7 +80,11 @@ pub(super) fn lists(called: &str, arguments: Vec<Expr>) -> Option<Vec<Expr>> {
         "generate_series" if times::is_series(&arguments) => {
             call("generate_series", times::series(arguments))
         }
-        "generate_series" => call("generate_series", arguments),
+        "generate_series" => {
+            let mut arguments = arguments;
+            arguments.iter_mut().for_each(exact_literals::make_exact);
+            call("generate_series", arguments)
+        }
         name if ONE_VALUE.contains(&name) => call("make_array", vec![call(name, arguments)]),
         _ => return None,
     };

@@ -1,8 +1,9 @@
 //! Changes the expressions of a SELECT, also within its subqueries, which may give a name another meaning.
 
+use crate::ast_walk::walk_mut;
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Select, TableFactor, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Select, TableFactor, VisitorMut};
 
 use super::whole_rows::{Columns, column_names};
 
@@ -11,7 +12,7 @@ pub(super) type Change<'a> = dyn FnMut(&mut Expr, &dyn Fn(&Ident) -> bool) + 'a;
 
 /// Changes all expressions of a SELECT.
 pub(super) fn change(select: &mut Select, of_relation: &Columns<'_>, change: &mut Change<'_>) {
-    let _ = select.visit(&mut Scopes { of_relation, change, defined: Vec::new() });
+    let _ = walk_mut(select, &mut Scopes { of_relation, change, defined: Vec::new() });
 }
 
 /// The visitor.

@@ -15,10 +15,11 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, Distinct, Expr, Function, GroupByExpr, Ident, JoinConstraint, JoinOperator, LimitClause,
     OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableWithJoins, Value,
-    VisitMut, VisitorMut,
+    VisitorMut,
 };
 
 use super::{call, shorthand, text, text_search, times};
+use crate::ast_walk::walk_mut;
 use crate::error::{Error, Result};
 use crate::failure::MOVE_INTO_FROM;
 use crate::output_names::name_of;
@@ -252,7 +253,7 @@ fn rewrite(expression: &mut Expr) -> Result<bool> {
 }
 
 fn visit(expression: &mut Expr, mut calls: Calls) -> Result<bool> {
-    match expression.visit(&mut calls) {
+    match walk_mut(expression, &mut calls) {
         ControlFlow::Continue(()) => Ok(calls.has_rewritten),
         ControlFlow::Break(error) => Err(error),
     }

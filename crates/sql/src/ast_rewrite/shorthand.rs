@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Select, SelectItem,
-    Value, VisitMut, VisitorMut,
+    Value, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
@@ -16,6 +16,7 @@ use super::call;
 use super::shorthand_others::{self, OTHERS};
 use super::shorthand_sketches::SKETCHES;
 use super::shorthand_spark::{SPARK, SPARK_FORMS};
+use crate::ast_walk::walk_mut;
 use crate::tokens::DIALECT;
 
 /// The name, the number of arguments, and the template.
@@ -179,7 +180,7 @@ pub(super) fn expand(function: &Function, known: bool) -> Option<Expr> {
     if let Some(filter) = &function.filter {
         aggregate(&mut expanded)?.filter = Some(filter.clone());
     }
-    let _ = expanded.visit(&mut Fill(arguments));
+    let _ = walk_mut(&mut expanded, &mut Fill(arguments));
     Some(expanded)
 }
 

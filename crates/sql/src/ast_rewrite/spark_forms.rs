@@ -9,10 +9,11 @@
 //! | `counter_diff(c) OVER (…)` | `counter_step(c, lag(c) OVER (…))` |
 //! | `GROUP BY CUBE (a, b)`, `grouping_id()` | `grouping(a, b)` |
 
+use crate::ast_walk::walk_mut;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, GroupByExpr, NullTreatment, Select, Value, VisitMut, VisitorMut,
+    Expr, Function, GroupByExpr, NullTreatment, Select, Value, VisitorMut,
 };
 
 use super::others::arguments;
@@ -140,8 +141,8 @@ fn counter_diff(function: &Function, all: &[&Expr]) -> Option<Expr> {
 /// Gives `grouping_id()` of a SELECT the expressions of its CUBE, ROLLUP or GROUPING SETS.
 pub(super) fn fill_grouping_id(select: &mut Select) {
     let mut is_called = Called { with: None, found: false };
-    let _ = select.projection.visit(&mut is_called);
-    let _ = select.having.visit(&mut is_called);
+    let _ = walk_mut(&mut select.projection, &mut is_called);
+    let _ = walk_mut(&mut select.having, &mut is_called);
     if !is_called.found {
         return;
     }
@@ -159,8 +160,8 @@ pub(super) fn fill_grouping_id(select: &mut Select) {
         }
     }
     let mut filled = Called { with: Some(keys), found: false };
-    let _ = select.projection.visit(&mut filled);
-    let _ = select.having.visit(&mut filled);
+    let _ = walk_mut(&mut select.projection, &mut filled);
+    let _ = walk_mut(&mut select.having, &mut filled);
 }
 
 /// Finds the calls of `grouping_id()` without arguments, and gives them some.

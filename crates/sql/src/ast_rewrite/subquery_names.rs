@@ -6,9 +6,10 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, Query, Select, SelectItem, SetExpr, Statement, TableFactor, Values, VisitMut, VisitorMut,
+    Expr, Ident, Query, Select, SelectItem, SetExpr, Statement, TableFactor, Values, VisitorMut,
 };
 
+use crate::ast_walk::walk_mut;
 use crate::hidden_columns::{fold, last_name};
 use crate::output_names::name_of;
 
@@ -88,7 +89,7 @@ fn form(item: &SelectItem) -> Option<(String, String)> {
     let SelectItem::UnnamedExpr(expression) = item else { return None };
     let mut bare = expression.clone();
     let mut emptied = Emptied(false);
-    let _ = bare.visit(&mut emptied);
+    let _ = walk_mut(&mut bare, &mut emptied);
     emptied.0.then(|| (bare.to_string(), expression.to_string()))
 }
 

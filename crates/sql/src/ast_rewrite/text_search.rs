@@ -10,11 +10,12 @@
 //! The types of columns aren't known here. So `unnest` of a TSVECTOR is recognized by a cast or by a function that
 //! returns one.
 
+use crate::ast_walk::visit_expressions;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Ident, SelectItem, SetExpr, Statement, TableAlias,
-    TableAliasColumnDef, TableFactor, visit_expressions,
+    TableAliasColumnDef, TableFactor,
 };
 
 use super::postgres::parsed;

@@ -2,11 +2,11 @@
 
 use datafusion::sql::sqlparser::ast::{
     Cte, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, JoinOperator, Query, Select,
-    SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
+    SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins, WildcardAdditionalOptions,
 };
 
 use super::scopes::{self, folded};
-use super::{call, text};
+use super::{call, pivot, text};
 use crate::error::{Error, Result};
 
 /// Functions of JSON that take rows.
@@ -118,8 +118,11 @@ fn table(factor: &TableFactor, of_relation: &Columns<'_>) -> Option<Table> {
             Some(Table { alias, columns, is_optional: false })
         }
         TableFactor::Derived { subquery, alias: Some(alias), .. } => {
-            let columns = renamed(&Some(alias.clone()), columns_of(subquery)?);
+            let columns = renamed(&Some(alias.clone()), columns_of(subquery, of_relation)?);
             Some(Table { alias: alias.name.clone(), columns, is_optional: false })
+        }
+        TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => {
+            table(&pivot::as_subquery(factor, of_relation)?, of_relation)
         }
         _ => None,
     }
@@ -127,12 +130,18 @@ fn table(factor: &TableFactor, of_relation: &Columns<'_>) -> Option<Table> {
 
 /// Returns the names of the columns of a relation in FROM, if they are known.
 pub(super) fn column_names(factor: &TableFactor, of_relation: &Columns<'_>) -> Option<Vec<String>> {
-    table(factor, of_relation).map(|table| table.columns)
+    match factor {
+        TableFactor::Derived { subquery, alias: None, .. } => columns_of(subquery, of_relation),
+        TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => {
+            column_names(&pivot::as_subquery(factor, of_relation)?, of_relation)
+        }
+        _ => table(factor, of_relation).map(|table| table.columns),
+    }
 }
 
-/// Returns the name of a WITH query, and its columns if the text gives them.
-pub(super) fn columns_of_with(with: &Cte) -> (String, Option<Vec<String>>) {
-    let columns = columns_of(&with.query).map(|mut columns| {
+/// Returns the name of a WITH query, and its columns if they are known.
+pub(super) fn columns_of_with(with: &Cte, of_relation: &Columns<'_>) -> (String, Option<Vec<String>>) {
+    let columns = columns_of(&with.query, of_relation).map(|mut columns| {
         for (column, new) in columns.iter_mut().zip(&with.alias.columns) {
             *column = folded(&new.name);
         }
@@ -141,22 +150,43 @@ pub(super) fn columns_of_with(with: &Cte) -> (String, Option<Vec<String>>) {
     (folded(&with.alias.name), columns)
 }
 
-/// Returns the names of a subquery's columns, if the text gives them all.
-fn columns_of(query: &Query) -> Option<Vec<String>> {
+/// Returns the names of a subquery's columns, if all are known. Those of `*` are known for a single table.
+fn columns_of(query: &Query, of_relation: &Columns<'_>) -> Option<Vec<String>> {
     let mut body = query.body.as_ref();
+    let mut has_with = query.with.is_some();
     let select = loop {
         match body {
             SetExpr::Select(select) => break select,
-            SetExpr::Query(query) => body = query.body.as_ref(),
+            SetExpr::Query(query) => {
+                has_with |= query.with.is_some();
+                body = query.body.as_ref();
+            }
             SetExpr::SetOperation { left, .. } => body = left.as_ref(),
+            SetExpr::Values(values) => {
+                let width = values.rows.first()?.len();
+                return Some((1..=width).map(|number| format!("column{number}")).collect());
+            }
             _ => return None,
         }
     };
-    let name = |item: &SelectItem| match item {
-        SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
-        SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some(folded(name)),
-        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => parts.last().map(folded),
-        _ => None,
-    };
-    select.projection.iter().map(name).collect()
+    let mut columns = Vec::with_capacity(select.projection.len());
+    for item in &select.projection {
+        match item {
+            SelectItem::ExprWithAlias { alias, .. } => columns.push(folded(alias)),
+            SelectItem::UnnamedExpr(Expr::Identifier(name)) => columns.push(folded(name)),
+            SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => columns.push(folded(parts.last()?)),
+            // A query of its own WITH may have the name of a relation.
+            SelectItem::Wildcard(options)
+                if *options == WildcardAdditionalOptions::default() && !has_with =>
+            {
+                let [from] = select.from.as_slice() else { return None };
+                if !from.joins.is_empty() || !select.lateral_views.is_empty() {
+                    return None;
+                }
+                columns.extend(column_names(&from.relation, of_relation)?);
+            }
+            _ => return None,
+        }
+    }
+    Some(columns)
 }

@@ -3,17 +3,18 @@
 //! As in PostgreSQL, a query of WITH sees the queries before it, and itself only in WITH RECURSIVE. So the inner `t` of `WITH t
 //! AS (…) SELECT … FROM (WITH t AS (SELECT … FROM t) …)` reads the outer one.
 
+use crate::ast_walk::walk_mut;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Ident, ObjectName, Query, Statement, TableAlias, TableFactor, VisitMut, VisitorMut, With,
+    Ident, ObjectName, Query, Statement, TableAlias, TableFactor, VisitorMut, With,
 };
 
 use super::scopes::folded;
 
 /// Renames such queries, and the tables that mean them. A table keeps its name as its alias.
 pub(super) fn tell_apart(statement: &mut Statement) {
-    let _ = statement.visit(&mut Names::default());
+    let _ = walk_mut(statement, &mut Names::default());
 }
 
 #[derive(Default)]
@@ -44,9 +45,9 @@ impl VisitorMut for Names {
                 }
                 if with.recursive {
                     self.visible.push((name, new));
-                    table.query.visit(self)?;
+                    walk_mut(&mut table.query, self)?;
                 } else {
-                    table.query.visit(self)?;
+                    walk_mut(&mut table.query, self)?;
                     self.visible.push((name, new));
                 }
             }

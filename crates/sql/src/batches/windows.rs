@@ -6,10 +6,11 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Interval, ObjectName, Query, TableAlias,
-    TableFactor, Value, VisitMut, VisitorMut,
+    TableFactor, Value, VisitorMut,
 };
 
 use super::{BatchQuery, Window, WindowKind, WindowOf, update_state};
+use crate::ast_walk::walk_mut;
 use crate::context::unknown_relation;
 use crate::dml::tree::named_table;
 use crate::error::{Error, Result};
@@ -79,7 +80,7 @@ pub(super) fn take_windows(
     relations: &dyn Relations,
 ) -> Result<Vec<Planned>> {
     let mut visitor = Take { planner, relations, windows: Vec::new() };
-    match tree.visit(&mut visitor) {
+    match walk_mut(tree, &mut visitor) {
         ControlFlow::Continue(()) => Ok(visitor.windows),
         ControlFlow::Break(error) => Err(error),
     }

@@ -9,8 +9,10 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::execution::SessionState;
-use datafusion::sql::sqlparser::ast::{Expr, LimitClause, Query, Statement, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Expr, LimitClause, Query, Statement, Visitor};
 
+use crate::ast_rewrite::times_of_rows;
+use crate::ast_walk::walk;
 use crate::error::{Error, Result};
 use crate::relation::Relations;
 use crate::sqlstate;
@@ -74,7 +76,7 @@ pub(crate) fn refuse_copies(
     state: &SessionState,
     relations: &dyn Relations,
 ) -> Result<()> {
-    match statement.visit(&mut Copies { state, relations, open: Vec::new(), limits: HashSet::new() }) {
+    match walk(statement, &mut Copies { state, relations, open: Vec::new(), limits: HashSet::new() }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
@@ -126,6 +128,7 @@ impl Copies<'_> {
         as_limit
             * match expression {
                 Expr::Function(call) => 1 + u64::from(self.repeats(&call.name.to_string().to_lowercase())),
+                Expr::BinaryOp { left, op, .. } => times_of_rows(op, left),
                 Expr::Between { .. } | Expr::IsDistinctFrom(..) | Expr::IsNotDistinctFrom(..) => 2,
                 // A cast looks twice at whether its operand may be NULL, unless that is a cast.
                 Expr::Cast { expr, .. } => 1 + u64::from(!matches!(bare(expr), Expr::Cast { .. })),

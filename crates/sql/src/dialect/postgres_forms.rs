@@ -9,6 +9,7 @@
 //! | `inet '10.0.0.1'` | `CAST('10.0.0.1' AS inet)` |
 //! | `a <<= b`, `a <-> b`, `a ?- b`, `a -|- b` and the like | one operator each |
 //! | `a @@@ b` | `a @@ b` |
+//! | `STRUCT(a INT, b TEXT)` as a type | `STRUCT<a INT, b TEXT>` |
 //! | `COLLATION FOR (a)`, `COLLATION FOR (a COLLATE "C")` | `pg_collation_for(a)`, `pg_collation_for(a, '"C"')` |
 
 use datafusion::sql::sqlparser::keywords::RESERVED_FOR_TABLE_ALIAS;
@@ -60,6 +61,12 @@ const BEFORE_OPERANDS: [&str; 26] = [
     "FROM",
 ];
 
+/// Words behind the first operand of a call's argument, unlike a type.
+const BEHIND_OPERANDS: [&str; 16] = [
+    "AS", "AND", "OR", "IS", "IN", "NOT", "LIKE", "ILIKE", "RLIKE", "SIMILAR", "BETWEEN", "COLLATE", "AT",
+    "DIV", "ORDER", "OVERLAPS",
+];
+
 /// Returns the text of a token that can be a part of an operator.
 fn symbol(token: &Token) -> Option<&'static str> {
     Some(match token {
@@ -84,7 +91,7 @@ fn symbol(token: &Token) -> Option<&'static str> {
 
 /// Rewrites all such forms. Positions in errors stay those of the text.
 pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let words = ["ONLY", "MATERIALIZED", "USING", "VARIADIC", "COLLATION"];
+    let words = ["ONLY", "MATERIALIZED", "USING", "VARIADIC", "COLLATION", "STRUCT"];
     let may_have = |token: &TokenWithSpan| match &token.token {
         Token::Mul => true,
         token if symbol(token).is_some() => true,
@@ -102,11 +109,20 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut out = Vec::with_capacity(found.len());
     let mut closed: Vec<usize> = Vec::new();
     let mut collated: Option<(usize, Token)> = None;
+    let mut ends_of_structs: Vec<usize> = Vec::new();
     let mut at = 0;
     while at < found.len() {
         let tokens = Tokens(&found);
         if closed.contains(&at) || tokens.is_only(at) || tokens.is_star(at) {
             at += 1;
+        } else if ends_of_structs.contains(&at) {
+            out.push(TokenWithSpan { token: Token::Gt, span: found[at].span });
+            at += 1;
+        } else if let Some(end) = tokens.struct_type(at) {
+            out.push(found[at].clone());
+            out.push(TokenWithSpan { token: Token::Lt, span: found[at + 1].span });
+            ends_of_structs.push(end);
+            at += 2;
         } else if let Some((_, name)) = collated.take_if(|(place, _)| *place == at) {
             out.extend([Token::Comma, name].map(|token| TokenWithSpan { token, span: found[at].span }));
             at += 2;
@@ -274,23 +290,40 @@ impl Tokens<'_> {
         self.is(at, &["COLLATION"]) && self.is(at + 1, &["FOR"]) && self.get(at + 2) == Some(&Token::LParen)
     }
 
+    /// Returns the closing parenthesis of `STRUCT(a INT, …)`, a type; none for a call, `struct(a, b)`.
+    fn struct_type(&self, at: usize) -> Option<usize> {
+        if !self.is(at, &["STRUCT"]) || self.get(at + 1) != Some(&Token::LParen) {
+            return None;
+        }
+        let is_field = self.is_name(at + 2)
+            && !self.is(at + 2, &["DISTINCT", "ALL", "NOT", "CASE", "INTERVAL", "DATE", "TIMESTAMP"])
+            && self.is_word(at + 3)
+            && !self.is(at + 3, &BEHIND_OPERANDS);
+        if is_field { self.end_of_group(at + 1) } else { None }
+    }
+
     /// Returns the place of COLLATE at the end of an operand in parentheses, and the collation's name as a text.
     fn collation_at_end(&self, open: usize) -> Option<(usize, Token)> {
-        let mut depth = 0;
-        let end = self.0.iter().enumerate().skip(open).find_map(|(place, token)| {
-            match token.token {
-                Token::LParen => depth += 1,
-                Token::RParen => depth -= 1,
-                _ => {}
-            }
-            (depth == 0).then_some(place)
-        })?;
+        let end = self.end_of_group(open)?;
         match self.get(end - 1) {
             Some(Token::Word(name)) if self.is(end - 2, &["COLLATE"]) => {
                 Some((end - 2, Token::SingleQuotedString(quote_ident(&name.value))))
             }
             _ => None,
         }
+    }
+
+    /// Returns the closing parenthesis of a group.
+    fn end_of_group(&self, open: usize) -> Option<usize> {
+        let mut depth = 0;
+        self.0.iter().enumerate().skip(open).find_map(|(place, token)| {
+            match token.token {
+                Token::LParen => depth += 1,
+                Token::RParen => depth -= 1,
+                _ => {}
+            }
+            (depth == 0).then_some(place)
+        })
     }
 
     /// Returns the closing bracket of `VARIADIC ARRAY[a, b]`, the last argument of a call.
@@ -349,6 +382,14 @@ mod tests {
         check("SELECT a < -> b, a ? - b", "SELECT a < -> b , a ? - b");
         check("SELECT @-@ path '[(0,0)]'", "SELECT @-@ CAST ( '[(0,0)]' AS path )");
         check("SELECT x FROM j (a INT PATH '$.a')", "SELECT x FROM j ( a INT PATH '$.a' )");
+        check(
+            "CREATE TABLE t (x STRUCT(a INT, b STRUCT(c DECIMAL(5, 2)))[])",
+            "CREATE TABLE t ( x STRUCT < a INT , b STRUCT < c DECIMAL ( 5 , 2 ) > > [ ] )",
+        );
+        check(
+            "SELECT struct(a AS x, b), struct(a IS NULL), struct(a.b)",
+            "SELECT struct ( a AS x , b ) , struct ( a IS NULL ) , struct ( a . b )",
+        );
         check("SELECT COLLATION FOR (a), 1", "SELECT pg_collation_for ( a ) , 1");
         check("SELECT collation for ((a) COLLATE \"C\")", "SELECT pg_collation_for ( ( a ) , '\"C\"' )");
     }

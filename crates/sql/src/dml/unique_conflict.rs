@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 use arrow::datatypes::{Field, Schema};
 use datafusion::sql::sqlparser::ast::{
     self, ConflictTarget, MergeAction, OnConflict, OnConflictAction, OnInsert, Query, SetExpr, Statement,
-    TableFactor, VisitMut, VisitorMut,
+    TableFactor, VisitorMut,
 };
 use millstream_delta::{default_of, generated_of, sql_type_of};
 
@@ -24,6 +24,7 @@ use super::conflict::EXCLUDED;
 use super::tree::{named_factor, quoted};
 use super::{Dml, Scope, refuse};
 use crate::ast_rewrite::parsed;
+use crate::ast_walk::walk_mut;
 use crate::error::{Error, Result};
 use crate::functions::quote_ident;
 use crate::hidden_columns::{fold, last_name};
@@ -97,7 +98,7 @@ impl Scope<'_> {
             return Err(Error::bug(format!("the MERGE of an INSERT can't be read: {text}")));
         };
         merge.table = named_factor(vec![quoted(schema), quoted(local)].into(), alias);
-        let _ = VisitMut::visit(&mut merge.source, &mut PutRows(Some(source)));
+        let _ = walk_mut(&mut merge.source, &mut PutRows(Some(source)));
         match (clause.action, merge.clauses.first_mut()) {
             (OnConflictAction::DoUpdate(update), Some(matched)) => {
                 matched.predicate = update.selection;

@@ -17,13 +17,14 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
-    ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, Value, VisitMut, VisitorMut,
-    WindowSpec, WindowType,
+    ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, Value, VisitorMut, WindowSpec,
+    WindowType,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::{Kind, WINDOW_END, WINDOW_START, syntax};
+use crate::ast_walk::walk_mut;
 use crate::dml::tree::{plain_from, quoted, select_of};
 use crate::error::{Error, Result};
 use crate::hidden_columns::{exclude, fold, last_name};
@@ -35,7 +36,7 @@ const SESSION_GAP: &str = "!session_gap";
 
 /// Rewrites a statement in place.
 pub(crate) fn rewrite_statement(statement: &mut Statement) -> Result<()> {
-    match statement.visit(&mut Spellings) {
+    match walk_mut(statement, &mut Spellings) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
@@ -187,19 +188,19 @@ fn visit_all(
     each: impl FnMut(&mut Expr) -> Result<()>,
 ) -> Result<()> {
     let visitor = &mut Outside { each, depth: 0 };
-    let mut visited = select.group_by.visit(visitor);
+    let mut visited = walk_mut(&mut select.group_by, visitor);
     if visited.is_continue() {
-        visited = select.projection.visit(visitor);
+        visited = walk_mut(&mut select.projection, visitor);
     }
     if visited.is_continue() {
-        visited = select.having.visit(visitor);
+        visited = walk_mut(&mut select.having, visitor);
     }
     if visited.is_continue() {
-        visited = select.qualify.visit(visitor);
+        visited = walk_mut(&mut select.qualify, visitor);
     }
     for key in ordered {
         if visited.is_continue() {
-            visited = key.visit(visitor);
+            visited = walk_mut(*key, visitor);
         }
     }
     match visited {

@@ -139,7 +139,7 @@ mod tests {
             Tables::new().table("t", "(a INT, s NUMERIC(6, 2))", "VALUES (1, 0.25), (2, NULL), (3, -1.5)");
         tables.check("SELECT generate_series(1.1, 4, 1.3)", &["1.1", "2.4", "3.7"]);
         tables.check("SELECT * FROM generate_series(0.5, 3)", &["0.5", "1.5", "2.5"]);
-        tables.check("SELECT generate_series(3, 0.5, -1)", &["3.0", "2.0", "1.0"]);
+        tables.check("SELECT generate_series(3, 0.5, -1)", &["1.0", "2.0", "3.0"]);
         tables.check("SELECT count(*) FROM generate_series(3, 0.5)", &["0"]);
         tables.check(
             "SELECT a, g FROM t, generate_series(a, 2, s) AS g ORDER BY 1, 2",

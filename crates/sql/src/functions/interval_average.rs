@@ -25,7 +25,8 @@ use millstream_delta::IntervalTotal;
 
 use crate::error::Error;
 
-const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
+/// The type of the results.
+pub(crate) const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 const NANOSECONDS: DataType = DataType::Decimal128(38, 0);
 
 static AVERAGE: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| {

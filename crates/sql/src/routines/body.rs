@@ -16,13 +16,14 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     Expr as ExprTree, Ident, ObjectName, SetExpr, Statement, TableAlias, TableFactor, TableWithJoins, Value,
-    VisitMut, VisitorMut,
+    VisitorMut,
 };
 use millstream_delta::sql_type;
 
 use super::Routine;
 use super::argument_types::is_text;
 use super::function::Parameter;
+use crate::ast_walk::walk_mut;
 use crate::dml::tree::{named_table, plain_from};
 use crate::error::{Error, Result};
 use crate::physical::checked_arithmetic::checked;
@@ -80,7 +81,7 @@ impl Planner {
         select.from = vec![parameters(scope.routine)];
         let mut marks =
             ParameterMarks { names: scope.parameters.iter().enumerate().map(column_name).collect() };
-        if let ControlFlow::Break(error) = tree.visit(&mut marks) {
+        if let ControlFlow::Break(error) = walk_mut(&mut tree, &mut marks) {
             return Err(error);
         }
         let inner = Within { scope, asked: Mutex::new(false) };

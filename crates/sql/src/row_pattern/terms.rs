@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::ast::{
     ObjectName, Query, Value, VisitMut, VisitorMut,
 };
 
+use crate::ast_walk::walk_mut;
 use crate::error::{Error, Result};
 use crate::hidden_columns::{fold, last_name};
 use crate::suggestion;
@@ -112,7 +113,7 @@ impl TermReader<'_> {
     /// Reads an expression of DEFINE or MEASURES. `finals` allows FINAL, as in MEASURES.
     pub(super) fn formula(&mut self, name: String, mut tree: ExprTree, finals: bool) -> Result<Formula> {
         let mut terms = Terms { reader: self, name: &name, finals, terms: Vec::new(), inner: false };
-        match tree.visit(&mut terms) {
+        match walk_mut(&mut tree, &mut terms) {
             ControlFlow::Continue(()) => {
                 let terms = terms.terms;
                 Ok(Formula { name, tree, terms })
@@ -233,7 +234,7 @@ impl Terms<'_, '_> {
     fn strip(&self, tree: &mut impl VisitMut) -> Result<Option<Vec<usize>>> {
         let mut strip =
             Strip { names: self.reader.names, schema: self.reader.schema, found: None, inner: false };
-        if let ControlFlow::Break(error) = tree.visit(&mut strip) {
+        if let ControlFlow::Break(error) = walk_mut(tree, &mut strip) {
             return Err(error);
         }
         match strip.found.flatten() {

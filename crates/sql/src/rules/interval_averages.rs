@@ -3,14 +3,17 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, ExprSchema};
+use datafusion::common::{DFSchema, ExprSchema, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::{AggregateUDF, Expr, ExprSchemable, LogicalPlan, WindowFunctionDefinition};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, ExprSchemable, LogicalPlan, WindowFunctionDefinition, cast,
+};
 use datafusion::optimizer::AnalyzerRule;
 
-use crate::functions::interval_average::{is_either, resolved};
+use crate::functions::interval_average::{INTERVAL, is_either, resolved};
 use crate::rules::names::map_named;
 
 /// The analyzer rule.
@@ -57,9 +60,11 @@ fn replace_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 
 fn replace(mut expression: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
     let found = match &mut expression {
-        Expr::AggregateFunction(call) => change(&mut call.func, &call.params.args, schema)?,
+        Expr::AggregateFunction(call) => change(&mut call.func, &mut call.params.args, schema)?,
         Expr::WindowFunction(call) => match &mut call.fun {
-            WindowFunctionDefinition::AggregateUDF(function) => change(function, &call.params.args, schema)?,
+            WindowFunctionDefinition::AggregateUDF(function) => {
+                change(function, &mut call.params.args, schema)?
+            }
             WindowFunctionDefinition::WindowUDF(_) => false,
         },
         _ => false,
@@ -67,13 +72,19 @@ fn replace(mut expression: Expr, schema: &dyn ExprSchema) -> Result<Transformed<
     Ok(if found { Transformed::yes(expression) } else { Transformed::no(expression) })
 }
 
-fn change(function: &mut Arc<AggregateUDF>, arguments: &[Expr], schema: &dyn ExprSchema) -> Result<bool> {
+fn change(function: &mut Arc<AggregateUDF>, arguments: &mut [Expr], schema: &dyn ExprSchema) -> Result<bool> {
     if !is_either(function) {
         return Ok(false);
     }
     let [argument] = arguments else { return Ok(false) };
-    let resolved = resolved(function, &argument.get_type(schema)?);
-    Ok(resolved.map(|resolved| *function = resolved).is_some())
+    let found = argument.get_type(schema)?;
+    let Some(resolved) = resolved(function, &found) else { return Ok(false) };
+    if matches!(found, DataType::Interval(_)) && found != INTERVAL {
+        let shorter = std::mem::replace(argument, Expr::Literal(ScalarValue::Null, None));
+        *argument = cast(shorter, INTERVAL);
+    }
+    *function = resolved;
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub struct Hoisted {
 
 /// Returns the query with its constant relations as tables, numbered from `first` on; `None` if there are
 /// none.
+#[allow(clippy::disallowed_methods)]
 pub fn hoist(sql: &str, first: usize) -> Option<Hoisted> {
     let Ok(Statement::Statement(mut parsed)) = plain::parse(sql) else { return None };
     let SqlStatement::Query(top) = parsed.as_mut() else { return None };
@@ -114,6 +115,7 @@ impl VisitorMut for Hoist {
 }
 
 /// Returns true if a query returns rows without reading a relation: VALUES, or SELECTs without FROM.
+#[allow(clippy::disallowed_methods)]
 fn is_constant(query: &Query) -> bool {
     let mut from = AnyFrom { found: false };
     let _ = query.visit(&mut from);

@@ -22,6 +22,7 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::any("array_subscripts", places, |columns| subscripts(columns, 1)));
     registry.add(Scalar::any("vector_subscripts", places, |columns| subscripts(columns, 0)));
     registry.add(Scalar::any("array_expanded", expanded_type, expanded));
+    registry.add(Scalar::any("array_section", section_type, section));
     let numbers = vec![DataType::new_list(DataType::Int64, true)];
     registry.add(Scalar::exact("only_element", numbers, |_| Ok(DataType::Int64), only_element));
     // All copies, as in PostgreSQL; DataFusion's functions of these names take the first one.
@@ -91,6 +92,59 @@ fn only_element(columns: &[ArrayRef]) -> Result<ArrayRef> {
         }
     });
     Ok(Arc::new(each.collect::<Result<Int64Array, Error>>()?))
+}
+
+fn section_type(arguments: &[DataType]) -> Result<DataType> {
+    match arguments {
+        [
+            DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _),
+            lower,
+            upper,
+        ] if [lower, upper].iter().all(|bound| bound.is_integer() || bound.is_null()) => {
+            Ok(DataType::List(element.clone()))
+        }
+        [DataType::Null, ..] => Ok(DataType::Null),
+        [DataType::List(_), ..] => Err(Error::invalid("array subscript must have type integer")
+            .code(sqlstate::DATATYPE_MISMATCH)
+            .into()),
+        [other, ..] => {
+            let found = millstream_delta::sql_type(other);
+            Err(Error::invalid(format!("cannot subscript type {found}: it is not an array")).into())
+        }
+        [] => Err(Error::bug("a slice of nothing").into()),
+    }
+}
+
+/// Returns the elements between two subscripts, as `a[lower:upper]` in PostgreSQL: those that there are.
+fn section(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let [array, lower, upper] = columns else { return Err(Error::bug("a slice has two bounds").into()) };
+    if array.data_type().is_null() {
+        return Ok(array.clone());
+    }
+    let lists = as_lists(array)?;
+    let (lower, upper) = (cast(lower, &DataType::Int64)?, cast(upper, &DataType::Int64)?);
+    let (lower, upper) = (lower.as_primitive::<Int64Type>(), upper.as_primitive::<Int64Type>());
+    let starts = lists.value_offsets();
+    let (mut kept, mut lengths) = (Vec::new(), Vec::with_capacity(lists.len()));
+    let mut present = Vec::with_capacity(lists.len());
+    for row in 0..lists.len() {
+        let is_present = lists.is_valid(row) && lower.is_valid(row) && upper.is_valid(row);
+        present.push(is_present);
+        let before = kept.len();
+        if is_present {
+            let (start, end) = (i64::from(starts[row]), i64::from(starts[row + 1]));
+            let first = lower.value(row).max(1);
+            let last = upper.value(row).min(end - start);
+            kept.extend((first..=last).map(|place| start + place - 1));
+        }
+        lengths.push(kept.len() - before);
+    }
+    let values = take(lists.values(), &Int64Array::from(kept), None)?;
+    let DataType::List(element) = lists.data_type() else {
+        return Err(Error::bug("a list isn't one").into());
+    };
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    Ok(Arc::new(ListArray::try_new(element.clone(), offsets, values, Some(present.into()))?))
 }
 
 fn as_lists(array: &ArrayRef) -> Result<ListArray> {

@@ -1,4 +1,6 @@
-//! Trigonometry in degrees, exact where PostgreSQL's is: `sind(30)` is 0.5.
+//! Trigonometry in degrees, and the gamma function.
+//!
+//! Degrees are exact where PostgreSQL's are: `sind(30)` is 0.5.
 //!
 //! The method is PostgreSQL's (`src/backend/utils/adt/float.c`): an angle is reduced to the first quadrant, and a result is
 //! scaled by the value that the library has at 30, 45 or 60 degrees.
@@ -26,6 +28,8 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::exact("atand", one(), double, |columns| {
         each(columns, |x| Ok(x.atan() / ATAN_1 * 45.0))
     }));
+    registry.add(Scalar::exact("gamma", one(), double, |columns| each(columns, gamma)));
+    registry.add(Scalar::exact("lgamma", one(), double, |columns| each(columns, lgamma)));
     registry.add(Scalar::exact("atan2d", vec![DataType::Float64; 2], double, atan2d));
 }
 
@@ -34,6 +38,32 @@ const ATAN_1: f64 = std::f64::consts::FRAC_PI_4;
 fn each(columns: &[ArrayRef], value: impl Fn(f64) -> std::result::Result<f64, Error>) -> Result<ArrayRef> {
     let values = columns[0].as_primitive::<Float64Type>().iter().map(|x| x.map(&value).transpose());
     Ok(Arc::new(values.collect::<std::result::Result<Float64Array, Error>>()?))
+}
+
+/// The gamma function, as in PostgreSQL 18: an error where the result is too large or too small, and at its poles.
+fn gamma(x: f64) -> std::result::Result<f64, Error> {
+    if x.is_nan() || x == f64::INFINITY {
+        return Ok(x);
+    }
+    let is_pole = x == f64::NEG_INFINITY || (x <= 0.0 && x.fract() == 0.0);
+    let value = libm::tgamma(x);
+    match () {
+        () if is_pole || value.is_infinite() => {
+            Err(Error::invalid(format!("gamma({x}): value out of range: overflow")))
+        }
+        () if value == 0.0 => Err(Error::invalid(format!("gamma({x}): value out of range: underflow"))),
+        () => Ok(value),
+    }
+}
+
+/// The natural logarithm of the absolute value of the gamma function.
+fn lgamma(x: f64) -> std::result::Result<f64, Error> {
+    let value = libm::lgamma(x);
+    let is_pole = x <= 0.0 && x.fract() == 0.0;
+    match value.is_infinite() && x.is_finite() && !is_pole {
+        true => Err(Error::invalid(format!("lgamma({x}): value out of range: overflow"))),
+        false => Ok(value),
+    }
 }
 
 /// Applies a function to an angle that is a number.

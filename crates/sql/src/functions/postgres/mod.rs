@@ -31,6 +31,7 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExp
 use datafusion::logical_expr::{Expr, ExprSchemable, GetFieldAccess, ScalarUDF, cast};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use millstream_delta::sql_type;
+pub(crate) use text::like_pattern;
 pub use text::{quote_ident, quoted_ident};
 
 use super::Registry;

@@ -24,10 +24,20 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
         let names = columns[0].as_string_view().iter().map(|name| name.map(quote_ident));
         Ok(Arc::new(names.collect::<StringViewArray>()))
     }));
+    let two_texts = vec![DataType::Utf8View; 2];
+    registry.add(Scalar::exact("like_pattern", two_texts, text, |columns| {
+        let pairs = columns[0].as_string_view().iter().zip(columns[1].as_string_view());
+        let pattern = |(pattern, escape): (Option<&str>, Option<&str>)| {
+            Some(like_pattern(pattern?, escape?.chars().next()))
+        };
+        Ok(Arc::new(pairs.map(pattern).collect::<StringViewArray>()))
+    }));
     registry.add(Scalar::any("pg_collation_for", collation_type, |columns| {
         let rows = columns[0].len();
-        let named = columns.get(1).map(|names| names.as_string_view().iter().next().flatten().unwrap_or(""));
-        Ok(Arc::new(StringViewArray::from(vec![named.unwrap_or("\"default\""); rows])))
+        let Some(names) = columns.get(1) else {
+            return Ok(Arc::new(StringViewArray::from(vec!["\"default\""; rows])));
+        };
+        cast(names, &DataType::Utf8View).map_err(Into::into)
     }));
     let list = |_: &[DataType]| Ok(DataType::new_list(DataType::Utf8View, true));
     registry.add(Scalar::exact("regexp_split_to_array", two, list, split));
@@ -36,12 +46,31 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
 /// Returns the type of the name of a value's collation, if a value of its type has one.
 fn collation_type(types: &[DataType]) -> Result<DataType> {
     match types {
-        [of, ..] if of.is_string() || of.is_null() => Ok(DataType::Utf8View),
+        [of, name @ ..] if (of.is_string() || of.is_null()) && name.iter().all(DataType::is_string) => {
+            Ok(DataType::Utf8View)
+        }
         [of, ..] => {
             Err(Error::invalid(format!("collations are not supported by type {}", sql_type(of))).into())
         }
         [] => Err(Error::invalid("pg_collation_for takes a value").into()),
     }
+}
+
+/// Writes a pattern of LIKE with `\` as the character that makes the next one stand for itself.
+pub(crate) fn like_pattern(written: &str, escaping: Option<char>) -> String {
+    let mut out = String::with_capacity(written.len());
+    let mut rest = written.chars();
+    while let Some(character) = rest.next() {
+        match character {
+            _ if Some(character) == escaping => {
+                out.push('\\');
+                out.extend(rest.next());
+            }
+            '\\' => out.push_str("\\\\"),
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 /// Quotes a name if SQL requires it.
