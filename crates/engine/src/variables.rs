@@ -200,15 +200,12 @@ impl Default for Variables {
 }
 
 impl Session {
-    /// Sets the user and the database: the values of `current_user` and `current_database()`.
-    pub fn connected_as(&mut self, user: &str, database: &str) {
+    /// Sets the user, the database and the number of the session: the values of `current_user`, `current_database()` and
+    /// `pg_backend_pid()`.
+    pub fn connected_as(&mut self, user: &str, database: &str, backend: u32) {
         let mut variables = self.variables();
         (variables.user, variables.database) = (user.into(), database.into());
-    }
-
-    /// Sets the number of the session: the value of `pg_backend_pid()`.
-    pub fn numbered(&mut self, backend: u32) {
-        self.variables().backend = backend.into();
+        variables.backend = backend.into();
     }
 
     /// Sets the addresses of the client and of this server: the values of `inet_client_addr()`, `inet_server_port()` and

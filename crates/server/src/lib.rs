@@ -237,8 +237,8 @@ async fn serve(
     let Some(admitted) = admitted else { return };
     let wire = Wire::new(socket, admitted.input, admitted.answers, admitted.entry, ending);
     let mut connection = Connection::new(wire, engine.session());
-    connection.session.connected_as(&admitted.who.0, &admitted.who.1);
-    connection.session.numbered(connection.wire.entry.process);
+    let (user, database) = &admitted.who;
+    connection.session.connected_as(user, database, connection.wire.entry.process);
     if let Ok((client, server)) = addresses {
         connection.session.connected_between(client, server);
     }

@@ -169,8 +169,8 @@ struct Answer<'a> {
 impl Answer<'_> {
     async fn run(&mut self, engine: &Engine, sql: &str) -> Result<(), Error> {
         let mut session = engine.session();
-        session.connected_as(USER, "millstream");
-        session.numbered(i32::MAX as u32 - SESSIONS.fetch_add(1, Ordering::Relaxed) % (1 << 20));
+        let number = i32::MAX as u32 - SESSIONS.fetch_add(1, Ordering::Relaxed) % (1 << 20);
+        session.connected_as(USER, "millstream", number);
         let mut script = Script::parse(sql)?;
         while let Some(outcomes) = session.step(&mut script).await? {
             for outcome in outcomes {

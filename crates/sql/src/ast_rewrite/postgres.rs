@@ -21,8 +21,9 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, DataType as SqlType, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Select, SelectItem, SetExpr,
-    Statement, Subscript, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan,
+    FunctionArgExpr, FunctionArguments, Ident, NormalizationForm, ObjectName, ObjectNamePart, Select,
+    SelectItem, SetExpr, Statement, Subscript, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator,
+    Value, ValueWithSpan,
 };
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
@@ -67,13 +68,8 @@ pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
             }
         }
         Expr::IsNormalized { expr, form, negated } => {
-            let form = form.map_or_else(|| "NFC".to_string(), |form| form.to_string());
             let value = std::mem::replace(expr.as_mut(), Expr::value(Value::Null));
-            let is_normalized = call("is_normalized", vec![value, text(&form)]);
-            *expression = match negated {
-                true => Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(is_normalized) },
-                false => is_normalized,
-            };
+            *expression = has_normal_form(value, *form, *negated);
         }
         Expr::Collate { expr, collation } => {
             known_collation(collation)?;
@@ -131,6 +127,16 @@ fn fields(chain: &[AccessExpr]) -> Option<Vec<String>> {
         _ => None,
     };
     chain.iter().map(name).collect()
+}
+
+/// Rewrites `x IS [NOT] NFC NORMALIZED` to a call.
+fn has_normal_form(value: Expr, form: Option<NormalizationForm>, is_negated: bool) -> Expr {
+    let form = form.map_or_else(|| "NFC".to_string(), |form| form.to_string());
+    let is_normalized = call("is_normalized", vec![value, text(&form)]);
+    match is_negated {
+        true => Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(is_normalized) },
+        false => is_normalized,
+    }
 }
 
 /// Rewrites `normalize(x)` and `normalize(x, NFD)`, whose second argument is a word, to `normalize(x, 'NFD')`.

@@ -113,10 +113,11 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut at = 0;
     while at < found.len() {
         let tokens = Tokens(&found);
+        let here = |token: Token| TokenWithSpan { token, span: found[at].span };
         if closed.contains(&at) || tokens.is_only(at) || tokens.is_star(at) {
             at += 1;
         } else if ends_of_structs.contains(&at) {
-            out.push(TokenWithSpan { token: Token::Gt, span: found[at].span });
+            out.push(here(Token::Gt));
             at += 1;
         } else if let Some(end) = tokens.struct_type(at) {
             out.push(found[at].clone());
@@ -124,32 +125,28 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             ends_of_structs.push(end);
             at += 2;
         } else if let Some((_, name)) = collated.take_if(|(place, _)| *place == at) {
-            out.extend([Token::Comma, name].map(|token| TokenWithSpan { token, span: found[at].span }));
+            out.extend([Token::Comma, name].map(here));
             at += 2;
         } else if tokens.is_collation_for(at) {
-            let token = Token::make_word("pg_collation_for", None);
-            out.push(TokenWithSpan { token, span: found[at].span });
+            out.push(here(Token::make_word("pg_collation_for", None)));
             collated = tokens.collation_at_end(at + 2);
             at += 2;
         } else if is_word(&found[at].token, SEARCH) {
-            out.push(TokenWithSpan { token: Token::AtAt, span: found[at].span });
+            out.push(here(Token::AtAt));
             at += 1;
         } else if let Some((operator, width)) = tokens.operator(at) {
-            out.push(TokenWithSpan {
-                token: Token::CustomBinaryOperator(operator.into()),
-                span: found[at].span,
-            });
+            out.push(here(Token::CustomBinaryOperator(operator.into())));
             at += width;
         } else if let Some(split) = tokens.length(at) {
-            out.extend(split.into_iter().map(|token| TokenWithSpan { token, span: found[at].span }));
+            out.extend(split.into_iter().map(here));
             at += 1;
         } else if let Some(literal) = tokens.typed_literal(at) {
-            out.extend(literal.into_iter().map(|token| TokenWithSpan { token, span: found[at].span }));
+            out.extend(literal.into_iter().map(here));
             at += 2;
         } else if let Some(width) = tokens.materialized(at) {
             at += width;
         } else if let Some(word) = tokens.direction(at) {
-            out.push(TokenWithSpan { token: Token::make_keyword(word), span: found[at].span });
+            out.push(here(Token::make_keyword(word)));
             at += 2;
         } else if let Some(end) = tokens.variadic(at) {
             closed.push(end);
