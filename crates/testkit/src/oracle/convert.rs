@@ -107,7 +107,20 @@ const EXEMPT: &[(&str, &str)] = &[
 
 /// Functions of the catalog or of the session.
 const OF_CATALOG: &[&str] =
-    &["version", "current_database", "current_schema", "current_setting", "set_config", "regclass"];
+    &["version", "current_database", "current_query", "current_schema", "current_setting", "set_config"];
+
+/// Types of OIDs that are written as objects' names.
+const OF_NAMES: &[&str] = &[
+    "regclass",
+    "regtype",
+    "regproc",
+    "regprocedure",
+    "regoper",
+    "regoperator",
+    "regnamespace",
+    "regrole",
+    "regcollation",
+];
 
 /// Settings that the oracle ignores: it has a clock of its own, and more rows than the file.
 const OWN_SETTINGS: &[&str] = &[
@@ -431,9 +444,11 @@ pub fn exempt(sql: &str) -> Option<&'static str> {
         if let Some((_, reason)) = EXEMPT.iter().find(|(name, _)| !qualified && name == word) {
             return Some(reason);
         }
+        let is_name = OF_NAMES.contains(&word.trim_start_matches("to_"));
         let of_catalog = OF_CATALOG.contains(&word.as_str())
+            || word.starts_with("inet_")
             || word.starts_with("pg_") && !["pg_catalog", "pg_typeof"].contains(&word.as_str());
-        if of_catalog && !qualified && (followed_by(at, "(") || word == "regclass") {
+        if !qualified && (is_name || of_catalog && followed_by(at, "(")) {
             return Some("a function of the catalog or the session");
         }
     }
