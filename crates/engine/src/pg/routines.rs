@@ -87,9 +87,10 @@ pub(super) fn name_of(facts: &Facts, oid: i64) -> Option<String> {
 /// Returns the OIDs of the functions of a name: `upper`, or of a name with the types of arguments: `upper(text)`.
 pub(super) fn named(facts: &Facts, written: &str) -> Vec<i64> {
     let (name, signature) = match written.split_once('(') {
-        Some((name, types)) => {
-            (name, types.trim_end().strip_suffix(')').map(|types| signature(facts, types)))
-        }
+        Some((name, types)) => match types.trim_end().strip_suffix(')') {
+            Some(types) => (name, Some(signature(facts, types))),
+            None => return Vec::new(),
+        },
         None => (written, None),
     };
     let Some((schema, name)) = split_name(name.trim()) else { return Vec::new() };

@@ -17,6 +17,9 @@ use crate::tokens::DIALECT;
 const VALUE: &str = "__value_";
 const ROWS: &str = "__rows";
 
+/// The most values of rows that are compared: planning takes time by the square of their number.
+const VALUES_MAX: usize = 256;
+
 /// Rewrites IN with a subquery in place.
 pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
     let Expr::InSubquery { expr, subquery, negated } = expression else { return Ok(()) };
@@ -82,6 +85,11 @@ fn compared(operator: &BinaryOperator, left: Vec<Expr>, right: Vec<Expr>) -> Res
     use BinaryOperator::{And, Eq, Gt, GtEq, Lt, LtEq, NotEq, Or};
     if left.len() != right.len() {
         return Err(Error::invalid("unequal number of entries in row expressions"));
+    }
+    if left.len() > VALUES_MAX {
+        let found = left.len();
+        return Err(Error::unsupported(format!("a comparison of rows of {found} values"))
+            .hint(format!("Rows of up to {VALUES_MAX} values can be compared.")));
     }
     let binary = |left: Expr, op: BinaryOperator, right: Expr| Expr::BinaryOp {
         left: Box::new(left),

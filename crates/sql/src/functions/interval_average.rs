@@ -83,6 +83,9 @@ impl AggregateUDFImpl for Either {
         {
             return Ok(vec![INTERVAL]);
         }
+        if found.is_empty() {
+            return Err(Error::invalid("avg takes one argument").into());
+        }
         let field = |found: &DataType| Arc::new(Field::new("", found.clone(), true));
         let fields: Vec<FieldRef> = found.iter().map(field).collect();
         let coerced = fields_with_udf(&fields, self.plain.as_ref())?;
