@@ -65,7 +65,7 @@ mod whole_rows;
 mod with_names;
 mod xml;
 
-pub(crate) use postgres::parsed;
+pub(crate) use postgres::{bare, parsed};
 pub(crate) use row_values::times as times_of_rows;
 pub(crate) use set_returning::refuse as refuse_set_returning;
 

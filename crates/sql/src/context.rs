@@ -19,8 +19,7 @@ use millstream_delta::{declared_type, default_of, generated_of};
 
 use crate::error::{Error, Result};
 use crate::event_time::TimeWindows;
-use crate::functions::bits::aggregates;
-use crate::functions::interval_average;
+use crate::functions::either;
 use crate::functions::json::build;
 use crate::functions::marks::{Mark, overloaded};
 use crate::functions::read_text::ReadText;
@@ -341,8 +340,7 @@ impl ContextProvider for Context<'_> {
 
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
         if let Some(found) = self.state.aggregate_functions().get(name) {
-            return interval_average::written_instead(found)
-                .or_else(|| Some(aggregates::written_instead(found)));
+            return Some(either::written_instead(found));
         }
         if let Some(function) = folding_function(name) {
             return self.fold(function);

@@ -10,7 +10,7 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, ParamValues, Result, ScalarValue};
+use datafusion::common::{Column, ParamValues, Result, ScalarValue};
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::sql::planner::PlannerContext;
@@ -22,6 +22,7 @@ use crate::functions::marks::shape::Shape;
 use crate::functions::postgres::quantified;
 use crate::functions::read_text::ReadText;
 use crate::rules::equal_forms::is_comparison;
+use crate::rules::names::input_schema;
 
 /// The known types and values of a statement's parameters.
 #[derive(Debug, Default)]
@@ -123,11 +124,7 @@ fn seen(plan: &LogicalPlan) -> Result<Vec<Option<DataType>>> {
                 }
             }
         }
-        let schema = || {
-            let mut schema = DFSchema::empty();
-            node.inputs().iter().for_each(|input| schema.merge(input.schema()));
-            schema
-        };
+        let schema = || input_schema(node);
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 match expr {

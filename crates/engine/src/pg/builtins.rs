@@ -12,9 +12,9 @@ pub(super) struct BuiltIn {
     pub(super) oid: i64,
     pub(super) name: &'static str,
     /// `f` (function), `a` (aggregate) or `w` (window function).
-    kind: &'static str,
+    pub(super) kind: char,
     is_strict: bool,
-    volatility: &'static str,
+    volatility: char,
     returns_set: bool,
     returns: i64,
     pub(super) arguments: Vec<i64>,
@@ -41,16 +41,16 @@ fn lines(text: &'static str) -> impl Iterator<Item = &'static str> {
 
 fn function(line: &'static str) -> Option<BuiltIn> {
     let mut words = line.split(' ');
-    let (oid, name, flags) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
+    let (oid, name, mut flags) = (words.next()?.parse().ok()?, words.next()?, words.next()?.chars());
     let returns = words.next()?.parse().ok()?;
     let arguments = words.next().unwrap_or_default().split(',').filter(|oid| !oid.is_empty());
     Some(BuiltIn {
         oid,
         name,
-        kind: flags.get(..1)?,
-        is_strict: flags.get(1..2)? == "t",
-        volatility: flags.get(2..3)?,
-        returns_set: flags.get(3..4)? == "t",
+        kind: flags.next()?,
+        is_strict: flags.next()? == 't',
+        volatility: flags.next()?,
+        returns_set: flags.next()? == 't',
         returns,
         arguments: arguments.map(|oid| oid.parse().ok()).collect::<Option<_>>()?,
     })
@@ -90,11 +90,6 @@ fn names(oids: &[i64], separator: &str) -> String {
 }
 
 impl BuiltIn {
-    /// Returns `f` (function), `a` (aggregate) or `w` (window function).
-    pub(super) fn kind(&self) -> char {
-        self.kind.chars().next().unwrap_or('f')
-    }
-
     /// Returns the types of its arguments, such as `text, integer`.
     pub(super) fn argument_types(&self) -> String {
         names(&self.arguments, ", ")
@@ -123,7 +118,7 @@ impl Operator {
 pub(super) fn fill(table: &str, rows: &mut Rows) -> bool {
     match table {
         "pg_proc" => FUNCTIONS.iter().for_each(|function| {
-            let is_internal = function.kind != "f";
+            let is_internal = function.kind != 'f';
             rows.push(&[
                 ("oid", function.oid.into()),
                 ("proname", function.name.into()),

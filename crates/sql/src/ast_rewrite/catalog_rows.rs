@@ -1,11 +1,10 @@
 //! Functions of PostgreSQL's catalog in FROM, as the queries that return their rows.
 
-use crate::ast_walk::{visit_expressions, visit_expressions_mut};
-use std::ops::ControlFlow;
-
-use datafusion::sql::sqlparser::ast::{Expr, Query, Statement, Value};
+use datafusion::sql::sqlparser::ast::{Expr, Query, Statement};
 
 use super::postgres::parsed;
+use super::scopes::has_columns;
+use super::shorthand;
 
 /// Functions and their queries over the arguments `$1`, `$2` and so on. Some return no rows, since the objects that they expand
 /// don't exist here.
@@ -68,25 +67,8 @@ pub(super) fn query(called: &str, arguments: &[Expr]) -> Option<(Box<Query>, boo
 /// Parses a query and puts the arguments in place of `$1` and so on.
 fn filled(text: &str, arguments: &[Expr]) -> Option<Box<Query>> {
     let Ok(Statement::Query(mut query)) = parsed(text) else { return None };
-    let _ = visit_expressions_mut(&mut query, |part| {
-        if let Expr::Value(value) = part
-            && let Value::Placeholder(mark) = &value.value
-            && let Some(place) = mark.strip_prefix('$').and_then(|number| number.parse::<usize>().ok())
-            && let Some(argument) = arguments.get(place.wrapping_sub(1))
-        {
-            *part = Expr::Nested(Box::new(argument.clone()));
-        }
-        ControlFlow::<()>::Continue(())
-    });
+    shorthand::fill(&mut query, arguments.to_vec());
     Some(query)
-}
-
-fn has_columns(expression: &Expr) -> bool {
-    let found = visit_expressions(expression, |part| match part {
-        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    });
-    found.is_break()
 }
 
 /// Returns a query for the keywords.

@@ -1,11 +1,11 @@
 //! Fields of a lambda's parameters: `x.price` in `transform(items, x -> x.price)`, which would be a column of a table `x`.
 
-use crate::ast_walk::visit_expressions_mut;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{Expr, Ident, LambdaFunction};
 
 use super::{call, scopes, text};
+use crate::ast_walk::visit_expressions_mut;
 
 /// Writes `get_field(x, 'price')` for `x.price` where `x` is a parameter.
 pub(super) fn name_fields(lambda: &mut LambdaFunction) {

@@ -248,11 +248,7 @@ fn function_of(aggregate: &Expr) -> Result<&Function> {
 
 /// Fails if a value in IN isn't a constant.
 fn refuse_variable(value: &Expr) -> Result<()> {
-    let found = visit_expressions(value, |part| match part {
-        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    });
-    if found.is_continue() && !has_query(value) {
+    if !scopes::has_columns(value) && !has_query(value) {
         return Ok(());
     }
     Err(Error::invalid(format!("PIVOT takes constants in IN, not {value}"))

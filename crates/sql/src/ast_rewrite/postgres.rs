@@ -457,11 +457,12 @@ fn cast(value: &mut Expr, data_type: &mut SqlType, kind: &CastKind) -> Option<Ex
     None
 }
 
-fn bare(expression: &Expr) -> &Expr {
-    match expression {
-        Expr::Nested(inner) => bare(inner),
-        other => other,
+/// Returns an expression without the parentheses around it.
+pub(crate) fn bare(mut expression: &Expr) -> &Expr {
+    while let Expr::Nested(inner) = expression {
+        expression = inner;
     }
+    expression
 }
 
 /// Returns the type of OIDs that a function returns: `regtype` for `regtype(…)` and `to_regtype(…)`.

@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
+use super::postgres::bare;
 use super::shorthand;
 use crate::ast_walk::walk_mut;
 use crate::error::{Error, Result};
@@ -53,10 +54,8 @@ pub(super) fn compare(expression: &mut Expr) -> Result<()> {
         .map(|at| Expr::CompoundIdentifier(vec![Ident::new(ROWS), Ident::new(format!("__c{at}"))]));
     let compared = compared(op, values.clone(), columns.collect())?;
     let mut pattern = pattern(&format!("SELECT {VALUE}0 FROM {ROWS}"))?;
-    let _ = walk_mut(
-        &mut pattern,
-        &mut Fill { values: vec![compared; values.len()], subquery: subquery.clone() },
-    );
+    let fill = &mut Fill { values: vec![compared], columns: values.len(), subquery: subquery.clone() };
+    let _ = walk_mut(&mut pattern, fill);
     *expression = Expr::Subquery(pattern);
     Ok(())
 }
@@ -117,13 +116,6 @@ fn compared(operator: &BinaryOperator, left: Vec<Expr>, right: Vec<Expr>) -> Res
     }))
 }
 
-fn bare(mut expression: &Expr) -> &Expr {
-    while let Expr::Nested(inner) = expression {
-        expression = inner;
-    }
-    expression
-}
-
 /// Parses a query.
 fn pattern(text: &str) -> Result<Box<Query>> {
     Parser::new(&DIALECT)
@@ -174,7 +166,7 @@ fn within(values: Vec<Expr>, subquery: Box<Query>, negated: bool) -> Result<Expr
         .try_with_sql(&text)
         .and_then(|mut parser| parser.parse_expr())
         .map_err(|error| Error::bug(format!("a pattern isn't SQL: {error}")))?;
-    let _ = walk_mut(&mut pattern, &mut Fill { values, subquery });
+    let _ = walk_mut(&mut pattern, &mut Fill { columns: values.len(), values, subquery });
     Ok(pattern)
 }
 
@@ -184,13 +176,15 @@ fn select_values(subquery: &mut Box<Query>) -> Result<()> {
         return Ok(());
     }
     let mut pattern = pattern(&format!("SELECT * FROM {ROWS}"))?;
-    let _ = walk_mut(&mut pattern, &mut Fill { values: Vec::new(), subquery: subquery.clone() });
+    let _ = walk_mut(&mut pattern, &mut Fill { values: Vec::new(), columns: 0, subquery: subquery.clone() });
     *subquery = pattern;
     Ok(())
 }
 
 struct Fill {
     values: Vec<Expr>,
+    /// The number of columns that the subquery gets names for.
+    columns: usize,
     subquery: Box<Query>,
 }
 
@@ -206,7 +200,7 @@ impl VisitorMut for Fill {
                 alias: Some(TableAlias {
                     explicit: true,
                     name: Ident::new(ROWS),
-                    columns: (0..self.values.len()).map(column).collect(),
+                    columns: (0..self.columns).map(column).collect(),
                     at: None,
                 }),
                 sample: None,

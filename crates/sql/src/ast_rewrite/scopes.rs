@@ -1,11 +1,11 @@
 //! Changes the expressions of a SELECT, also within its subqueries, which may give a name another meaning.
 
-use crate::ast_walk::walk_mut;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Select, TableFactor, VisitorMut};
 
 use super::whole_rows::{Columns, column_names};
+use crate::ast_walk::{visit_expressions, walk_mut};
 
 /// Changes an expression. The function tells if a subquery around it gives a name another meaning.
 pub(super) type Change<'a> = dyn FnMut(&mut Expr, &dyn Fn(&Ident) -> bool) + 'a;
@@ -13,6 +13,15 @@ pub(super) type Change<'a> = dyn FnMut(&mut Expr, &dyn Fn(&Ident) -> bool) + 'a;
 /// Changes all expressions of a SELECT.
 pub(super) fn change(select: &mut Select, of_relation: &Columns<'_>, change: &mut Change<'_>) {
     let _ = walk_mut(select, &mut Scopes { of_relation, change, defined: Vec::new() });
+}
+
+/// True if an expression refers to columns.
+pub(super) fn has_columns(expression: &Expr) -> bool {
+    visit_expressions(expression, |part| match part {
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    })
+    .is_break()
 }
 
 /// The visitor.

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Select, SelectItem,
-    Value, VisitorMut,
+    Value, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
@@ -180,8 +180,13 @@ pub(super) fn expand(function: &Function, known: bool) -> Option<Expr> {
     if let Some(filter) = &function.filter {
         aggregate(&mut expanded)?.filter = Some(filter.clone());
     }
-    let _ = walk_mut(&mut expanded, &mut Fill(arguments));
+    fill(&mut expanded, arguments);
     Some(expanded)
+}
+
+/// Puts arguments in place of `$1`, `$2` and so on.
+pub(super) fn fill(tree: &mut impl VisitMut, arguments: Vec<Expr>) {
+    let _ = walk_mut(tree, &mut Fill(arguments));
 }
 
 /// Returns the aggregate of a template, whose FILTER is that of the call: `array_agg` if it is there, or else the template.

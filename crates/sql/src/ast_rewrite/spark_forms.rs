@@ -9,7 +9,6 @@
 //! | `counter_diff(c) OVER (…)` | `counter_step(c, lag(c) OVER (…))` |
 //! | `GROUP BY CUBE (a, b)`, `grouping_id()` | `grouping(a, b)` |
 
-use crate::ast_walk::walk_mut;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
@@ -19,6 +18,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::others::arguments;
 use super::others_by_literal::{is_flag, literal};
 use super::{call, text};
+use crate::ast_walk::walk_mut;
 
 /// Rewrites a call; none for another function or form.
 pub(super) fn rewritten(name: &str, function: &Function) -> Option<Expr> {

@@ -10,16 +10,13 @@
 //! The types of columns aren't known here. So `unnest` of a TSVECTOR is recognized by a cast or by a function that
 //! returns one.
 
-use crate::ast_walk::visit_expressions;
-use std::ops::ControlFlow;
-
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Ident, SelectItem, SetExpr, Statement, TableAlias,
     TableAliasColumnDef, TableFactor,
 };
 
 use super::postgres::parsed;
-use super::{call, json};
+use super::{call, json, scopes};
 
 /// A function that returns rows: its name, the function of its list, and the fields of its rows.
 pub(super) type RowsOf = (&'static str, &'static str, &'static [&'static str]);
@@ -85,7 +82,7 @@ pub(super) fn table_function(factor: &mut TableFactor) {
     };
     let Some(arguments) = arguments.iter().map(plain).collect::<Option<Vec<Expr>>>() else { return };
     let value = call(name, arguments);
-    let has_columns = has_columns(&value);
+    let has_columns = scopes::has_columns(&value);
     let query =
         if has_columns { format!("SELECT {read}(e) FROM UNNEST(a) AS u(e)") } else { "SELECT a".into() };
     let Ok(Statement::Query(mut subquery)) = parsed(&query) else { return };
@@ -100,15 +97,6 @@ pub(super) fn table_function(factor: &mut TableFactor) {
         alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
     }
     *factor = TableFactor::Derived { lateral: has_columns, subquery, alias: Some(alias), sample: None };
-}
-
-/// True if an expression refers to columns.
-fn has_columns(expression: &Expr) -> bool {
-    visit_expressions(expression, |part: &Expr| match part {
-        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    })
-    .is_break()
 }
 
 /// Returns true if an expression is a TSVECTOR by what is written.

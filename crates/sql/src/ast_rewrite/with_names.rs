@@ -3,7 +3,6 @@
 //! As in PostgreSQL, a query of WITH sees the queries before it, and itself only in WITH RECURSIVE. So the inner `t` of `WITH t
 //! AS (…) SELECT … FROM (WITH t AS (SELECT … FROM t) …)` reads the outer one.
 
-use crate::ast_walk::walk_mut;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
@@ -11,6 +10,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::scopes::folded;
+use crate::ast_walk::walk_mut;
 
 /// Renames such queries, and the tables that mean them. A table keeps its name as its alias.
 pub(super) fn tell_apart(statement: &mut Statement) {

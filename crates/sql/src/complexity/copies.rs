@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast::{Expr, LimitClause, Query, Statement, Visitor};
 
-use crate::ast_rewrite::times_of_rows;
+use crate::ast_rewrite::{bare, times_of_rows};
 use crate::ast_walk::walk;
 use crate::error::{Error, Result};
 use crate::relation::Relations;
@@ -150,13 +150,6 @@ fn limits_of(query: &Query) -> impl Iterator<Item = &Expr> {
         None => (None, None),
     };
     limit.into_iter().chain(offset)
-}
-
-fn bare(mut expression: &Expr) -> &Expr {
-    while let Expr::Nested(inner) = expression {
-        expression = inner;
-    }
-    expression
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@ use arrow::array::{Array, ArrayRef, AsArray, Decimal128Builder, ListBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Field};
 use datafusion::error::Result;
-use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
 use datafusion::logical_expr::{
     ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::either::coerced;
 use super::value_size_limit::VALUE_BYTES_MAX;
 use crate::error::Error;
 use crate::sqlstate;
@@ -71,9 +71,7 @@ impl ScalarUDFImpl for Series {
         if let Some(data_type) = decimal(arguments) {
             return Ok(vec![data_type; arguments.len()]);
         }
-        let fields: Vec<_> = arguments.iter().map(|of| Arc::new(Field::new("", of.clone(), true))).collect();
-        let coerced = fields_with_udf(&fields, self.inner.as_ref())?;
-        Ok(coerced.iter().map(|field| field.data_type().clone()).collect())
+        coerced(arguments, self.inner.as_ref())
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {

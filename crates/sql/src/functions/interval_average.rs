@@ -1,7 +1,6 @@
 //! `avg` of intervals, which DataFusion's function lacks. The result only depends on the multiset of arguments.
 //!
-//! A statement's call gets [`Either`] for the name, since the types of arguments aren't known when a name is looked up. The
-//! rule in `rules/interval_averages.rs` replaces it by DataFusion's function or by [`OfIntervals`].
+//! A statement's call means this function or DataFusion's: see [`crate::functions::either`].
 
 use std::collections::HashMap;
 use std::mem::size_of_val;
@@ -14,12 +13,10 @@ use arrow::datatypes::{
 };
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
-use datafusion::functions_aggregate::average::Avg;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, ReversedUDAF, Signature, Volatility,
+    Accumulator, AggregateUDF, AggregateUDFImpl, ReversedUDAF, Signature, Volatility,
 };
 use millstream_delta::IntervalTotal;
 
@@ -37,78 +34,6 @@ static AVERAGE: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| {
 /// Returns the average of intervals.
 pub(crate) fn average() -> Arc<AggregateUDF> {
     Arc::clone(&AVERAGE)
-}
-
-/// Returns the function that a statement's call of DataFusion's average means.
-pub(crate) fn written_instead(registered: &Arc<AggregateUDF>) -> Option<Arc<AggregateUDF>> {
-    registered.inner().downcast_ref::<Avg>()?;
-    let (plain, signature) = (Arc::clone(registered), Signature::user_defined(Volatility::Immutable));
-    Some(Arc::new(AggregateUDF::from(Either { plain, signature })))
-}
-
-/// Returns the function for an argument of this type; none for another function.
-pub(crate) fn resolved(function: &AggregateUDF, argument: &DataType) -> Option<Arc<AggregateUDF>> {
-    let either = function.inner().downcast_ref::<Either>()?;
-    Some(if is_interval(argument) { average() } else { Arc::clone(&either.plain) })
-}
-
-/// True for a function that must be resolved.
-pub(crate) fn is_either(function: &AggregateUDF) -> bool {
-    function.inner().is::<Either>()
-}
-
-fn is_interval(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Interval(_))
-}
-
-/// DataFusion's average, or that of intervals.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Either {
-    plain: Arc<AggregateUDF>,
-    signature: Signature,
-}
-
-impl AggregateUDFImpl for Either {
-    fn name(&self) -> &str {
-        self.plain.name()
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn coerce_types(&self, found: &[DataType]) -> Result<Vec<DataType>> {
-        if let [argument] = found
-            && is_interval(argument)
-        {
-            return Ok(vec![INTERVAL]);
-        }
-        if found.is_empty() {
-            return Err(Error::invalid("avg takes one argument").into());
-        }
-        let field = |found: &DataType| Arc::new(Field::new("", found.clone(), true));
-        let fields: Vec<FieldRef> = found.iter().map(field).collect();
-        let coerced = fields_with_udf(&fields, self.plain.as_ref())?;
-        Ok(coerced.iter().map(|field| field.data_type().clone()).collect())
-    }
-
-    fn return_type(&self, found: &[DataType]) -> Result<DataType> {
-        match found {
-            [argument] if is_interval(argument) => Ok(INTERVAL),
-            _ => self.plain.return_type(found),
-        }
-    }
-
-    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        match args.expr_fields {
-            [argument] if is_interval(argument.data_type()) => average().accumulator(args),
-            _ => self.plain.accumulator(args),
-        }
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.plain.documentation()
-    }
 }
 
 /// The average of intervals.

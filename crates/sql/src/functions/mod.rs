@@ -3,6 +3,7 @@
 pub(crate) mod bits;
 pub(crate) mod date_part;
 mod decimal_series;
+pub(crate) mod either;
 pub mod exact_moments;
 pub mod exact_sum;
 pub mod extreme;

@@ -17,6 +17,7 @@ use crate::checks;
 use crate::event_time;
 use crate::functions::bits::aggregates;
 use crate::functions::date_part::{date_part, date_part_of};
+use crate::functions::either;
 use crate::functions::frame_values::{self, FrameValue};
 use crate::functions::interval_average;
 use crate::functions::marks::enums::EnumFunction;
@@ -154,6 +155,10 @@ impl PlanEncoder<'_> {
         if let Some(inner) = sliding_of(function) {
             return Ok(json!({"sliding": self.aggregate_function(inner)?}));
         }
+        // MATCH_RECOGNIZE stores calls as they were before the rules, which run again when they are loaded.
+        if either::of(function).is_some() {
+            return Ok(json!({"written": name}));
+        }
         let registered = self.state.aggregate_functions().get(name);
         if *function == interval_average::average() {
             return Ok(json!({"own": INTERVAL_AVERAGE}));
@@ -230,6 +235,10 @@ impl PlanDecoder<'_> {
     pub(super) fn aggregate_function(&mut self, written: &Value) -> CodecResult<Arc<AggregateUDF>> {
         if let Some(name) = name_of(written, "name") {
             return self.state.aggregate_functions().get(name).cloned().ok_or_else(|| unknown(name));
+        }
+        if let Some(name) = name_of(written, "written") {
+            let registered = self.state.aggregate_functions().get(name);
+            return registered.map(either::written_instead).ok_or_else(|| unknown(name));
         }
         if let Some(name) = name_of(written, "own") {
             return match name {

@@ -49,6 +49,8 @@ const QUERIES: &[&str] = &[
        ALL ROWS PER MATCH WITH UNMATCHED ROWS AFTER MATCH SKIP TO LAST b PATTERN (^ a (b | u){1,3} c?) WITHIN INTERVAL '1 hour'
        SUBSET ab = (a, b) DEFINE a AS v > 0, b AS b.v > PREV(b.v, 2) AND count(ab.*) < 9, u AS u.v + 1 > a.v)",
     "SELECT * FROM t MATCH_RECOGNIZE (ORDER BY k PATTERN (PERMUTE(a, b)) DEFINE a AS x > 9.5)",
+    "SELECT * FROM t MATCH_RECOGNIZE (ORDER BY k MEASURES avg(b.v) AS mean, bit_and(b.v) AS bits PATTERN (a b+) DEFINE b AS x > 1)",
+    "SELECT avg(ts - ts), avg(INTERVAL '1 day' * v) FROM t GROUP BY g",
     "SELECT json_build_object('k', k) FROM t",
     "WITH RECURSIVE n AS (SELECT k FROM t UNION SELECT k + 1 FROM n WHERE k < 5) SELECT * FROM n",
     "SELECT window_start, count(*) FROM TUMBLE(t, ts, INTERVAL '1 minute') GROUP BY 1",

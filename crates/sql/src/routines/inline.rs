@@ -17,7 +17,7 @@ use super::body::{column_name, uses};
 use super::function::{UserFunction, volatility};
 use crate::complexity::parts;
 use crate::error::Error;
-use crate::rules::names::map_named;
+use crate::rules::names::map_parts;
 
 /// The most nodes that an argument may have in all its places together.
 const NODES_MAX: u64 = 64;
@@ -39,11 +39,7 @@ fn replace_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     if !calls {
         return Ok(Transformed::no(node));
     }
-    let mut schema = DFSchema::empty();
-    for input in node.inputs() {
-        schema.merge(input.schema());
-    }
-    map_named(node, |expression| expression.transform_up(|part| replace(part, &schema)))
+    map_parts(node, replace)
 }
 
 fn refuse_over(expression: &Expr) -> Result<()> {

@@ -6,7 +6,7 @@
 
 use arrow::datatypes::{DataType, IntervalUnit};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Cast, TryCast};
@@ -17,7 +17,7 @@ use millstream_delta::sql_type;
 use crate::functions::read_text::{Kind, ReadText};
 use crate::functions::time_text;
 use crate::literals::time;
-use crate::rules::names::map_named;
+use crate::rules::names::map_parts;
 
 /// The analyzer rule.
 #[derive(Debug, Default)]
@@ -34,11 +34,7 @@ impl AnalyzerRule for TextCasts {
 }
 
 fn replace_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let mut schema = DFSchema::empty();
-    for input in node.inputs() {
-        schema.merge(input.schema());
-    }
-    map_named(node, |expression| expression.transform_up(|part| replace(part, &schema)))
+    map_parts(node, replace)
 }
 
 fn replace(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {

@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::sql_type;
 
 use crate::error::Error;
+use crate::rules::names::input_schema;
 use crate::sqlstate;
 use crate::tokens;
 
@@ -31,8 +32,7 @@ impl AnalyzerRule for Conditions {
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         plan.apply_with_subqueries(|node| {
-            let mut schema = DFSchema::empty();
-            node.inputs().iter().for_each(|input| schema.merge(input.schema()));
+            let schema = input_schema(node);
             node.apply_expressions(|expression| {
                 expression.apply(|part| check(part, &schema).map(|()| TreeNodeRecursion::Continue))
             })

@@ -33,7 +33,7 @@ use datafusion::optimizer::AnalyzerRule;
 use millstream_delta::{has_equal_forms, interval_length, one_form as form_of};
 
 use crate::functions::one_form;
-use crate::rules::names::under_name;
+use crate::rules::names::{input_schema, under_name};
 
 /// The analyzer rule.
 #[derive(Debug)]
@@ -50,10 +50,7 @@ impl AnalyzerRule for EqualForms {
 }
 
 fn in_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let mut schema = DFSchema::empty();
-    for input in node.inputs() {
-        schema.merge(input.schema());
-    }
+    let schema = input_schema(&node);
     match node {
         LogicalPlan::Aggregate(node) => aggregate(node, &schema),
         LogicalPlan::Window(node) => window(node, &schema),

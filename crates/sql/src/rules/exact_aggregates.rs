@@ -8,9 +8,9 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, IntervalUnit};
+use datafusion::common::ExprSchema;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, ExprSchema};
+use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
 use datafusion::functions_aggregate::average::Avg;
 use datafusion::functions_aggregate::min_max::{Max, Min};
@@ -19,7 +19,7 @@ use datafusion::logical_expr::{AggregateUDF, Expr, ExprSchemable, LogicalPlan, W
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::functions::{exact_moments, exact_sum, extreme};
-use crate::rules::names::map_named;
+use crate::rules::names::map_parts;
 
 /// The analyzer rule.
 #[derive(Debug, Default)]
@@ -39,11 +39,7 @@ fn replace_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     if !matches!(node, LogicalPlan::Aggregate(_) | LogicalPlan::Window(_)) {
         return Ok(Transformed::no(node));
     }
-    let mut schema = DFSchema::empty();
-    for input in node.inputs() {
-        schema.merge(input.schema());
-    }
-    map_named(node, |expression| expression.transform_up(|part| replace(part, &schema)))
+    map_parts(node, |part, schema| replace(part, schema))
 }
 
 fn replace(mut expression: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {

@@ -5,16 +5,15 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, ExprSchema, ScalarValue};
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::{
-    AggregateUDF, Expr, ExprSchemable, LogicalPlan, WindowFunctionDefinition, cast,
-};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, WindowFunctionDefinition, cast};
 use datafusion::optimizer::AnalyzerRule;
 
-use crate::functions::interval_average::{INTERVAL, is_either, resolved};
-use crate::rules::names::map_named;
+use crate::functions::either::{self, Takes};
+use crate::functions::interval_average::INTERVAL;
+use crate::rules::names::map_parts;
 
 /// The analyzer rule.
 #[derive(Debug, Default)]
@@ -31,60 +30,32 @@ impl AnalyzerRule for IntervalAverages {
 }
 
 fn replace_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let calls = |expression: &Expr| {
-        expression.exists(|part| {
-            Ok(match part {
-                Expr::AggregateFunction(call) => is_either(&call.func),
-                Expr::WindowFunction(call) => match &call.fun {
-                    WindowFunctionDefinition::AggregateUDF(function) => is_either(function),
-                    WindowFunctionDefinition::WindowUDF(_) => false,
-                },
-                _ => false,
-            })
-        })
-    };
-    let mut any = false;
-    node.apply_expressions(|expression| {
-        any |= calls(expression)?;
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    if !any {
-        return Ok(Transformed::no(node));
+    match node {
+        LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) => map_parts(node, replace),
+        other => Ok(Transformed::no(other)),
     }
-    let mut schema = DFSchema::empty();
-    for input in node.inputs() {
-        schema.merge(input.schema());
-    }
-    map_named(node, |expression| expression.transform_up(|part| replace(part, &schema)))
 }
 
-fn replace(mut expression: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
-    let found = match &mut expression {
-        Expr::AggregateFunction(call) => change(&mut call.func, &mut call.params.args, schema)?,
+fn replace(mut expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let (function, arguments) = match &mut expression {
+        Expr::AggregateFunction(call) => (&mut call.func, &mut call.params.args),
         Expr::WindowFunction(call) => match &mut call.fun {
-            WindowFunctionDefinition::AggregateUDF(function) => {
-                change(function, &mut call.params.args, schema)?
-            }
-            WindowFunctionDefinition::WindowUDF(_) => false,
+            WindowFunctionDefinition::AggregateUDF(function) => (function, &mut call.params.args),
+            WindowFunctionDefinition::WindowUDF(_) => return Ok(Transformed::no(expression)),
         },
-        _ => false,
+        _ => return Ok(Transformed::no(expression)),
     };
-    Ok(if found { Transformed::yes(expression) } else { Transformed::no(expression) })
-}
-
-fn change(function: &mut Arc<AggregateUDF>, arguments: &mut [Expr], schema: &dyn ExprSchema) -> Result<bool> {
-    if !is_either(function) {
-        return Ok(false);
-    }
-    let [argument] = arguments else { return Ok(false) };
+    let either = either::of(function).filter(|either| either.takes == Takes::Intervals);
+    let (Some(either), [argument]) = (either, arguments.as_mut_slice()) else {
+        return Ok(Transformed::no(expression));
+    };
     let found = argument.get_type(schema)?;
-    let Some(resolved) = resolved(function, &found) else { return Ok(false) };
     if matches!(found, DataType::Interval(_)) && found != INTERVAL {
         let shorter = std::mem::replace(argument, Expr::Literal(ScalarValue::Null, None));
         *argument = cast(shorter, INTERVAL);
     }
-    *function = resolved;
-    Ok(true)
+    *function = Arc::clone(either.resolved(&found));
+    Ok(Transformed::yes(expression))
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ use datafusion::logical_expr::expr::{Cast, TryCast};
 use datafusion::logical_expr::{AggregateUDF, BinaryExpr, Expr, Operator};
 
 use crate::error::Error;
-use crate::functions::bits::{aggregates, type_name};
+use crate::functions::bits::type_name;
+use crate::functions::either::{self, Takes};
 use crate::functions::marks::Mark;
 use crate::functions::marks::catalog::call;
 use crate::functions::marks::expressions::{Columns, is_literal};
@@ -75,12 +76,10 @@ pub(super) fn resolve_aggregate(
     args: &[Expr],
     columns: &Columns<'_>,
 ) -> bool {
-    let found = args.first().and_then(|first| mark(first, columns));
-    match aggregates::resolved(function, found) {
-        Some(resolved) => {
-            *function = resolved;
-            true
-        }
-        None => false,
-    }
+    let Some(either) = either::of(function).filter(|either| either.takes == Takes::Texts) else {
+        return false;
+    };
+    let is_of_bits = args.first().and_then(|first| mark(first, columns)).is_some();
+    *function = Arc::clone(either.chosen(is_of_bits));
+    true
 }

@@ -1,7 +1,7 @@
 //! Changes the expressions of a node and keeps the names of its columns.
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, TableReference};
+use datafusion::common::{Column, DFSchema, TableReference};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -21,6 +21,24 @@ pub(crate) fn map_named(
         Expr::GroupingSet(_) => expression.map_children(&mut named),
         other => named(other),
     })
+}
+
+/// Returns the columns of a node's inputs.
+pub(crate) fn input_schema(node: &LogicalPlan) -> DFSchema {
+    let mut schema = DFSchema::empty();
+    for input in node.inputs() {
+        schema.merge(input.schema());
+    }
+    schema
+}
+
+/// Changes the parts of each expression of a node, inner ones first, given the columns of its inputs. Keeps the old names.
+pub(crate) fn map_parts(
+    node: LogicalPlan,
+    mut change: impl FnMut(Expr, &DFSchema) -> Result<Transformed<Expr>>,
+) -> Result<Transformed<LogicalPlan>> {
+    let schema = input_schema(&node);
+    map_named(node, |expression| expression.transform_up(|part| change(part, &schema)))
 }
 
 /// Names a column, unless that is its name.

@@ -12,6 +12,7 @@ use datafusion::logical_expr::{Distinct, Expr, ExprSchemable, LogicalPlan, SortE
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::functions::row_key::row_key;
+use crate::rules::names::input_schema;
 
 /// The analyzer rule.
 #[derive(Debug)]
@@ -28,10 +29,7 @@ impl AnalyzerRule for NestedOrder {
 }
 
 fn in_node(mut node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let mut schema = DFSchema::empty();
-    for input in node.inputs() {
-        schema.merge(input.schema());
-    }
+    let schema = input_schema(&node);
     let mut changed = false;
     match &mut node {
         LogicalPlan::Sort(sort) => changed |= keyed(&mut sort.expr, &schema)?,

@@ -131,7 +131,7 @@ fn function(facts: &Facts, oid: i64) -> Option<Described> {
         }
         None => {
             let known = builtins::function_of(oid)?;
-            (PG_CATALOG, known.name, known.kind(), known.arguments.clone())
+            (PG_CATALOG, known.name, known.kind, known.arguments.clone())
         }
     };
     let shown: Vec<String> = arguments.iter().map(|oid| types::format(*oid, None)).collect();

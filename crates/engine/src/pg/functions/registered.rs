@@ -14,8 +14,8 @@ const COLLATIONS: [(&str, i64); 3] = [("default", 100), ("C", 950), ("POSIX", 95
 pub(super) const FUNCTIONS: &[Known] = &[
     ("regclass", Gives::Int, |facts, arguments| number(arguments, "relation", |name| class(facts, name))),
     ("regtype", Gives::Int, |facts, arguments| number(arguments, "type", |name| type_named(facts, name))),
-    ("regproc", Gives::Int, |facts, arguments| function(facts, arguments)),
-    ("regprocedure", Gives::Int, |facts, arguments| function(facts, arguments)),
+    ("regproc", Gives::Int, function),
+    ("regprocedure", Gives::Int, function),
     ("regnamespace", Gives::Int, |facts, arguments| number(arguments, "schema", |name| schema(facts, name))),
     ("regrole", Gives::Int, |facts, arguments| number(arguments, "role", |name| role(facts, name))),
     ("regoper", Gives::Int, |facts, arguments| {

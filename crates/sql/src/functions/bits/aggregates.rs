@@ -1,7 +1,7 @@
 //! `bit_and`, `bit_or` and `bit_xor` of bit strings.
 //!
-//! A statement's call gets [`Either`] for the name, since the types of arguments aren't known when a name is looked up. The
-//! rule in `rules/marked_bits.rs` replaces it by DataFusion's function of integers or by [`OfBits`].
+//! A statement's call of one of these names means the function of integers or that of bit strings: see
+//! [`crate::functions::either`].
 
 use std::collections::BTreeSet;
 use std::mem::size_of_val;
@@ -12,17 +12,14 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
-use datafusion::functions_aggregate::bit_and_or_xor::{bit_and_udaf, bit_or_udaf, bit_xor_udaf};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, ReversedUDAF, Signature, Volatility,
+    Accumulator, AggregateUDF, AggregateUDFImpl, ReversedUDAF, Signature, Volatility,
 };
 
 use super::value::{self, Pairwise};
 use crate::functions::marks::Mark;
-use crate::functions::marks::function::is_text;
 
 /// An alias that tells the function of bit strings from those of users.
 static ALIASES: LazyLock<[String; 1]> = LazyLock::new(|| ["millstream.bits".to_string()]);
@@ -38,84 +35,6 @@ static ALL: LazyLock<[Arc<AggregateUDF>; 3]> = LazyLock::new(|| {
 /// Returns the functions of bit strings.
 pub(crate) fn all() -> &'static [Arc<AggregateUDF>] {
     ALL.as_slice()
-}
-
-/// Returns the function that a statement's call means.
-pub(crate) fn written_instead(registered: &Arc<AggregateUDF>) -> Arc<AggregateUDF> {
-    let is_theirs = [bit_and_udaf(), bit_or_udaf(), bit_xor_udaf()].contains(registered);
-    let of_bits = all().iter().find(|function| function.name() == registered.name());
-    match of_bits.filter(|_| is_theirs) {
-        Some(of_bits) => Arc::new(AggregateUDF::from(Either {
-            of_integers: Arc::clone(registered),
-            of_bits: Arc::clone(of_bits),
-            signature: Signature::user_defined(Volatility::Immutable),
-        })),
-        None => Arc::clone(registered),
-    }
-}
-
-/// Returns the function for an argument of this type; none for another function, or for a text that is no bit string.
-pub(crate) fn resolved(function: &AggregateUDF, mark: Option<Mark>) -> Option<Arc<AggregateUDF>> {
-    let either = function.inner().downcast_ref::<Either>()?;
-    Some(Arc::clone(match mark {
-        Some(mark) if mark.is_bits() => &either.of_bits,
-        _ => &either.of_integers,
-    }))
-}
-
-/// True for a function that must be resolved.
-pub(crate) fn is_either(function: &AggregateUDF) -> bool {
-    function.inner().is::<Either>()
-}
-
-/// The function of integers, or that of bit strings.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Either {
-    of_integers: Arc<AggregateUDF>,
-    of_bits: Arc<AggregateUDF>,
-    signature: Signature,
-}
-
-impl Either {
-    fn of(&self, argument: Option<&DataType>) -> &AggregateUDF {
-        if argument.is_some_and(is_text) { &self.of_bits } else { &self.of_integers }
-    }
-}
-
-impl AggregateUDFImpl for Either {
-    fn name(&self) -> &str {
-        self.of_integers.name()
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn coerce_types(&self, found: &[DataType]) -> Result<Vec<DataType>> {
-        if found.first().is_some_and(is_text) {
-            return Ok(vec![DataType::Utf8View; found.len()]);
-        }
-        let field = |found: &DataType| Arc::new(Field::new("", found.clone(), true));
-        let fields: Vec<FieldRef> = found.iter().map(field).collect();
-        let coerced = fields_with_udf(&fields, self.of_integers.as_ref())?;
-        Ok(coerced.iter().map(|field| field.data_type().clone()).collect())
-    }
-
-    fn return_type(&self, found: &[DataType]) -> Result<DataType> {
-        self.of(found.first()).return_type(found)
-    }
-
-    fn return_field(&self, arguments: &[FieldRef]) -> Result<FieldRef> {
-        self.of(arguments.first().map(|field| field.data_type())).return_field(arguments)
-    }
-
-    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        self.of(args.expr_fields.first().map(|field| field.data_type())).accumulator(args)
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.of_integers.documentation()
-    }
 }
 
 /// The function of bit strings.

@@ -5,7 +5,7 @@
 
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction, WindowFunction};
-use datafusion::logical_expr::{Expr, ScalarUDF, WindowFunctionDefinition};
+use datafusion::logical_expr::{AggregateUDF, Expr, ScalarUDF, WindowFunctionDefinition};
 
 use super::Mark;
 use super::columns::shape_at;
@@ -13,7 +13,7 @@ use super::enums::EnumFunction;
 use super::function::{MarkedFunction, Param, Returns, is_text};
 use super::overloaded::Overloaded;
 use super::shape::{EITHER, Shape};
-use crate::functions::bits::aggregates::is_either;
+use crate::functions::either::{self, Takes};
 use crate::functions::geometry::overloads::is_geometric_only;
 use crate::functions::json::build::{Built, Written};
 use crate::functions::read_text::ReadText;
@@ -168,13 +168,18 @@ pub(crate) fn returns_marked(expression: &Expr) -> bool {
                 || call.name() == "xml_xpath";
             is_written || mark_of(&call.func).is_some()
         }
-        Expr::AggregateFunction(call) => is_either(&call.func),
+        Expr::AggregateFunction(call) => has_bits(&call.func),
         Expr::WindowFunction(call) => match &call.fun {
-            WindowFunctionDefinition::AggregateUDF(function) => is_either(function),
+            WindowFunctionDefinition::AggregateUDF(function) => has_bits(function),
             WindowFunctionDefinition::WindowUDF(_) => false,
         },
         _ => false,
     }
+}
+
+/// True for an aggregate that may be of bit strings.
+fn has_bits(function: &AggregateUDF) -> bool {
+    either::of(function).is_some_and(|either| either.takes == Takes::Texts)
 }
 
 /// Returns the mark of a function's results.

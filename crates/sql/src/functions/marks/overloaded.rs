@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::error::Result;
-use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
@@ -16,6 +15,7 @@ use datafusion::logical_expr::{
 use super::Mark;
 use super::catalog::function;
 use super::function::is_text;
+use crate::functions::either::coerced;
 use crate::functions::{bits, geometry, network, ranges, text_search, xml};
 
 /// The names.
@@ -90,10 +90,7 @@ impl ScalarUDFImpl for Overloaded {
         if found.first().is_some_and(is_text) {
             return Ok(found.to_vec());
         }
-        let field = |found: &DataType| Arc::new(arrow::datatypes::Field::new("", found.clone(), true));
-        let fields: Vec<FieldRef> = found.iter().map(field).collect();
-        let coerced = fields_with_udf(&fields, self.plain.as_ref())?;
-        Ok(coerced.iter().map(|field| field.data_type().clone()).collect())
+        coerced(found, self.plain.as_ref())
     }
 
     fn return_type(&self, found: &[DataType]) -> Result<DataType> {

@@ -10,7 +10,7 @@ use super::scan::{Fault, is_char, is_space};
 const EXPANSION_MAX: usize = 1 << 20;
 const DEPTH_MAX: usize = 40;
 
-/// What a reference stands for.
+/// A reference in a text: to a character by its number, or to an entity by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reference<'a> {
     Char(char),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListBuilder, StringViewBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListBuilder, StringViewBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
@@ -173,12 +173,16 @@ pub(super) fn xpath(all: &Arguments) -> Result<ArrayRef> {
     Ok(Arc::new(out.finish()))
 }
 
-/// Returns true if a path finds a node, or has a value.
-pub(super) fn exists(all: &Arguments, row: usize) -> Result<Option<bool>> {
-    let (Some(path), Some(text)) = (all.text(0, row), all.text(1, row)) else { return Ok(None) };
-    let document = document(text, prefixes(all, 2, row)?)?;
-    let value = evaluate(&document, &compiled(path, "")?).map_err(create)?;
-    Ok(Some(!matches!(value, Value::Nodes(nodes) if nodes.is_empty())))
+/// `xpath_exists(path, xml [, namespaces])`: true if a path finds a node, or has a value.
+pub(super) fn exists(all: &Arguments) -> Result<ArrayRef> {
+    let mut path = Compiled::default();
+    let one = |row| {
+        let (Some(written), Some(text)) = (all.text(0, row), all.text(1, row)) else { return Ok(None) };
+        let document = document(text, prefixes(all, 2, row)?)?;
+        let value = evaluate(&document, path.of(written, "")?).map_err(create)?;
+        Ok(Some(!matches!(value, Value::Nodes(nodes) if nodes.is_empty())))
+    };
+    Ok(Arc::new((0..all.rows).map(one).collect::<Result<BooleanArray>>()?))
 }
 
 /// The kind of a column of XMLTABLE, as the letter by which `ast_rewrite/xml.rs` writes it.

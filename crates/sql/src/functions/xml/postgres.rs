@@ -160,10 +160,8 @@ fn list_paths(add: &mut dyn FnMut(MarkedFunction)) {
     let nodes = Returns::ListOf(|mark| (mark == Mark::Xml).then_some(mark));
     let path: &[Param] = &[Param::Text, XML, Param::Any];
     add(MarkedFunction::new("xml_xpath", path, nodes, Kernel::Column(paths::xpath)).optional(1));
-    add(MarkedFunction::new("xpath_exists", path, bool(), Kernel::Bool(paths::exists))
-        .optional(1)
-        .called_on_null());
-    add(MarkedFunction::new("xmlexists", &[Param::Text, XML], bool(), Kernel::Bool(paths::exists)));
+    add(MarkedFunction::new("xpath_exists", path, bool(), Kernel::Column(paths::exists)).optional(1));
+    add(MarkedFunction::new("xmlexists", &[Param::Text, XML], bool(), Kernel::Column(paths::exists)));
     let rows = DataType::new_list(DataType::new_list(DataType::Utf8View, true), true);
     let table: &[Param] = &[Param::Text, XML, Param::Any, Param::Text, Param::Text];
     add(MarkedFunction::new("xml_table", table, Returns::Type(rows), Kernel::Column(paths::table))

@@ -24,7 +24,7 @@ fn line_of(text: &str, at: usize) -> usize {
     text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// What a text may hold.
+/// The forms of XML that a text may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// One element, and comments and instructions beside it.
@@ -33,7 +33,7 @@ pub(super) enum Form {
     Content,
 }
 
-/// What a text is read for.
+/// The uses of a text, which decide what is checked and kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// The texts and attributes of Spark's functions. A document type is refused, namespaces are attributes.
