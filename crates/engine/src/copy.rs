@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::physical_plan::SendableRecordBatchStream;
 use millstream_delta::under_schema;
 use millstream_sql::{Checks, ColumnDefault, Error, GeneratedColumns, Result, checked_rows, sqlstate};
@@ -178,15 +178,8 @@ impl CopyIn {
             .zip(&self.places)
             .zip(&self.defaults)
             .map(|((field, place), default)| match place {
-                Some(place) => Ok(rows.column(*place).clone()),
-                None => {
-                    let values = default.column(rows.num_rows())?;
-                    if values.data_type() == field.data_type() {
-                        Ok(values)
-                    } else {
-                        arrow::compute::cast(&values, field.data_type()).map_err(crate::error::arrow)
-                    }
-                }
+                Some(place) => fitted(rows.column(*place).clone(), field),
+                None => fitted(default.column(rows.num_rows())?, field),
             })
             .collect::<Result<_>>()?;
         let schema = match &self.generated {
@@ -221,5 +214,13 @@ impl Drop for CopyIn {
         if let Some(failed) = &self.failed {
             failed.store(true, Ordering::Release);
         }
+    }
+}
+
+/// Returns values as those of a column, whose time zone may be another.
+fn fitted(values: ArrayRef, field: &Field) -> Result<ArrayRef> {
+    match values.data_type() == field.data_type() {
+        true => Ok(values),
+        false => arrow::compute::cast(&values, field.data_type()).map_err(crate::error::arrow),
     }
 }

@@ -20,6 +20,7 @@ use crate::point;
 use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::statements::{reads_batch, select};
+use crate::zoned_rows;
 
 /// The state that a plan depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,7 @@ struct PlannedFor {
     catalog_version: u64,
     settings_version: u64,
     search_path: Arc<[String]>,
+    time_zone: Option<Arc<str>>,
 }
 
 /// A plan, and the state that it is for.
@@ -99,7 +101,8 @@ async fn try_cached_plan(
     };
     let contents = session.contents(point::asked(&plan)?, false).await?;
     let rows = select::start(&session.shared, &session.shared.planner, plan, contents, &settings).await?;
-    Ok(Some(Response::Rows(select::described(session.watched(rows), shown))))
+    let response = Response::Rows(select::described(session.watched(rows), shown));
+    Ok(Some(zoned_rows::in_zone(response, session.variables.time_zone().as_ref())))
 }
 
 /// Returns the plan for the current catalog.
@@ -114,13 +117,15 @@ async fn cached_plan(
         catalog_version: catalog.version,
         settings_version: session.shared.settings_version.load(Ordering::Acquire),
         search_path: catalog.schemas().path().clone(),
+        time_zone: session.variables.time_zone(),
     };
     if let Some(known) = cache.get(&planned_for) {
         return Ok(known);
     }
     let (settings, now) = session.settings().await?;
     let declared = Parameters::declared(types.iter().cloned().map(Some).collect());
-    let planner = session.shared.planner.at(now.0).with_parameters(Some(Arc::new(declared)));
+    let planner =
+        session.variables.zoned(&session.shared.planner).at(now.0).with_parameters(Some(Arc::new(declared)));
     let relations = OneShot::of(session, catalog.clone(), settings.clone());
     let query = planner.query(text, &relations)?;
     let shown = query.output_schema(&query.schema);

@@ -127,7 +127,7 @@ impl Session {
 
     /// Returns the planner for a maintained query, with the values of the running statement's parameters.
     pub(crate) fn parametrised(&self) -> Planner {
-        self.shared.planner.with_parameters(self.parameters.clone())
+        self.variables.zoned(&self.shared.planner).with_parameters(self.parameters.clone())
     }
 
     /// Returns the columns of an open cursor.
@@ -189,7 +189,7 @@ async fn prepare_piece(session: &mut Session, text: &str, types: &[Option<DataTy
         return Ok(prepared(parameters, gives));
     }
     let (settings, now) = session.settings().await?;
-    let planner = session.shared.planner.at(now.0);
+    let planner = session.variables.zoned(&session.shared.planner).at(now.0);
     let plan = |planner: &Planner| -> Result<Gives> {
         let catalog = session.catalog();
         Ok(match is_dml {

@@ -30,6 +30,7 @@ use crate::statement::RowsTag;
 use crate::statements::{self, create_table};
 use crate::transaction::{Transaction, ends_transaction};
 use crate::variables::SessionVariables;
+use crate::zoned_rows;
 
 /// A session executes statements. It reads its own writes.
 pub struct Session {
@@ -211,6 +212,8 @@ impl Session {
                 .hint("Run several statements as a script."));
         };
         let result = statements::run(self, &piece.text).await;
+        let zone = self.variables.time_zone();
+        let result = result.map(|response| zoned_rows::in_zone(response, zone.as_ref()));
         self.leave(result).map_err(|error| error.shift(piece.range.start))
     }
 

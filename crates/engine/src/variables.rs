@@ -5,6 +5,7 @@
 
 mod lasting;
 mod session;
+pub(crate) mod time_zone;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, MutexGuard};
@@ -56,8 +57,8 @@ enum Accepts {
     Time,
     /// A date format.
     Dates,
-    /// A name of the time zone UTC.
-    Utc,
+    /// A time zone: a name, or an offset from UTC.
+    Zone,
     /// A list of schemas.
     Schemas,
     /// A number of float digits.
@@ -154,7 +155,12 @@ pub(crate) const VARIABLES: &[Variable] = &[
         &["on", "off", "local", "remote_write", "remote_apply"],
         "accepted; nothing is on disk yet",
     ),
-    of("TimeZone", "UTC", Accepts::Utc, "the zone of times"),
+    of(
+        "TimeZone",
+        "UTC",
+        Accepts::Zone,
+        "the zone in which times with a zone are read, shown and taken apart",
+    ),
     words("transaction_deferrable", "off", ON_OFF, "accepted; nothing has to be deferred"),
     words("transaction_isolation", "repeatable read", LEVELS, "what this transaction sees of others"),
     words("transaction_read_only", "off", ON_OFF, "whether this transaction changes anything"),
@@ -305,11 +311,7 @@ impl Variable {
                 let known = parts.iter().all(|part| ["iso", "mdy", "us", "ymd"].contains(&part.as_str()));
                 if known { Ok("ISO, MDY".into()) } else { refused("'ISO' or 'ISO, MDY'".into()) }
             }
-            Accepts::Utc => match is_utc(value) {
-                true => Ok("UTC".into()),
-                false => Err(Error::unsupported(format!("TimeZone '{value}'"))
-                    .hint("Times are in UTC; write AT TIME ZONE where another zone is wanted.")),
-            },
+            Accepts::Zone => time_zone::read(value),
             Accepts::Schemas => {
                 if path_of(value).iter().all(|part| !part.contains([' ', '.'])) {
                     Ok(value.trim().to_string())
@@ -346,13 +348,6 @@ fn path_of(value: &str) -> Vec<String> {
 }
 
 /// Returns true if the name denotes UTC.
-fn is_utc(zone: &str) -> bool {
-    let zone = zone.trim().trim_matches('\'').to_lowercase();
-    let names =
-        ["utc", "gmt", "etc/utc", "etc/gmt", "zulu", "etc/zulu", "universal", "uct", "z", "gmt+0", "gmt0"];
-    names.contains(&zone.as_str()) || zone.trim_start_matches(['+', '-']).trim_matches(['0', ':']).is_empty()
-}
-
 /// Parses PostgreSQL's spelling of a duration: `5s`, `100 ms`, a number of milliseconds.
 pub(crate) fn milliseconds(value: &str) -> Option<u64> {
     let text = value.trim().to_lowercase();
@@ -382,6 +377,9 @@ mod tests {
             ("extra_float_digits", "3", "3"),
             ("TIMEZONE", "Etc/UTC", "UTC"),
             ("timezone", "+00:00", "UTC"),
+            ("timezone", "europe/berlin", "Europe/Berlin"),
+            ("timezone", "-7", "-07:00"),
+            ("timezone", "+5:30", "+05:30"),
             ("search_path", "", ""),
             ("search_path", "public, pg_catalog", "public, pg_catalog"),
             ("search_path", " Sales, \"S\", public", "Sales, \"S\", public"),
@@ -402,7 +400,9 @@ mod tests {
         for (name, value) in [
             ("client_encoding", "LATIN1"),
             ("datestyle", "German"),
-            ("timezone", "Europe/Berlin"),
+            ("timezone", "Europe/Atlantis"),
+            ("timezone", "+25"),
+            ("timezone", ""),
             ("search_path", "a b"),
             ("search_path", "a.b"),
             ("standard_conforming_strings", "off"),

@@ -16,6 +16,8 @@ pub(crate) struct Connection<S> {
     pub(crate) session: Session,
     pub(crate) statements: HashMap<String, Statement>,
     pub(crate) portals: HashMap<String, Portal>,
+    /// The time zone that the client was told last.
+    time_zone: Option<String>,
     /// The warnings of the engine that the client has received.
     pub(crate) warnings: Announced,
 }
@@ -27,6 +29,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             session,
             statements: HashMap::new(),
             portals: HashMap::new(),
+            time_zone: Some("UTC".into()),
             warnings: Announced::default(),
         }
     }
@@ -51,7 +54,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) async fn serve(&mut self) {
         // After an error in the extended protocol, all messages up to Sync are skipped.
         let mut skipping = false;
-        self.wire.answers.ready(self.session.transaction_status());
+        self.ready();
         loop {
             let received = self.wire.receive().await;
             let simple = self.wire.is_simple && !skipping;
@@ -90,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 skipping |= !simple;
             }
             if simple {
-                self.wire.answers.ready(self.session.transaction_status());
+                self.ready();
             }
         }
     }
@@ -125,7 +128,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if status == TransactionStatus::Idle {
             self.portals.clear();
         }
-        self.wire.answers.ready(status);
+        self.ready();
+    }
+
+    /// Tells the client that it may send the next statement, and what its settings are then.
+    fn ready(&mut self) {
+        let time_zone = self.session.variable("TimeZone");
+        if time_zone != self.time_zone {
+            self.wire.answers.parameter_status("TimeZone", time_zone.as_deref().unwrap_or("UTC"));
+            self.time_zone = time_zone;
+        }
+        self.wire.answers.ready(self.session.transaction_status());
     }
 }
 

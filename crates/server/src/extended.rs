@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::{Field, SchemaRef};
-use millstream_engine::{Error, Prepared, Response, TransactionStatus, is_of_catalog};
+use bytes::Bytes;
+use millstream_engine::{Error, Prepared, Response, TransactionStatus, is_of_catalog, utc_text};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::answer::Report;
@@ -95,8 +96,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Err(report::error("08P01", message).into());
         }
         let mut values = Vec::with_capacity(given);
+        let zone = self.session.variable("TimeZone").unwrap_or_default();
         for (place, (kind, bytes)) in statement.parameters.iter().zip(bind.values).enumerate() {
             let format = format_at(&bind.formats, place);
+            let bytes = match (kind, format) {
+                (Kind::Timestamptz, Format::Text) => bytes.map(|bytes| in_utc(bytes, &zone)),
+                _ => bytes,
+            };
             let value = decode::value(kind, format, bytes);
             values.push(value.map_err(|wrong| {
                 report::error(code_of(kind, format), format!("parameter ${}: {wrong}", place + 1))
@@ -338,4 +344,10 @@ fn code_of(kind: &Kind, format: Format) -> &'static str {
         (_, Kind::Date | Kind::Time | Kind::Timestamp | Kind::Timestamptz | Kind::Interval) => "22007",
         _ => "22P02",
     }
+}
+
+/// Returns the text of a time with an offset, which is that of the session's zone if it has none.
+fn in_utc(text: Bytes, zone: &str) -> Bytes {
+    let read = std::str::from_utf8(&text).ok().and_then(|text| utc_text(text, zone));
+    read.map_or(text, Bytes::from)
 }

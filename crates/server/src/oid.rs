@@ -312,6 +312,10 @@ impl Kind {
             (Kind::Numeric(_), DataType::Decimal128(_, _) | DataType::Decimal256(_, _)) => {
                 return Ok(array.clone());
             }
+            // The zone of the type is that in which times are shown.
+            (Kind::Timestamptz, DataType::Timestamp(_, zone)) => {
+                DataType::Timestamp(TimeUnit::Microsecond, zone.clone())
+            }
             (Kind::Interval, DataType::Duration(_)) => DataType::Duration(TimeUnit::Microsecond),
             (Kind::Text, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => {
                 return Ok(array.clone());

@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, DurationMicrosecondType, IntervalMonthDayNano};
 use arrow::error::ArrowError;
 use arrow::json::writer::{EncoderOptions, make_encoder};
 use bytes::{BufMut, BytesMut};
+use millstream_engine::{ZoneOffsets, write_offset};
 
 use crate::map_keys::with_text_keys;
 use crate::oid::{Kind, items};
@@ -75,11 +76,18 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         }
         Kind::Timestamp => {
             let values = array.as_primitive::<TimestampMicrosecondType>().values();
-            Box::new(move |row, out| timestamp(out, values[row], ""))
+            Box::new(move |row, out| timestamp(out, values[row], None))
         }
         Kind::Timestamptz => {
             let values = array.as_primitive::<TimestampMicrosecondType>().values();
-            Box::new(move |row, out| timestamp(out, values[row], "+00"))
+            let zone = match array.data_type() {
+                DataType::Timestamp(_, Some(zone)) => ZoneOffsets::new(zone).map_err(|wrong| ArrowError::CastError(wrong.to_string()))?,
+                _ => ZoneOffsets::default(),
+            };
+            Box::new(move |row, out| {
+                let offset = zone.at(values[row].div_euclid(1_000_000));
+                timestamp(out, values[row].saturating_add(offset * 1_000_000), Some(offset));
+            })
         }
         Kind::Interval => intervals(array),
         Kind::Uuid => uuids(array),
@@ -246,11 +254,14 @@ fn time(out: &mut BytesMut, microseconds: i64) {
     }
 }
 
-fn timestamp(out: &mut BytesMut, microseconds: i64, zone: &str) {
+/// Writes a local time, with the seconds by which its zone is ahead of UTC.
+fn timestamp(out: &mut BytesMut, microseconds: i64, offset: Option<i64>) {
     let before_christ = date(out, microseconds.div_euclid(DAY));
     out.put_u8(b' ');
     time(out, microseconds.rem_euclid(DAY));
-    out.put_slice(zone.as_bytes());
+    if let Some(offset) = offset {
+        let _ = write_offset(out, offset);
+    }
     era(out, before_christ);
 }
 

@@ -73,6 +73,8 @@ pub use functions::read_text::checked_rows;
 pub use functions::text_search::{
     tsquery_of_binary, tsquery_to_binary, tsvector_of_binary, tsvector_to_binary,
 };
+pub use functions::time_text::{ZoneOffsets, write_offset};
+pub use functions::zoned_times::utc_text;
 pub use generated_columns::GeneratedColumns;
 pub use hidden_columns::{HIDDEN, hide_field, is_hidden};
 pub use identity::Identity;
@@ -89,6 +91,7 @@ pub use relation::{
 pub use relation_rename::rename_relations;
 pub use routines::{Routine, routine_name};
 pub use row_pattern::MATCH_ROWS;
+pub use rules::session_zone::in_zone as type_in_zone;
 pub use sequence::{SequenceChange, SequenceOptions};
 pub use system_time::AS_OF;
 pub use temporal_filter::at;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BooleanArray, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, Int64Builder,
-    ListBuilder, RecordBatch, StringViewArray, StringViewBuilder, TimestampNanosecondArray, UInt32Array,
-    new_null_array,
+    IntervalMonthDayNanoArray, ListBuilder, RecordBatch, StringViewArray, StringViewBuilder,
+    TimestampNanosecondArray, UInt32Array, new_null_array,
 };
 use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, IntervalMonthDayNano};
 use millstream_sql::{Error, Result};
 
 use super::layout::Layout;
@@ -168,6 +168,10 @@ pub(super) fn column<'a>(
         DataType::Timestamp(..) => {
             Arc::new(TimestampNanosecondArray::from_iter(values.map(int)).with_timezone(UTC))
         }
+        // Intervals are given in seconds.
+        DataType::Interval(_) => Arc::new(IntervalMonthDayNanoArray::from_iter(values.map(|value| {
+            int(value).map(|seconds| IntervalMonthDayNano::new(0, 0, seconds.saturating_mul(1_000_000_000)))
+        }))),
         DataType::Utf8View => Arc::new(StringViewArray::from_iter(values.map(text))),
         DataType::List(element) => list(values, element.data_type())?,
         other if values.clone().all(|value| *value == Value::Null) => new_null_array(other, rows),

@@ -1,12 +1,13 @@
 //! The server and its sessions in PostgreSQL's catalog: settings, roles, databases.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::facts::{DATABASE, Facts, OWNER};
 use super::rows::{Rows, Value};
 use crate::jobs::Job;
 use crate::settings::SETTINGS;
-use crate::variables::{SERVER_VERSION, VARIABLES};
+use crate::variables::{SERVER_VERSION, VARIABLES, time_zone};
 
 /// The number of UTF8 among encodings.
 const UTF8: i64 = 6;
@@ -64,11 +65,24 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
             ("datname", variables.database.as_str().into()),
             ("numbackends", 1.into()),
         ]),
-        "pg_timezone_names" => rows.push(&[("name", "UTC".into()), ("abbrev", "UTC".into())]),
+        "pg_timezone_names" => time_zones(rows),
         "pg_config" => rows.push(&[("name", "VERSION".into()), ("setting", SERVER_VERSION.into())]),
         _ => return false,
     }
     true
+}
+
+/// Adds the zones with their offsets at the present time.
+fn time_zones(rows: &mut Rows) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    for shown in time_zone::shown_at(i64::try_from(now).unwrap_or(0)) {
+        rows.push(&[
+            ("name", shown.name.into()),
+            ("abbrev", shown.abbreviation.into()),
+            ("utc_offset", shown.offset.into()),
+            ("is_dst", shown.is_dst.into()),
+        ]);
+    }
 }
 
 /// Adds the sessions with running statements; this one comes first.

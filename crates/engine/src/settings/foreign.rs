@@ -56,7 +56,6 @@ const SPARK: &[(&str, &str)] = &[
     ("spark.streaming.sessionByKey", "Use UPDATE_STATE, or a GROUP BY in a materialized view"),
     ("spark.default.parallelism", "SET parallelism says how many threads are used"),
     ("spark.sql.shuffle.partitions", "There is no shuffle: nothing has to be set"),
-    ("spark.sql.session.timeZone", "Times are kept in UTC; write AT TIME ZONE where another zone is wanted"),
     ("spark.locality.wait", "There is one process: rows are where they are needed"),
     ("spark.serializer", "Rows are Arrow batches in one process: nothing is serialised"),
     ("spark.kryo", "Rows are Arrow batches in one process: nothing is serialised"),
@@ -107,6 +106,12 @@ pub(crate) enum Foreign {
     Spark(&'static str),
     /// It is accepted, since nothing needs to be set for its purpose.
     RisingWave(&'static str),
+}
+
+/// Returns the name that a setting of another system has here, if it is the same setting.
+pub(crate) fn own_name(name: &str) -> Option<&'static str> {
+    const OF_ZONES: [&str; 2] = ["spark.sql.session.timezone", "table.local-time-zone"];
+    OF_ZONES.contains(&name.to_ascii_lowercase().as_str()).then_some("timezone")
 }
 
 /// Looks a name up. A listed name also covers names that extend it: `spark.kryo` covers

@@ -19,6 +19,7 @@ use crate::copy::{CopyIn, CopyOut, null_in};
 use crate::session::{Response, Session};
 use crate::statement::{Rules, Run, Statement};
 use crate::variables::reader_of;
+use crate::zoned_rows;
 
 pub(super) static COPY: Statement = Statement {
     words: &[&["COPY"]],
@@ -153,6 +154,7 @@ impl Copied {
             return Err(null_in(field.name(), &self.name).hint(format!("Name \"{}\" too.", field.name())));
         }
         let columns: SchemaRef = Arc::new(schema.project(&chosen).map_err(crate::error::arrow)?);
+        let columns = zoned_rows::schema_in(&columns, session.variables.time_zone().as_deref());
         let options = options::read(reader, &names(&columns), self.binary, true)?;
         if session.transaction.as_ref().is_some_and(|open| open.modes.read_only) {
             return Err(Error::invalid("COPY … FROM can't be run in a transaction that is READ ONLY")

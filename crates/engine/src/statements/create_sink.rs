@@ -154,7 +154,8 @@ fn all_of(session: &Session, working: &Working, relation: &str, schema: &Schema)
         .map(|field| quoted_ident(field.name()))
         .collect();
     let text = format!("SELECT {} FROM {}", visible.join(", "), qualified_ident(relation));
-    let mut query = session.shared.planner.query(&text, working.catalog.as_ref())?;
+    let mut query =
+        session.variables.zoned(&session.shared.planner).query(&text, working.catalog.as_ref())?;
     make_continuous(session, &mut query)?;
     Ok(query)
 }

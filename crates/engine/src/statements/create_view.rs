@@ -99,7 +99,7 @@ pub(super) struct NamedBatches {
 /// Returns the planner for the query of an object. A data directory may hold a query that this version refuses
 /// to create.
 pub(super) fn lasting_planner(session: &Session) -> Planner {
-    replaying(&session.shared.planner, session.is_recovering)
+    replaying(&session.variables.zoned(&session.shared.planner), session.is_recovering)
 }
 
 /// Reads `[(columns)] [WITH (…)] AS query`.
@@ -193,7 +193,7 @@ pub(super) fn check_batches(query: &BatchQuery, catalog: &Catalog) -> Result<()>
 
 /// Turns a query into a maintained one, and checks its restrictions.
 pub(super) fn make_continuous(session: &Session, query: &mut Query) -> Result<()> {
-    session.shared.planner.continuous(query)?;
+    session.variables.zoned(&session.shared.planner).continuous(query)?;
     check_relations(query, &session.shared.catalog())
 }
 

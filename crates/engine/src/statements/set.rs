@@ -16,7 +16,7 @@ pub(super) static SET: Statement = Statement {
     words: &[&["SET"]],
     synopsis: concat!(
         "SET [SESSION | LOCAL] name = value | DEFAULT;      -- or SET name TO value\n",
-        "SET TIME ZONE 'UTC';\n",
+        "SET TIME ZONE 'Europe/Berlin';\n",
         "SET NAMES 'UTF8';\n",
         "SET ROLE NONE;",
     ),
@@ -86,9 +86,17 @@ pub(super) fn name(reader: &mut TokenReader<'_>) -> Result<String> {
         reader.next();
         return Ok("client_encoding".into());
     }
+    // Flink's names are in quotes: SET 'table.local-time-zone' = 'UTC'.
+    if matches!(reader.peek(), Token::SingleQuotedString(_)) {
+        let name = reader.string()?;
+        return Ok(foreign::own_name(&name).map_or(name, str::to_string));
+    }
     let mut name = reader.identifier()?;
     while reader.symbol(Token::Period) {
         name = format!("{name}.{}", reader.identifier()?);
+    }
+    if let Some(own) = foreign::own_name(&name) {
+        return Ok(own.into());
     }
     Ok(name)
 }

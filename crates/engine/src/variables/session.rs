@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use millstream_sql::functions::quoted_ident;
-use millstream_sql::{Error, PUBLIC, Result};
+use millstream_sql::{Error, PUBLIC, Planner, Result};
 
 use super::lasting::{Lasts, Point, Values, Within};
 use super::{DEFAULT_READ_ONLY, READ_ONLY, STATEMENT_TIMEOUT, Variables, milliseconds};
@@ -38,6 +38,16 @@ impl SessionVariables {
         let Some(temporary) = self.temporary.get() else { return path };
         let rest = path.as_deref().map_or_else(|| vec![PUBLIC.to_string()], <[String]>::to_vec);
         Some(std::iter::once(temporary.name().to_string()).chain(rest).collect())
+    }
+
+    /// Returns the session's time zone; none for UTC.
+    pub(crate) fn time_zone(&self) -> Option<Arc<str>> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner).time_zone()
+    }
+
+    /// Returns the planner for the session's time zone.
+    pub(crate) fn zoned(&self, planner: &Planner) -> Planner {
+        planner.in_zone(self.time_zone().as_ref())
     }
 
     /// Returns them as a value of `search_path`, if there are temporary objects.

@@ -1,5 +1,6 @@
 //! Gathers received fields into arrays.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::types::{Float64Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType};
@@ -10,6 +11,7 @@ use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::{CastOptions, cast_with_options, concat};
 use arrow::datatypes::{DataType, FieldRef};
 use bytes::Bytes;
+use millstream_engine::utc_text;
 
 use crate::binary::EPOCH_MICROSECONDS;
 use crate::decode::{self, Wrong};
@@ -104,6 +106,10 @@ impl Gathered {
                 return Err(WrongAt { row, wrong: "text that is not UTF-8 was found".into() });
             }
         };
+        let text = match self.field.data_type() {
+            DataType::Timestamp(_, Some(zone)) if self.kind == Kind::Timestamptz => in_utc(text, zone),
+            _ => text,
+        };
         let plain = match &self.kind {
             Kind::Bool | Kind::Bytea | Kind::Uuid | Kind::Interval | Kind::Array(_) => None,
             Kind::Inet | Kind::Cidr | Kind::Macaddr | Kind::Macaddr8 => Some(DataType::Utf8),
@@ -194,4 +200,10 @@ fn fixed<T: ArrowPrimitiveType, const N: usize>(
     });
     let values: Vec<T::Native> = values.collect::<Option<_>>()?;
     Some(Arc::new(PrimitiveArray::<T>::new(values.into(), raw.nulls().cloned())))
+}
+
+/// Returns texts of times with an offset, which is that of the zone where there is none.
+fn in_utc(texts: StringArray, zone: &str) -> StringArray {
+    let read = |text| utc_text(text, zone).map_or(Cow::Borrowed(text), Cow::Owned);
+    texts.iter().map(|text| text.map(read)).collect()
 }

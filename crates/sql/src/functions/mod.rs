@@ -52,6 +52,7 @@ pub(crate) mod time_text;
 mod value_size_limit;
 mod whole_sum;
 pub(crate) mod xml;
+pub(crate) mod zoned_times;
 
 use std::sync::{Arc, LazyLock};
 

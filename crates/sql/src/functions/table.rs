@@ -9,7 +9,7 @@ use super::{
     Registry, date_part, flink, generators, hashes, java_patterns, json, lambdas, maps, marks, other_numbers,
     other_texts, other_times, postgres, ranges, read_text, round, row_casts, signed_results, sketches, spark,
     spark_aggregates, spark_arrays, spark_bytes, spark_csv, spark_numbers, spark_options, spark_random,
-    spark_texts, spark_times, value_size_limit, xml,
+    spark_texts, spark_times, value_size_limit, xml, zoned_times,
 };
 
 /// Adds the functions of a file to a session.
@@ -66,6 +66,7 @@ pub(super) static FUNCTIONS: &[Register] = &[
     spark_times::register,
     signed_results::register,
     xml::register,
+    zoned_times::register,
 ];
 
 /// Adds the functions of these files to a session.

@@ -1,4 +1,4 @@
-//! Times as PostgreSQL writes them: `2026-01-01 10:00:00.5+00`, `10:00:00.5`, `1 day 02:00:00`.
+//! Times as PostgreSQL writes them, in the zone of their Arrow type: `2026-01-01 10:00:00.5+00`, `10:00:00.5`, `1 day 02:00:00`.
 //!
 //! Arrow's cast gives `2026-01-01T10:00:00.500Z`, `10:00:00.500` and `1 days 2 hours`. The rule
 //! [`crate::rules::casts`] replaces casts of these types to text by this function. Times within arrays and
@@ -7,12 +7,14 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use arrow::array::timezone::Tz;
 use arrow::array::{Array, ArrayRef, AsArray, StringViewBuilder, make_array};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Field, FieldRef, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit,
     TimeUnit,
 };
+use chrono::{DateTime, Offset, TimeZone};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
@@ -21,6 +23,8 @@ use datafusion::logical_expr::{
 
 use crate::error::Error;
 use crate::functions::postgres::calendar::Date;
+use crate::functions::postgres::zone;
+use crate::rules::session_zone::is_utc;
 
 const SECOND: i64 = 1_000_000_000;
 const DAY_SECONDS: i64 = 86_400;
@@ -142,16 +146,16 @@ fn written(column: &ArrayRef) -> Result<ArrayRef> {
         }
         return Ok(Arc::new(out.finish()));
     }
-    let (unit, zoned) = match column.data_type() {
-        DataType::Timestamp(unit, zone) => (*unit, zone.is_some()),
-        DataType::Time32(unit) | DataType::Time64(unit) | DataType::Duration(unit) => (*unit, false),
+    let (unit, zone) = match column.data_type() {
+        DataType::Timestamp(unit, zone) => (*unit, zone.as_deref().map(ZoneOffsets::new).transpose()?),
+        DataType::Time32(unit) | DataType::Time64(unit) | DataType::Duration(unit) => (*unit, None),
         other => return Err(Error::bug(format!("{other} is no type of time")).into()),
     };
     let ticks = ticks(column)?;
     let ticks = ticks.as_primitive::<Int64Type>();
     for row in 0..ticks.len() {
         each(ticks.is_valid(row), &|out| match column.data_type() {
-            DataType::Timestamp(..) => timestamp(out, parts(ticks.value(row), unit), zoned),
+            DataType::Timestamp(..) => timestamp(out, parts(ticks.value(row), unit), zone.as_ref()),
             DataType::Duration(_) => duration(out, parts(ticks.value(row), unit)),
             _ => time(out, parts(ticks.value(row), unit)),
         });
@@ -179,11 +183,47 @@ fn parts(ticks: i64, unit: TimeUnit) -> (i64, i64) {
     (ticks.div_euclid(of_second), ticks.rem_euclid(of_second) * (SECOND / of_second))
 }
 
-fn timestamp(out: &mut String, (seconds, nanoseconds): (i64, i64), zoned: bool) {
+/// The offsets of a zone from UTC.
+#[derive(Default)]
+pub struct ZoneOffsets(Option<Tz>);
+
+impl ZoneOffsets {
+    /// Looks up the zone of a column's type. Fails on a name that is no zone.
+    pub fn new(name: &str) -> crate::error::Result<ZoneOffsets> {
+        Ok(ZoneOffsets(if is_utc(name) { None } else { Some(zone(name)?) }))
+    }
+
+    /// Returns the seconds by which the zone is ahead of UTC at a time, in seconds since 1970.
+    pub fn at(&self, seconds: i64) -> i64 {
+        let Some(zone) = &self.0 else { return 0 };
+        let at = DateTime::from_timestamp(seconds, 0).map(|at| at.naive_utc());
+        at.map_or(0, |at| zone.offset_from_utc_datetime(&at).fix().local_minus_utc().into())
+    }
+}
+
+/// Writes an offset as PostgreSQL does: `+02`, `-03:30`, `+00:53:28`.
+pub fn write_offset(out: &mut impl Write, offset: i64) -> std::fmt::Result {
+    let (sign, seconds) = (if offset < 0 { '-' } else { '+' }, offset.abs());
+    write!(out, "{sign}{:02}", seconds / 3_600)?;
+    if seconds % 3_600 != 0 {
+        write!(out, ":{:02}", seconds / 60 % 60)?;
+    }
+    if seconds % 60 != 0 {
+        write!(out, ":{:02}", seconds % 60)?;
+    }
+    Ok(())
+}
+
+fn timestamp(out: &mut String, (seconds, nanoseconds): (i64, i64), zone: Option<&ZoneOffsets>) {
+    let offset = zone.map(|zone| zone.at(seconds));
+    let seconds = seconds + offset.unwrap_or(0);
     let before_christ = date(out, seconds.div_euclid(DAY_SECONDS));
     out.push(' ');
     time(out, (seconds.rem_euclid(DAY_SECONDS), nanoseconds));
-    out.push_str(if zoned { "+00" } else { "" });
+    if let Some(offset) = offset {
+        // Writing to a string cannot fail.
+        let _ = write_offset(out, offset);
+    }
     out.push_str(if before_christ { " BC" } else { "" });
 }
 

@@ -25,6 +25,7 @@ pub mod nested_order;
 pub mod orderings;
 pub mod peer_frames;
 pub mod recursions;
+pub mod session_zone;
 mod set_copies;
 pub mod sliding;
 mod sort_keys;

@@ -126,6 +126,11 @@ pub(super) fn asked(expression: &Expr) -> Option<&'static str> {
     looked.ok().and(found)
 }
 
+/// Returns true for such a call.
+pub(crate) fn is_clock(part: &Expr) -> bool {
+    zone_of(part).is_some()
+}
+
 /// Returns the time zone of such a call.
 pub(super) fn zone_of(part: &Expr) -> Option<&str> {
     match part {

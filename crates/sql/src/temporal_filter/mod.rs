@@ -25,6 +25,7 @@ use crate::determinism;
 use crate::error::{Error, Result};
 use crate::planner::{Planner, Query, UTC};
 pub use clock::at;
+pub(crate) use clock::is_clock;
 use clock::{asked, asks, replace_clocks};
 pub(crate) use clock::{clock_of_parts, clock_parts};
 use condition::Condition;

@@ -96,9 +96,10 @@ fn texts(column: &ArrayRef) -> Result<StringViewArray> {
 /// Returns a time in the form of ISO 8601.
 fn iso(text: &str, zoned: bool) -> String {
     let text = text.replacen(' ', "T", 1);
-    match (zoned, text.strip_suffix("+00")) {
-        (true, Some(time)) => format!("{time}+00:00"),
-        _ => text,
+    // JSON has the minutes of each offset: `+02:00`.
+    match zoned && matches!(text.as_bytes(), [.., b'+' | b'-', _, _]) {
+        true => format!("{text}:00"),
+        false => text,
     }
 }
 

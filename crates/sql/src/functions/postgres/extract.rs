@@ -34,8 +34,8 @@ enum Field {
     Epoch,
     Second,
     Millisecond,
-    /// The parts of a zone, which is always UTC.
-    Zone,
+    /// The offset of a zone: in seconds, its hours, and its minutes within the hour.
+    Zone(i64, i64),
 }
 
 impl Field {
@@ -48,7 +48,9 @@ impl Field {
             "epoch" => Field::Epoch,
             "second" | "seconds" | "sec" | "secs" | "s" => Field::Second,
             "millisecond" | "milliseconds" | "msec" | "msecs" | "ms" => Field::Millisecond,
-            "timezone" | "timezone_hour" | "timezone_minute" => Field::Zone,
+            "timezone" => Field::Zone(1, i64::MAX),
+            "timezone_hour" => Field::Zone(3_600, i64::MAX),
+            "timezone_minute" => Field::Zone(60, 60),
             _ => return None,
         })
     }
@@ -64,8 +66,8 @@ impl Field {
         }
     }
 
-    /// Returns the field in units of its scale.
-    fn get(self, value: TimeValue, scale: i8) -> Option<i128> {
+    /// Returns the field of a local time, in units of its scale. `offset` has the seconds by which the zone is ahead of UTC.
+    fn get(self, value: TimeValue, offset: i64, scale: i8) -> Option<i128> {
         let nanoseconds = match value {
             TimeValue::Moment { nanoseconds, .. } => nanoseconds,
             TimeValue::Interval(interval) => interval.nanoseconds,
@@ -76,7 +78,8 @@ impl Field {
             // Microseconds are thousandths of milliseconds.
             (Field::Millisecond, _) => i128::from(nanoseconds % minute / 1_000),
             (Field::Epoch, TimeValue::Moment { days, .. }) => {
-                (i128::from(days) * i128::from(DAY) + i128::from(nanoseconds)).div_euclid(1_000)
+                let local = i128::from(days) * i128::from(DAY) + i128::from(nanoseconds);
+                (local - i128::from(offset) * i128::from(SECOND)).div_euclid(1_000)
             }
             (Field::Epoch, TimeValue::Interval(interval)) => {
                 // A year has 365.25 days, a month 30.
@@ -89,8 +92,8 @@ impl Field {
                 let unit = 10_i128.checked_pow(u32::try_from(scale).ok()?)?;
                 i128::from(days + EPOCH_JULIAN) * unit + i128::from(nanoseconds) * unit / i128::from(DAY)
             }
-            (Field::Zone, TimeValue::Moment { .. }) => 0,
-            (Field::Julian | Field::Zone, TimeValue::Interval(_)) => return None,
+            (Field::Zone(unit, whole), TimeValue::Moment { .. }) => i128::from(offset / unit % whole),
+            (Field::Julian | Field::Zone(..), TimeValue::Interval(_)) => return None,
             (field, TimeValue::Moment { days, .. }) => i128::from(field.of_year(Date::of_days(days).year)),
             (field, TimeValue::Interval(interval)) => {
                 let years = i128::from(interval.months / 12);
@@ -130,7 +133,7 @@ fn typed(name: Option<&ScalarValue>, of: &DataType) -> Result<(Field, DataType)>
         of,
         DataType::Interval(_) | DataType::Duration(_) | DataType::Time32(_) | DataType::Time64(_)
     );
-    let is_of_dates = matches!(field, Field::Julian | Field::Zone)
+    let is_of_dates = matches!(field, Field::Julian | Field::Zone(..))
         || (matches!(field, Field::Century | Field::Decade | Field::Millennium)
             && matches!(of, DataType::Time32(_) | DataType::Time64(_)));
     if !(is_time(of) || of.is_null()) || (is_interval && is_of_dates) {
@@ -175,8 +178,12 @@ impl ScalarUDFImpl for ExtractExact {
         let numbers: Decimal128Array = match of.is_null() {
             true => std::iter::repeat_n(None::<i128>, values.len()).collect(),
             false => {
-                let times = TimeColumn::new(&values)?;
-                (0..values.len()).map(|row| times.get(row).and_then(|time| field.get(time, scale))).collect()
+                let times = TimeColumn::local(&values)?;
+                let get = |row: usize| {
+                    let offset = times.zone(row).map_or(0, |zone| zone.offset);
+                    field.get(times.get(row)?, offset, scale)
+                };
+                (0..values.len()).map(get).collect()
             }
         };
         let result: ArrayRef = Arc::new(numbers.with_precision_and_scale(precision, scale)?);

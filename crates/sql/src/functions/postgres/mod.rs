@@ -30,9 +30,13 @@ use datafusion::error::Result;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawFieldAccessExpr};
 use datafusion::logical_expr::{Expr, ExprSchemable, GetFieldAccess, ScalarUDF, cast};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
+pub(in crate::functions) use formatting::read_in_zone;
 use millstream_delta::sql_type;
 pub(crate) use text::like_pattern;
 pub use text::{quote_ident, quoted_ident};
+pub(crate) use time::{local_offset, timezone_function, zone};
+pub(crate) use time_parts::{SECOND, units_of_second};
+pub(crate) use truncate::date_trunc_in_zone;
 
 use super::Registry;
 use super::maps::element_at;

@@ -10,6 +10,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, IntervalMonthDayNano, IntervalUnit, TimeUnit};
 use chrono::{DateTime, Datelike, Days, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone};
 use datafusion::error::Result;
+use datafusion::logical_expr::ScalarUDF;
 
 use crate::error::Error;
 use crate::functions::Registry;
@@ -17,7 +18,7 @@ use crate::functions::scalar::{Scalar, or_null};
 
 /// Registers the functions.
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
-    registry.add(Scalar::any("timezone", timezone_type, timezone));
+    registry.add(timezone_function());
     let interval = |_: &[DataType]| Ok(DataType::Interval(IntervalUnit::MonthDayNano));
     let times = vec![DataType::Timestamp(TimeUnit::Nanosecond, None); 2];
     registry.add(Scalar::exact("age", times, interval, age));
@@ -28,6 +29,11 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::exact("timestamp_from_parts_or_null", parts, timestamp, |columns| {
         or_null(columns, &DataType::Timestamp(TimeUnit::Nanosecond, None), from_parts)
     }));
+}
+
+/// Returns the function `timezone(zone, x)`.
+pub(crate) fn timezone_function() -> ScalarUDF {
+    Scalar::any("timezone", timezone_type, timezone)
 }
 
 /// Returns the type of `timezone(zone, x)`: TIMESTAMP for a TIMESTAMPTZ, and TIMESTAMPTZ for a local time.
@@ -84,7 +90,7 @@ fn timezone(columns: &[ArrayRef]) -> Result<ArrayRef> {
 }
 
 /// Returns the zone of a name.
-pub(super) fn zone(name: &str) -> std::result::Result<Tz, Error> {
+pub(crate) fn zone(name: &str) -> std::result::Result<Tz, Error> {
     name.parse().map_err(|_| {
         Error::invalid(format!("time zone '{name}' not found"))
             .hint("Write it as in 'Europe/Berlin', 'UTC' or '+02:00'.")
@@ -93,7 +99,7 @@ pub(super) fn zone(name: &str) -> std::result::Result<Tz, Error> {
 
 /// Returns the zone's offset from UTC at a local time, in seconds. An ambiguous time is standard time; a
 /// skipped time has the offset before the change.
-pub(super) fn local_offset(zone: &Tz, shown: &NaiveDateTime) -> Option<i64> {
+pub(crate) fn local_offset(zone: &Tz, shown: &NaiveDateTime) -> Option<i64> {
     let seconds = |offset: &<Tz as TimeZone>::Offset| i64::from(offset.fix().local_minus_utc());
     match zone.offset_from_local_datetime(shown) {
         LocalResult::Single(offset) => Some(seconds(&offset)),

@@ -1,16 +1,21 @@
 //! Times in parts that every function here shares: the date and the time of day of timestamps, dates, times and intervals.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Date32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
 };
+use chrono::{DateTime, Offset, TimeZone};
 use datafusion::error::Result;
 
+use super::time::zone;
 use crate::error::Error;
+use crate::rules::session_zone::is_utc;
 
 /// The nanoseconds of a second and of a day.
-pub(super) const SECOND: i64 = 1_000_000_000;
+pub(crate) const SECOND: i64 = 1_000_000_000;
 pub(super) const DAY: i64 = 86_400 * SECOND;
 
 /// A value of a type of time.
@@ -28,6 +33,40 @@ pub(super) enum TimeValue {
 pub(super) struct TimeColumn {
     values: ArrayRef,
     kind: Kind,
+    /// The offsets of a column that is in a zone other than UTC.
+    zones: Option<Vec<Option<ShownZone>>>,
+}
+
+/// A zone at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ShownZone {
+    /// The seconds by which it is ahead of UTC.
+    pub(super) offset: i64,
+    abbreviation: [u8; ABBREVIATION_BYTES],
+}
+
+/// The length of the longest abbreviation, such as `+1030` and `CHADT`.
+const ABBREVIATION_BYTES: usize = 8;
+
+impl Default for ShownZone {
+    fn default() -> ShownZone {
+        ShownZone::new(0, "UTC")
+    }
+}
+
+impl ShownZone {
+    fn new(offset: i64, name: &str) -> ShownZone {
+        let mut abbreviation = [0; ABBREVIATION_BYTES];
+        let length = name.len().min(ABBREVIATION_BYTES);
+        abbreviation[..length].copy_from_slice(&name.as_bytes()[..length]);
+        ShownZone { offset, abbreviation }
+    }
+
+    /// Returns the name of the zone at the time, such as `CEST`.
+    pub(super) fn abbreviation(&self) -> String {
+        let bytes = self.abbreviation.iter().copied().take_while(|byte| *byte != 0);
+        bytes.map(char::from).collect()
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -40,7 +79,7 @@ enum Kind {
 }
 
 /// Returns the number of units that a second has.
-pub(super) fn units_of_second(unit: TimeUnit) -> i64 {
+pub(crate) fn units_of_second(unit: TimeUnit) -> i64 {
     match unit {
         TimeUnit::Second => 1,
         TimeUnit::Millisecond => 1_000,
@@ -81,7 +120,40 @@ impl TimeColumn {
             }
             other => return Err(Error::bug(format!("{other} is no type of time")).into()),
         };
-        Ok(TimeColumn { values, kind })
+        Ok(TimeColumn { values, kind, zones: None })
+    }
+
+    /// Reads a column whose times with a zone are taken apart by the zone's calendar.
+    pub(super) fn local(values: &ArrayRef) -> Result<TimeColumn> {
+        let utc = TimeColumn::new(values)?;
+        let DataType::Timestamp(unit, Some(name)) = values.data_type() else { return Ok(utc) };
+        if is_utc(name) {
+            return Ok(utc);
+        }
+        let (zone, units) = (zone(name)?, units_of_second(*unit));
+        let ticks = utc.values.as_primitive::<Int64Type>();
+        let zones: Vec<Option<ShownZone>> = ticks
+            .iter()
+            .map(|tick| {
+                let at = DateTime::from_timestamp(tick?.div_euclid(units), 0)?.naive_utc();
+                let offset = zone.offset_from_utc_datetime(&at);
+                let seconds = offset.fix().local_minus_utc();
+                Some(ShownZone::new(seconds.into(), &offset.to_string()))
+            })
+            .collect();
+        let local: Int64Array = ticks
+            .iter()
+            .zip(&zones)
+            .map(|(tick, zone)| {
+                tick.zip(*zone).and_then(|(tick, zone)| tick.checked_add(zone.offset * units))
+            })
+            .collect();
+        Ok(TimeColumn { values: Arc::new(local), kind: utc.kind, zones: Some(zones) })
+    }
+
+    /// Returns the zone of a row's time; none unless the column is in a zone other than UTC.
+    pub(super) fn zone(&self, row: usize) -> Option<ShownZone> {
+        self.zones.as_ref().and_then(|zones| zones[row])
     }
 
     /// Returns the value of a row. The difference of two times is an interval of days and time.

@@ -30,7 +30,12 @@ use crate::sqlstate;
 /// Registers the functions.
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.replace("date_trunc", |function| function.inner().is::<DateTruncFunc>(), wrapped);
-    registry.add(Scalar::any("date_trunc_in_zone", in_zone_type, in_zone));
+    registry.add(date_trunc_in_zone());
+}
+
+/// Returns the function `date_trunc_in_zone(unit, time, zone)`.
+pub(crate) fn date_trunc_in_zone() -> ScalarUDF {
+    Scalar::any("date_trunc_in_zone", in_zone_type, in_zone)
 }
 
 /// The length to which a time is cut.

@@ -21,7 +21,7 @@ use super::read_time::{self, Parsed};
 use super::write_time::{self, Moment};
 use crate::error::Error;
 use crate::functions::postgres::patterns;
-use crate::functions::postgres::time_parts::{DAY, SECOND, TimeColumn, TimeValue, is_time};
+use crate::functions::postgres::time_parts::{DAY, SECOND, ShownZone, TimeColumn, TimeValue, is_time};
 use crate::functions::scalar::{Scalar, or_null};
 use crate::functions::value_size_limit::check_column;
 use crate::sqlstate;
@@ -211,7 +211,7 @@ fn to_char(values: &ArrayRef, patterns: &StringViewArray) -> Result<ArrayRef> {
     if values.data_type().is_numeric() {
         return numbers::to_char(&Numbers::new(values)?, patterns);
     }
-    let moments = TimeColumn::new(values)?;
+    let moments = TimeColumn::local(values)?;
     let mut last = LastPattern::new();
     let mut out = StringBuilder::with_capacity(values.len(), 16 * values.len());
     let mut text = String::new();
@@ -223,7 +223,8 @@ fn to_char(values: &ArrayRef, patterns: &StringViewArray) -> Result<ArrayRef> {
             continue;
         };
         text.clear();
-        write_time::write(&mut text, &moment_of(moment, values.data_type()), last.get(pattern))?;
+        let moment = moment_of(moment, values.data_type(), moments.zone(row));
+        write_time::write(&mut text, &moment, last.get(pattern))?;
         check_column("to_char", out.values_slice().len(), text.len())?;
         out.append_value(&text);
     }
@@ -231,11 +232,15 @@ fn to_char(values: &ArrayRef, patterns: &StringViewArray) -> Result<ArrayRef> {
 }
 
 /// Returns the parts of a value. A date has a zone, as in PostgreSQL.
-fn moment_of(value: TimeValue, data_type: &DataType) -> Moment {
+fn moment_of(value: TimeValue, data_type: &DataType, zone: Option<ShownZone>) -> Moment {
     match value {
         TimeValue::Interval(interval) => Moment::of_interval(interval),
         TimeValue::Moment { days, nanoseconds } => {
-            Moment::of_day(days, nanoseconds, !matches!(data_type, DataType::Timestamp(_, None)))
+            let zone = match data_type {
+                DataType::Timestamp(_, None) => None,
+                _ => Some(zone.unwrap_or_default()),
+            };
+            Moment::of_day(days, nanoseconds, zone)
         }
     }
 }
@@ -294,6 +299,14 @@ fn moment_type() -> DataType {
 fn moments_of(values: &ArrayRef, patterns: &StringViewArray) -> Result<ArrayRef> {
     let times = read_each(values, patterns, |_, parsed| nanoseconds(parsed))?;
     Ok(Arc::new(times.into_iter().collect::<TimestampNanosecondArray>().with_timezone("+00:00")))
+}
+
+/// Reads each text by its pattern, as a time in UTC. Also returns true for a text with an offset.
+pub(in crate::functions) fn read_in_zone(
+    texts: &ArrayRef,
+    patterns: &StringViewArray,
+) -> Result<Vec<Option<(i64, bool)>>> {
+    read_each(texts, patterns, |_, parsed| Ok((nanoseconds(parsed)?, parsed.has_offset)))
 }
 
 /// Reads texts by one pattern. A text that doesn't fit is NULL.

@@ -24,7 +24,7 @@ use datafusion::functions::datetime::to_timestamp::ToTimestampFunc;
 use datafusion::logical_expr::ScalarUDF;
 
 use self::functions::{Formatting, Kind};
-pub(in crate::functions) use self::functions::{read_moments, write_moments};
+pub(in crate::functions) use self::functions::{read_in_zone, read_moments, write_moments};
 use super::patterns;
 use crate::functions::Registry;
 

@@ -56,6 +56,8 @@ pub(super) struct Parsed {
     pub(super) microseconds: i64,
     /// The seconds by which the zone of the text is ahead of UTC.
     pub(super) offset: i64,
+    /// True if the text has an offset.
+    pub(super) has_offset: bool,
 }
 
 /// Reads a text by a pattern.
@@ -470,6 +472,7 @@ impl Fields {
             days: Date { year, month, day }.days(),
             microseconds: (hour * 3600 + minute * 60 + second) * 1_000_000 + fraction,
             offset: self.zone_sign * (zone_hours * 3600 + zone_minutes * 60),
+            has_offset: self.zone_sign != 0,
         })
     }
 

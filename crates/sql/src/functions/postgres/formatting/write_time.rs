@@ -8,7 +8,7 @@ use super::pattern::{Action, Case, Field, Node};
 use super::write_number::ordinal_suffix;
 use crate::error::{Error, Result};
 use crate::functions::postgres::calendar::{self, Date, EPOCH_JULIAN};
-use crate::functions::postgres::time_parts::SECOND;
+use crate::functions::postgres::time_parts::{SECOND, ShownZone};
 
 pub(super) const MONTHS: [&str; 12] = [
     "January",
@@ -46,13 +46,13 @@ pub(super) struct Moment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Local,
-    Zoned,
+    Zoned(ShownZone),
     Interval,
 }
 
 impl Moment {
-    /// Returns the parts of a time: the days since 1970, and the nanoseconds of the day. Times with a zone are in UTC.
-    pub(super) fn of_day(days: i64, nanoseconds: i64, zoned: bool) -> Moment {
+    /// Returns the parts of a time: the days since 1970 and the nanoseconds of the day, both of the zone.
+    pub(super) fn of_day(days: i64, nanoseconds: i64, zone: Option<ShownZone>) -> Moment {
         let clock = nanoseconds / SECOND;
         Moment {
             date: Date::of_days(days),
@@ -60,7 +60,15 @@ impl Moment {
             minute: clock / 60 % 60,
             second: clock % 60,
             microsecond: nanoseconds % SECOND / 1_000,
-            kind: if zoned { Kind::Zoned } else { Kind::Local },
+            kind: zone.map_or(Kind::Local, Kind::Zoned),
+        }
+    }
+
+    /// Returns the seconds by which the zone is ahead of UTC.
+    fn offset(&self) -> i64 {
+        match self.kind {
+            Kind::Zoned(zone) => zone.offset,
+            Kind::Local | Kind::Interval => 0,
         }
     }
 
@@ -266,16 +274,30 @@ fn name(out: &mut String, moment: &Moment, action: &Action) -> bool {
             put(out, year % 1_000, 3);
             return true;
         }
-        // Times with a zone are in UTC.
-        Field::ZoneName { upper } if moment.kind == Kind::Zoned => {
-            out.push_str(if upper { "UTC" } else { "utc" });
+        Field::ZoneName { upper } => {
+            if let Kind::Zoned(zone) = moment.kind {
+                let name = zone.abbreviation();
+                out.push_str(&if upper { name.to_uppercase() } else { name.to_lowercase() });
+            }
         }
-        Field::ZoneHours => out.push_str("+00"),
-        Field::ZoneMinutes => out.push_str("00"),
-        Field::ZoneOffset => out.push_str(if action.unfilled { "+0" } else { "+00" }),
+        Field::ZoneHours => zone_hours(out, moment, 2),
+        Field::ZoneMinutes => put(out, moment.offset().abs() / 60 % 60, 2),
+        Field::ZoneOffset => {
+            zone_hours(out, moment, if action.unfilled { 1 } else { 2 });
+            if moment.offset() % 3_600 != 0 {
+                out.push(':');
+                put(out, moment.offset().abs() / 60 % 60, 2);
+            }
+        }
         _ => {}
     }
     false
+}
+
+/// Writes the hours by which the zone is ahead of UTC, with their sign.
+fn zone_hours(out: &mut String, moment: &Moment, width: usize) {
+    out.push(if moment.offset() < 0 { '-' } else { '+' });
+    put(out, moment.offset().abs() / 3_600, width);
 }
 
 fn roman_month(moment: &Moment) -> Option<&'static str> {

@@ -1,0 +1,234 @@
+//! Times read, added and cut by the calendar of a zone: what the rule [`crate::rules::session_zone`] calls.
+
+use std::sync::Arc;
+
+use arrow::array::timezone::Tz;
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringViewBuilder, TimestampNanosecondArray};
+use arrow::compute::cast;
+use arrow::compute::kernels::cast_utils::string_to_datetime;
+use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
+use chrono::{DateTime, Days, FixedOffset, Months, NaiveDateTime, Offset, TimeDelta, TimeZone};
+use datafusion::common::tree_node::Transformed;
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{Expr, ScalarUDF, lit};
+use datafusion::scalar::ScalarValue;
+
+use crate::error::Error;
+use crate::functions::Registry;
+use crate::functions::postgres::{
+    SECOND, date_trunc_in_zone, local_offset, read_in_zone, timezone_function, units_of_second, zone,
+};
+use crate::functions::scalar::Scalar;
+use crate::literals::time::rewrite_literal;
+use crate::sqlstate;
+
+/// Registers the functions, which stored plans name.
+pub(super) fn register(registry: &mut Registry<'_>) {
+    registry.add(offset_function());
+    registry.add(sum_function("add_in_zone"));
+    registry.add(sum_function("subtract_in_zone"));
+    registry.add(read_function());
+}
+
+/// Reads a text as a local time of a zone: adds the zone's offset unless the text has one.
+pub(crate) fn with_offset(text: Expr, zone_name: &str) -> Transformed<Expr> {
+    let is_done = |call: &ScalarFunction| call.name() == OFFSET;
+    match text {
+        Expr::Literal(value, metadata) => {
+            let written = value.try_as_str().flatten();
+            let zone = zone(zone_name);
+            match written.zip(zone.ok()).and_then(|(text, zone)| offset_added(text, &zone)) {
+                Some(text) => Transformed::yes(Expr::Literal(ScalarValue::from(text), metadata)),
+                None => Transformed::no(Expr::Literal(value, metadata)),
+            }
+        }
+        Expr::ScalarFunction(call) if is_done(&call) => Transformed::no(Expr::ScalarFunction(call)),
+        text => Transformed::yes(offset_function().call(vec![text, lit(zone_name)])),
+    }
+}
+
+/// Builds `timezone(zone, time)`.
+pub(crate) fn timezone(zone: &str, time: Expr) -> Expr {
+    timezone_function().call(vec![lit(zone), time])
+}
+
+/// Builds the sum, or the difference, of a time and an interval.
+pub(crate) fn add(time: Expr, interval: Expr, is_minus: bool, zone: &str) -> Expr {
+    let function = sum_function(if is_minus { "subtract_in_zone" } else { "add_in_zone" });
+    function.call(vec![time, interval, lit(zone)])
+}
+
+/// Builds `date_trunc_in_zone(unit, time, zone)`.
+pub(crate) fn truncated(unit: Expr, time: Expr, zone: &str) -> Expr {
+    date_trunc_in_zone().call(vec![unit, time, lit(zone)])
+}
+
+/// Builds the call that reads a text by a pattern, as a local time of a zone.
+pub(crate) fn read(text: Expr, pattern: Expr, zone: &str) -> Expr {
+    read_function().call(vec![text, pattern, lit(zone)])
+}
+
+const OFFSET: &str = "text_in_zone";
+
+fn offset_function() -> ScalarUDF {
+    let texts = vec![DataType::Utf8View; 2];
+    Scalar::exact(
+        OFFSET,
+        texts,
+        |_| Ok(DataType::Utf8View),
+        |columns| {
+            let mut zones = Zones::new(&columns[1])?;
+            let texts = cast(&columns[0], &DataType::Utf8View)?;
+            let mut out = StringViewBuilder::with_capacity(texts.len());
+            for (row, text) in texts.as_string_view().iter().enumerate() {
+                match (text, zones.get(row)?) {
+                    (Some(text), Some(zone)) => {
+                        let added = offset_added(text, zone);
+                        out.append_value(added.as_deref().unwrap_or(text));
+                    }
+                    _ => out.append_null(),
+                }
+            }
+            Ok(Arc::new(out.finish()))
+        },
+    )
+}
+
+/// Returns a text of a TIMESTAMPTZ in UTC, if it is a local time of the zone; none if it has an offset, or is no time.
+pub fn utc_text(text: &str, zone_name: &str) -> Option<String> {
+    offset_added(text, &zone(zone_name).ok()?)
+}
+
+/// Returns a local time of a zone as a text in UTC; none if it has an offset, or is no time.
+fn offset_added(text: &str, zone: &Tz) -> Option<String> {
+    if text.trim().eq_ignore_ascii_case("epoch") {
+        return Some("1970-01-01T00:00:00Z".into());
+    }
+    let shaped = rewrite_literal(text, "TIMESTAMPTZ").ok()?;
+    let shaped = shaped.as_deref().unwrap_or(text.trim());
+    let read = |offset: i32| string_to_datetime(&FixedOffset::east_opt(offset)?, shaped).ok();
+    let (time, other) = (read(0)?, read(3_600)?);
+    // The offset of the text, not that of the reader, decides about both.
+    if time == other {
+        return None;
+    }
+    let local = time.naive_utc();
+    let utc = local.checked_sub_signed(TimeDelta::seconds(local_offset(zone, &local)?))?;
+    Some(utc.format("%Y-%m-%dT%H:%M:%S%.fZ").to_string())
+}
+
+fn sum_function(name: &'static str) -> ScalarUDF {
+    let typed = |types: &[DataType]| match types {
+        [DataType::Timestamp(unit, Some(_)), ..] => Ok(DataType::Timestamp(*unit, Some("+00:00".into()))),
+        _ => Err(Error::bug("an interval is added to a TIMESTAMPTZ").into()),
+    };
+    match name {
+        "add_in_zone" => Scalar::any(name, typed, |columns| sum(columns, false)),
+        _ => Scalar::any(name, typed, |columns| sum(columns, true)),
+    }
+}
+
+fn sum(columns: &[ArrayRef], is_minus: bool) -> Result<ArrayRef> {
+    let [times, intervals, zones] = columns else {
+        return Err(Error::bug("an interval is added to a time in a zone").into());
+    };
+    let DataType::Timestamp(unit, _) = times.data_type() else {
+        return Err(Error::bug("an interval is added to a TIMESTAMPTZ").into());
+    };
+    let units = units_of_second(*unit);
+    let mut zones = Zones::new(zones)?;
+    let ticks = cast(times, &DataType::Int64)?;
+    let ticks = ticks.as_primitive::<Int64Type>();
+    let intervals = cast(intervals, &DataType::Interval(IntervalUnit::MonthDayNano))?;
+    let intervals = intervals.as_primitive::<IntervalMonthDayNanoType>();
+    let sums = (0..ticks.len()).map(|row| {
+        let zone = zones.get(row)?;
+        let (Some(zone), true, true) = (zone, ticks.is_valid(row), intervals.is_valid(row)) else {
+            return Ok(None);
+        };
+        let by = intervals.value(row);
+        let sign = if is_minus { -1 } else { 1 };
+        let days = (i64::from(by.months) * sign, i64::from(by.days) * sign);
+        let rest = i128::from(by.nanoseconds) * i128::from(sign) / i128::from(SECOND / units);
+        let moved = moved(ticks.value(row), units, days, zone).map(i128::from);
+        let sum = moved.and_then(|moved| i64::try_from(moved + rest).ok());
+        sum.map(Some).ok_or_else(out_of_range)
+    });
+    let sums = sums.collect::<std::result::Result<Int64Array, Error>>()?;
+    Ok(cast(&sums, &DataType::Timestamp(*unit, Some("+00:00".into())))?)
+}
+
+/// Adds months, then days, to a local time of the zone; none out of range.
+fn moved(ticks: i64, units: i64, (months, days): (i64, i64), zone: &Tz) -> Option<i64> {
+    if (months, days) == (0, 0) {
+        return Some(ticks);
+    }
+    let (seconds, fraction) = (ticks.div_euclid(units), ticks.rem_euclid(units));
+    let utc = DateTime::from_timestamp(seconds, 0)?.naive_utc();
+    let offset = i64::from(zone.offset_from_utc_datetime(&utc).fix().local_minus_utc());
+    let local = by_calendar(utc.checked_add_signed(TimeDelta::seconds(offset))?, months, days)?;
+    let seconds = local.and_utc().timestamp() - local_offset(zone, &local)?;
+    seconds.checked_mul(units)?.checked_add(fraction)
+}
+
+fn by_calendar(local: NaiveDateTime, months: i64, days: i64) -> Option<NaiveDateTime> {
+    let count = Months::new(u32::try_from(months.unsigned_abs()).ok()?);
+    let local = match months < 0 {
+        true => local.checked_sub_months(count)?,
+        false => local.checked_add_months(count)?,
+    };
+    let count = Days::new(days.unsigned_abs());
+    if days < 0 { local.checked_sub_days(count) } else { local.checked_add_days(count) }
+}
+
+fn read_function() -> ScalarUDF {
+    let texts = vec![DataType::Utf8View; 3];
+    let typed = |_: &[DataType]| Ok(DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())));
+    Scalar::exact("to_timestamp_in_zone", texts, typed, |columns| {
+        let texts = cast(&columns[0], &DataType::Utf8View)?;
+        let patterns = cast(&columns[1], &DataType::Utf8View)?;
+        let mut zones = Zones::new(&columns[2])?;
+        let local = read_in_zone(&texts, patterns.as_string_view())?;
+        let times = local.into_iter().enumerate().map(|(row, read)| {
+            let (Some((time, has_zone)), Some(zone)) = (read, zones.get(row)?) else { return Ok(None) };
+            if has_zone {
+                return Ok(Some(time));
+            }
+            let seconds = DateTime::from_timestamp(time.div_euclid(SECOND), 0);
+            let offset = seconds.and_then(|local| local_offset(zone, &local.naive_utc()));
+            let utc = offset.and_then(|offset| time.checked_sub(offset * SECOND));
+            utc.map(Some).ok_or_else(out_of_range)
+        });
+        let times = times.collect::<std::result::Result<TimestampNanosecondArray, Error>>()?;
+        Ok(Arc::new(times.with_timezone("+00:00")))
+    })
+}
+
+/// The zones of a column of names, of which most columns have one.
+struct Zones {
+    names: ArrayRef,
+    last: Option<(String, Tz)>,
+}
+
+impl Zones {
+    fn new(names: &ArrayRef) -> Result<Zones> {
+        Ok(Zones { names: cast(names, &DataType::Utf8View)?, last: None })
+    }
+
+    fn get(&mut self, row: usize) -> std::result::Result<Option<&Tz>, Error> {
+        let names = self.names.as_string_view();
+        if names.is_null(row) {
+            return Ok(None);
+        }
+        let name = names.value(row);
+        if self.last.as_ref().is_none_or(|(last, _)| last != name) {
+            self.last = Some((name.to_string(), zone(name)?));
+        }
+        Ok(self.last.as_ref().map(|(_, zone)| zone))
+    }
+}
+
+fn out_of_range() -> Error {
+    Error::invalid("timestamp out of range").code(sqlstate::DATETIME_FIELD_OVERFLOW)
+}
