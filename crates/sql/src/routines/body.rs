@@ -129,21 +129,30 @@ impl Planner {
         expr: &Expr,
         input: &LogicalPlan,
     ) -> Result<Arc<dyn PhysicalExpr>> {
-        let plan = LogicalPlanBuilder::from(input.clone()).project([expr.clone().alias("body")])?.build()?;
-        let analysed = self.analysed(plan)?;
-        let (expr, input) = single_expression(analysed)
-            .ok_or_else(|| Error::unsupported("a body that isn't one expression"))?;
-        let schema: &DFSchemaRef = input.schema();
-        // Some functions, such as coalesce, can only be evaluated in their simplified form.
-        let settings = SimplifyContext::builder()
-            .with_config_options(Arc::clone(self.state().config_options()))
-            .with_schema(Arc::clone(schema))
-            .build();
-        let expr = computed(expr, self.state().config_options())?;
-        let expr = ExprSimplifier::new(settings).simplify(expr)?;
+        let (expr, schema) = simplified_expression(self, expr, input)?;
         let (props, context) = (self.state().execution_props(), PhysicalPlanningContext::default());
-        Ok(checked(create_physical_expr(&expr, schema, props, &context)?, schema.as_arrow())?)
+        Ok(checked(create_physical_expr(&expr, &schema, props, &context)?, schema.as_arrow())?)
     }
+}
+
+/// Returns an expression over rows of `input` with resolved types and computed constants, and the columns of these rows.
+pub(crate) fn simplified_expression(
+    planner: &Planner,
+    expr: &Expr,
+    input: &LogicalPlan,
+) -> Result<(Expr, DFSchemaRef)> {
+    let plan = LogicalPlanBuilder::from(input.clone()).project([expr.clone().alias("body")])?.build()?;
+    let analysed = planner.analysed(plan)?;
+    let (expr, input) =
+        single_expression(analysed).ok_or_else(|| Error::unsupported("a body that isn't one expression"))?;
+    let schema = Arc::clone(input.schema());
+    // Some functions, such as coalesce, can only be evaluated in their simplified form.
+    let settings = SimplifyContext::builder()
+        .with_config_options(Arc::clone(planner.state().config_options()))
+        .with_schema(Arc::clone(&schema))
+        .build();
+    let expr = computed(expr, planner.state().config_options())?;
+    Ok((ExprSimplifier::new(settings).simplify(expr)?, schema))
 }
 
 /// Makes the expression NULL if a column of the input is NULL.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 pub(crate) use aggregate::frames;
 pub use aggregate::{AggregateDeclaration, AggregateParts, MovingParts, UserAggregate};
-pub(crate) use body::{has_queries, single_expression};
+pub(crate) use body::{has_queries, simplified_expression, single_expression};
 pub(crate) use function::volatility;
 pub use function::{FunctionDeclaration, Parameter, UserFunction};
 pub(crate) use inline::inline;

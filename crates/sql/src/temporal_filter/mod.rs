@@ -29,6 +29,7 @@ pub(crate) use clock::is_clock;
 use clock::{asked, asks, replace_clocks};
 pub(crate) use clock::{clock_of_parts, clock_parts};
 use condition::Condition;
+pub(crate) use monotonicity::{Obstacle, TimeArgument};
 
 type PlanResult<T> = datafusion::error::Result<T>;
 
