@@ -277,9 +277,9 @@ impl Definition {
     }
 
     /// Returns the declared watermark, if any.
-    pub fn watermark(&self) -> Option<Watermark> {
+    pub fn watermark(&self) -> Option<&Watermark> {
         match self {
-            Definition::Source { watermark, .. } | Definition::Table { watermark, .. } => *watermark,
+            Definition::Source { watermark, .. } | Definition::Table { watermark, .. } => watermark.as_ref(),
             _ => None,
         }
     }

@@ -45,7 +45,7 @@ pub struct Columns {
     pub schema: SchemaRef,
     /// The columns of the primary key in its order; empty without one.
     pub primary_key: Vec<usize>,
-    /// The column that has a watermark, and the watermark's delay.
+    /// The column that has a watermark, and the way in which it follows the column.
     pub watermark: Option<Watermark>,
     /// Notices for the user.
     pub notices: Vec<String>,
@@ -88,7 +88,7 @@ impl Planner {
         }
         list.generate(self, reader.text(), others)?;
         list.constrain(self, reader.text())?;
-        list.finish(start, others)
+        list.finish(self, start, others)
     }
 
     /// Reads one type name: `NUMERIC(10, 2)`, `TIMESTAMP WITH TIME ZONE`, `BIGINT[]`.

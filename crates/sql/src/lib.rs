@@ -98,4 +98,4 @@ pub use temporal_filter::at;
 pub use time_joins::LOOKED_UP;
 pub use tokens::{Lexeme, Piece, is_complete, statements, tokenise};
 pub use user_types::{Domain, UserType, UserTypes};
-pub use watermark::Watermark;
+pub use watermark::{Watermark, WatermarkFunction};

@@ -153,7 +153,7 @@ impl Watermarks {
     fn marked(&self, source: &str, split: &str) -> Option<(Option<i64>, bool)> {
         let watched = self.get(source)?;
         let partition = watched.partition(split)?;
-        let at = partition.newest.map(|newest| newest.saturating_sub(watched.column.delay()));
+        let at = partition.newest.and_then(|newest| watched.column.watermark(newest));
         Some((at.and_then(|at| watched.column.nanos(at)), partition.idle))
     }
 }

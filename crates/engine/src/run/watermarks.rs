@@ -110,7 +110,8 @@ impl Watermarks {
         let setting = settings.sources.idle_timeout;
         for watched in self.values_mut() {
             let timeout = watched.timeout(setting);
-            watched.moves_at = watched.marks.moves_at(timeout, watched.column.delay());
+            let column = &watched.column;
+            watched.moves_at = watched.marks.moves_at(timeout, |newest| column.watermark(newest));
         }
     }
 
@@ -223,7 +224,8 @@ impl Watermarks {
             };
             let marks = watched.marks.changes(brought, now, timeout);
             watched.marks.apply(&marks, now);
-            if let Some(at) = watched.marks.after(&marks, watched.column.delay()) {
+            let column = &watched.column;
+            if let Some(at) = watched.marks.after(&marks, |newest| column.watermark(newest)) {
                 watched.marks.set(at);
             }
             if !marks.is_empty() {

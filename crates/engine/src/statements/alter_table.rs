@@ -117,7 +117,7 @@ impl TableChange {
             schema: schema.clone(),
             key: key.clone(),
             intake: *intake,
-            watermark: *watermark,
+            watermark: watermark.clone(),
         };
         let before = before.clone();
         let object = Object { name: object.name.clone(), ddl, reads: object.reads.clone(), definition };

@@ -96,7 +96,7 @@ async fn plan_as(
     let WithClause { own, connector, options, first_option } =
         with_clause(session, &mut reader, columns.as_ref())?;
     let (settings, _) = session.shared.ask(|reply| Event::Ask(Question::Settings { reply })).await?;
-    let watermark = columns.as_ref().and_then(|columns| columns.watermark);
+    let watermark = columns.as_ref().and_then(|columns| columns.watermark.clone());
     let mut spec = SourceSpec {
         name: name.to_string(),
         columns: columns.map(|columns| columns.schema),

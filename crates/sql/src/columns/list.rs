@@ -293,7 +293,12 @@ impl ColumnList {
         Ok(primary_key)
     }
 
-    pub(super) fn finish(mut self, start: Range<usize>, others: &[FieldRef]) -> Result<Columns> {
+    pub(super) fn finish(
+        mut self,
+        planner: &Planner,
+        start: Range<usize>,
+        others: &[FieldRef],
+    ) -> Result<Columns> {
         if self.fields.is_empty() {
             return Err(Error::invalid("a column list needs at least one column").at(start));
         }
@@ -302,7 +307,9 @@ impl ColumnList {
         let others = others.iter().filter(|other| schema.field_with_name(other.name()).is_err());
         let all = Schema::new(schema.fields().iter().chain(others).cloned().collect::<Vec<_>>());
         let watermark = self.watermark.take().map(|(written, place)| {
-            written.of(&all).map_err(|error| if error.span.is_none() { error.at(place) } else { error })
+            written
+                .of(planner, &all)
+                .map_err(|error| if error.span.is_none() { error.at(place) } else { error })
         });
         let (notices, domains) = (std::mem::take(&mut self.notices), std::mem::take(&mut self.domains));
         Ok(Columns { schema, primary_key, watermark: watermark.transpose()?, notices, domains })

@@ -1,12 +1,14 @@
 //! The column of a relation's watermark: its newest time, and rows whose time is too far ahead of the clock.
 
+use std::sync::Arc;
+
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::kernels::cmp::gt;
 use arrow::compute::{cast, filter, max};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use millstream_delta::{Chunk, Delta, Timestamp};
-use millstream_sql::Result;
+use millstream_sql::{Result, WatermarkFunction};
 
 use crate::catalog::Definition;
 use crate::error;
@@ -17,8 +19,10 @@ pub(crate) struct TimeColumn {
     place: usize,
     name: String,
     data_type: DataType,
-    /// The distance of the watermark from the newest time.
+    /// The distance of the watermark from the newest time, unless there is a function.
     delay: i64,
+    /// The watermark as a function of the newest time.
+    function: Option<Arc<WatermarkFunction>>,
 }
 
 impl TimeColumn {
@@ -36,6 +40,7 @@ impl TimeColumn {
             name: field.name().clone(),
             data_type: field.data_type().clone(),
             delay: watermark.delay_in(field.data_type()),
+            function: watermark.function.clone(),
         })
     }
 
@@ -48,9 +53,13 @@ impl TimeColumn {
         &self.data_type
     }
 
-    /// Returns the distance of the watermark from the newest time, in the column's unit.
-    pub(crate) fn delay(&self) -> i64 {
-        self.delay
+    /// Returns the watermark of the newest time, both in the column's unit; `None` if it is NULL or can't be computed.
+    pub(crate) fn watermark(&self, newest: i64) -> Option<i64> {
+        let Some(function) = &self.function else { return Some(newest.saturating_sub(self.delay)) };
+        function.at(newest).unwrap_or_else(|reason| {
+            tracing::warn!(column = %self.name, reason = %reason, "the watermark can't be moved");
+            None
+        })
     }
 
     /// Returns a time in the column's unit, rounded down. A time of the column is later exactly if its count is larger.
@@ -132,8 +141,6 @@ impl TimeColumn {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::datatypes::{Field, Schema};
     use millstream_sql::Watermark;
 
@@ -142,7 +149,7 @@ mod tests {
 
     fn column(data_type: &DataType) -> (TimeColumn, Arc<Schema>) {
         let schema = Arc::new(Schema::new(vec![Field::new("ts", data_type.clone(), true)]));
-        let watermark = Some(Watermark { column: 0, delay_ns: 1_500_000_000 });
+        let watermark = Some(Watermark { column: 0, delay_ns: 1_500_000_000, function: None });
         let intake = Intake::default();
         let table = Definition::Table { schema: schema.clone(), key: Vec::new(), intake, watermark };
         (TimeColumn::of(&table).unwrap(), schema)
@@ -176,7 +183,7 @@ mod tests {
                 let delta = Delta::insert(rows.slice(0, 2));
                 assert_eq!(column.newest_of(&delta, Some(latest)).unwrap(), Some(-7 * per_second));
                 assert_eq!(column.nanos(per_second), Some(1_000_000_000));
-                assert_eq!(column.delay(), (1.5 * per_second as f64).ceil() as i64);
+                assert_eq!(column.watermark(0), Some(-((1.5 * per_second as f64).ceil() as i64)));
             }
         }
     }

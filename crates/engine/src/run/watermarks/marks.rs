@@ -149,8 +149,9 @@ impl Marks {
         }
     }
 
-    /// Returns the watermark after an epoch with these marks, which have been applied.
-    pub(crate) fn after(&self, marks: &[Mark], delay: i64) -> Option<i64> {
+    /// Returns the watermark after an epoch with these marks, which have been applied. `of` returns the watermark of the
+    /// newest event time.
+    pub(crate) fn after(&self, marks: &[Mark], of: impl Fn(i64) -> Option<i64>) -> Option<i64> {
         let open = self.partitions.values().filter(|partition| !partition.idle);
         let newest = match smallest(open) {
             Some(newest) => newest,
@@ -162,11 +163,12 @@ impl Marks {
                 .max()
                 .flatten(),
         };
-        newest.map(|newest| newest.saturating_sub(delay)).max(self.at)
+        newest.and_then(of).max(self.at)
     }
 
-    /// Returns the time at which the watermark moves without rows: when the partitions that hold it back become idle.
-    pub(crate) fn moves_at(&self, timeout: Duration, delay: i64) -> Option<Timestamp> {
+    /// Returns the time at which the watermark moves without rows: when the partitions that hold it back become idle. `of`
+    /// returns the watermark of the newest event time.
+    pub(crate) fn moves_at(&self, timeout: Duration, of: impl Fn(i64) -> Option<i64>) -> Option<Timestamp> {
         let mut open: Vec<&Partition> =
             self.partitions.values().filter(|partition| !partition.idle).collect();
         open.sort_by_key(|partition| partition.since);
@@ -181,7 +183,7 @@ impl Marks {
         let moves = |place: &usize| {
             let later = left.get(place + 1).copied().flatten();
             let alike = open.get(place + 1).is_some_and(|next| next.since == open[*place].since);
-            !alike && later.is_some_and(|newest| Some(newest.saturating_sub(delay)) > self.at)
+            !alike && later.is_some_and(|newest| of(newest) > self.at)
         };
         (0..open.len()).find(moves).map(|place| idle_at(open[place], timeout))
     }
@@ -211,6 +213,10 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_micros(100);
 
+    fn five_behind(newest: i64) -> Option<i64> {
+        Some(newest - 5)
+    }
+
     /// Applies an epoch: rows by partition, known partitions, and partitions that end.
     fn epoch(
         marks: &mut Marks,
@@ -224,7 +230,7 @@ mod tests {
         let brought = Brought { seen, known: names(known), ended: names(ended) };
         let changes = marks.changes(brought, Timestamp(now), TIMEOUT);
         marks.apply(&changes, Timestamp(now));
-        if let Some(at) = marks.after(&changes, 5) {
+        if let Some(at) = marks.after(&changes, five_behind) {
             marks.set(at);
         }
         marks.at()
@@ -245,16 +251,27 @@ mod tests {
     fn an_idle_partition_is_left_aside_until_it_has_rows_again() {
         let mut marks = Marks::default();
         epoch(&mut marks, 0, &[("a", 50)], &["a", "b"], &[]);
-        assert_eq!(marks.moves_at(TIMEOUT, 5), None, "both are idle at the same time");
+        assert_eq!(marks.moves_at(TIMEOUT, five_behind), None, "both are idle at the same time");
         assert_eq!(epoch(&mut marks, 40, &[("a", 60)], &[], &[]), None);
-        assert_eq!(marks.moves_at(TIMEOUT, 5), Some(Timestamp(100)));
+        assert_eq!(marks.moves_at(TIMEOUT, five_behind), Some(Timestamp(100)));
         assert_eq!(epoch(&mut marks, 100, &[], &[], &[]), Some(55));
-        assert_eq!(marks.moves_at(TIMEOUT, 5), None);
+        assert_eq!(marks.moves_at(TIMEOUT, five_behind), None);
         // All are idle: the watermark stays.
         assert_eq!(epoch(&mut marks, 900, &[], &[], &[]), Some(55));
         assert_eq!(epoch(&mut marks, 901, &[("b", 61)], &[], &[]), Some(56));
         assert_eq!(epoch(&mut marks, 902, &[("a", 99)], &[], &[]), Some(56));
         assert_eq!(marks.holders()[0].0.as_ref(), "b");
+    }
+
+    #[test]
+    fn a_time_without_a_watermark_leaves_it() {
+        let mut marks = Marks::default();
+        assert_eq!(epoch(&mut marks, 0, &[("a", 50)], &[], &[]), Some(45));
+        let seen = BTreeMap::from([("a".into(), Some(90))]);
+        let changes = marks.changes(Brought { seen, ..Brought::default() }, Timestamp(1), TIMEOUT);
+        marks.apply(&changes, Timestamp(1));
+        assert_eq!(marks.after(&changes, |_| None), Some(45));
+        assert_eq!(marks.after(&changes, |newest| Some(newest / 20 * 20)), Some(80));
     }
 
     #[test]
