@@ -13,6 +13,7 @@ use arrow::datatypes::{
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, ScalarUDF};
 
+use super::gap_rows;
 use super::grid::{Length, Timeline};
 use crate::error::Error;
 use crate::functions::scalar::{Kernel, Scalar, Typed};
@@ -42,10 +43,11 @@ function!(cumulate_ends, list_type, |columns| {
 /// Returns all functions.
 pub(super) fn all() -> impl Iterator<Item = Arc<ScalarUDF>> {
     let calls = [tumble_start, tumble_end, hop_starts, hop_end, cumulate_ends].map(|call| call(Vec::new()));
-    calls.into_iter().filter_map(|call| match call {
+    let of_windows = calls.into_iter().filter_map(|call| match call {
         Expr::ScalarFunction(call) => Some(call.func),
         _ => None,
-    })
+    });
+    of_windows.chain([gap_rows::function()])
 }
 
 fn time_type(arguments: &[DataType]) -> Result<DataType> {
@@ -80,7 +82,7 @@ fn read(columns: &[ArrayRef]) -> Result<Option<Call>> {
         column.as_primitive::<IntervalMonthDayNanoType>().value(0)
     };
     let line = Timeline::new(times.data_type(), interval(offset))?;
-    let lengths = lengths.iter().map(|column| line.length("length", interval(column)));
+    let lengths = lengths.iter().map(|column| line.length("length of a window", interval(column)));
     let lengths = lengths.collect::<crate::Result<Vec<_>>>()?;
     Ok(Some(Call {
         line,

@@ -70,11 +70,11 @@ impl Timeline {
             None | Some("+00:00" | "UTC" | "Z" | "Etc/UTC") => None,
             Some(name) => Some(Tz::from_str(name).map_err(DataFusionError::from)?),
         };
-        let offset_ticks = ticks(*unit, "offset", IntervalMonthDayNano { months: 0, ..offset })?;
+        let offset_ticks = ticks(*unit, "offset of a window", IntervalMonthDayNano { months: 0, ..offset })?;
         Ok(Timeline { unit: *unit, zone, offset, offset_ticks })
     }
 
-    /// Converts an interval to a length of windows. `what` names the length in errors.
+    /// Converts an interval to a length. `what` names the length in errors.
     pub(super) fn length(&self, what: &str, interval: IntervalMonthDayNano) -> Result<Length> {
         let IntervalMonthDayNano { months, days, nanoseconds } = interval;
         let (scale, count) = match (months, days, nanoseconds) {
@@ -82,14 +82,12 @@ impl Timeline {
             (0, _, 0) if self.zone.is_some() && days != 0 => (Scale::Days, i64::from(days)),
             (0, _, _) => (Scale::Clock, ticks(self.unit, what, interval)?),
             _ => {
-                return Err(Error::invalid(format!(
-                    "the {what} of a window mixes months with days or hours"
-                ))
-                .hint("Give it in months only, or without months."));
+                return Err(Error::invalid(format!("the {what} mixes months with days or hours"))
+                    .hint("Give it in months only, or without months."));
             }
         };
         if count <= 0 {
-            return Err(Error::invalid(format!("the {what} of a window must be above zero")));
+            return Err(Error::invalid(format!("the {what} must be above zero")));
         }
         Ok(Length { scale, count })
     }
@@ -216,6 +214,40 @@ impl Timeline {
         self.absolute(local.ok_or_else(too_far)?)
     }
 
+    /// Adds the times from one on to before another, in steps of a length, and returns their number. The first one is always
+    /// there. `fits` fails if there are too many.
+    pub(super) fn steps(
+        &self,
+        from: i64,
+        end: i64,
+        step: Length,
+        fits: impl Fn(usize) -> Result<()>,
+        times: &mut Vec<i64>,
+    ) -> Result<usize> {
+        if step.scale == Scale::Clock {
+            let span = i128::from(end) - i128::from(from);
+            let count = if span > 0 { (span - 1) / i128::from(step.count) + 1 } else { 1 };
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            fits(count)?;
+            let mut time = from;
+            for _ in 0..count {
+                times.push(time);
+                time = time.saturating_add(step.count);
+            }
+            return Ok(count);
+        }
+        let (mut time, mut count) = (from, 0);
+        loop {
+            count += 1;
+            fits(count)?;
+            times.push(time);
+            time = self.after(time, step)?;
+            if time >= end {
+                return Ok(count);
+            }
+        }
+    }
+
     /// Adds the starts of the windows that a time is in, in their order. A window begins at each slide.
     pub(super) fn hop(&self, time: i64, slide: Length, size: Length, starts: &mut Vec<i64>) -> Result<()> {
         let place = self.place(time, slide.scale)?;
@@ -278,10 +310,10 @@ fn ticks(unit: TimeUnit, what: &str, interval: IntervalMonthDayNano) -> Result<i
     let nanos = i128::from(interval.days) * DAY_NANOS + i128::from(interval.nanoseconds);
     let tick = i128::from(1_000_000_000 / per_second(unit));
     if nanos % tick != 0 {
-        return Err(Error::invalid(format!("the {what} of a window is finer than its timestamps"))
+        return Err(Error::invalid(format!("the {what} is finer than its timestamps"))
             .hint("Cast the column to a finer type: ts::TIMESTAMP(9)."));
     }
-    i64::try_from(nanos / tick).map_err(|_| Error::invalid(format!("the {what} of a window is too long")))
+    i64::try_from(nanos / tick).map_err(|_| Error::invalid(format!("the {what} is too long")))
 }
 
 #[cfg(test)]
@@ -446,6 +478,32 @@ mod tests {
         line.hop(at("2024-03-15T00:00:00Z"), months(1), months(3), &mut starts).unwrap();
         let starts: Vec<String> = starts.into_iter().map(show).collect();
         assert_eq!(starts, ["2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z", "2024-03-01T00:00:00Z"]);
+    }
+
+    #[test]
+    fn steps_end_before_the_end() {
+        let line = timeline(None, interval(0, 0, 0));
+        let steps = |from: i64, end: i64, step| {
+            let mut times = Vec::new();
+            let step = line.length("interval", step).unwrap();
+            let count = line.steps(from, end, step, |_| Ok(()), &mut times).unwrap();
+            assert_eq!(count, times.len());
+            times
+        };
+        assert_eq!(steps(10, 40, interval(0, 0, 10)), [10, 20, 30]);
+        assert_eq!(steps(10, 41, interval(0, 0, 10)), [10, 20, 30, 40]);
+        assert_eq!(steps(10, 20, interval(0, 0, 10)), [10]);
+        assert_eq!(steps(10, 10, interval(0, 0, 10)), [10]);
+        assert_eq!(steps(i64::MAX - 15, i64::MAX, interval(0, 0, 10)), [i64::MAX - 15, i64::MAX - 5]);
+        let months = steps(at("2024-01-31T00:00:00Z"), at("2024-04-30T00:00:00Z"), interval(1, 0, 0));
+        let months: Vec<String> = months.into_iter().map(show).collect();
+        assert_eq!(
+            months,
+            ["2024-01-31T00:00:00Z", "2024-02-29T00:00:00Z", "2024-03-29T00:00:00Z", "2024-04-29T00:00:00Z"]
+        );
+        let second = line.length("interval", interval(0, 0, 1)).unwrap();
+        let few = |count: usize| if count > 9 { Err(too_far()) } else { Ok(()) };
+        assert!(line.steps(i64::MIN, i64::MAX, second, few, &mut Vec::new()).is_err());
     }
 
     #[test]

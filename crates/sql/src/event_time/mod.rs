@@ -1,5 +1,5 @@
 //! Windows of event time: `TUMBLE(orders, ts, INTERVAL '10 seconds')` in a FROM clause, and HOP, CUMULATE,
-//! SESSION.
+//! SESSION. [`gap_fill`] fills gaps between times.
 //!
 //! Each returns its input's rows with the columns `window_start` and `window_end`. A row in several windows
 //! appears once for each. TUMBLE, HOP and CUMULATE are functions of a row ([`functions`]), SESSION one of the
@@ -10,6 +10,8 @@
 
 mod foreign_syntax;
 mod functions;
+mod gap_fill;
+mod gap_rows;
 mod grid;
 mod session;
 mod syntax;
@@ -39,6 +41,7 @@ use crate::error::{Error, Result};
 use crate::hidden_columns::last_name;
 use crate::literals::interval;
 pub(crate) use foreign_syntax::rewrite_statement;
+pub(crate) use gap_fill::hint as gap_fill_hint;
 use grid::{Length, Timeline, WINDOWS_MAX};
 
 /// Returns the scalar functions behind windows, which are in no registry.
@@ -56,18 +59,19 @@ pub const WINDOW_START: &str = "window_start";
 /// The column with a window's end.
 pub const WINDOW_END: &str = "window_end";
 
-/// A function that assigns rows to windows.
+/// A function that assigns rows to windows, or fills the gaps between rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Tumble,
     Hop,
     Cumulate,
     Session,
+    GapFill,
 }
 
 impl Kind {
     fn of(name: &str) -> Option<Kind> {
-        let kinds = [Kind::Tumble, Kind::Hop, Kind::Cumulate, Kind::Session];
+        let kinds = [Kind::Tumble, Kind::Hop, Kind::Cumulate, Kind::Session, Kind::GapFill];
         kinds.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name))
     }
 
@@ -77,6 +81,7 @@ impl Kind {
             Kind::Hop => "HOP",
             Kind::Cumulate => "CUMULATE",
             Kind::Session => "SESSION",
+            Kind::GapFill => "GAP_FILL",
         }
     }
 
@@ -87,6 +92,7 @@ impl Kind {
             Kind::Hop => &["slide", "size"],
             Kind::Cumulate => &["step", "size"],
             Kind::Session => &["gap"],
+            Kind::GapFill => &["interval"],
         }
     }
 
@@ -100,6 +106,10 @@ impl Kind {
                 "Write CUMULATE(orders, ts, INTERVAL '1 hour', INTERVAL '1 day' [, offset]): step, largest size."
             }
             Kind::Session => "Write SESSION(orders PARTITION BY customer, ts, INTERVAL '30 minutes').",
+            Kind::GapFill => {
+                "Write GAP_FILL(readings, ts, INTERVAL '1 minute' [, PARTITION_BY(device)] \
+                 [, LOCF(a), INTERPOLATE(b), KEEPNULL(c)])."
+            }
         }
     }
 }
@@ -173,6 +183,9 @@ impl Call<'_> {
         });
         let input = arguments.next().ok_or_else(|| self.wrong("it has no arguments"))??;
         let mut rest = arguments.collect::<Result<Vec<ExprTree>>>()?;
+        if self.kind == Kind::GapFill {
+            return self.gap_fill(input, rest);
+        }
         let keys = rest.first().filter(|_| self.kind == Kind::Session).and_then(syntax::keys);
         if keys.is_some() {
             rest.remove(0);
@@ -196,11 +209,7 @@ impl Call<'_> {
         let keys = keys.into_iter().flatten().map(|key| self.context.sql_to_expr(key, input.schema()));
         let keys = keys.collect::<PlanResult<Vec<Expr>>>()?;
         let plan = self.windows(input, time, keys, &lengths)?;
-        let plan = match name {
-            Some(name) => LogicalPlanBuilder::from(plan).alias(name)?,
-            None => LogicalPlanBuilder::from(plan),
-        };
-        Ok(plan.build()?)
+        under(plan, name)
     }
 
     /// Plans a call's input, and returns the name that qualifies its columns.
@@ -253,7 +262,7 @@ impl Call<'_> {
         let named =
             |error: Error| Error { message: format!("{}: {}", self.kind.name(), error.message), ..error };
         let line = Timeline::new(&time.get_type(schema)?, offset).map_err(named)?;
-        let checked = intervals.iter().zip(names).map(|(interval, name)| line.length(name, *interval));
+        let checked = intervals.iter().zip(names).map(|(interval, name)| line.length(&format!("{name} of a window"), *interval));
         let checked = checked.collect::<Result<Vec<Length>>>().map_err(named)?;
         if let [short, long] = checked[..] {
             let (ratio, exact) = line.ratio(long, short).map_err(named)?;
@@ -316,6 +325,7 @@ impl Call<'_> {
                 let all: Vec<Expr> = columns(&input).into_iter().chain([start, ends]).collect();
                 LogicalPlanBuilder::from(input).project(all)?.unnest_column(Column::from_name(WINDOW_END))?
             }
+            Kind::GapFill => return Err(Error::bug("GAP_FILL assigns no windows")),
             Kind::Session => {
                 let over = |function| -> PlanResult<Expr> {
                     let arguments = vec![time.clone(), literal(written[0])];
@@ -333,6 +343,14 @@ impl Call<'_> {
             }
         };
         Ok(plan.build()?)
+    }
+}
+
+/// Qualifies the columns of a call by the name of its input, if that has one.
+fn under(plan: LogicalPlan, name: Option<TableReference>) -> Result<LogicalPlan> {
+    match name {
+        Some(name) => Ok(LogicalPlanBuilder::from(plan).alias(name)?.build()?),
+        None => Ok(plan),
     }
 }
 

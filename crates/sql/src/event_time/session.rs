@@ -73,7 +73,7 @@ impl WindowUDFImpl for Session {
         let line = Timeline::new(field.data_type(), IntervalMonthDayNano::ZERO)?;
         let gap = arguments.input_exprs().get(1).and_then(literal);
         let gap = gap.ok_or_else(|| Error::bug("a session without a gap"))?;
-        let gap = line.length("gap", gap)?;
+        let gap = line.length("gap of a window", gap)?;
         Ok(Box::new(Evaluator { side: self.side, line, gap, data_type: field.data_type().clone() }))
     }
 

@@ -49,7 +49,7 @@ mod spark_times;
 mod table;
 pub(crate) mod text_search;
 pub(crate) mod time_text;
-mod value_size_limit;
+pub(crate) mod value_size_limit;
 mod whole_sum;
 pub(crate) mod xml;
 pub(crate) mod zoned_times;

@@ -40,7 +40,7 @@ pub(super) fn check_value(name: &str, bytes: usize) -> Result<(), Error> {
 }
 
 /// Fails if another value is too long, or too long for its column, whose offsets have 32 bits.
-pub(super) fn check_column(name: &str, bytes: usize, more: usize) -> Result<(), Error> {
+pub(crate) fn check_column(name: &str, bytes: usize, more: usize) -> Result<(), Error> {
     check_value(name, more)?;
     if i32::try_from(bytes.saturating_add(more)).is_ok() {
         return Ok(());

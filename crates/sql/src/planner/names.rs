@@ -10,6 +10,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 
 use crate::error::Error;
+use crate::event_time;
 use crate::relation::Relations;
 use crate::suggestion;
 
@@ -29,6 +30,9 @@ pub(super) fn suggest_functions(state: &SessionState, error: Error, relations: &
         let message = format!("{name}() is only allowed in JOIN … FOR SYSTEM_TIME AS OF {name}()");
         return Error { message, ..error }
             .hint("The time a row was read is _batch_time of its stream or source.");
+    }
+    if let Some(hint) = event_time::gap_fill_hint(&name) {
+        return error.hint(hint);
     }
     if state.window_functions().contains_key(&name) {
         let message = format!("function \"{name}\" needs an OVER clause");

@@ -250,7 +250,7 @@ pub fn relations(sql: &str) -> BTreeSet<String> {
 /// Returns the first arguments of windows that are names.
 fn windowed(sql: &str) -> Vec<String> {
     let tokens = tokens(sql);
-    let windows = ["TUMBLE", "HOP", "CUMULATE", "SESSION"];
+    let windows = ["TUMBLE", "HOP", "CUMULATE", "SESSION", "GAP_FILL"];
     let opens = |at: &[Token]| windows.contains(&keyword(&at[0]).as_str()) && at[1] == Token::LParen;
     tokens.windows(3).filter(|at| opens(at)).filter_map(|at| name_of(&at[2])).collect()
 }
