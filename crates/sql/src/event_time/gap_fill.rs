@@ -64,7 +64,9 @@ pub(crate) fn hint(name: &str) -> Option<&'static str> {
             "Group by time_bucket in a subquery, and fill its gaps in FROM: \
              GAP_FILL((SELECT time_bucket(…) AS ts, avg(a) AS a FROM … GROUP BY 1), ts, INTERVAL '1 minute', LOCF(a)).",
         ),
-        "gap_fill" => Some("It belongs into FROM: SELECT * FROM GAP_FILL(readings, ts, INTERVAL '1 minute')."),
+        "gap_fill" => {
+            Some("It belongs into FROM: SELECT * FROM GAP_FILL(readings, ts, INTERVAL '1 minute').")
+        }
         _ => None,
     }
 }
@@ -94,9 +96,13 @@ impl Call<'_> {
         let interval = self.interval("interval", interval)?;
         Timeline::new(data_type, IntervalMonthDayNano::ZERO)
             .and_then(|line| line.length("interval", interval))
-            .map_err(|error| Error { message: format!("{}: {}", self.kind.name(), error.message), ..error })?;
+            .map_err(|error| Error {
+                message: format!("{}: {}", self.kind.name(), error.message),
+                ..error
+            })?;
         let keys = keyed.iter().filter_map(syntax::keys).flatten();
-        let keys = keys.map(|key| self.context.sql_to_expr(key, &schema)).collect::<PlanResult<Vec<Expr>>>()?;
+        let keys =
+            keys.map(|key| self.context.sql_to_expr(key, &schema)).collect::<PlanResult<Vec<Expr>>>()?;
         let fills = self.fills(rest, time, &keys, &schema)?;
         under(planned(input, &Gaps { time, interval, keys, fills })?, name)
     }
@@ -170,8 +176,7 @@ fn planned(input: LogicalPlan, gaps: &Gaps) -> PlanResult<LogicalPlan> {
     let schema = Arc::clone(input.schema());
     let column = |at: usize| Expr::Column(Column::from(schema.qualified_field(at)));
     let columns = || (0..schema.fields().len()).map(column);
-    let line: Vec<usize> =
-        (0..gaps.fills.len()).filter(|at| gaps.fills[*at] == Fill::Interpolated).collect();
+    let line: Vec<usize> = (0..gaps.fills.len()).filter(|at| gaps.fills[*at] == Fill::Interpolated).collect();
     let lead = |at: usize| -> PlanResult<Expr> {
         let function = WindowFunctionDefinition::WindowUDF(lead_udwf());
         Expr::from(WindowFunction::new(function, vec![column(at)]))
@@ -269,7 +274,10 @@ mod tests {
             &["4|51"],
         );
         tables.check("SELECT count(r.n) FROM GAP_FILL(TABLE r, DESCRIPTOR(ts), INTERVAL '1' SECOND)", &["5"]);
-        tables.check("SELECT count(*) FROM GAP_FILL((SELECT ts FROM r), ts, INTERVAL '500 ms') AS g(at)", &["8"]);
+        tables.check(
+            "SELECT count(*) FROM GAP_FILL((SELECT ts FROM r), ts, INTERVAL '500 ms') AS g(at)",
+            &["8"],
+        );
     }
 
     #[track_caller]
@@ -286,7 +294,10 @@ mod tests {
         refused("GAP_FILL(r, ts, 3)", "GAP_FILL: the interval is 3, but an interval was expected");
         refused("GAP_FILL(r, ts, '0 s')", "GAP_FILL: the interval must be above zero");
         refused("GAP_FILL(r, ts, '1 month 1 day')", "GAP_FILL: the interval mixes months with days or hours");
-        refused("GAP_FILL(r, ts, '1 s', INTERPOLATE(s))", "GAP_FILL: INTERPOLATE(s) is of TEXT, but a number");
+        refused(
+            "GAP_FILL(r, ts, '1 s', INTERPOLATE(s))",
+            "GAP_FILL: INTERPOLATE(s) is of TEXT, but a number",
+        );
         refused("GAP_FILL(r, ts, '1 s', LOCF(n + 1))", "was found, but the name of a column was expected");
         refused("GAP_FILL(r, ts, '1 s', avg(n))", "GAP_FILL: avg(n) was found, but LOCF(column)");
         refused("GAP_FILL(r, ts, '1 s', LOCF(n), KEEPNULL(n))", "fills a column that another argument fills");

@@ -67,8 +67,7 @@ fn fields(arguments: &[DataType]) -> Result<Fields> {
     if next != time || *interval != DataType::Interval(IntervalUnit::MonthDayNano) {
         return Err(wrong().into());
     }
-    let mut fields =
-        vec![Field::new(TIME, time.clone(), true), Field::new(GIVEN, DataType::Boolean, true)];
+    let mut fields = vec![Field::new(TIME, time.clone(), true), Field::new(GIVEN, DataType::Boolean, true)];
     for (number, pair) in values.chunks(2).enumerate() {
         match pair {
             [value, after] if value == after && interpolates(value) => {

@@ -262,7 +262,10 @@ impl Call<'_> {
         let named =
             |error: Error| Error { message: format!("{}: {}", self.kind.name(), error.message), ..error };
         let line = Timeline::new(&time.get_type(schema)?, offset).map_err(named)?;
-        let checked = intervals.iter().zip(names).map(|(interval, name)| line.length(&format!("{name} of a window"), *interval));
+        let length = |(interval, name): (&IntervalMonthDayNano, &&str)| {
+            line.length(&format!("{name} of a window"), *interval)
+        };
+        let checked = intervals.iter().zip(names).map(length);
         let checked = checked.collect::<Result<Vec<Length>>>().map_err(named)?;
         if let [short, long] = checked[..] {
             let (ratio, exact) = line.ratio(long, short).map_err(named)?;
