@@ -207,7 +207,7 @@ mod tests {
 
     fn planned_for(catalog_version: u64, settings_version: u64, path: &[&str]) -> PlannedFor {
         let search_path = path.iter().map(ToString::to_string).collect();
-        PlannedFor { catalog_version, settings_version, search_path }
+        PlannedFor { catalog_version, settings_version, search_path, time_zone: None }
     }
 
     #[test]

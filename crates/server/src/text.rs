@@ -81,7 +81,9 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         Kind::Timestamptz => {
             let values = array.as_primitive::<TimestampMicrosecondType>().values();
             let zone = match array.data_type() {
-                DataType::Timestamp(_, Some(zone)) => ZoneOffsets::new(zone).map_err(|wrong| ArrowError::CastError(wrong.to_string()))?,
+                DataType::Timestamp(_, Some(zone)) => {
+                    ZoneOffsets::new(zone).map_err(|wrong| ArrowError::CastError(wrong.to_string()))?
+                }
                 _ => ZoneOffsets::default(),
             };
             Box::new(move |row, out| {

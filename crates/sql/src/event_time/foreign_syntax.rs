@@ -23,7 +23,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
-use super::{Kind, WINDOW_END, WINDOW_START, syntax};
+use super::{Kind, WINDOW_END, WINDOW_START, syntax, window_time};
 use crate::ast_walk::walk_mut;
 use crate::dml::tree::{plain_from, quoted, select_of};
 use crate::error::{Error, Result};
@@ -149,6 +149,7 @@ impl Window {
 
 /// Rewrites a SELECT and its sort keys.
 fn in_select(select: &mut Select, mut ordered: Vec<&mut Expr>) -> Result<()> {
+    window_time::rewrite(select, &mut ordered)?;
     let mut window = None;
     visit_all(select, &mut ordered, |expr| find(expr, &mut window))?;
     let Some(window) = window else { return Ok(()) };
@@ -182,7 +183,7 @@ fn in_select(select: &mut Select, mut ordered: Vec<&mut Expr>) -> Result<()> {
 }
 
 /// Visits all expressions of a SELECT over the rows of its FROM.
-fn visit_all(
+pub(super) fn visit_all(
     select: &mut Select,
     ordered: &mut [&mut Expr],
     each: impl FnMut(&mut Expr) -> Result<()>,
@@ -394,7 +395,7 @@ fn column(name: &str) -> Expr {
     Expr::Identifier(quoted(name))
 }
 
-fn parsed(text: &str) -> Result<Expr> {
+pub(super) fn parsed(text: &str) -> Result<Expr> {
     let parsed = Parser::new(&DIALECT).try_with_sql(text).and_then(|mut parser| parser.parse_expr());
     parsed.map_err(|error| Error::bug(error.to_string()))
 }

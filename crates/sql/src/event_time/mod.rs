@@ -15,6 +15,7 @@ mod gap_rows;
 mod grid;
 mod session;
 mod syntax;
+mod window_time;
 
 use std::sync::Arc;
 

@@ -8,6 +8,7 @@ use arrow::datatypes::{
     DataType, Date32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
 };
 use chrono::{DateTime, Offset, TimeZone};
+use chrono_tz::OffsetName;
 use datafusion::error::Result;
 
 use super::time::zone;
@@ -131,6 +132,7 @@ impl TimeColumn {
             return Ok(utc);
         }
         let (zone, units) = (zone(name)?, units_of_second(*unit));
+        let named: Option<chrono_tz::Tz> = name.parse().ok();
         let ticks = utc.values.as_primitive::<Int64Type>();
         let zones: Vec<Option<ShownZone>> = ticks
             .iter()
@@ -138,7 +140,9 @@ impl TimeColumn {
                 let at = DateTime::from_timestamp(tick?.div_euclid(units), 0)?.naive_utc();
                 let offset = zone.offset_from_utc_datetime(&at);
                 let seconds = offset.fix().local_minus_utc();
-                Some(ShownZone::new(seconds.into(), &offset.to_string()))
+                let named = named.map(|zone| zone.offset_from_utc_datetime(&at));
+                let abbreviation = named.as_ref().and_then(OffsetName::abbreviation);
+                Some(ShownZone::new(seconds.into(), abbreviation.unwrap_or(name)))
             })
             .collect();
         let local: Int64Array = ticks
