@@ -141,6 +141,10 @@ fn converted(of: Monotonicity, to: &DataType) -> Result<Monotonicity, Obstacle> 
     let of = Monotonicity { is_shift: false, ..of };
     match to {
         DataType::Timestamp(_, zone) if *zone == of.zone => Ok(of),
+        // The same moment.
+        DataType::Timestamp(_, Some(zone)) if of.zone.is_some() => {
+            Ok(Monotonicity { zone: Some(zone.clone()), ..of })
+        }
         DataType::Timestamp(_, zone) => Ok(Monotonicity { zone: zone.clone(), ..in_fixed_zone(of)? }),
         DataType::Date32 | DataType::Date64 => {
             Ok(Monotonicity { whole_days: true, zone: None, ..in_fixed_zone(of)? })
