@@ -67,18 +67,20 @@ pub(crate) async fn change(session: &Session, texts: &[&str]) -> Result<Vec<Tag>
     Err((None, busy()))
 }
 
-/// Applies the change that `plan` returns together with the catalog version it is based on. Plans again
-/// if the catalog has changed since. Does nothing if there is no change.
-pub(crate) async fn alter(
+/// Applies the changes that `plan` returns together with the catalog version they are based on, all or nothing. Plans
+/// again if the catalog has changed since. Does nothing if there is no change.
+pub(crate) async fn alter<C: IntoIterator<Item = Change>>(
     session: &Session,
     statement: &TokenReader<'_>,
-    plan: impl Fn(&Session, &mut TokenReader<'_>) -> Result<(u64, Option<Change>, Tag)>,
+    plan: impl Fn(&Session, &mut TokenReader<'_>) -> Result<(u64, C, Tag)>,
 ) -> Result<Response> {
     for _ in 0..PLANS_MAX {
-        let (base, change, mut tag) = plan(session, &mut statement.clone())?;
-        let Some(change) = change else { return Ok(tag.into()) };
+        let (base, changes, mut tag) = plan(session, &mut statement.clone())?;
+        let changes: Vec<Change> = changes.into_iter().collect();
+        if changes.is_empty() {
+            return Ok(tag.into());
+        }
         let entry = Box::new(entry(session, &[statement.text()], Vec::new()));
-        let changes = vec![change];
         let changed = session.shared.ask(|reply| Event::Change { base, changes, entry, reply }).await?;
         if let Some(notices) = changed {
             tag.notices.extend(notices);

@@ -21,7 +21,11 @@ pub type Rename<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Returns a plan that reads renamed relations under their new names.
 pub fn rename_relations(plan: &LogicalPlan, rename: Rename<'_>) -> Result<LogicalPlan> {
     let plan = plan.clone().transform_up_with_subqueries(|node| {
-        let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
+        let scan = match node {
+            LogicalPlan::TableScan(scan) => scan,
+            LogicalPlan::SubqueryAlias(alias) => return under_one_alias(alias),
+            other => return Ok(Transformed::no(other)),
+        };
         let Some(provider) = relation_of(&scan) else {
             return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
         };
@@ -32,6 +36,24 @@ pub fn rename_relations(plan: &LogicalPlan, rename: Rename<'_>) -> Result<Logica
         }
     })?;
     Ok(plan.data)
+}
+
+/// Removes an alias of a scan that another alias hides, so plans don't grow with each rename.
+fn under_one_alias(alias: SubqueryAlias) -> PlanResult<Transformed<LogicalPlan>> {
+    let scan = match alias.input.as_ref() {
+        LogicalPlan::SubqueryAlias(inner) => inner.input.clone(),
+        _ => return Ok(Transformed::no(LogicalPlan::SubqueryAlias(alias))),
+    };
+    match scan.as_ref() {
+        // The relation got its old name back.
+        LogicalPlan::TableScan(found) if found.table_name == alias.alias => {
+            Ok(Transformed::yes(Arc::unwrap_or_clone(scan)))
+        }
+        LogicalPlan::TableScan(_) => {
+            SubqueryAlias::try_new(scan, alias.alias).map(LogicalPlan::SubqueryAlias).map(Transformed::yes)
+        }
+        _ => Ok(Transformed::no(LogicalPlan::SubqueryAlias(alias))),
+    }
 }
 
 /// Returns the same scan of a relation under its new name.
@@ -124,5 +146,10 @@ mod tests {
         assert_ne!(after, query.plan);
         let back = rename_relations(&after, &|name: &str| (name == "u").then(|| "t".to_string())).unwrap();
         assert_eq!(scans(&back), ["t"]);
+        assert_eq!(back, query.plan);
+        let third = rename_relations(&after, &|name: &str| (name == "u").then(|| "v".to_string())).unwrap();
+        assert_eq!(scans(&third), ["v"]);
+        let aliases = |plan: &LogicalPlan| plan.display_indent().to_string().matches("SubqueryAlias").count();
+        assert_eq!(aliases(&third), aliases(&after));
     }
 }

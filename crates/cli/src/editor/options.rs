@@ -72,7 +72,8 @@ fn known<'n>(
     list: &[&str],
     names: &'n Names,
 ) -> impl Iterator<Item = &'n OptionDoc> + use<'n> {
-    let sink = before.get(1).is_some_and(|kind| kind.eq_ignore_ascii_case("SINK"));
+    let is_kind = |word: &&&str| !["OR", "REPLACE"].iter().any(|other| word.eq_ignore_ascii_case(other));
+    let sink = before.iter().skip(1).find(is_kind).is_some_and(|kind| kind.eq_ignore_ascii_case("SINK"));
     let named = list.windows(3).find(|part| part[0].eq_ignore_ascii_case("connector") && part[1] == "=");
     let named = named.map(|part| part[2].trim_matches('\'').to_owned());
     let fits = move |name: &str| named.as_deref().is_none_or(|named| named == name);

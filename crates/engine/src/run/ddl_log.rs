@@ -27,7 +27,7 @@ enum Step {
     /// Other columns or constraints of a table. Earlier steps know the table without them.
     TableAltered { name: Arc<str>, adds_columns: bool, entry: Entry },
     /// A rename of an object. Earlier steps know the object, and all that read it, by the names at that time.
-    Renamed { name: Arc<str>, from: Arc<str>, entry: Entry },
+    Renamed { name: Arc<str>, from: Arc<str>, to: Arc<str>, entry: Entry },
     /// A setting, or a pause; of an object by its present name.
     State(Option<Arc<str>>, Entry),
 }
@@ -200,7 +200,7 @@ impl DdlLog {
         }
         // Its schema may be dropped before the statement is repeated, so that has both names in full.
         let entry = renaming(&entry, from, to).unwrap_or(entry);
-        self.steps.push(Step::Renamed { name: to.clone(), from: from.clone(), entry });
+        self.steps.push(Step::Renamed { name: to.clone(), from: from.clone(), to: to.clone(), entry });
     }
 
     /// Returns an object whose rename prevents the steps of `names` from being repeated after all others; none if they
@@ -396,22 +396,24 @@ impl DdlLog {
         let mut at = self.steps.len();
         while let Some(later) = at.checked_sub(1) {
             at = later;
-            let Step::Renamed { name, .. } = &self.steps[later] else { continue };
+            let Step::Renamed { name, to, .. } = &self.steps[later] else { continue };
             let plain = |step: &&Step| matches!(step, Step::State(None, Entry::Set { .. }));
             let between = self.steps[..later].iter().rev().take_while(plain).count();
             let Some(earlier) = later.checked_sub(between + 1) else { continue };
-            let Step::Renamed { name: before, from, entry } = &self.steps[earlier] else { continue };
+            let Step::Renamed { name: before, from, entry, .. } = &self.steps[earlier] else { continue };
             if before != name {
                 continue;
             }
-            let (name, from) = (name.clone(), from.clone());
-            let entry = renaming(entry, &from, &name);
+            // Later steps may have renamed it again, so its present name may be another one.
+            let (name, from, to) = (name.clone(), from.clone(), to.clone());
+            let entry = renaming(entry, &from, &to);
             self.steps.remove(earlier);
-            if name == from {
+            if to == from {
                 self.steps.remove(later - 1);
-                at = earlier;
+                // The steps on both sides are neighbours now.
+                at = (earlier + 1).min(self.steps.len());
             } else if let Some(entry) = entry {
-                self.steps[later - 1] = Step::Renamed { name, from, entry };
+                self.steps[later - 1] = Step::Renamed { name, from, to, entry };
             }
         }
     }

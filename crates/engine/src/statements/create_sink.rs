@@ -1,4 +1,4 @@
-//! `CREATE SINK [IF NOT EXISTS] name FROM relation WITH (…)`, `CREATE SINK name AS SELECT … WITH (…)`
+//! `CREATE [OR REPLACE] SINK name FROM relation WITH (…)`, `CREATE [OR REPLACE] SINK name AS SELECT … WITH (…)`
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use crate::session::{Session, Tag};
 use crate::statement::{Rules, Run, Statement};
 
 pub(super) static CREATE_SINK: Statement = Statement {
-    words: &[&["CREATE", "SINK"]],
+    words: &[&["CREATE", "SINK"], &["CREATE", "OR", "REPLACE", "SINK"]],
     synopsis: concat!(
-        "CREATE SINK [IF NOT EXISTS] name FROM relation WITH (connector = '…', option = value, …);\n",
-        "CREATE SINK [IF NOT EXISTS] name AS query [EMIT CHANGES | EMIT ON WINDOW CLOSE | FOR EACH BATCH]\n",
+        "CREATE [OR REPLACE] SINK [IF NOT EXISTS] name FROM relation WITH (connector = '…', option = value, …);\n",
+        "CREATE [OR REPLACE] SINK [IF NOT EXISTS] name AS query [EMIT CHANGES | EMIT ON WINDOW CLOSE | FOR EACH BATCH]\n",
         "  WITH (connector = '…', option = value, …);\n",
-        "CREATE SINK [IF NOT EXISTS] name INTO table [(column, …)] FROM relation | AS query;",
+        "CREATE [OR REPLACE] SINK [IF NOT EXISTS] name INTO table [(column, …)] FROM relation | AS query;",
     ),
     purpose: "deliver changes to an external system or into a table",
     pages: &["create-sink"],
@@ -36,6 +36,9 @@ pub(crate) async fn plan(
     working: &mut Working,
     mut reader: TokenReader<'_>,
 ) -> Result<Tag> {
+    if TokenReader::new(reader.text())?.is_keyword(&["CREATE", "OR", "REPLACE"]) {
+        drop_replaced(working, reader.clone())?;
+    }
     let (name, exists) = new_name(working, &mut reader)?;
     if exists {
         return Ok(existed("SINK", &name));
@@ -86,6 +89,33 @@ pub(crate) async fn plan(
     let object = Object { name, ddl: reader.text().to_string(), reads: planned.reads, definition };
     working.create(object, None)?;
     Ok(Tag::new("CREATE SINK"))
+}
+
+/// Drops the sink that CREATE OR REPLACE replaces, if there is one. The new sink is created in the same change.
+fn drop_replaced(working: &mut Working, mut reader: TokenReader<'_>) -> Result<()> {
+    if reader.is_keyword(&["IF", "NOT", "EXISTS"]) {
+        return Err(Error::invalid("OR REPLACE and IF NOT EXISTS contradict each other")
+            .at(reader.position())
+            .hint("Write one of them."));
+    }
+    let name = reader.new_relation_name()?;
+    let Some(old) = working.catalog.find(&name).cloned() else { return Ok(()) };
+    let at = reader.last_position();
+    let found = old.definition.kind();
+    if found != "sink" {
+        return Err(Error::invalid(format!("\"{name}\" is a {found}, not a sink"))
+            .at(at)
+            .hint(format!("DROP {} {name} first, or choose another name.", found.to_uppercase())));
+    }
+    let readers = working.catalog.dependants(&name);
+    if !readers.is_empty() {
+        let readers = readers.join(", ");
+        return Err(Error::invalid(format!("sink \"{name}\" can't be replaced: {readers} reads its late rows"))
+            .at(at)
+            .hint(format!("Drop {readers} first, and create that again.")));
+    }
+    working.drop(vec![old.name.clone()]);
+    Ok(())
 }
 
 struct Planned {

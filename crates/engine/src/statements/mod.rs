@@ -48,6 +48,7 @@ mod show;
 mod sink_into;
 mod stop;
 mod subscribe;
+mod swap;
 mod table;
 mod table_like;
 mod transaction;

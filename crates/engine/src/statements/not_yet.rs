@@ -27,15 +27,6 @@ pub(super) static NOT_YET: &[NotYet] = &[
     not_yet(&["CREATE", "CONNECTION"], "CREATE CONNECTION"),
     not_yet(&["CREATE", "OR", "REPLACE"], "CREATE OR REPLACE"),
     NotYet {
-        words: &["CREATE", "OR", "REPLACE", "SINK"],
-        clause: None,
-        name: "CREATE OR REPLACE SINK",
-        hint: Some(
-            "FLUSH lets the old one deliver what it has; then DROP SINK and CREATE SINK, sent together, take effect \
-             together. The new one begins with all that its relation holds.",
-        ),
-    },
-    NotYet {
         words: &["CREATE", "TRIGGER"],
         clause: None,
         name: "CREATE TRIGGER",

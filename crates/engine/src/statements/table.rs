@@ -14,8 +14,8 @@ use super::{
     create_aggregate, create_function, create_index, create_materialized_view, create_schema, create_sink,
     create_source, create_stream, create_subscription, create_table, create_table_as, create_temporary,
     create_type, create_view, cursor, describe, discard, drop, explain, flush, modify, no_effect, pause,
-    prepared, rename, replace, reset, select, sequence, set, show, stop, subscribe, transaction, truncate,
-    verify,
+    prepared, rename, replace, reset, select, sequence, set, show, stop, subscribe, swap, transaction,
+    truncate, verify,
 };
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
@@ -50,6 +50,7 @@ pub(crate) static STATEMENTS: Statements = Statements {
         &replace::REPLACE_QUERY,
         &no_effect::OWNER_TO,
         &rename::RENAME,
+        &swap::SWAP,
         &alter_table::ALTER_TABLE,
         &create_index::CREATE_INDEX,
         &create_index::DROP_INDEX,
@@ -348,6 +349,7 @@ mod tests {
         assert_eq!(name("ADVANCE SUBSCRIPTION s"), "ADVANCE SUBSCRIPTION");
         assert_eq!(name("SET TRANSACTION READ ONLY"), "SET TRANSACTION");
         assert_eq!(name("CREATE OR REPLACE FUNCTION f"), "CREATE FUNCTION");
+        assert_eq!(name("CREATE OR REPLACE SINK k"), "CREATE SINK");
         assert_eq!(name("CREATE OR REPLACE TABLE t"), "CREATE OR REPLACE is not supported yet");
         assert_eq!(name("PREPARE p AS SELECT 1"), "PREPARE");
         assert!(name("PREPARE TRANSACTION 'p'").contains("two phases"));
@@ -361,6 +363,7 @@ mod tests {
         assert_eq!(name("ALTER SOURCE s REPLAY 'x'"), "ALTER SOURCE");
         for (sql, statement) in [
             ("ALTER SOURCE s RENAME TO r", &rename::RENAME),
+            ("ALTER VIEW v SWAP WITH w", &swap::SWAP),
             ("ALTER TABLE t ADD c INT", &alter_table::ALTER_TABLE),
             ("ALTER TABLE t DROP WATERMARK", &alter_watermark::ALTER_WATERMARK),
             ("ALTER VIEW v AS SELECT 1", &replace::REPLACE_QUERY),

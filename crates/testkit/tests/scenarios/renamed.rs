@@ -14,6 +14,7 @@ use super::{Scenario, folder, lines_in};
 pub const ALL: &[Scenario] = &[
     ("renamed_objects_go_on_as_if_nothing_had_happened", || drive::block_on(renamed())),
     ("a_renamed_object_and_another_of_its_name_are_two", || drive::block_on(two())),
+    ("exchanged_names_hold_through_crashes", || drive::block_on(swapped())),
     ("a_script_finds_what_it_renamed", || drive::block_on(script())),
     ("names_given_again_and_again_leave_a_small_catalog", || drive::block_on(small())),
 ];
@@ -247,6 +248,85 @@ async fn two() -> Result<()> {
         run_all(&mut session, &["DROP TABLE t CASCADE", "CREATE TABLE t (x INT)", "CHECKPOINT"]).await?;
         machine.crash_at(|| {}, &mut random).await?;
         expect(&mut machine.session(), "SELECT name FROM millstream.tables", &["t", "w"]).await?;
+    }
+    Ok(())
+}
+
+/// Objects exchange their names: their readers continue, and a start from the journal or a checkpoint does the same.
+async fn swapped() -> Result<()> {
+    for checkpoint in [None, Some(0), Some(1)] {
+        let mut random = SmallRng::seed_from_u64(11);
+        let mut machine = Machine::start(Engine::builder)?;
+        let mut session = machine.session();
+        let groups: &[&[&str]] = &[
+            &[
+                "SET checkpoint_interval = 'off'",
+                "CREATE TABLE blue (x INT PRIMARY KEY)",
+                "CREATE TABLE green (x INT PRIMARY KEY, y INT)",
+                "CREATE MATERIALIZED VIEW of_blue AS SELECT count(*) AS n FROM blue",
+                "CREATE MATERIALIZED VIEW of_green AS SELECT sum(y) AS s FROM green",
+                "CREATE MATERIALIZED VIEW both AS SELECT blue.x, y FROM blue JOIN green ON blue.x = green.x",
+                "INSERT INTO blue VALUES (1), (2)",
+                "INSERT INTO green VALUES (1, 10)",
+                "ALTER TABLE green SWAP WITH blue",
+            ],
+            &[
+                "INSERT INTO blue VALUES (2, 20)",
+                "INSERT INTO green VALUES (3)",
+                "ALTER MATERIALIZED VIEW of_blue SWAP WITH of_green",
+                "INSERT INTO blue VALUES (3, 30)",
+            ],
+        ];
+        for (place, group) in groups.iter().enumerate() {
+            run_all(&mut session, group).await?;
+            if checkpoint == Some(place) {
+                run(&mut session, "CHECKPOINT").await?;
+            }
+        }
+        let shown: &[(&str, &[&str])] = &[
+            ("SELECT * FROM blue", &["1|10", "2|20", "3|30"]),
+            ("SELECT * FROM green", &["1", "2", "3"]),
+            ("SELECT s FROM of_blue", &["60"]),
+            ("SELECT n FROM of_green", &["3"]),
+            ("SELECT * FROM both", &["1|10", "2|20", "3|30"]),
+            ("VERIFY both", &[]),
+        ];
+        for crash in [false, true, true] {
+            if crash {
+                machine.crash_at(|| {}, &mut random).await?;
+            }
+            let mut session = machine.session();
+            for (sql, expected) in shown {
+                expect(&mut session, sql, expected)
+                    .await
+                    .map_err(|error| format!("checkpoint {checkpoint:?}, crash {crash}: {error}"))?;
+            }
+        }
+        // Back again: the exchanges cancel out.
+        let mut session = machine.session();
+        run_all(
+            &mut session,
+            &["ALTER TABLE blue SWAP WITH green", "INSERT INTO blue VALUES (4)", "CHECKPOINT"],
+        )
+        .await?;
+        machine.crash_at(|| {}, &mut random).await?;
+        let mut session = machine.session();
+        expect(&mut session, "SELECT * FROM blue", &["1", "2", "3", "4"]).await?;
+        expect(&mut session, "SELECT n FROM of_green", &["4"]).await?;
+        expect(&mut session, "SELECT * FROM both", &["1|10", "2|20", "3|30"]).await?;
+        // One of the two goes, and the other keeps its new name.
+        run_all(
+            &mut session,
+            &[
+                "ALTER TABLE blue SWAP WITH green",
+                "DROP TABLE blue CASCADE",
+                "INSERT INTO green VALUES (5)",
+                "CHECKPOINT",
+            ],
+        )
+        .await?;
+        machine.crash_at(|| {}, &mut random).await?;
+        expect(&mut machine.session(), "SELECT n FROM of_green", &["5"]).await?;
     }
     Ok(())
 }

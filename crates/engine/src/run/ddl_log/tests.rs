@@ -159,6 +159,49 @@ fn names_that_stand_together_become_one() {
     assert_eq!(texts(&all), expected);
 }
 
+#[test]
+fn merged_names_are_those_of_their_time() {
+    let mut all = DdlLog::default();
+    created(&mut all, &["x"]);
+    renamed(&mut all, "x", "y");
+    created(&mut all, &["v"]);
+    renamed(&mut all, "y", "z");
+    created(&mut all, &["w"]);
+    renamed(&mut all, "z", "q");
+    dropped(&mut all, &["v"]);
+    let expected = [
+        "make x",
+        "ALTER TABLE public.x RENAME TO public.z",
+        "make w",
+        "ALTER TABLE public.z RENAME TO public.q",
+    ];
+    assert_eq!(texts(&all), expected);
+}
+
+/// Exchanges two names, as ALTER … SWAP WITH does if `older` is the object that was created first.
+fn exchanged(log: &mut DdlLog, older: &str, newer: &str) {
+    let rename = |from: &str, to: &str| DdlChange::Renamed { from: from.into(), to: to.into() };
+    let changes = vec![rename(older, "z"), rename(newer, older), rename("z", newer)];
+    let statement = format!("ALTER TABLE {older} SWAP WITH {newer}");
+    log.change(DdlChanges { changes }, &changed(&[&statement]), Standing::default());
+}
+
+#[test]
+fn exchanged_names_are_renames() {
+    let rename = |from: &str, to: &str| format!("ALTER TABLE public.{from} RENAME TO public.{to}");
+    let mut all = DdlLog::default();
+    created(&mut all, &["x", "y"]);
+    exchanged(&mut all, "x", "y");
+    let made = ["make x".to_string(), "make y".to_string()];
+    let renames = [rename("x", "z"), rename("y", "x"), rename("z", "y")];
+    assert_eq!(texts(&all), [made.as_slice(), renames.as_slice()].concat());
+    exchanged(&mut all, "y", "x");
+    assert_eq!(texts(&all), made);
+    exchanged(&mut all, "x", "y");
+    dropped(&mut all, &["x"]);
+    assert_eq!(texts(&all), [made[0].clone(), rename("x", "y")]);
+}
+
 fn added(log: &mut DdlLog, name: &str, statement: &str) {
     log.change(
         DdlChanges { changes: vec![DdlChange::TableAltered { name: name.into(), adds_columns: true }] },
