@@ -53,7 +53,7 @@ pub fn pieces(text: &str) -> Vec<Piece> {
     pieces
 }
 
-/// Returns true if `text` can be run: no piece is open and it ends with a semicolon, or it is blank.
+/// Returns true if `text` can be run: no piece is open and it ends with a statement's semicolon, or it is blank.
 pub fn is_complete(text: &str) -> bool {
     let pieces = pieces(text);
     let mut last = None;
@@ -67,7 +67,69 @@ pub fn is_complete(text: &str) -> bool {
             Kind::Code => last = text[piece.range.clone()].trim_end().chars().last().or(last),
         }
     }
-    matches!(last, None | Some(';'))
+    match last {
+        None => true,
+        Some(';') => statement_ends(text).last().is_some_and(|end| is_blank(&text[*end..])),
+        Some(_) => false,
+    }
+}
+
+/// The statements of Flink that may contain a statement set.
+const BEFORE_SETS: [&str; 3] = ["EXECUTE", "EXPLAIN", "COMPILE"];
+
+/// The words that begin a statement set.
+const SET_BEGINS: [&str; 3] = ["STATEMENT", "SET", "BEGIN"];
+
+/// Returns the positions behind the semicolons that end statements, in order. The semicolons within a statement set of
+/// Flink don't: `EXECUTE STATEMENT SET BEGIN …; …; END;`.
+pub fn statement_ends(text: &str) -> Vec<usize> {
+    let mut ends = Vec::new();
+    let mut words: Vec<&str> = Vec::new();
+    let mut is_in_set = false;
+    for piece in pieces(text) {
+        match piece.kind {
+            Kind::Comment => continue,
+            // No keyword.
+            Kind::Text | Kind::Name => {
+                words.push("");
+                continue;
+            }
+            Kind::Code => {}
+        }
+        let is_in_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+        let mut at = piece.range.start;
+        for part in text[piece.range].split_inclusive(|letter: char| !is_in_word(letter)) {
+            at += part.len();
+            let word = part.trim_end_matches(|letter: char| !is_in_word(letter));
+            if !word.is_empty() {
+                words.push(word);
+            }
+            if part.ends_with(';') {
+                if !words.is_empty() {
+                    is_in_set = continues_set(&words, is_in_set);
+                    words.clear();
+                }
+                if !is_in_set {
+                    ends.push(at);
+                }
+            }
+        }
+    }
+    ends
+}
+
+/// Returns true if the text after these words and a semicolon belongs to a statement set. `is_in_set`: true if the words
+/// do.
+fn continues_set(words: &[&str], is_in_set: bool) -> bool {
+    let is = |at: usize, word: &str| words.get(at).is_some_and(|found| found.eq_ignore_ascii_case(word));
+    if is_in_set {
+        return !is(0, "END");
+    }
+    if !BEFORE_SETS.iter().any(|word| is(0, word)) {
+        return false;
+    }
+    let begins = |at: &usize| SET_BEGINS.iter().enumerate().all(|(next, word)| is(at + next, word));
+    (1..words.len()).find(begins).is_some_and(|at| !is(at + SET_BEGINS.len(), "END"))
 }
 
 /// Returns true if `text` has white space and comments only.
@@ -205,9 +267,17 @@ mod tests {
 
     #[test]
     fn input_is_complete_at_its_semicolon() {
-        for complete in
-            ["", "  \n", "SELECT 1;", "SELECT 1; -- done", "SELECT 1;\n\n", "-- only", "SELECT ';' ;/* a */"]
-        {
+        for complete in [
+            "",
+            "  \n",
+            "SELECT 1;",
+            "SELECT 1; -- done",
+            "SELECT 1;\n\n",
+            "SELECT 1;;",
+            "-- only",
+            "SELECT ';' ;/* a */",
+            "EXECUTE STATEMENT SET BEGIN INSERT INTO a VALUES (1); END;",
+        ] {
             assert!(is_complete(complete), "{complete:?}");
         }
         for open in [
@@ -219,9 +289,20 @@ mod tests {
             "SELECT $a$;",
             "SELECT 'a'",
             "SELECT 1 -- ;",
+            "EXECUTE STATEMENT SET BEGIN INSERT INTO a VALUES (1);",
+            "EXECUTE STATEMENT SET BEGIN INSERT INTO a VALUES (1); END",
         ] {
             assert!(!is_complete(open), "{open:?}");
         }
+    }
+
+    #[test]
+    fn a_statement_set_ends_at_its_last_semicolon() {
+        let set = "execute statement set begin SELECT CASE WHEN x THEN 1 END; VALUES ('; END;'); END;";
+        assert_eq!(statement_ends(set), [set.len()]);
+        assert_eq!(statement_ends("a; b;"), [2, 5]);
+        assert_eq!(statement_ends("EXECUTE STATEMENT SET BEGIN END; b"), [32]);
+        assert_eq!(statement_ends("EXECUTE p; END; BEGIN STATEMENT SET; c"), [10, 15, 36]);
     }
 
     #[test]

@@ -190,12 +190,7 @@ fn another(text: &str, from: usize, end: usize) -> usize {
 /// Returns the last statement of a text, without its semicolon; empty if there is none.
 pub fn last_statement(text: &str) -> &str {
     let mut starts = vec![0];
-    for piece in scan::pieces(text) {
-        if piece.kind == Kind::Code {
-            let code = text[piece.range.clone()].match_indices(';');
-            starts.extend(code.map(|(at, _)| piece.range.start + at + 1));
-        }
-    }
+    starts.extend(scan::statement_ends(text));
     let mut end = text.len();
     for start in starts.into_iter().rev() {
         let statement = text[start..end].trim();
@@ -209,11 +204,7 @@ pub fn last_statement(text: &str) -> &str {
 
 /// Returns the end of the last complete statement of a text, behind its semicolon.
 pub fn whole_end(text: &str) -> usize {
-    let pieces = scan::pieces(text);
-    let code = pieces.iter().rev().filter(|piece| piece.kind == Kind::Code);
-    let mut ends =
-        code.filter_map(|piece| Some(piece.range.start + text[piece.range.clone()].rfind(';')? + 1));
-    ends.next().unwrap_or(0)
+    scan::statement_ends(text).last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -286,5 +277,8 @@ mod tests {
         assert_eq!(last_statement(" ; -- x"), "");
         assert_eq!(whole_end("SELECT 1; SELECT ';'"), 9);
         assert_eq!(whole_end("SELECT 1 -- ;"), 0);
+        let set = "EXECUTE STATEMENT SET BEGIN INSERT INTO a VALUES (1); END";
+        assert_eq!(whole_end(set), 0);
+        assert_eq!(last_statement(&format!("SELECT 1; {set};")), set);
     }
 }

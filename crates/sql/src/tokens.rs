@@ -13,7 +13,7 @@ use std::ops::Range;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, TokenizerError};
 
 use crate::error::{Error, Result};
-use crate::grammar::Grammar;
+use crate::grammar::{Grammar, is_word};
 
 /// The dialect of every text.
 pub(crate) static DIALECT: Grammar = Grammar { tries: None, versions: false };
@@ -55,22 +55,58 @@ pub fn tokenise(sql: &str) -> Result<Vec<Lexeme>> {
     numbers::join(sql, lexemes)
 }
 
-/// Splits a text at each `;` between statements. Drops parts that contain only comments.
+/// Splits a text at each `;` between statements. Drops parts that contain only comments. Flink's statement set
+/// is one statement: `EXECUTE STATEMENT SET BEGIN …; …; END`.
 pub fn statements(sql: &str) -> Result<Vec<Piece>> {
     let lexemes = tokenise(sql)?;
-    let parts = lexemes.split(|lexeme| lexeme.token.token == Token::SemiColon);
-    Ok(parts
-        .filter_map(|part| Some(part.first()?.range.start..part.last()?.range.end))
-        .map(|range| Piece { text: sql[range.clone()].to_string(), range })
-        .collect())
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let mut is_in_set = false;
+    for part in lexemes.split(|lexeme| lexeme.token.token == Token::SemiColon) {
+        let (Some(first), Some(last)) = (part.first(), part.last()) else { continue };
+        match ranges.last_mut().filter(|_| is_in_set) {
+            Some(set) => set.end = last.range.end,
+            None => ranges.push(first.range.start..last.range.end),
+        }
+        is_in_set = continues_set(part.iter().map(|lexeme| &lexeme.token.token), is_in_set);
+    }
+    Ok(ranges.into_iter().map(|range| Piece { text: sql[range.clone()].to_string(), range }).collect())
 }
 
 /// True if a text that is being typed ends with a whole statement: its last token is a `;`. A text of
-/// comments alone is complete. A text that ends within a string, a quoted name or a comment isn't.
+/// comments alone is complete. A text that ends within a string, a quoted name, a comment or a statement set
+/// isn't.
 pub fn is_complete(sql: &str) -> bool {
-    let Ok(tokens) = Tokenizer::new(&DIALECT, sql).tokenize() else { return false };
-    let last = tokens.iter().rev().find(|token| !matches!(token, Token::Whitespace(_)));
-    last.is_none_or(|token| *token == Token::SemiColon)
+    let Ok(mut tokens) = Tokenizer::new(&DIALECT, sql).tokenize() else { return false };
+    tokens.retain(|token| !matches!(token, Token::Whitespace(_)));
+    let mut is_in_set = false;
+    for part in tokens.split(|token| *token == Token::SemiColon).filter(|part| !part.is_empty()) {
+        is_in_set = continues_set(part.iter(), is_in_set);
+    }
+    !is_in_set && tokens.last().is_none_or(|token| *token == Token::SemiColon)
+}
+
+/// The statements of Flink that may contain a statement set.
+const BEFORE_SETS: [&str; 3] = ["EXECUTE", "EXPLAIN", "COMPILE"];
+
+/// The words that begin a statement set.
+const SET_BEGINS: [&str; 3] = ["STATEMENT", "SET", "BEGIN"];
+
+/// The maximum number of tokens up to the beginning of a statement set.
+const BEFORE_SET_MAX: usize = 16;
+
+/// Returns true if the text after a part, which ended with a `;`, belongs to a statement set of Flink. `is_in_set`: true
+/// if the part does.
+fn continues_set<'a>(part: impl Iterator<Item = &'a Token>, is_in_set: bool) -> bool {
+    let tokens: Vec<&Token> = part.take(BEFORE_SET_MAX).collect();
+    let is = |at: usize, word: &str| tokens.get(at).is_some_and(|token| is_word(token, word));
+    if is_in_set {
+        return !is(0, "END");
+    }
+    if !BEFORE_SETS.iter().any(|word| is(0, word)) {
+        return false;
+    }
+    let begins = |at: &usize| SET_BEGINS.iter().enumerate().all(|(next, word)| is(at + next, word));
+    (1..tokens.len()).find(begins).is_some_and(|at| !is(at + SET_BEGINS.len(), "END"))
 }
 
 fn unreadable(sql: &str, error: TokenizerError) -> Error {
@@ -147,6 +183,19 @@ mod tests {
         assert_eq!(split("SELECT $$a;b$$; SELECT $x$ ; $$ $x$"), ["SELECT $$a;b$$", "SELECT $x$ ; $$ $x$"]);
         assert_eq!(split("SELECT E'\\';' ; y"), ["SELECT E'\\';'", "y"]);
         assert_eq!(split(";; -- nothing\n ;"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_statement_set_is_one_statement() {
+        let set = "EXECUTE STATEMENT SET BEGIN SELECT CASE WHEN a THEN b END; ; x; END";
+        assert_eq!(split(&format!("SELECT 1; {set}; SELECT 2")), ["SELECT 1", set, "SELECT 2"]);
+        let plan = "COMPILE PLAN 'p' FOR statement set begin INSERT INTO a VALUES (1); end";
+        assert_eq!(split(&format!("{plan};")), [plan]);
+        assert_eq!(split("EXECUTE STATEMENT SET BEGIN END; x"), ["EXECUTE STATEMENT SET BEGIN END", "x"]);
+        assert_eq!(split("EXECUTE STATEMENT SET BEGIN a; b;"), ["EXECUTE STATEMENT SET BEGIN a; b"]);
+        assert_eq!(split("BEGIN STATEMENT SET; a; END"), ["BEGIN STATEMENT SET", "a", "END"]);
+        assert_eq!(split("EXECUTE p; b"), ["EXECUTE p", "b"]);
+        assert!(is_complete(&format!("{set};")) && !is_complete("EXECUTE STATEMENT SET BEGIN a;"));
     }
 
     #[test]

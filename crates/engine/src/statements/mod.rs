@@ -46,6 +46,7 @@ mod sequence;
 mod set;
 mod show;
 mod sink_into;
+mod statement_set;
 mod stop;
 mod subscribe;
 mod swap;

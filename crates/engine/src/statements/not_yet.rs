@@ -46,12 +46,47 @@ pub(super) static NOT_YET: &[NotYet] = &[
     not_yet(&["CREATE", "USER"], "CREATE USER"),
     not_yet(&["CREATE", "DATABASE"], "CREATE DATABASE"),
     not_yet(&["ALTER"], "ALTER"),
+    NotYet { words: &["COMPILE"], clause: None, name: "COMPILE PLAN", hint: Some(PLANS) },
+    NotYet {
+        words: &["EXPLAIN", "STATEMENT", "SET"],
+        clause: None,
+        name: "EXPLAIN STATEMENT SET",
+        hint: Some("EXPLAIN the query of each INSERT."),
+    },
+    NotYet {
+        words: &["PRINT"],
+        clause: None,
+        name: "PRINT",
+        hint: Some("CREATE SOURCE s over the topic, and SELECT * FROM s EMIT CHANGES."),
+    },
+    NotYet {
+        words: &["SHOW", "TOPICS"],
+        clause: None,
+        name: "SHOW TOPICS",
+        hint: Some("SHOW SOURCES and SHOW SINKS list what is connected; SHOW CREATE name has the topic."),
+    },
+    NotYet {
+        words: &["SHOW", "QUERIES"],
+        clause: None,
+        name: "SHOW QUERIES",
+        hint: Some("A query is an object: SHOW MATERIALIZED VIEWS, SHOW STREAMS, SHOW SINKS."),
+    },
+    NotYet {
+        words: &["TERMINATE"],
+        clause: None,
+        name: "TERMINATE",
+        hint: Some("DROP the stream, materialized view or sink that the query maintains, or PAUSE it."),
+    },
     not_yet(&["COMMIT", "PREPARED"], TWO_PHASES),
     not_yet(&["ROLLBACK", "PREPARED"], TWO_PHASES),
     not_yet(&["PREPARE", "TRANSACTION"], TWO_PHASES),
     not_yet(&["LISTEN"], "LISTEN"),
     not_yet(&["NOTIFY"], "NOTIFY"),
 ];
+
+/// The hint of Flink's statements for compiled plans.
+pub(super) const PLANS: &str = "The data directory keeps the plans of materialized views, streams and sinks: CREATE them, \
+                                or run the INSERT statements.";
 
 const TWO_PHASES: &str = "a transaction that is committed in two phases";
 

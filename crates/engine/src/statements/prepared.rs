@@ -5,6 +5,7 @@ use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader, sqlstate};
 
+use super::not_yet::PLANS;
 use super::select;
 use super::table::STATEMENTS;
 use crate::session::{Response, Session, Tag};
@@ -88,6 +89,9 @@ fn types(session: &Session, reader: &mut TokenReader<'_>) -> Result<Vec<Option<D
 /// Runs EXECUTE.
 pub(crate) async fn execute(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let (name, at) = (reader.identifier()?, reader.last_position());
+    if name == "plan" && matches!(reader.peek(), Token::SingleQuotedString(_)) {
+        return Err(Error::unsupported("EXECUTE PLAN").hint(PLANS).at(at));
+    }
     let group = (*reader.peek() == Token::LParen).then(|| reader.group()).transpose()?;
     reader.expect_end()?;
     let prepared = session.prepared.get(&name).cloned().ok_or_else(|| unknown(&name).at(at.clone()))?;

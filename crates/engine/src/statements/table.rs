@@ -14,8 +14,8 @@ use super::{
     create_aggregate, create_function, create_index, create_materialized_view, create_schema, create_sink,
     create_source, create_stream, create_subscription, create_table, create_table_as, create_temporary,
     create_type, create_view, cursor, describe, discard, drop, explain, flush, modify, no_effect, pause,
-    prepared, rename, replace, reset, select, sequence, set, show, stop, subscribe, swap, transaction,
-    truncate, verify,
+    prepared, rename, replace, reset, select, sequence, set, show, statement_set, stop, subscribe, swap,
+    transaction, truncate, verify,
 };
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
@@ -83,6 +83,7 @@ pub(crate) static STATEMENTS: Statements = Statements {
         &prepared::PREPARE,
         &prepared::EXECUTE,
         &prepared::DEALLOCATE,
+        &statement_set::STATEMENT_SET,
         &explain::EXPLAIN,
         &verify::VERIFY,
         &describe::DESCRIBE,

@@ -16,7 +16,10 @@ const ENDS: Rules = Rules { transaction: InTransaction::Ends, ..Rules::DEFAULT }
 
 pub(super) static BEGIN: Statement = Statement {
     words: &[&["BEGIN"], &["START", "TRANSACTION"]],
-    synopsis: "BEGIN [WORK | TRANSACTION] [mode, …]              -- or START TRANSACTION",
+    synopsis: concat!(
+        "BEGIN [WORK | TRANSACTION] [mode, …]              -- or START TRANSACTION\n",
+        "BEGIN STATEMENT SET                               -- as in Flink",
+    ),
     purpose: "begin a transaction",
     pages: &["begin"],
     begins: None,
@@ -140,6 +143,9 @@ fn set_characteristics(session: &mut Session, reader: &mut TokenReader<'_>) -> R
 
 fn begin(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
     let started = reader.text().trim_start().get(..5).is_some_and(|word| word.eq_ignore_ascii_case("start"));
+    if !started && reader.keyword(&["STATEMENT", "SET"]) {
+        reader.expect_end()?;
+    }
     reader.one_of(&[&["WORK"], &["TRANSACTION"]]);
     let said = modes(reader)?;
     let mut tag =
@@ -152,7 +158,7 @@ fn begin(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
     Ok(tag)
 }
 
-async fn commit(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
+pub(super) async fn commit(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
     reader.one_of(&[&["WORK"], &["TRANSACTION"]]);
     let chain = chain(reader)?;
     let Some(transaction) = session.transaction.take() else { return outside("COMMIT", chain) };
@@ -216,9 +222,21 @@ async fn roll_back(session: &mut Session, reader: &mut TokenReader<'_>) -> Resul
     }
 }
 
-fn begin_transaction(session: &mut Session, modes: Modes) {
+pub(super) fn begin_transaction(session: &mut Session, modes: Modes) {
     session.variables.begin(session.transaction.as_ref());
     session.transaction = Some(Transaction::new(modes));
+}
+
+/// Rolls back the open transaction of a statement, if it has not been committed.
+pub(super) fn abandon(session: &mut Session) {
+    if session.transaction.take().is_none() {
+        return;
+    }
+    end_cursors(session, false);
+    session.variables.end(false);
+    if let Some(locks) = session.variables.locks.get() {
+        locks.release_all(true);
+    }
 }
 
 /// Closes the cursors of a transaction, except those WITH HOLD if it was committed.
