@@ -4,6 +4,7 @@
 //! alias.
 
 pub(crate) mod calls;
+pub(crate) mod foreign_clauses;
 pub(crate) mod lambdas;
 pub(crate) mod postgres_forms;
 pub(crate) mod rows_from;
@@ -24,7 +25,7 @@ use crate::reader::{TokenReader, is_word};
 pub enum Emit {
     /// `EMIT CHANGES`: each change as it happens.
     Changes,
-    /// `EMIT ON WINDOW CLOSE`: each window once, when it closes.
+    /// `EMIT ON WINDOW CLOSE`: each window once, when it closes. ksqlDB's `EMIT FINAL` is the same.
     OnWindowClose,
     /// `FOR EACH BATCH`: the query runs again over each batch.
     EachBatch,
@@ -37,6 +38,15 @@ impl Emit {
             Emit::Changes => "EMIT CHANGES",
             Emit::OnWindowClose => "EMIT ON WINDOW CLOSE",
             Emit::EachBatch => "FOR EACH BATCH",
+        }
+    }
+
+    /// Returns the words of all spellings of the clause, the first as [`Emit::clause`] has it.
+    pub fn spellings(self) -> &'static [&'static [&'static str]] {
+        match self {
+            Emit::Changes => &[&["EMIT", "CHANGES"]],
+            Emit::OnWindowClose => &[&["EMIT", "ON", "WINDOW", "CLOSE"], &["EMIT", "FINAL"]],
+            Emit::EachBatch => &[&["FOR", "EACH", "BATCH"]],
         }
     }
 
@@ -67,22 +77,16 @@ pub fn trailing_emit(reader: &TokenReader) -> Option<(Emit, Range<usize>)> {
             Token::LParen | Token::LBracket => depth += 1,
             Token::RParen | Token::RBracket => depth -= 1,
             _ if depth > 0 => {}
-            token => {
+            _ => {
                 // The words are a clause only at the end of the query, or before a LIMIT of changes.
                 let ends = |words: &[&str]| {
-                    let after = at + 1 + words.len();
+                    let after = at + words.len();
                     let next = tokens.get(after).map(|next| &next.token.token);
-                    words.iter().zip(&tokens[at + 1..]).all(|(word, next)| is_word(&next.token.token, word))
+                    words.iter().zip(&tokens[at..]).all(|(word, next)| is_word(&next.token.token, word))
                         && (after == tokens.len() || next.is_some_and(|next| is_word(next, "LIMIT")))
                 };
-                let clause = match () {
-                    _ if is_word(token, "EMIT") && ends(&["CHANGES"]) => Some(Emit::Changes),
-                    _ if is_word(token, "EMIT") && ends(&["ON", "WINDOW", "CLOSE"]) => {
-                        Some(Emit::OnWindowClose)
-                    }
-                    _ if is_word(token, "FOR") && ends(&["EACH", "BATCH"]) => Some(Emit::EachBatch),
-                    _ => None,
-                };
+                let all = [Emit::Changes, Emit::OnWindowClose, Emit::EachBatch];
+                let clause = all.into_iter().find(|emit| emit.spellings().iter().any(|words| ends(words)));
                 if let Some(emit) = clause {
                     found = Some((emit, lexeme.range.start..end));
                 }
@@ -142,6 +146,8 @@ mod tests {
             emit("SELECT 1 EMIT ON WINDOW CLOSE"),
             Some((Emit::OnWindowClose, "EMIT ON WINDOW CLOSE"))
         );
+        assert_eq!(emit("SELECT 1 EMIT FINAL"), Some((Emit::OnWindowClose, "EMIT FINAL")));
+        assert_eq!(emit("SELECT emit FROM final"), None);
         assert_eq!(emit("SELECT 1 FOR EACH BATCH"), Some((Emit::EachBatch, "FOR EACH BATCH")));
         assert_eq!(emit("SELECT (SELECT 1 EMIT CHANGES)"), None);
         assert_eq!(emit("SELECT emit FROM t emit"), None);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
+use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{OptionDoc, Options};
 use millstream_sql::{BatchQuery, Emit, Error, Result, TokenReader, dialect};
 
@@ -62,6 +63,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     if exists {
         return Ok(existed("STREAM", &name));
     }
+    refuse_types(&reader)?;
     let planned = working.planned(session, &name)?;
     let Running { query, schema, reads, options, ordered } =
         running_query(session, &working.catalog, planned, &mut reader)?;
@@ -75,6 +77,21 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     }
     working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
     Ok(tag)
+}
+
+/// Fails if the columns have types, as those of a stream over a topic in ksqlDB.
+fn refuse_types(reader: &TokenReader<'_>) -> Result<()> {
+    let is_word = |n| matches!(reader.peek_at(n), Token::Word(_));
+    if *reader.peek() != Token::LParen || !is_word(1) || !is_word(2) {
+        return Ok(());
+    }
+    let mut types = reader.clone();
+    types.next();
+    types.next();
+    Err(types.expected("\",\" or \")\"").hint(
+        "The columns of a stream have the types of its query. For rows from outside, write CREATE SOURCE s (column type, …) \
+         WITH (connector = 'kafka', topic = '…', format = 'json').",
+    ))
 }
 
 /// The query of a stream or a sink.
@@ -114,8 +131,8 @@ pub(super) fn running_query(
 /// Removes the EMIT or FOR EACH BATCH clause from the end, if there is one, and returns it.
 pub(super) fn cut_emit(reader: &mut TokenReader<'_>) -> Result<Option<Emit>> {
     let Some((emit, span)) = dialect::trailing_emit(reader) else { return Ok(None) };
-    let words = reader.text()[span.clone()].split_whitespace().count();
-    if words != emit.clause().split(' ').count() {
+    let mut words = reader.text()[span.clone()].split_whitespace();
+    if words.any(|word| word.eq_ignore_ascii_case("LIMIT")) {
         return Err(Error::invalid(format!("{} LIMIT in a continuous query", emit.clause()))
             .hint("Leave this LIMIT out.")
             .at(span));

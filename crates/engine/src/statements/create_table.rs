@@ -198,7 +198,9 @@ pub(super) fn intake(reader: &mut TokenReader<'_>, has_key: bool) -> Result<Inta
     if kind == 1 {
         reader.keyword(&["FULL"]);
         if reader.is_keyword(&["IF", "NOT", "NULL"]) {
-            return Err(Error::unsupported("ON CONFLICT DO UPDATE IF NOT NULL").at(reader.position()));
+            return Err(Error::unsupported("ON CONFLICT DO UPDATE IF NOT NULL").at(reader.position()).hint(
+                "Write INSERT … ON CONFLICT DO UPDATE SET c = coalesce(excluded.c, t.c) for each column c of table t.",
+            ));
         }
     }
     if append_only && on_conflict == Conflict::Replace {

@@ -26,10 +26,23 @@ pub(super) static DESCRIBE: Statement = Statement {
     rules: Rules::ROWS,
 };
 
+/// Fails if the statement is `DESCRIBE EXTENDED name` or `DESCRIBE name EXTENDED`.
+fn refuse_extended(reader: &TokenReader<'_>) -> Result<()> {
+    let mut ahead = reader.clone();
+    let is_first = ahead.is_keyword(&["EXTENDED"]) && matches!(ahead.peek_at(1), Token::Word(_));
+    if !is_first && (ahead.relation_name().is_err() || !ahead.is_keyword(&["EXTENDED"])) {
+        return Ok(());
+    }
+    Err(Error::unsupported("DESCRIBE EXTENDED").at(ahead.position()).hint(
+        "DESCRIBE name shows the columns, SHOW CREATE name the statement, EXPLAIN ANALYZE name the operators.",
+    ))
+}
+
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let routine = ["FUNCTION", "AGGREGATE"]
         .iter()
         .any(|kind| matches!(reader.peek_at(1), Token::Word(_)) && reader.keyword(&[kind]));
+    refuse_extended(reader)?;
     let name = reader.relation_name()?;
     let at = reader.last_position();
     reader.expect_end()?;

@@ -52,8 +52,9 @@ pub(crate) async fn follow_query(
 pub(super) fn limit(reader: &TokenReader<'_>, clause: &Range<usize>, emit: Emit) -> Result<Option<usize>> {
     let number = |text: &str| {
         let mut reader = TokenReader::new(text)?;
-        let words: Vec<&str> = emit.clause().split(' ').collect();
-        reader.expect_keyword(&words)?;
+        if reader.one_of(emit.spellings()).is_none() {
+            return Err(reader.expected(emit.clause()));
+        }
         let limit = if reader.keyword(&["LIMIT"]) { Some(reader.number()? as usize) } else { None };
         reader.expect_end()?;
         Ok(limit)

@@ -22,6 +22,25 @@ pub(crate) fn is_function(state: &SessionState, name: &str) -> bool {
         || state.higher_order_functions().contains_key(name)
 }
 
+/// Functions of ksqlDB, with a hint for each.
+const FOREIGN: &[(&str, &str)] = &[
+    (
+        "latest_by_offset",
+        "The order of arrival is no part of a batch's answer. Write last_value(x ORDER BY ts) IGNORE NULLS, or ORDER BY \
+         _batch_id for the order of batches.",
+    ),
+    (
+        "earliest_by_offset",
+        "The order of arrival is no part of a batch's answer. Write first_value(x ORDER BY ts) IGNORE NULLS, or ORDER BY \
+         _batch_id for the order of batches.",
+    ),
+    ("count_distinct", "Write count(DISTINCT x)."),
+    ("topk", "Write row_number() OVER (ORDER BY x DESC), and keep the numbers up to k."),
+    ("extractjsonfield", "Write j::JSON ->> 'a'."),
+    ("format_timestamp", "Write to_char(ts, 'YYYY-MM-DD')."),
+    ("parse_timestamp", "Write to_timestamp(text, 'YYYY-MM-DD')."),
+];
+
 /// Adds similar names to an unknown function's error. DataFusion's single suggestion is often far off.
 pub(super) fn suggest_functions(state: &SessionState, error: Error, relations: &dyn Relations) -> Error {
     let name = error.message.strip_prefix("function \"").and_then(|rest| rest.strip_suffix("\" not found"));
@@ -42,6 +61,9 @@ pub(super) fn suggest_functions(state: &SessionState, error: Error, relations: &
         let message = format!("{name}() in a continuous query, and in a statement that changes rows,");
         return Error { message: Error::unsupported(message).message, ..error }
             .hint("It reads the catalog or the session. Use a SELECT, which runs once.");
+    }
+    if let Some((_, hint)) = FOREIGN.iter().find(|(foreign, _)| *foreign == name) {
+        return error.hint(*hint);
     }
     let users = relations.routine_catalog().routine_names();
     match suggestion::did_you_mean(&name, function_names(state).chain(users.iter().map(String::as_str))) {

@@ -73,7 +73,10 @@ impl StatementParser {
             .with_recursion_limit(self.recursion_limit)
             .build()
             .and_then(|mut parser| parser.parse_statements())
-            .map_err(|error| Error::from_datafusion(&error, reader.text()))?;
+            .map_err(|error| {
+                let error = Error::from_datafusion(&error, reader.text());
+                dialect::foreign_clauses::explain(reader, error)
+            })?;
         match (parsed.pop_front(), parsed.pop_front()) {
             (Some(ParsedStatement::Statement(mut statement)), None) => {
                 if !self.accepts_open_joins {

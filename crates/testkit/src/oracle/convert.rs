@@ -427,7 +427,7 @@ pub fn exempt(sql: &str) -> Option<&'static str> {
     for (at, word) in words.iter().enumerate() {
         match word.as_str() {
             "emit" if followed_by(at, "changes") => return Some("EMIT CHANGES never ends"),
-            "emit" if followed_by(at, "on") => {
+            "emit" if followed_by(at, "on") || followed_by(at, "final") => {
                 return Some("EMIT ON WINDOW CLOSE depends on the split by intent");
             }
             "system_time" if words.get(at + 3).is_some_and(|moment| is_literal(moment)) => {
