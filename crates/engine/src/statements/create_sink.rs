@@ -110,9 +110,11 @@ fn drop_replaced(working: &mut Working, mut reader: TokenReader<'_>) -> Result<(
     let readers = working.catalog.dependants(&name);
     if !readers.is_empty() {
         let readers = readers.join(", ");
-        return Err(Error::invalid(format!("sink \"{name}\" can't be replaced: {readers} reads its late rows"))
-            .at(at)
-            .hint(format!("Drop {readers} first, and create that again.")));
+        return Err(Error::invalid(format!(
+            "sink \"{name}\" can't be replaced: {readers} reads its late rows"
+        ))
+        .at(at)
+        .hint(format!("Drop {readers} first, and create that again.")));
     }
     working.drop(vec![old.name.clone()]);
     Ok(())

@@ -107,9 +107,9 @@ fn inserts(reader: &mut TokenReader<'_>) -> Result<Inserts> {
         }
         inserts.ranges.push(start..reader.last_position().end);
         if !reader.symbol(Token::SemiColon) {
-            return Err(reader
-                .expected("\";\"")
-                .hint("A statement set ends with END. In psql, write BEGIN STATEMENT SET; INSERT …; INSERT …; END;"));
+            return Err(reader.expected("\";\"").hint(
+                "A statement set ends with END. In psql, write BEGIN STATEMENT SET; INSERT …; INSERT …; END;",
+            ));
         }
     }
     reader.expect_end()?;

@@ -86,11 +86,7 @@ fn renames(catalog: &Catalog, one: &Arc<str>, other: &Arc<str>) -> [Change; 3] {
     let free: Arc<str> = free_name(catalog, older).into();
     let rename = |from: &Arc<str>, to: Arc<str>| Change::Rename { from: from.clone(), to };
     // The loop tells an object from a former one of the same name by its copy of the name, so both get new copies.
-    [
-        rename(older, free.clone()),
-        rename(newer, Arc::from(&**older)),
-        rename(&free, Arc::from(&**newer)),
-    ]
+    [rename(older, free.clone()), rename(newer, Arc::from(&**older)), rename(&free, Arc::from(&**newer))]
 }
 
 /// Returns a name in the schema of an object that no object has.

@@ -84,7 +84,10 @@ mod tests {
     fn clauses_of_other_systems_are_named() {
         for (sql, expected) in [
             ("SELECT * FROM a JOIN b WITHIN 1 HOUR ON a.k = b.k", "JOIN … WITHIN is not supported yet"),
-            ("SELECT * FROM a JOIN b WITHIN (1 HOUR, 2 HOURS) ON a.k = b.k", "JOIN … WITHIN is not supported yet"),
+            (
+                "SELECT * FROM a JOIN b WITHIN (1 HOUR, 2 HOURS) ON a.k = b.k",
+                "JOIN … WITHIN is not supported yet",
+            ),
             ("SELECT 1 FROM s WINDOW TUMBLING (SIZE 1 MINUTE)", "WINDOW TUMBLING is not supported yet"),
             ("WITH c AS changelog FROM t SELECT * FROM c", "AS CHANGELOG FROM is not supported yet"),
             ("SELECT within FROM", "syntax error"),
