@@ -20,7 +20,6 @@ use crate::point;
 use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::statements::{reads_batch, select};
-use crate::zoned_rows;
 
 /// The state that a plan depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +101,7 @@ async fn try_cached_plan(
     let contents = session.contents(point::asked(&plan)?, false).await?;
     let rows = select::start(&session.shared, &session.shared.planner, plan, contents, &settings).await?;
     let response = Response::Rows(select::described(session.watched(rows), shown));
-    Ok(Some(zoned_rows::in_zone(response, session.variables.time_zone().as_ref())))
+    Ok(Some(response.in_zone(session.variables.time_zone().as_deref())))
 }
 
 /// Returns the plan for the current catalog.

@@ -83,6 +83,18 @@ pub(crate) const TAG: &str = "millstream.tag";
 pub(crate) const BINARY: &str = "millstream.binary";
 
 impl Response {
+    /// Returns the response in a session with this time zone. `None` is UTC.
+    pub(crate) fn in_zone(self, zone: Option<&str>) -> Response {
+        match (self, zone) {
+            (Response::Rows(rows), Some(zone)) => Response::Rows(zoned_rows::rows_in(rows, zone)),
+            (Response::CopyOut(mut copy), Some(zone)) => {
+                copy.rows = zoned_rows::rows_in(copy.rows, zone);
+                Response::CopyOut(copy)
+            }
+            (response, _) => response,
+        }
+    }
+
     /// Returns the command tag of the rows of RETURNING.
     pub fn tag(&self) -> Option<RowsTag> {
         let Response::Rows(rows) = self else { return None };
@@ -213,7 +225,7 @@ impl Session {
         };
         let result = statements::run(self, &piece.text).await;
         let zone = self.variables.time_zone();
-        let result = result.map(|response| zoned_rows::in_zone(response, zone.as_ref()));
+        let result = result.map(|response| response.in_zone(zone.as_deref()));
         self.leave(result).map_err(|error| error.shift(piece.range.start))
     }
 

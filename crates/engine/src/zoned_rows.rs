@@ -13,21 +13,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 use millstream_sql::type_in_zone;
 
-use crate::session::Response;
-
-/// Returns a statement's response in a session with this time zone. `None` is UTC.
-pub(crate) fn in_zone(response: Response, zone: Option<&Arc<str>>) -> Response {
-    match (response, zone) {
-        (Response::Rows(rows), Some(zone)) => Response::Rows(rows_in(rows, zone)),
-        (Response::CopyOut(mut copy), Some(zone)) => {
-            copy.rows = rows_in(copy.rows, zone);
-            Response::CopyOut(copy)
-        }
-        (response, _) => response,
-    }
-}
-
-fn rows_in(rows: SendableRecordBatchStream, zone: &str) -> SendableRecordBatchStream {
+/// Returns rows whose times with a zone have this one.
+pub(crate) fn rows_in(rows: SendableRecordBatchStream, zone: &str) -> SendableRecordBatchStream {
     let from = rows.schema();
     let schema = schema_in(&from, Some(zone));
     if schema == from {

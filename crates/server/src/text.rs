@@ -78,19 +78,7 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
             let values = array.as_primitive::<TimestampMicrosecondType>().values();
             Box::new(move |row, out| timestamp(out, values[row], None))
         }
-        Kind::Timestamptz => {
-            let values = array.as_primitive::<TimestampMicrosecondType>().values();
-            let zone = match array.data_type() {
-                DataType::Timestamp(_, Some(zone)) => {
-                    ZoneOffsets::new(zone).map_err(|wrong| ArrowError::CastError(wrong.to_string()))?
-                }
-                _ => ZoneOffsets::default(),
-            };
-            Box::new(move |row, out| {
-                let offset = zone.at(values[row].div_euclid(1_000_000));
-                timestamp(out, values[row].saturating_add(offset * 1_000_000), Some(offset));
-            })
-        }
+        Kind::Timestamptz => zoned(array)?,
         Kind::Interval => intervals(array),
         Kind::Uuid => uuids(array),
         Kind::Json | Kind::Jsonb => json(array)?,
@@ -254,6 +242,21 @@ fn time(out: &mut BytesMut, microseconds: i64) {
             out.truncate(out.len() - 1);
         }
     }
+}
+
+/// Writes times in the zone of their type.
+fn zoned(array: &ArrayRef) -> Result<Writer<'_>, ArrowError> {
+    let values = array.as_primitive::<TimestampMicrosecondType>().values();
+    let zone = match array.data_type() {
+        DataType::Timestamp(_, Some(zone)) => {
+            ZoneOffsets::new(zone).map_err(|wrong| ArrowError::CastError(wrong.to_string()))?
+        }
+        _ => ZoneOffsets::default(),
+    };
+    Ok(Box::new(move |row, out| {
+        let offset = zone.at(values[row].div_euclid(1_000_000));
+        timestamp(out, values[row].saturating_add(offset * 1_000_000), Some(offset));
+    }))
 }
 
 /// Writes a local time, with the seconds by which its zone is ahead of UTC.

@@ -55,6 +55,7 @@ mod unsupported_clauses;
 mod user_types;
 mod using_joins;
 mod watermark;
+mod zones;
 
 pub use ast_rewrite::files::READERS as FILE_READERS;
 pub use batches::{BatchClock, BatchQuery, Window, WindowKind, WindowOf, length_text};
@@ -91,7 +92,6 @@ pub use relation::{
 pub use relation_rename::rename_relations;
 pub use routines::{Routine, routine_name};
 pub use row_pattern::MATCH_ROWS;
-pub use rules::session_zone::in_zone as type_in_zone;
 pub use sequence::{SequenceChange, SequenceOptions};
 pub use system_time::AS_OF;
 pub use temporal_filter::at;
@@ -99,3 +99,4 @@ pub use time_joins::LOOKED_UP;
 pub use tokens::{Lexeme, Piece, is_complete, statements, tokenise};
 pub use user_types::{Domain, UserType, UserTypes};
 pub use watermark::{Watermark, WatermarkFunction};
+pub use zones::in_zone as type_in_zone;

@@ -65,6 +65,7 @@ use crate::row_pattern::RowPatterns;
 use crate::rules;
 use crate::type_names::Spellings;
 use crate::user_types::UserTypes;
+use crate::zones::UTC;
 
 /// A planned query.
 #[derive(Debug, Clone)]
@@ -306,9 +307,6 @@ impl Planner {
         Arc::clone(&self.type_planner)
     }
 }
-
-/// The time zone of a session that sets none.
-pub(crate) const UTC: &str = "+00:00";
 
 /// Overrides settings whose defaults give wrong answers or worse errors. Each has its reason.
 fn settle(options: &mut ConfigOptions) {

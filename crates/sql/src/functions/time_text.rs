@@ -24,7 +24,7 @@ use datafusion::logical_expr::{
 use crate::error::Error;
 use crate::functions::postgres::calendar::Date;
 use crate::functions::postgres::zone;
-use crate::rules::session_zone::is_utc;
+use crate::zones::is_utc;
 
 const SECOND: i64 = 1_000_000_000;
 const DAY_SECONDS: i64 = 86_400;

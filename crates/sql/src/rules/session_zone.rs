@@ -26,10 +26,11 @@ use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::error::Error;
 use crate::functions::zoned_times;
-use crate::planner::UTC;
 use crate::rules::names::map_parts;
-use crate::temporal_filter;
+use crate::temporal_filter::clock::is_clock;
+use crate::zones::in_zone;
 
 /// Functions of moments whose result doesn't depend on a zone.
 const OF_MOMENTS: [&str; 3] = ["arrow_typeof", "periods_overlap", "timezone"];
@@ -86,7 +87,10 @@ impl SessionZone {
     ) -> Result<Transformed<Expr>> {
         let (from, to) = (of.get_type(schema)?, field.data_type().clone());
         if has_clock(&of) {
-            return Ok(Transformed::no(cast(of, field)));
+            return match to {
+                DataType::Timestamp(_, Some(_)) => Ok(Transformed::no(cast(of, field))),
+                _ => Err(self.of_days().into()),
+            };
         }
         Ok(match (&from, &to) {
             (from, DataType::Timestamp(_, Some(_))) if from.is_string() => {
@@ -140,16 +144,21 @@ impl SessionZone {
             }
             _ => return Ok(same(left, right)),
         };
-        if has_clock(time) || is_of_time_alone(interval) {
+        if is_of_time_alone(interval) {
             return Ok(same(left, right));
+        }
+        if has_clock(time) {
+            return Err(self.of_days().into());
         }
         let (time, interval) = (time.as_ref().clone(), interval.as_ref().clone());
         Ok(Transformed::yes(zoned_times::add(time, interval, op == Operator::Minus, &self.zone)))
     }
 
     fn call(&self, mut call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
-        let is_plain = call.args.iter().any(has_clock) || OF_MOMENTS.contains(&call.name());
-        if is_plain {
+        if call.name() == "date_trunc" && call.args.iter().any(has_clock) {
+            return Err(self.of_days().into());
+        }
+        if call.args.iter().any(has_clock) || OF_MOMENTS.contains(&call.name()) {
             return Ok(Transformed::no(Expr::ScalarFunction(call)));
         }
         let function = call.func.clone();
@@ -177,6 +186,15 @@ impl SessionZone {
             Ok(found) if !zone_at(&found) => Ok(Transformed::new_transformed(local, changed)),
             _ => Ok(Transformed::no(Expr::ScalarFunction(call))),
         }
+    }
+
+    /// Returns the error of a comparison with days of the zone.
+    fn of_days(&self) -> Error {
+        Error::unsupported(format!(
+            "a comparison with days of the time zone {} in a continuous query",
+            self.zone
+        ))
+        .hint("Subtract hours from now(), or SET TimeZone = 'UTC' before.")
     }
 
     /// Gives the arguments that hold times with a zone the type of the session's zone. Returns true if one has changed.
@@ -220,31 +238,9 @@ fn zone_at(data_type: &DataType) -> bool {
     in_zone(data_type, "session") != *data_type
 }
 
-/// Returns the type with the zone in place of UTC. Columns of other zones keep theirs.
-pub fn in_zone(data_type: &DataType, zone: &str) -> DataType {
-    let inner = |field: &FieldRef| {
-        let inner = in_zone(field.data_type(), zone);
-        Arc::new(field.as_ref().clone().with_data_type(inner))
-    };
-    match data_type {
-        DataType::Timestamp(unit, Some(of)) if is_utc(of) => DataType::Timestamp(*unit, Some(zone.into())),
-        DataType::List(item) => DataType::List(inner(item)),
-        DataType::LargeList(item) => DataType::LargeList(inner(item)),
-        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(inner(item), *size),
-        DataType::Map(entries, sorted) => DataType::Map(inner(entries), *sorted),
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(inner).collect()),
-        other => other.clone(),
-    }
-}
-
-/// Returns true for the names of UTC in Arrow's types.
-pub(crate) fn is_utc(zone: &str) -> bool {
-    [UTC, "UTC", "Z", "Etc/UTC", "GMT"].contains(&zone)
-}
-
 /// Returns true if an expression has the present time of a continuous query, whose comparisons keep their form.
 fn has_clock(expression: &Expr) -> bool {
-    expression.exists(|part| Ok(temporal_filter::is_clock(part))).unwrap_or(false)
+    expression.exists(|part| Ok(is_clock(part))).unwrap_or(false)
 }
 
 /// Returns true for a literal interval without days and months.

@@ -11,7 +11,7 @@
 //!
 //! Deliberately absent: the timers, which belong to an operator.
 
-mod clock;
+pub(crate) mod clock;
 mod condition;
 mod monotonicity;
 
@@ -23,9 +23,9 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::determinism;
 use crate::error::{Error, Result};
-use crate::planner::{Planner, Query, UTC};
+use crate::planner::{Planner, Query};
+use crate::zones::UTC;
 pub use clock::at;
-pub(crate) use clock::is_clock;
 use clock::{asked, asks, replace_clocks};
 pub(crate) use clock::{clock_of_parts, clock_parts};
 use condition::Condition;

@@ -89,7 +89,9 @@ pub(super) fn multiply() -> ScalarUDF {
         arguments,
         |_| Ok(INTERVAL),
         |columns| {
-            let factors = columns[1].as_primitive::<Float64Type>();
+            // A constant is evaluated before types are resolved.
+            let factors = cast(&columns[1], &DataType::Float64)?;
+            let factors = factors.as_primitive::<Float64Type>();
             let products = columns[0].as_primitive::<IntervalMonthDayNanoType>().iter().zip(factors);
             let products = products.map(|(interval, factor)| match (interval, factor) {
                 (Some(interval), Some(factor)) => product(interval, factor).map(Some).ok_or_else(too_large),

@@ -13,7 +13,7 @@ use datafusion::error::Result;
 
 use super::time::zone;
 use crate::error::Error;
-use crate::rules::session_zone::is_utc;
+use crate::zones::is_utc;
 
 /// The nanoseconds of a second and of a day.
 pub(crate) const SECOND: i64 = 1_000_000_000;
