@@ -53,7 +53,8 @@ pub fn pieces(text: &str) -> Vec<Piece> {
     pieces
 }
 
-/// Returns true if `text` can be run: no piece is open and it ends with a statement's semicolon, or it is blank.
+/// Returns true if `text` can be run: no piece is open and it ends with a statement's semicolon, or it is blank. A semicolon
+/// within `BEGIN ATOMIC … END` doesn't count.
 pub fn is_complete(text: &str) -> bool {
     let pieces = pieces(text);
     let mut last = None;
@@ -74,6 +75,29 @@ pub fn is_complete(text: &str) -> bool {
     }
 }
 
+/// Follows `BEGIN ATOMIC … END`.
+#[derive(Default)]
+struct AtomicBlock {
+    /// The number of open blocks and CASEs.
+    depth: usize,
+    /// True after BEGIN.
+    begins: bool,
+}
+
+impl AtomicBlock {
+    /// Reads a word of code.
+    fn read(&mut self, word: &str) {
+            let begins = std::mem::replace(&mut self.begins, word.eq_ignore_ascii_case("BEGIN"));
+            match self.depth {
+                0 if begins && word.eq_ignore_ascii_case("ATOMIC") => self.depth = 1,
+                0 => {}
+                _ if word.eq_ignore_ascii_case("CASE") => self.depth += 1,
+                _ if word.eq_ignore_ascii_case("END") => self.depth -= 1,
+                _ => {}
+            }
+    }
+}
+
 /// The statements of Flink that may contain a statement set.
 const BEFORE_SETS: [&str; 3] = ["EXECUTE", "EXPLAIN", "COMPILE"];
 
@@ -85,7 +109,7 @@ const SET_BEGINS: [&str; 3] = ["STATEMENT", "SET", "BEGIN"];
 pub fn statement_ends(text: &str) -> Vec<usize> {
     let mut ends = Vec::new();
     let mut words: Vec<&str> = Vec::new();
-    let mut is_in_set = false;
+    let (mut is_in_set, mut block) = (false, AtomicBlock::default());
     for piece in pieces(text) {
         match piece.kind {
             Kind::Comment => continue,
@@ -103,8 +127,9 @@ pub fn statement_ends(text: &str) -> Vec<usize> {
             let word = part.trim_end_matches(|letter: char| !is_in_word(letter));
             if !word.is_empty() {
                 words.push(word);
+                block.read(word);
             }
-            if part.ends_with(';') {
+            if part.ends_with(';') && block.depth == 0 {
                 if !words.is_empty() {
                     is_in_set = continues_set(&words, is_in_set);
                     words.clear();
@@ -291,6 +316,7 @@ mod tests {
             "SELECT 1 -- ;",
             "EXECUTE STATEMENT SET BEGIN INSERT INTO a VALUES (1);",
             "EXECUTE STATEMENT SET BEGIN INSERT INTO a VALUES (1); END",
+            "CREATE FUNCTION f() RETURNS INT BEGIN ATOMIC SELECT CASE WHEN a THEN 1 END;",
         ] {
             assert!(!is_complete(open), "{open:?}");
         }

@@ -161,7 +161,8 @@ pub(crate) fn parts(expression: &Expr) -> Result<u64> {
     Ok(count)
 }
 
-fn subquery_of(expression: &Expr) -> Option<&Arc<LogicalPlan>> {
+/// Returns the plan of an expression that is a subquery.
+pub(crate) fn subquery_of(expression: &Expr) -> Option<&Arc<LogicalPlan>> {
     Some(match expression {
         Expr::ScalarSubquery(subquery) => &subquery.subquery,
         Expr::Exists(exists) => &exists.subquery.subquery,

@@ -55,13 +55,42 @@ pub fn tokenise(sql: &str) -> Result<Vec<Lexeme>> {
     numbers::join(sql, lexemes)
 }
 
-/// Splits a text at each `;` between statements. Drops parts that contain only comments. Flink's statement set
-/// is one statement: `EXECUTE STATEMENT SET BEGIN …; …; END`.
+/// Follows `BEGIN ATOMIC … END`, where a `;` ends no statement of the text.
+#[derive(Debug, Default)]
+pub struct AtomicBlocks {
+    /// The number of open blocks and CASEs.
+    depth: usize,
+    /// True after BEGIN.
+    begins: bool,
+}
+
+impl AtomicBlocks {
+    /// Reads the next token. Returns true if it ends a statement.
+    pub fn ends_statement(&mut self, token: &Token) -> bool {
+        let begins = std::mem::replace(&mut self.begins, is_word(token, "BEGIN"));
+        match self.depth {
+            0 if begins && is_word(token, "ATOMIC") => self.depth = 1,
+            0 => return *token == Token::SemiColon,
+            _ if is_word(token, "CASE") => self.depth += 1,
+            _ if is_word(token, "END") => self.depth -= 1,
+            _ => {}
+        }
+        false
+    }
+
+    /// Returns true within a block.
+    pub fn is_open(&self) -> bool {
+        self.depth > 0
+    }
+}
+
+/// Splits a text at each `;` between statements, but not within `BEGIN ATOMIC … END`. Drops parts that contain only
+/// comments. Flink's statement set is one statement: `EXECUTE STATEMENT SET BEGIN …; …; END`.
 pub fn statements(sql: &str) -> Result<Vec<Piece>> {
     let lexemes = tokenise(sql)?;
     let mut ranges: Vec<Range<usize>> = Vec::new();
-    let mut is_in_set = false;
-    for part in lexemes.split(|lexeme| lexeme.token.token == Token::SemiColon) {
+    let (mut is_in_set, mut blocks) = (false, AtomicBlocks::default());
+    for part in lexemes.split(|lexeme| blocks.ends_statement(&lexeme.token.token)) {
         let (Some(first), Some(last)) = (part.first(), part.last()) else { continue };
         match ranges.last_mut().filter(|_| is_in_set) {
             Some(set) => set.end = last.range.end,
@@ -78,11 +107,11 @@ pub fn statements(sql: &str) -> Result<Vec<Piece>> {
 pub fn is_complete(sql: &str) -> bool {
     let Ok(mut tokens) = Tokenizer::new(&DIALECT, sql).tokenize() else { return false };
     tokens.retain(|token| !matches!(token, Token::Whitespace(_)));
-    let mut is_in_set = false;
-    for part in tokens.split(|token| *token == Token::SemiColon).filter(|part| !part.is_empty()) {
+    let (mut is_in_set, mut blocks) = (false, AtomicBlocks::default());
+    for part in tokens.split(|token| blocks.ends_statement(token)).filter(|part| !part.is_empty()) {
         is_in_set = continues_set(part.iter(), is_in_set);
     }
-    !is_in_set && tokens.last().is_none_or(|token| *token == Token::SemiColon)
+    !is_in_set && !blocks.is_open() && tokens.last().is_none_or(|token| *token == Token::SemiColon)
 }
 
 /// The statements of Flink that may contain a statement set.
@@ -183,6 +212,8 @@ mod tests {
         assert_eq!(split("SELECT $$a;b$$; SELECT $x$ ; $$ $x$"), ["SELECT $$a;b$$", "SELECT $x$ ; $$ $x$"]);
         assert_eq!(split("SELECT E'\\';' ; y"), ["SELECT E'\\';'", "y"]);
         assert_eq!(split(";; -- nothing\n ;"), Vec::<String>::new());
+        let block = "CREATE FUNCTION f() BEGIN ATOMIC SELECT CASE WHEN a THEN 1 END; SELECT 2; END";
+        assert_eq!(split(&format!("BEGIN; {block}; x")), ["BEGIN", block, "x"]);
     }
 
     #[test]
@@ -223,7 +254,7 @@ mod tests {
         for sql in ["SELECT 1;", "SELECT 1; -- x", "", "-- only\n"] {
             assert!(is_complete(sql), "{sql}");
         }
-        for sql in ["SELECT 1", "SELECT ';", "SELECT 1; SELECT", "SELECT $$;", "/* ;"] {
+        for sql in ["SELECT 1", "SELECT ';", "SELECT 1; SELECT", "SELECT $$;", "/* ;", "BEGIN ATOMIC SELECT 1;"] {
             assert!(!is_complete(sql), "{sql}");
         }
     }

@@ -1,11 +1,11 @@
 //! `CREATE [OR REPLACE] FUNCTION f(v BIGINT[], s BIGINT) RETURNS BIGINT [LANGUAGE SQL] [IMMUTABLE] [STRICT]
-//! RETURN …` (or `AS 'SELECT …'`): a user-defined function.
+//! RETURN …` (or `AS 'SELECT …'`, or `BEGIN ATOMIC SELECT …; END`): a user-defined function.
 
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::routines::{FunctionDeclaration, Parameter};
-use millstream_sql::{Error, Result, TokenReader, routine_name};
+use millstream_sql::{AtomicBlocks, Error, Result, TokenReader, routine_name};
 
 use crate::catalog::{Definition, Object};
 use crate::plan::Working;
@@ -17,7 +17,8 @@ pub(super) static CREATE_FUNCTION: Statement = Statement {
     synopsis: concat!(
         "CREATE [OR REPLACE] FUNCTION name ([parameter] type, …) RETURNS type\n",
         "  [LANGUAGE SQL] [IMMUTABLE | STABLE | VOLATILE] [STRICT | RETURNS NULL ON NULL INPUT] RETURN expression;\n",
-        "CREATE [OR REPLACE] FUNCTION name ([parameter] type, …) RETURNS type AS 'SELECT expression' LANGUAGE SQL;",
+        "CREATE [OR REPLACE] FUNCTION name ([parameter] type, …) RETURNS type AS 'query; …' LANGUAGE SQL;\n",
+        "CREATE [OR REPLACE] FUNCTION name ([parameter] type, …) RETURNS type BEGIN ATOMIC query; … END;",
     ),
     purpose: "define a scalar function",
     pages: &["create-function"],
@@ -53,7 +54,7 @@ const AFTER_TYPE: [&str; 19] = [
 #[derive(Default)]
 struct Clauses {
     strict: bool,
-    /// `SELECT …`, and the offset to add to a position in it to get one in the statement.
+    /// The statements, and the offset to add to a position in them to get one in the statement.
     body: Option<(String, usize)>,
 }
 
@@ -75,7 +76,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     let returns = session.shared.planner.type_until(&mut reader, &AFTER_TYPE)?.data_type().clone();
     let Clauses { strict, body } = clauses(&mut reader)?;
     let Some((body, offset)) = body else {
-        return Err(reader.expected("RETURN expression, or AS 'SELECT expression'"));
+        return Err(reader.expected("RETURN expression, AS 'SELECT …' or BEGIN ATOMIC SELECT …; END"));
     };
     let declaration = FunctionDeclaration { name: name.clone(), parameters, returns, strict, body };
     let function = session
@@ -158,7 +159,6 @@ fn parameter(session: &Session, reader: &mut TokenReader<'_>) -> Result<Paramete
 fn clauses(reader: &mut TokenReader<'_>) -> Result<Clauses> {
     let mut found = Clauses::default();
     while !reader.is_end() {
-        let at = reader.position();
         if reader.keyword(&["LANGUAGE"]) {
             let named = reader.position();
             let language = reader.value()?;
@@ -192,12 +192,30 @@ fn clauses(reader: &mut TokenReader<'_>) -> Result<Clauses> {
             let text = format!("{select}{}", &reader.text()[range.clone()]);
             found.body = Some((text, range.start - select.len()));
         } else if reader.is_keyword(&["BEGIN"]) {
-            return Err(Error::unsupported("BEGIN ATOMIC").hint("Write RETURN expression.").at(at));
+            found.body = Some(block(reader)?);
         } else {
-            return Err(reader.expected("RETURN, AS, LANGUAGE SQL, IMMUTABLE or STRICT"));
+            return Err(reader.expected("RETURN, AS, BEGIN ATOMIC, LANGUAGE SQL, IMMUTABLE or STRICT"));
         }
     }
     Ok(found)
+}
+
+/// Reads `BEGIN ATOMIC statement; … END`. Returns the statements and their offset.
+fn block(reader: &mut TokenReader<'_>) -> Result<(String, usize)> {
+    let begin = reader.position();
+    reader.expect_keyword(&["BEGIN", "ATOMIC"])?;
+    let start = reader.last_position().end;
+    let mut blocks = AtomicBlocks::default();
+    for word in ["BEGIN", "ATOMIC"] {
+        blocks.ends_statement(&Token::make_keyword(word));
+    }
+    while blocks.is_open() {
+        if reader.is_end() {
+            return Err(Error::invalid("syntax error: BEGIN ATOMIC without END").at(begin));
+        }
+        blocks.ends_statement(&reader.next());
+    }
+    Ok((reader.text()[start..reader.last_position().start].to_string(), start))
 }
 
 fn passed_over(reader: &mut TokenReader<'_>) -> bool {

@@ -105,6 +105,9 @@ struct MovingMachine {
     inverse: Fold,
 }
 
+/// The place of an aggregate's functions in errors.
+const AGGREGATE: &str = "a function of an aggregate";
+
 /// Computes the result from a state.
 #[derive(Clone, Debug)]
 struct Finish {
@@ -118,7 +121,7 @@ impl Machine {
         let count = states.len();
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         let rows = RecordBatch::try_new_with_options(finish.body.schema.clone(), vec![states], &options)?;
-        finish.body.physical.evaluate(&rows)?.into_array(count)
+        finish.body.evaluable(AGGREGATE)?.evaluate(&rows)?.into_array(count)
     }
 }
 

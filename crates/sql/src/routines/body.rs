@@ -1,51 +1,63 @@
-//! The body of a routine: one expression over its parameters.
+//! The body of a routine: an expression over its parameters, which may contain subqueries.
+//!
+//! A query with FROM, ORDER BY and so on is a scalar subquery, whose first row counts. Its references to the
+//! parameters are references to an outer query.
 
-use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchemaRef};
+use datafusion::logical_expr::logical_plan::{FetchType, Subquery};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
-    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection, cast, when,
+    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection, cast, lit, when,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::scalar::ScalarValue;
-use datafusion::sql::sqlparser::ast::{
-    Expr as ExprTree, Ident, ObjectName, SetExpr, Statement, TableAlias, TableFactor, TableWithJoins, Value,
-    VisitorMut,
-};
+use datafusion::sql::sqlparser::ast::{Expr as ExprTree, Query as QueryTree, SelectItem, SetExpr};
 use millstream_delta::sql_type;
 
-use super::Routine;
 use super::argument_types::is_text;
 use super::function::Parameter;
-use crate::ast_walk::walk_mut;
-use crate::dml::tree::{named_table, plain_from};
+use crate::complexity::subquery_of;
 use crate::error::{Error, Result};
 use crate::physical::checked_arithmetic::checked;
 use crate::planner::{Planner, Raw};
-use crate::reader::TokenReader;
-use crate::relation::{Relation, Relations, RoutineCatalog, SearchPath};
+use crate::relation::Relations;
 use crate::rules::constants::computed;
-
-/// The relation of the parameters. Users can't write this name.
-const PARAMETERS: &str = "parameters of a routine";
 
 /// An expression over the columns of its scope.
 #[derive(Clone, Debug)]
 pub(super) struct Body {
     /// The expression as written, cast to its type but not analysed.
     pub(super) expr: Expr,
-    /// The physical expression, to be evaluated over rows of the parameters.
-    pub(super) physical: Arc<dyn PhysicalExpr>,
+    /// The physical expression, to be evaluated over rows of the parameters; none if the body has subqueries.
+    physical: Option<Arc<dyn PhysicalExpr>>,
     /// The input of physical expressions: one column per parameter.
     pub(super) schema: SchemaRef,
     /// The routines that the expression calls.
     pub(super) reads: Vec<String>,
+}
+
+/// An expression over the relation of the parameters.
+struct BodyValue {
+    expr: Expr,
+    input: LogicalPlan,
+    reads: Vec<String>,
+}
+
+impl Body {
+    /// Returns the physical expression. `place` names the use of the body that needs it. Fails if the body has
+    /// subqueries.
+    pub(super) fn evaluable(&self, place: &str) -> Result<&Arc<dyn PhysicalExpr>> {
+        self.physical.as_ref().ok_or_else(|| {
+            Error::unsupported(format!("a body with a subquery, in {place},"))
+                .hint("Use functions of arrays instead, such as array_sum and array_transform.")
+        })
+    }
 }
 
 /// The names that a body may use.
@@ -59,7 +71,7 @@ pub(super) struct Scope<'a> {
 }
 
 impl Planner {
-    /// Plans `SELECT expression`, and casts its value to `returns` if given. `strict` makes it NULL if a
+    /// Plans a query as an expression, and casts its value to `returns` if given. `strict` makes it NULL if a
     /// parameter is NULL.
     pub(super) fn body(
         &self,
@@ -68,33 +80,8 @@ impl Planner {
         returns: Option<&DataType>,
         strict: bool,
     ) -> Result<Body> {
-        let reader = TokenReader::new(text)?;
-        let mut tree = match self.parser.parse(&reader)? {
-            Statement::Query(tree) => tree,
-            _ => return Err(Error::unsupported("a body that is no SELECT").at(0..text.len())),
-        };
-        let alone = tree.with.is_none() && tree.order_by.is_none() && tree.limit_clause.is_none();
-        let SetExpr::Select(select) = tree.body.as_mut() else { return Err(one_expression(scope.routine)) };
-        if !alone || !select.from.is_empty() || select.projection.len() != 1 || select.selection.is_some() {
-            return Err(one_expression(scope.routine));
-        }
-        select.from = vec![parameters(scope.routine)];
-        let mut marks =
-            ParameterMarks { names: scope.parameters.iter().enumerate().map(column_name).collect() };
-        if let ControlFlow::Break(error) = walk_mut(&mut tree, &mut marks) {
-            return Err(error);
-        }
-        let inner = Within { scope, asked: Mutex::new(false) };
-        let planned = self.translate(Statement::Query(tree), &[], &inner, text);
-        if *inner.asked.lock().unwrap_or_else(PoisonError::into_inner) {
-            let name = scope.routine;
-            return Err(Error::invalid(format!("function \"{name}\" calls itself"))
-                .hint("Recursion isn't supported: WITH RECURSIVE is, in a query."));
-        }
-        let Raw { plan, mut reads } = planned?;
-        reads.retain(|name| name != PARAMETERS);
-        let single = single_expression(plan).filter(|(expr, _)| !has_queries(expr));
-        let (expr, input) = single.ok_or_else(|| one_expression(scope.routine))?;
+        let tree = self.query_of(text, scope)?;
+        let BodyValue { expr, input, reads } = self.value(tree, scope, text)?;
         let mut expr = match returns {
             Some(returns) => self.returning(expr, &input, returns, scope.routine)?,
             None => expr,
@@ -102,8 +89,32 @@ impl Planner {
         if strict {
             expr = null_on_null(expr, &input)?;
         }
-        let physical = self.physical_expression(&expr, &input)?;
+        let physical = match has_queries(&expr) {
+            true => {
+                self.check_subqueries(&expr, &input, scope)?;
+                None
+            }
+            false => Some(self.physical_expression(&expr, &input)?),
+        };
         Ok(Body { expr, physical, schema: input.schema().inner().clone(), reads })
+    }
+
+    /// Plans a query as an expression over the relation of the parameters.
+    fn value(&self, tree: Box<QueryTree>, scope: &Scope<'_>, text: &str) -> Result<BodyValue> {
+        if is_expression(&tree) {
+            let Raw { plan, reads } = self.over_parameters(tree.clone(), scope, text)?;
+            if plan.exists(|node| Ok(matches!(node, LogicalPlan::Aggregate(_) | LogicalPlan::Window(_))))? {
+                return Err(without_from(scope.routine));
+            }
+            if let Some((expr, input)) = single_expression(plan) {
+                return Ok(BodyValue { expr, input, reads });
+            }
+        }
+        refuse_several_columns(&tree, scope.routine)?;
+        let select = self.select_of_expression(ExprTree::Subquery(tree))?;
+        let Raw { plan, reads } = self.over_parameters(select, scope, text)?;
+        let (expr, input) = single_expression(plan).ok_or_else(|| Error::bug("a subquery is no expression"))?;
+        Ok(BodyValue { expr: first_row(expr)?, input, reads })
     }
 
     /// Casts the expression to the declared type.
@@ -163,10 +174,9 @@ fn null_on_null(expr: Expr, input: &LogicalPlan) -> Result<Expr> {
     Ok(when(missing, null).otherwise(expr)?)
 }
 
-fn one_expression(name: &str) -> Error {
-    Error::unsupported(format!("a body of \"{name}\" that is more than one expression")).hint(
-        "Write RETURN expression, or AS 'SELECT expression', without FROM, aggregates, OVER and subqueries.",
-    )
+fn without_from(name: &str) -> Error {
+    Error::unsupported(format!("an aggregate or OVER without FROM in the body of \"{name}\""))
+        .hint("Write FROM, as in SELECT sum(x) FROM unnest(a) AS u(x).")
 }
 
 /// Returns the only expression of a projection of a relation under an alias, and that relation.
@@ -182,23 +192,63 @@ pub(crate) fn single_expression(plan: LogicalPlan) -> Option<(Expr, LogicalPlan)
 
 /// True if an expression contains a subquery.
 pub(crate) fn has_queries(expr: &Expr) -> bool {
-    let found = expr.exists(|part| {
-        Ok(matches!(
-            part,
-            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)
-        ))
-    });
+    let found = expr.exists(|part| Ok(subquery_of(part).is_some()));
     found.expect("looking doesn't fail")
 }
 
-/// Builds `"parameters of a routine" AS f`.
-fn parameters(routine: &str) -> TableWithJoins {
-    let mut factor = named_table(ObjectName::from(vec![Ident::with_quote('"', PARAMETERS)]));
-    if let TableFactor::Table { alias, .. } = &mut factor {
-        let name = Ident::with_quote('"', routine);
-        *alias = Some(TableAlias { explicit: true, name, columns: Vec::new(), at: None });
+/// True if a query is one expression, so that it needs no subquery.
+fn is_expression(tree: &QueryTree) -> bool {
+    let SetExpr::Select(select) = tree.body.as_ref() else { return false };
+    let is_alone = tree.with.is_none()
+        && tree.order_by.is_none()
+        && tree.limit_clause.is_none()
+        && tree.fetch.is_none()
+        && select.from.is_empty()
+        && select.selection.is_none();
+    let items = select.projection.as_slice();
+    is_alone && matches!(items, [SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }])
+}
+
+fn refuse_several_columns(tree: &QueryTree, name: &str) -> Result<()> {
+    let SetExpr::Select(select) = tree.body.as_ref() else { return Ok(()) };
+    let is_one =
+        |item: &SelectItem| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. });
+    let count = select.projection.len();
+    if count == 1 || !select.projection.iter().all(is_one) {
+        return Ok(());
     }
-    plain_from(factor)
+    Err(Error::invalid(format!("the body of \"{name}\" has {count} columns, 1 was expected"))
+        .hint("Return one value, as in SELECT struct(a, b)."))
+}
+
+/// Limits a scalar subquery to its first row, as PostgreSQL does for a function.
+fn first_row(expr: Expr) -> Result<Expr> {
+    let Expr::ScalarSubquery(Subquery { subquery, outer_ref_columns, spans }) = expr else { return Ok(expr) };
+    let plan = match Arc::unwrap_or_clone(subquery) {
+        LogicalPlan::Limit(mut limit) => {
+            match limit.get_fetch_type()? {
+                FetchType::Literal(Some(0 | 1)) | FetchType::UnsupportedExpr => {}
+                FetchType::Literal(_) => limit.fetch = Some(Box::new(lit(1_i64))),
+            }
+            LogicalPlan::Limit(limit)
+        }
+        plan if has_one_row(&plan) => plan,
+        plan => LogicalPlanBuilder::from(plan).limit(0, Some(1))?.build()?,
+    };
+    Ok(Expr::ScalarSubquery(Subquery { subquery: Arc::new(plan), outer_ref_columns, spans }))
+}
+
+/// True if a plan obviously has one row at most.
+fn has_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(node) => has_one_row(&node.input),
+        LogicalPlan::Filter(node) => has_one_row(&node.input),
+        LogicalPlan::SubqueryAlias(node) => has_one_row(&node.input),
+        LogicalPlan::Sort(node) => has_one_row(&node.input),
+        LogicalPlan::Aggregate(node) => node.group_expr.is_empty(),
+        LogicalPlan::EmptyRelation(_) => true,
+        _ => false,
+    }
 }
 
 /// Returns the name of a parameter's column.
@@ -220,75 +270,4 @@ pub(super) fn uses(expr: &Expr, parameters: &[Parameter]) -> Vec<usize> {
     });
     counted.expect("counting doesn't fail");
     counts
-}
-
-/// Replaces `$1` and so on by the parameters' columns.
-struct ParameterMarks {
-    names: Vec<String>,
-}
-
-impl VisitorMut for ParameterMarks {
-    type Break = Error;
-
-    fn pre_visit_expr(&mut self, expression: &mut ExprTree) -> ControlFlow<Error> {
-        if let ExprTree::Value(value) = expression
-            && let Value::Placeholder(mark) = &value.value
-        {
-            let place = mark.strip_prefix('$').and_then(|place| place.parse::<usize>().ok());
-            let name = place.and_then(|place| self.names.get(place.checked_sub(1)?));
-            let Some(name) = name else {
-                let count = self.names.len();
-                let error = Error::invalid(format!("there is no parameter {mark}"));
-                return ControlFlow::Break(error.hint(format!("There are {count}: $1 is the first.")));
-            };
-            *expression = ExprTree::Identifier(Ident::with_quote('"', name));
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-/// Adds the relation of the parameters to all relations.
-struct Within<'a> {
-    scope: &'a Scope<'a>,
-    /// True if the routine itself was looked up.
-    asked: Mutex<bool>,
-}
-
-impl Relations for Within<'_> {
-    fn get(&self, name: &str) -> Option<Relation> {
-        if name != PARAMETERS {
-            return self.scope.relations.get(name);
-        }
-        let field = |(place, parameter): (usize, &Parameter)| {
-            Field::new(column_name((place, parameter)), parameter.data_type.clone(), true)
-        };
-        let fields: Vec<Field> = self.scope.parameters.iter().enumerate().map(field).collect();
-        Some(Relation::Rows { schema: Arc::new(Schema::new(fields)), key: None })
-    }
-
-    fn path(&self) -> Option<&dyn SearchPath> {
-        self.scope.relations.path()
-    }
-
-    fn names(&self, schema: Option<&str>) -> Vec<String> {
-        self.scope.relations.names(schema)
-    }
-
-    fn routine_catalog(&self) -> &dyn RoutineCatalog {
-        self
-    }
-}
-
-impl RoutineCatalog for Within<'_> {
-    fn routine(&self, name: &str) -> Option<Routine> {
-        if name == self.scope.routine {
-            *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
-            return None;
-        }
-        self.scope.relations.routine_catalog().routine(name)
-    }
-
-    fn routine_names(&self) -> Vec<String> {
-        self.scope.relations.routine_catalog().routine_names()
-    }
 }

@@ -1,4 +1,4 @@
-//! User-defined functions written as one SQL expression.
+//! User-defined functions written in SQL.
 
 use std::hash::{Hash, Hasher};
 
@@ -13,6 +13,7 @@ use datafusion::scalar::ScalarValue;
 
 use super::argument_types::{accepted, list};
 use super::body::{Body, Scope, column_name};
+use crate::complexity::subquery_of;
 use crate::error::{Error, Result};
 use crate::planner::{Planner, is_function};
 use crate::relation::Relations;
@@ -37,7 +38,7 @@ pub struct FunctionDeclaration {
     pub returns: DataType,
     /// True if the result is NULL whenever an argument is.
     pub strict: bool,
-    /// `SELECT expression`.
+    /// The statements, separated by `;`. The last one gives the value.
     pub body: String,
 }
 
@@ -71,7 +72,7 @@ impl Planner {
             return Err(Error::invalid(format!("parameter \"{}\" is declared twice", twice[0])));
         }
         let scope = Scope { routine: &name, parameters: &parameters, relations };
-        let body = self.body(&body, &scope, Some(&returns), strict)?;
+        let body = self.last_statement(&body, &scope, &returns, strict)?;
         let mut signature = Signature::user_defined(volatility(&body.expr));
         if let Some(names) = parameters.iter().map(|parameter| parameter.name.clone()).collect() {
             signature.parameter_names = Some(names);
@@ -89,21 +90,33 @@ impl Planner {
     }
 }
 
-/// Returns the highest volatility of the functions that an expression calls.
+/// Returns the highest volatility of the functions that an expression calls, also in its subqueries.
 pub(crate) fn volatility(expr: &Expr) -> Volatility {
     let mut found = Volatility::Immutable;
     let walked = expr.apply(|part| {
         if let Expr::ScalarFunction(call) = part {
-            found = match (found, call.func.signature().volatility) {
-                (Volatility::Volatile, _) | (_, Volatility::Volatile) => Volatility::Volatile,
-                (Volatility::Stable, _) | (_, Volatility::Stable) => Volatility::Stable,
-                _ => Volatility::Immutable,
-            };
+            found = higher(found, call.func.signature().volatility);
+        }
+        if let Some(plan) = subquery_of(part) {
+            plan.apply(|node| {
+                node.apply_expressions(|inner| {
+                    found = higher(found, volatility(inner));
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })?;
         }
         Ok(TreeNodeRecursion::Continue)
     });
     walked.expect("looking doesn't fail");
     found
+}
+
+fn higher(one: Volatility, other: Volatility) -> Volatility {
+    match (one, other) {
+        (Volatility::Volatile, _) | (_, Volatility::Volatile) => Volatility::Volatile,
+        (Volatility::Stable, _) | (_, Volatility::Stable) => Volatility::Stable,
+        _ => Volatility::Immutable,
+    }
 }
 
 impl UserFunction {
@@ -158,7 +171,7 @@ impl ScalarUDFImpl for UserFunction {
         let columns = columns.collect::<PlanResult<Vec<_>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         let rows = RecordBatch::try_new_with_options(self.body.schema.clone(), columns, &options)?;
-        let result = self.body.physical.evaluate(&rows)?.into_array(count)?;
+        let result = self.body.evaluable("a call outside a query")?.evaluate(&rows)?.into_array(count)?;
         Ok(match scalar {
             true => ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?),
             false => ColumnarValue::Array(result),

@@ -1,7 +1,7 @@
 //! Replaces calls of user-defined functions by their bodies.
 //!
 //! A call stays if its body uses a volatile argument more than once, or if the result would grow too large.
-//! Such a call computes the same.
+//! Such a call computes the same. [`query_body`](super::query_body) inlines bodies with subqueries.
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema};
@@ -13,9 +13,10 @@ use millstream_delta::sql_type;
 
 use super::aggregate::UserAggregate;
 use super::argument_types::is_text;
-use super::body::{column_name, uses};
+use super::body::{column_name, has_queries, uses};
 use super::function::{UserFunction, volatility};
-use crate::complexity::parts;
+use super::query_body;
+use crate::complexity::{parts, refuse_large};
 use crate::error::Error;
 use crate::rules::names::map_parts;
 
@@ -24,10 +25,24 @@ const NODES_MAX: u64 = 64;
 
 /// Inlines calls of user-defined functions in a plan where possible.
 pub(crate) fn inline(plan: LogicalPlan) -> Result<LogicalPlan> {
-    Ok(plan.transform_up_with_subqueries(replace_in)?.data)
+    let mut queries = Queries::default();
+    let plan = plan.transform_up_with_subqueries(|node| replace_in(node, &mut queries))?.data;
+    if queries.inlined {
+        refuse_large(&plan)?;
+    }
+    Ok(plan)
 }
 
-fn replace_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+/// The bodies with subqueries that a plan has got so far.
+#[derive(Default)]
+struct Queries {
+    /// True if there is one.
+    inlined: bool,
+    /// The number of relations made of arguments.
+    relations: usize,
+}
+
+fn replace_in(node: LogicalPlan, queries: &mut Queries) -> Result<Transformed<LogicalPlan>> {
     let mut calls = false;
     node.apply_expressions(|expression| {
         calls |= expression.exists(|part| {
@@ -39,7 +54,7 @@ fn replace_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     if !calls {
         return Ok(Transformed::no(node));
     }
-    map_parts(node, replace)
+    map_parts(node, |part, schema| replace(part, schema, queries))
 }
 
 fn refuse_over(expression: &Expr) -> Result<()> {
@@ -62,7 +77,7 @@ fn called(expression: &Expr) -> Option<&UserFunction> {
     call.func.inner().downcast_ref::<UserFunction>()
 }
 
-fn replace(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn replace(expression: Expr, schema: &DFSchema, queries: &mut Queries) -> Result<Transformed<Expr>> {
     let Some(function) = called(&expression) else { return Ok(Transformed::no(expression)) };
     let Expr::ScalarFunction(call) = &expression else { return Ok(Transformed::no(expression)) };
     let mut arguments = Vec::with_capacity(call.args.len());
@@ -76,6 +91,11 @@ fn replace(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         let same = found == *wanted;
         arguments.push(if same { argument.clone() } else { cast(argument.clone(), wanted.clone()) });
+    }
+    if has_queries(&function.body.expr) {
+        queries.inlined = true;
+        let value = query_body::inlined(function, &arguments, schema, &mut queries.relations)?;
+        return Ok(Transformed::new(value, true, TreeNodeRecursion::Continue));
     }
     if !fits(function, &arguments) {
         return Ok(Transformed::no(expression));

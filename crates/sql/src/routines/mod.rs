@@ -1,4 +1,4 @@
-//! User-defined routines: functions written as SQL expressions, and aggregates built from functions.
+//! User-defined routines: functions written in SQL, and aggregates built from functions.
 //!
 //! A statement of the engine declares a routine, and the [`Planner`](crate::Planner) creates it. A query
 //! finds it by name through [`Relations::routine`](crate::Relations::routine); built-in functions take
@@ -10,6 +10,8 @@ mod body;
 mod fold;
 mod function;
 mod inline;
+mod query_body;
+mod statements;
 mod update_state;
 
 use std::sync::Arc;

@@ -60,6 +60,7 @@ impl UpdateState {
         if state.data_type != function.returns {
             return Err(wrong());
         }
+        function.body.evaluable(&place(&function))?;
         Ok(UpdateState {
             name: aggregate_name(&function.name),
             item: item.clone(),
@@ -142,6 +143,11 @@ impl AggregateUDFImpl for UpdateState {
     }
 }
 
+/// Names the function in errors.
+fn place(function: &UserFunction) -> String {
+    format!("the function \"{}\" of UPDATE_STATE", function.name)
+}
+
 fn not_at_once() -> datafusion::error::DataFusionError {
     Error::invalid(
         "UPDATE_STATE depends on the batches in which rows arrive, so a one-time query can't compute it",
@@ -159,7 +165,8 @@ impl GroupsAccumulator for Call {
     fn convert_to_state(&self, values: &[ArrayRef], _filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
         let body = &self.function.body;
         let rows = RecordBatch::try_new(body.schema.clone(), values.to_vec())?;
-        Ok(vec![body.physical.evaluate(&rows)?.into_array(rows.num_rows())?])
+        let result = body.evaluable(&place(&self.function))?.evaluate(&rows)?;
+        Ok(vec![result.into_array(rows.num_rows())?])
     }
 
     fn update_batch(

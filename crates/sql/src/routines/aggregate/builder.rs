@@ -1,5 +1,7 @@
 //! Builds an aggregate from the functions that its declaration names.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 use datafusion::logical_expr::{Signature, Volatility};
@@ -10,7 +12,7 @@ use super::super::Routine;
 use super::super::body::{Body, Scope};
 use super::super::fold::Fold;
 use super::super::function::{Parameter, volatility};
-use super::{AggregateDeclaration, Finish, Machine, MovingMachine, MovingParts, UserAggregate};
+use super::{AGGREGATE, AggregateDeclaration, Finish, Machine, MovingMachine, MovingParts, UserAggregate};
 use crate::error::{Error, Result};
 use crate::planner::Planner;
 use crate::relation::Relations;
@@ -40,7 +42,7 @@ impl Planner {
         if let Some(function) = &parts.combine {
             let both = [parts.state.clone(), parts.state.clone()];
             let (body, strict) = maker.part("COMBINEFUNC", function, &both, Some(&parts.state))?;
-            machine.combine = Some(fold(&body, strict, true));
+            machine.combine = Some(fold(&body, strict, true)?);
         }
         let moving = parts.moving.as_ref().map(|parts| maker.moving(parts, &returns)).transpose()?;
         let mut reads = maker.reads;
@@ -61,8 +63,9 @@ struct MachineParts<'a> {
     finish: Option<&'a str>,
 }
 
-fn fold(body: &Body, strict: bool, first_is_state: bool) -> Fold {
-    Fold { physical: body.physical.clone(), schema: body.schema.clone(), strict, first_is_state }
+fn fold(body: &Body, strict: bool, first_is_state: bool) -> Result<Fold> {
+    let physical = Arc::clone(body.evaluable(AGGREGATE)?);
+    Ok(Fold { physical, schema: body.schema.clone(), strict, first_is_state })
 }
 
 /// Builds the parts of an aggregate.
@@ -92,12 +95,12 @@ impl AggregateBuilder<'_> {
             ))
             .hint(format!("Give an {initial_option}, or let the function take NULL.")));
         }
-        let step = fold(&step, strict, strict && initial.is_null());
+        let step = fold(&step, strict, strict && initial.is_null())?;
         let mut finish = None;
         let mut returns = parts.state.clone();
         if let Some(function) = parts.finish {
             let (body, _) = self.part(finish_option, function, std::slice::from_ref(parts.state), None)?;
-            returns = body.physical.data_type(&body.schema)?;
+            returns = body.evaluable(AGGREGATE)?.data_type(&body.schema)?;
             finish = Some(Finish { body });
         }
         let (inputs, state) = (self.inputs.clone(), parts.state.clone());
@@ -135,7 +138,7 @@ impl AggregateBuilder<'_> {
                 self.name
             )));
         }
-        Ok(MovingMachine { machine, inverse: fold(&inverse, strict, false) })
+        Ok(MovingMachine { machine, inverse: fold(&inverse, strict, false)? })
     }
 
     /// Plans a call of a function with arguments of these types. Also returns true if the function is strict.
@@ -154,7 +157,11 @@ impl AggregateBuilder<'_> {
         let marks: Vec<String> = (1..=takes.len()).map(|place| format!("${place}")).collect();
         let text = format!("SELECT \"{}\"({})", function.replace('"', "\"\""), marks.join(", "));
         let scope = Scope { routine: self.name, parameters: &parameters, relations: self.relations };
-        let body = self.planner.body(&text, &scope, returns, false).map_err(|error| {
+        let planned = self.planner.body(&text, &scope, returns, false).and_then(|body| {
+            body.evaluable(AGGREGATE)?;
+            Ok(body)
+        });
+        let body = planned.map_err(|error| {
             let message = format!("{option} of \"{}\": {}", self.name, error.message);
             Error { message, span: None, ..error }
         })?;
@@ -180,7 +187,7 @@ impl AggregateBuilder<'_> {
         let body = self.planner.body(&literal, &scope, Some(state), false).map_err(wrong)?;
         let row = RecordBatch::try_new(body.schema.clone(), vec![ScalarValue::Int64(None).to_array()?])
             .map_err(|error| Error::bug(error.to_string()))?;
-        let value = body.physical.evaluate(&row).and_then(|value| value.into_array(1));
+        let value = body.evaluable(AGGREGATE)?.evaluate(&row).and_then(|value| value.into_array(1));
         Ok(ScalarValue::try_from_array(&value.map_err(|error| wrong(error.into()))?, 0)?)
     }
 }
