@@ -60,7 +60,7 @@ pub fn tokens(sql: &str) -> Vec<Token> {
 /// Returns the statements of a text, separated by `;`.
 pub fn pieces(sql: &str) -> Vec<String> {
     let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
-    let cut = tokens.split(|token| *token == Token::SemiColon);
+    let cut = tokens.split(separators());
     let is_blank = |tokens: &&[Token]| tokens.iter().all(|token| matches!(token, Token::Whitespace(_)));
     let kept: Vec<&[Token]> = cut.filter(|tokens| !is_blank(tokens)).collect();
     if kept.len() <= 1 {
@@ -70,6 +70,27 @@ pub fn pieces(sql: &str) -> Vec<String> {
     kept.iter()
         .map(|tokens| tokens.iter().map(Token::to_string).collect::<String>().trim().to_string())
         .collect()
+}
+
+/// Returns a test for the `;` between statements. It reads all tokens of a text in order: within `BEGIN ATOMIC … END`, a
+/// `;` ends no statement.
+fn separators() -> impl FnMut(&Token) -> bool {
+    let (mut depth, mut begins) = (0_usize, false);
+    move |token| {
+        if matches!(token, Token::Whitespace(_)) {
+            return false;
+        }
+        let is = |word: &str| matches!(token, Token::Word(found) if found.value.eq_ignore_ascii_case(word));
+        let after_begin = std::mem::replace(&mut begins, is("BEGIN"));
+        match depth {
+            0 if after_begin && is("ATOMIC") => depth = 1,
+            0 => return *token == Token::SemiColon,
+            _ if is("CASE") => depth += 1,
+            _ if is("END") => depth -= 1,
+            _ => {}
+        }
+        false
+    }
 }
 
 /// Returns the statement with watermarks so far behind that no window closes: then each window has the answer
@@ -340,6 +361,8 @@ mod tests {
             ["SELECT ';'", "INSERT INTO t\nVALUES (1)"]
         );
         assert_eq!(pieces("SELECT 1 ;\n"), ["SELECT 1"]);
+        let block = "CREATE FUNCTION f() RETURNS INT BEGIN ATOMIC SELECT 1; SELECT 2; END";
+        assert_eq!(pieces(block), [block]);
     }
 
     #[test]
