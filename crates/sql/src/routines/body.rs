@@ -55,7 +55,7 @@ impl Body {
     pub(super) fn evaluable(&self, place: &str) -> Result<&Arc<dyn PhysicalExpr>> {
         self.physical.as_ref().ok_or_else(|| {
             Error::unsupported(format!("a body with a subquery, in {place},"))
-                .hint("Use functions of arrays instead, such as array_sum and array_transform.")
+                .hint("Use functions of arrays instead, such as array_sum and transform.")
         })
     }
 }
