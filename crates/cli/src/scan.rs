@@ -87,14 +87,14 @@ struct AtomicBlock {
 impl AtomicBlock {
     /// Reads a word of code.
     fn read(&mut self, word: &str) {
-            let begins = std::mem::replace(&mut self.begins, word.eq_ignore_ascii_case("BEGIN"));
-            match self.depth {
-                0 if begins && word.eq_ignore_ascii_case("ATOMIC") => self.depth = 1,
-                0 => {}
-                _ if word.eq_ignore_ascii_case("CASE") => self.depth += 1,
-                _ if word.eq_ignore_ascii_case("END") => self.depth -= 1,
-                _ => {}
-            }
+        let begins = std::mem::replace(&mut self.begins, word.eq_ignore_ascii_case("BEGIN"));
+        match self.depth {
+            0 if begins && word.eq_ignore_ascii_case("ATOMIC") => self.depth = 1,
+            0 => {}
+            _ if word.eq_ignore_ascii_case("CASE") => self.depth += 1,
+            _ if word.eq_ignore_ascii_case("END") => self.depth -= 1,
+            _ => {}
+        }
     }
 }
 

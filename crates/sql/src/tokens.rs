@@ -254,7 +254,9 @@ mod tests {
         for sql in ["SELECT 1;", "SELECT 1; -- x", "", "-- only\n"] {
             assert!(is_complete(sql), "{sql}");
         }
-        for sql in ["SELECT 1", "SELECT ';", "SELECT 1; SELECT", "SELECT $$;", "/* ;", "BEGIN ATOMIC SELECT 1;"] {
+        for sql in
+            ["SELECT 1", "SELECT ';", "SELECT 1; SELECT", "SELECT $$;", "/* ;", "BEGIN ATOMIC SELECT 1;"]
+        {
             assert!(!is_complete(sql), "{sql}");
         }
     }

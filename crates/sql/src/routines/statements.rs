@@ -121,7 +121,9 @@ impl Planner {
         let name = scope.routine;
         if volatility(expr) == Volatility::Volatile {
             let what = format!("a volatile function beside a subquery in the body of \"{name}\"");
-            return Err(Error::unsupported(what).hint("Pass its value as an argument: a column of a subquery."));
+            return Err(
+                Error::unsupported(what).hint("Pass its value as an argument: a column of a subquery.")
+            );
         }
         if captures(expr, &input.schema().columns())? {
             let message = format!("a relation in the body of \"{name}\" is called \"{name}\", too");
