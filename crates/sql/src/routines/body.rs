@@ -22,6 +22,7 @@ use millstream_delta::sql_type;
 
 use super::argument_types::is_text;
 use super::function::Parameter;
+use super::statements::BodyPlanner;
 use crate::complexity::subquery_of;
 use crate::error::{Error, Result};
 use crate::physical::checked_arithmetic::checked;
@@ -80,8 +81,9 @@ impl Planner {
         returns: Option<&DataType>,
         strict: bool,
     ) -> Result<Body> {
-        let tree = self.query_of(text, scope)?;
-        let BodyValue { expr, input, reads } = self.value(tree, scope, text)?;
+        let bodies = BodyPlanner { planner: self, scope };
+        let tree = bodies.query_of(text)?;
+        let BodyValue { expr, input, reads } = bodies.value(tree, text)?;
         let mut expr = match returns {
             Some(returns) => self.returning(expr, &input, returns, scope.routine)?,
             None => expr,
@@ -91,31 +93,12 @@ impl Planner {
         }
         let physical = match has_queries(&expr) {
             true => {
-                self.check_subqueries(&expr, &input, scope)?;
+                bodies.check_subqueries(&expr, &input)?;
                 None
             }
             false => Some(self.physical_expression(&expr, &input)?),
         };
         Ok(Body { expr, physical, schema: input.schema().inner().clone(), reads })
-    }
-
-    /// Plans a query as an expression over the relation of the parameters.
-    fn value(&self, tree: Box<QueryTree>, scope: &Scope<'_>, text: &str) -> Result<BodyValue> {
-        if is_expression(&tree) {
-            let Raw { plan, reads } = self.over_parameters(tree.clone(), scope, text)?;
-            if plan.exists(|node| Ok(matches!(node, LogicalPlan::Aggregate(_) | LogicalPlan::Window(_))))? {
-                return Err(without_from(scope.routine));
-            }
-            if let Some((expr, input)) = single_expression(plan) {
-                return Ok(BodyValue { expr, input, reads });
-            }
-        }
-        refuse_several_columns(&tree, scope.routine)?;
-        let select = self.select_of_expression(ExprTree::Subquery(tree))?;
-        let Raw { plan, reads } = self.over_parameters(select, scope, text)?;
-        let (expr, input) =
-            single_expression(plan).ok_or_else(|| Error::bug("a subquery is no expression"))?;
-        Ok(BodyValue { expr: first_row(expr)?, input, reads })
     }
 
     /// Casts the expression to the declared type.
@@ -165,6 +148,26 @@ pub(crate) fn simplified_expression(
         .build();
     let expr = computed(expr, planner.state().config_options())?;
     Ok((ExprSimplifier::new(settings).simplify(expr)?, schema))
+}
+
+impl BodyPlanner<'_> {
+    /// Plans a query as an expression over the relation of the parameters.
+    fn value(&self, tree: Box<QueryTree>, text: &str) -> Result<BodyValue> {
+        if is_expression(&tree) {
+            let Raw { plan, reads } = self.over_parameters(tree.clone(), text)?;
+            if plan.exists(|node| Ok(matches!(node, LogicalPlan::Aggregate(_) | LogicalPlan::Window(_))))? {
+                return Err(without_from(self.scope.routine));
+            }
+            if let Some((expr, input)) = single_expression(plan) {
+                return Ok(BodyValue { expr, input, reads });
+            }
+        }
+        refuse_several_columns(&tree, self.scope.routine)?;
+        let select = self.select_of_expression(ExprTree::Subquery(tree))?;
+        let Raw { plan, reads } = self.over_parameters(select, text)?;
+        let (expr, input) = single_expression(plan).ok_or_else(|| Error::bug("a subquery is no expression"))?;
+        Ok(BodyValue { expr: first_row(expr)?, input, reads })
+    }
 }
 
 /// Makes the expression NULL if a column of the input is NULL.

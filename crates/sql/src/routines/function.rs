@@ -13,6 +13,7 @@ use datafusion::scalar::ScalarValue;
 
 use super::argument_types::{accepted, list};
 use super::body::{Body, Scope, column_name};
+use super::statements::BodyPlanner;
 use crate::complexity::subquery_of;
 use crate::error::{Error, Result};
 use crate::planner::{Planner, is_function};
@@ -72,7 +73,7 @@ impl Planner {
             return Err(Error::invalid(format!("parameter \"{}\" is declared twice", twice[0])));
         }
         let scope = Scope { routine: &name, parameters: &parameters, relations };
-        let body = self.last_statement(&body, &scope, &returns, strict)?;
+        let body = BodyPlanner { planner: self, scope: &scope }.last_statement(&body, &returns, strict)?;
         let mut signature = Signature::user_defined(volatility(&body.expr));
         if let Some(names) = parameters.iter().map(|parameter| parameter.name.clone()).collect() {
             signature.parameter_names = Some(names);

@@ -28,26 +28,26 @@ const PARAMETERS: &str = "parameters of a routine";
 
 const RETURN: &str = "RETURN";
 
-impl Planner {
+/// Plans the statements of one routine's body.
+pub(super) struct BodyPlanner<'a> {
+    pub(super) planner: &'a Planner,
+    pub(super) scope: &'a Scope<'a>,
+}
+
+impl BodyPlanner<'_> {
     /// Plans the statements of a function's body. The last one gives the value.
-    pub(super) fn last_statement(
-        &self,
-        text: &str,
-        scope: &Scope<'_>,
-        returns: &DataType,
-        strict: bool,
-    ) -> Result<Body> {
+    pub(super) fn last_statement(&self, text: &str, returns: &DataType, strict: bool) -> Result<Body> {
         let mut pieces = statements(text)?;
         let Some(last) = pieces.pop() else {
-            return Err(Error::invalid(format!("the body of \"{}\" is empty", scope.routine))
+            return Err(Error::invalid(format!("the body of \"{}\" is empty", self.scope.routine))
                 .hint("Write a SELECT, whose value the function returns."));
         };
         let mut reads = Vec::new();
         for piece in pieces {
-            let found = self.checked_statement(&as_select(piece.text), scope);
+            let found = self.checked_statement(&as_select(piece.text));
             reads.extend(found.map_err(|error| error.shift(piece.range.start))?);
         }
-        let body = self.body(&as_select(last.text), scope, Some(returns), strict);
+        let body = self.planner.body(&as_select(last.text), self.scope, Some(returns), strict);
         let mut body = body.map_err(|error| error.shift(last.range.start))?;
         body.reads.extend(reads);
         body.reads.sort();
@@ -56,41 +56,38 @@ impl Planner {
     }
 
     /// Plans a statement whose result is dropped, and returns the routines that it calls.
-    fn checked_statement(&self, text: &str, scope: &Scope<'_>) -> Result<Vec<String>> {
-        let subquery = self.query_of(text, scope)?;
+    fn checked_statement(&self, text: &str) -> Result<Vec<String>> {
+        let subquery = self.query_of(text)?;
         let select = self.select_of_expression(ExprTree::Exists { subquery, negated: false })?;
-        let Raw { plan, reads } = self.over_parameters(select, scope, text)?;
-        self.analysed(plan)?;
+        let Raw { plan, reads } = self.over_parameters(select, text)?;
+        self.planner.analysed(plan)?;
         Ok(reads)
     }
 
     /// Parses a statement of a body, which must be a query.
-    pub(super) fn query_of(&self, text: &str, scope: &Scope<'_>) -> Result<Box<QueryTree>> {
+    pub(super) fn query_of(&self, text: &str) -> Result<Box<QueryTree>> {
         let reader = TokenReader::new(text)?;
-        let is_query = ["SELECT", "WITH", "VALUES", "TABLE"].iter().any(|word| reader.is_keyword(&[word]));
+        let words = ["SELECT", "WITH", "VALUES", "TABLE"];
+        let is_query = words.into_iter().any(|word| reader.is_keyword(&[word]));
         if !is_query && *reader.peek() != Token::LParen {
             let verb = reader.peek().to_string().to_uppercase();
-            return Err(Error::unsupported(format!("{verb} in the body of \"{}\"", scope.routine))
+            return Err(Error::unsupported(format!("{verb} in the body of \"{}\"", self.scope.routine))
                 .hint("A body consists of SELECT statements: a function changes nothing.")
                 .at(reader.position()));
         }
-        self.parser.parse_query(&reader)
+        self.planner.parser.parse_query(&reader)
     }
 
     /// Builds `SELECT expression`.
     pub(super) fn select_of_expression(&self, expression: ExprTree) -> Result<Box<QueryTree>> {
-        let mut tree = self.parser.parse_query(&TokenReader::new("SELECT NULL")?)?;
+        let mut tree = self.planner.parser.parse_query(&TokenReader::new("SELECT NULL")?)?;
         select_of(&mut tree)?.projection = vec![SelectItem::UnnamedExpr(expression)];
         Ok(tree)
     }
 
     /// Plans a SELECT without FROM over the relation of the parameters. Refuses other relations.
-    pub(super) fn over_parameters(
-        &self,
-        mut tree: Box<QueryTree>,
-        scope: &Scope<'_>,
-        text: &str,
-    ) -> Result<Raw> {
+    pub(super) fn over_parameters(&self, mut tree: Box<QueryTree>, text: &str) -> Result<Raw> {
+        let scope = self.scope;
         select_of(&mut tree)?.from = vec![parameters(scope.routine)];
         let names = scope.parameters.iter().enumerate().map(column_name).collect();
         let mut marks = ParameterMarks { routine: scope.routine, names };
@@ -98,7 +95,7 @@ impl Planner {
             return Err(error);
         }
         let inner = Within { scope, asked: Mutex::new(false) };
-        let planned = self.translate(Statement::Query(tree), &[], &inner, text);
+        let planned = self.planner.translate(Statement::Query(tree), &[], &inner, text);
         if *inner.asked.lock().unwrap_or_else(PoisonError::into_inner) {
             let name = scope.routine;
             return Err(Error::invalid(format!("function \"{name}\" calls itself"))
@@ -106,24 +103,21 @@ impl Planner {
         }
         let Raw { plan, mut reads } = planned?;
         reads.retain(|name| name != PARAMETERS);
-        let Some(name) = reads.iter().find(|name| !is_routine(name, scope)) else {
-            return Ok(Raw { plan, reads });
-        };
+        let relation = reads.iter().find(|name| !is_routine(name, scope)).cloned();
+        let Some(name) = relation else { return Ok(Raw { plan, reads }) };
         let what = format!("the relation \"{name}\" in the body of \"{}\"", scope.routine);
         Err(Error::unsupported(what).hint(
-            "A body reads sets made of its arguments, as in FROM unnest(a) AS u(x). Join the relation in the query \
-             that calls the function.",
+            "A body reads sets made of its arguments, as in FROM unnest(a) AS u(x). Join the relation in the \
+             query that calls the function.",
         ))
     }
 
     /// Checks an expression with subqueries, which is planned in each query that calls the routine.
-    pub(super) fn check_subqueries(&self, expr: &Expr, input: &LogicalPlan, scope: &Scope<'_>) -> Result<()> {
-        let name = scope.routine;
+    pub(super) fn check_subqueries(&self, expr: &Expr, input: &LogicalPlan) -> Result<()> {
+        let name = self.scope.routine;
         if volatility(expr) == Volatility::Volatile {
             let what = format!("a volatile function beside a subquery in the body of \"{name}\"");
-            return Err(
-                Error::unsupported(what).hint("Pass its value as an argument: a column of a subquery.")
-            );
+            return Err(Error::unsupported(what).hint("Pass its value as an argument."));
         }
         if captures(expr, &input.schema().columns())? {
             let message = format!("a relation in the body of \"{name}\" is called \"{name}\", too");
@@ -131,7 +125,7 @@ impl Planner {
                 .hint("Give the relation another alias."));
         }
         let plan = LogicalPlanBuilder::from(input.clone()).project([expr.clone().alias("body")])?.build()?;
-        self.analysed(plan)?;
+        self.planner.analysed(plan)?;
         Ok(())
     }
 }
