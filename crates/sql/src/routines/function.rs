@@ -99,7 +99,7 @@ pub(crate) fn volatility(expr: &Expr) -> Volatility {
             found = higher(found, call.func.signature().volatility);
         }
         if let Some(plan) = subquery_of(part) {
-            plan.apply(|node| {
+            plan.as_ref().apply(|node| {
                 node.apply_expressions(|inner| {
                     found = higher(found, volatility(inner));
                     Ok(TreeNodeRecursion::Continue)
