@@ -165,7 +165,8 @@ impl BodyPlanner<'_> {
         refuse_several_columns(&tree, self.scope.routine)?;
         let select = self.select_of_expression(ExprTree::Subquery(tree))?;
         let Raw { plan, reads } = self.over_parameters(select, text)?;
-        let (expr, input) = single_expression(plan).ok_or_else(|| Error::bug("a subquery is no expression"))?;
+        let (expr, input) =
+            single_expression(plan).ok_or_else(|| Error::bug("a subquery is no expression"))?;
         Ok(BodyValue { expr: first_row(expr)?, input, reads })
     }
 }

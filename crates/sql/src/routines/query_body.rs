@@ -20,7 +20,9 @@ use datafusion::common::{Column, DFSchema, ExprSchema, Spans, TableReference};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison};
 use datafusion::logical_expr::logical_plan::Subquery;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Projection, SubqueryAlias, Volatility};
+use datafusion::logical_expr::{
+    Expr, LogicalPlan, LogicalPlanBuilder, Projection, SubqueryAlias, Volatility,
+};
 
 use super::body::{column_name, has_queries};
 use super::function::{UserFunction, volatility};
