@@ -56,10 +56,10 @@ fn windows_of(from: &TableWithJoins, windows: &mut Vec<Option<String>>) {
     for factor in factors {
         match factor {
             TableFactor::NestedJoin { table_with_joins, .. } => windows_of(table_with_joins, windows),
-            TableFactor::Table { name, alias, args: Some(_), .. } => {
-                if kind(name).is_some_and(|kind| kind != Kind::GapFill) {
-                    windows.push(alias.as_ref().map(|alias| fold(&alias.name)));
-                }
+            TableFactor::Table { name, alias, args: Some(_), .. }
+                if kind(name).is_some_and(|kind| kind != Kind::GapFill) =>
+            {
+                windows.push(alias.as_ref().map(|alias| fold(&alias.name)));
             }
             _ => {}
         }

@@ -185,7 +185,12 @@ impl Substitution<'_> {
     fn in_node(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         if let LogicalPlan::Subquery(found) = node {
             let plan = Arc::unwrap_or_clone(found.subquery);
-            return Ok(Transformed::yes(LogicalPlan::Subquery(subquery(plan, found.spans))));
+            // With constants as arguments, a relation of LATERAL is one of its own.
+            let lateral = subquery(plan, found.spans);
+            return Ok(Transformed::yes(match lateral.outer_ref_columns.is_empty() {
+                true => Arc::unwrap_or_clone(lateral.subquery),
+                false => LogicalPlan::Subquery(lateral),
+            }));
         }
         map_named(node, |expression| {
             expression.transform_up(|part| match part {
