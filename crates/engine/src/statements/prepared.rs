@@ -1,9 +1,12 @@
 //! `PREPARE name [(type, …)] AS …`, `EXECUTE name [(value, …)]`, `DEALLOCATE name | ALL`
 
-use arrow::array::ArrayRef;
-use arrow::datatypes::DataType;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_sql::{Error, Result, TokenReader, sqlstate};
+use millstream_sql::{Error, Result, TokenReader, sqlstate, utc_text};
 
 use super::not_yet::PLANS;
 use super::select;
@@ -117,6 +120,10 @@ pub(crate) async fn execute(session: &mut Session, reader: &mut TokenReader<'_>)
         .code(sqlstate::SYNTAX_ERROR)
         .at(at));
     }
+    let zone = session.variables.time_zone();
+    let typed = prepared.parameters().iter().map(Field::data_type);
+    let values: Vec<ArrayRef> =
+        values.into_iter().zip(typed).map(|(value, wanted)| in_utc(value, wanted, zone.as_deref())).collect();
     // From here on the prepared statement runs as a statement of its own.
     session.leave(Result::<()>::Ok(()))?;
     let parameters = session.parameters.take();
@@ -124,6 +131,19 @@ pub(crate) async fn execute(session: &mut Session, reader: &mut TokenReader<'_>)
     session.parameters = parameters;
     // The error's position refers to another text.
     response.map_err(|error| Error { span: None, ..error })
+}
+
+/// Returns the text of a TIMESTAMPTZ with an offset, which is that of the session's zone if it has none. Other values stay.
+fn in_utc(value: ArrayRef, wanted: &DataType, zone: Option<&str>) -> ArrayRef {
+    if !matches!(wanted, DataType::Timestamp(_, Some(_))) || !value.data_type().is_string() {
+        return value;
+    }
+    let Ok(text) = cast(&value, &DataType::Utf8) else { return value };
+    let read = text.as_string::<i32>().iter().next().flatten();
+    match read.and_then(|text| utc_text(text, zone.unwrap_or("UTC"))) {
+        Some(text) => Arc::new(StringArray::from(vec![text])),
+        None => value,
+    }
 }
 
 /// Returns the values of a row, as one array each.
