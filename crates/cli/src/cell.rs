@@ -20,6 +20,9 @@ const OPTIONS: FormatOptions<'static> = FormatOptions::new()
     .with_time_format(Some("%H:%M:%S%.f"))
     .with_duration_format(DurationFormat::Pretty);
 
+/// The format of a column of times with a zone: offsets before 1900 have seconds.
+const ZONED: FormatOptions<'static> = OPTIONS.with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f%::z"));
+
 /// A day in nanoseconds.
 const DAY: i64 = 86_400_000_000_000;
 
@@ -34,7 +37,11 @@ pub struct Cells<'a> {
 impl<'a> Cells<'a> {
     /// Creates a formatter of `column`. Fails for a type without a text form.
     pub fn new(column: &'a ArrayRef) -> Result<Self, ArrowError> {
-        let formatter = ArrayFormatter::try_new(column.as_ref(), &OPTIONS)?;
+        let options = match column.data_type() {
+            DataType::Timestamp(_, Some(_)) => &ZONED,
+            _ => &OPTIONS,
+        };
+        let formatter = ArrayFormatter::try_new(column.as_ref(), options)?;
         let intervals = match column.data_type() {
             DataType::Interval(_) | DataType::Duration(_) => Some(as_intervals(column)?),
             _ => None,
@@ -116,10 +123,13 @@ fn float(text: String) -> String {
     }
 }
 
-/// Removes the minutes from an offset of whole hours.
+/// Removes seconds that are 0 from an offset such as `+02:00:00`, and then minutes that are 0.
 fn short_offset(mut text: String) -> String {
-    if text.ends_with(":00") && matches!(text.as_bytes()[..].iter().nth_back(5), Some(b'+' | b'-')) {
-        text.truncate(text.len() - 3);
+    for length in [9, 6] {
+        let sign = text.len().checked_sub(length).and_then(|at| text.as_bytes().get(at));
+        if text.ends_with(":00") && matches!(sign, Some(b'+' | b'-')) {
+            text.truncate(text.len() - 3);
+        }
     }
     text
 }
@@ -164,6 +174,8 @@ mod tests {
         let zoned = |zone: &str| TimestampSecondArray::from(vec![second]).with_timezone(zone);
         check(zoned("UTC"), &[Some("2024-01-01 00:00:00+00")]);
         check(zoned("+05:30"), &[Some("2024-01-01 05:30:00+05:30")]);
+        let early = TimestampSecondArray::from(vec![-2_524_524_808]).with_timezone("Europe/Berlin");
+        check(early, &[Some("1890-01-01 00:00:00+00:53:28")]);
         check(Date32Array::from(vec![19723]), &[Some("2024-01-01")]);
         check(Time64MicrosecondArray::from(vec![1]), &[Some("00:00:00.000001")]);
     }

@@ -499,8 +499,12 @@ mod tests {
             ],
         );
         check(
-            TimestampNanosecondArray::from(vec![1_500]).with_timezone("+02:00"),
+            TimestampNanosecondArray::from(vec![1_500]).with_timezone("+00:00"),
             &["1970-01-01 00:00:00.000001+00"],
+        );
+        check(
+            TimestampNanosecondArray::from(vec![1_500]).with_timezone("+02:00"),
+            &["1970-01-01 02:00:00.000001+02"],
         );
         check(Date32Array::from(vec![19_782, 2_932_897]), &["2024-02-29", "10000-01-01"]);
         check(Time64MicrosecondArray::from(vec![1]), &["00:00:00.000001"]);
