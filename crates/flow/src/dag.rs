@@ -36,7 +36,7 @@ impl Node {
     }
 
     /// Returns true if the node reads the one at a place.
-    fn reads(&self, place: usize) -> bool {
+    pub(crate) fn reads(&self, place: usize) -> bool {
         matches!(self, Node::Operator { inputs, .. } if inputs.contains(&place))
     }
 }

@@ -9,6 +9,7 @@
 mod arrangement;
 mod batch_window;
 mod change;
+mod common_part;
 mod content;
 mod dag;
 mod driver;
@@ -48,6 +49,7 @@ mod succession;
 pub use arrangement::{Arrangement, By};
 pub use batch_window::BatchWindow;
 pub use change::Change;
+pub use common_part::{CommonPart, Divided, Sharer};
 pub use content::ResultState;
 pub use driver::Driver;
 pub use error::{Error, Result};

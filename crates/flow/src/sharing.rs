@@ -141,6 +141,11 @@ impl Lookups {
         &self.places
     }
 
+    /// Returns the places, with the rows that are in arrangements.
+    pub(crate) fn into_places(self) -> Vec<Findables> {
+        self.places
+    }
+
     /// Returns the same to change where the rows are. `nodes` are those of the flow.
     pub(crate) fn sharing<'a>(&'a mut self, nodes: &'a mut [Node]) -> Sharing<'a> {
         Sharing { lookups: self, nodes }

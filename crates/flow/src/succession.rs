@@ -147,17 +147,17 @@ impl Succession {
 }
 
 /// For each node of a new flow the same node of the old one.
-type Pairs = Vec<Option<usize>>;
+pub(crate) type Pairs = Vec<Option<usize>>;
 
 /// Compares two flows, and finds the nodes of the new one that can keep the state of the old one.
-struct PlanPair<'a> {
-    new: &'a Flow,
-    old: &'a Flow,
+pub(crate) struct PlanPair<'a> {
+    pub(crate) new: &'a Flow,
+    pub(crate) old: &'a Flow,
 }
 
 impl PlanPair<'_> {
     /// Pairs nodes that are the same, those nearest to the root first.
-    fn pair_all(&self) -> Pairs {
+    pub(crate) fn pair_all(&self) -> Pairs {
         let mut pairs = vec![None; self.new.dag.nodes.len()];
         if self.new.dag.limits != self.old.dag.limits || self.new.dag.forgets() || self.old.dag.forgets() {
             return pairs;
