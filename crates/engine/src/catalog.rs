@@ -30,7 +30,7 @@ pub(crate) use schemas::{schema_key, schema_of_key};
 use crate::error;
 use crate::pg;
 use crate::sequences::SEQUENCE_COLUMNS;
-use crate::settings::{Keeping, OnError};
+use crate::settings::{IdleTimeoutAction, Keeping, OnError};
 use crate::stamp::stamped;
 use crate::system;
 
@@ -93,6 +93,8 @@ pub enum Definition {
         watermark: Option<Watermark>,
         /// Its option `source_idle_timeout`; if absent, the setting applies.
         idle_timeout: Option<Duration>,
+        /// Its option `source_idle_timeout_action`; if absent, the setting applies.
+        idle_action: Option<IdleTimeoutAction>,
         /// The rules for incoming rows, if CREATE TABLE made it: it keeps all rows, and is a table for its users.
         table: Option<Intake>,
     },

@@ -1,6 +1,7 @@
 //! The settings of SET and SHOW.
 
 pub(crate) mod foreign;
+mod idle;
 mod keeping;
 mod missed;
 mod shutdown;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use millstream_flow::Limits;
 use millstream_sql::{Error, Result, suggestion};
 
+pub use idle::IdleTimeoutAction;
 pub use keeping::{AllowedLateness, Keeping, StateTtl};
 pub use missed::MissedBatches;
 pub use shutdown::ShutdownSettings;
@@ -165,6 +167,12 @@ pub const SETTINGS: &[SettingDoc] = &[
               again; of sources whose WITH doesn't say another",
     },
     SettingDoc {
+        name: "source_idle_timeout_action",
+        default: "hold",
+        doc: "the watermark of a source that had no rows at all for source_idle_timeout: hold: it stays until rows arrive; \
+              advance: it moves at the speed of the clock; of sources whose WITH doesn't say another",
+    },
+    SettingDoc {
         name: "source_rate_limit",
         default: "none",
         doc: "rows a second that are read of each source, and of each receiver of a source that has several; of sources \
@@ -272,7 +280,8 @@ pub struct Settings {
     pub batches: BatchSettings,
     /// `checkpoint_interval`, `journal_interval`
     pub durability: DurabilitySettings,
-    /// `event_time_ahead_max`, `source_idle_timeout`, `source_rate_limit`, `max_record_bytes`
+    /// `event_time_ahead_max`, `source_idle_timeout`, `source_idle_timeout_action`, `source_rate_limit`,
+    /// `max_record_bytes`
     pub sources: SourceSettings,
     /// `history_buffer_max`, `history_retention`, `sink_buffer_max`, `subscription_buffer_max`
     pub readers: ReaderSettings,
@@ -362,6 +371,7 @@ impl Settings {
             "parallelism" => self.parallelism = count(name, value)?,
             "recursion_max" => self.limits.recursion_max = count(name, value)?,
             "source_idle_timeout" => self.sources.idle_timeout = interval(name, value, "")?,
+            "source_idle_timeout_action" => self.sources.idle_action = IdleTimeoutAction::parse(value)?,
             "source_rate_limit" => {
                 let none = value.eq_ignore_ascii_case("none");
                 self.sources.rate_limit = if none { None } else { Some(rate(name, value)?) };
@@ -414,6 +424,7 @@ impl Settings {
             "parallelism" => self.parallelism.to_string(),
             "recursion_max" => self.limits.recursion_max.to_string(),
             "source_idle_timeout" => interval_text(self.sources.idle_timeout),
+            "source_idle_timeout_action" => self.sources.idle_action.name().into(),
             "source_rate_limit" => self.sources.rate_limit.map_or("none".into(), |rate| rate.to_string()),
             "shutdown_timeout" => shutdown::timeout_text(self.shutdown.timeout),
             "sink_buffer_max" => self.readers.sink_buffer_max.to_string(),
@@ -533,6 +544,7 @@ mod tests {
         check("event_time_ahead_max", "NULL", "null");
         check("event_time_ahead_max", "90 min", "90 minutes");
         check("source_idle_timeout", "500 ms", "500 milliseconds");
+        check("source_idle_timeout_action", "Advance", "advance");
         check("shutdown_timeout", "0", "0");
         check("shutdown_timeout", "1 min", "1 minute");
         check("stop_gracefully", "ON", "on");
@@ -560,6 +572,7 @@ mod tests {
         check("max_batch_rows", "0", "above zero");
         check("max_record_bytes", "9 parsecs", "bytes were expected");
         check("clock", "sundial", "'system' or 'manual'");
+        check("source_idle_timeout_action", "jump", "'hold' or 'advance'");
         check("stop_gracefully", "perhaps", "on or off was expected");
         check("batch_intervall", "1 s", "batch_interval");
     }

@@ -24,6 +24,7 @@ use super::lagging::Lag;
 use super::queries::{Queries, QueryGraph};
 use super::query::{RunningQuery, Status, put_rows, take_rows};
 use super::schedule::Schedule;
+use super::watermarks::silence::first_due;
 use crate::content::Content;
 use crate::error;
 use crate::run::QueryStarts;
@@ -31,6 +32,9 @@ use crate::settings::{ClockKind, Pace, Settings};
 
 /// The interval, in microseconds, at which keys time out by the system clock.
 const WAKES_US: i64 = 10_000;
+
+/// The longest silence, in microseconds, for which the engine looks for windows that close: ten years.
+const SILENCE_MAX_US: i64 = 3652 * 86_400_000_000;
 
 /// The way in which a query runs once per batch.
 #[derive(Debug)]
@@ -333,8 +337,8 @@ impl Schedule<'_> {
     }
 
     /// Returns when a query must be stepped next at auto pace, even without input, if at no exact time. A key of
-    /// UPDATE_STATE times out then, or an input that holds a watermark back is idle. Under the system clock, many are
-    /// handled together.
+    /// UPDATE_STATE times out then, an input that holds a watermark back is idle, or the watermark of a silent source moves.
+    /// Under the system clock, many are handled together.
     fn next_wake(&self) -> Option<Timestamp> {
         let next = self.next_flow_wake().filter(|_| self.settings.pace == Pace::Auto)?;
         match self.settings.clock {
@@ -370,7 +374,28 @@ impl Schedule<'_> {
         let maintained =
             |query: &&RunningQuery| !query.is_per_batch() && (query.status.is_running() || is_idle(query));
         let queries = self.queries.iter().filter(maintained).filter_map(|query| query.flow.wake_at());
-        queries.chain(self.watermarks.next_move(self.clock)).min()
+        queries.chain(self.watermarks.next_move(self.clock)).chain(self.next_advance()).min()
+    }
+
+    /// Returns when the watermark of a silent source must move next with the clock. Without a query that closes windows
+    /// by it, it moves in epochs that run for other reasons.
+    fn next_advance(&self) -> Option<Timestamp> {
+        let steps = self.watermarks.next_steps(self.sources, self.settings, self.clock);
+        let due = steps.filter_map(|(next, step_us)| {
+            let at = |count: i64| Timestamp(next.0.saturating_add(count.saturating_mul(step_us)));
+            let count = first_due(SILENCE_MAX_US / step_us, |count| self.is_due_without_rows(at(count)))?;
+            Some(at(count))
+        });
+        due.min()
+    }
+
+    /// Returns true if a query must be stepped because the watermarks of silent sources have moved until then.
+    fn is_due_without_rows(&self, at: Timestamp) -> bool {
+        let watermarks = self.watermarks.without_rows(self.sources, self.settings, at);
+        // The time is that of the last epoch, so only the watermarks make a query due.
+        let moved = Cut { watermarks, ..Cut::new(self.clock.epoch, self.clock.last()) };
+        let steps = |query: &&RunningQuery| query.status.is_running() || query.status.lag().is_some();
+        self.queries.iter().filter(steps).any(|query| query.flow.is_due(&moved))
     }
 }
 

@@ -101,6 +101,7 @@ impl Loop {
     /// Moves the clock to the batches that are due.
     pub(super) fn advance_clock(&mut self) {
         let settings = &self.setup.settings;
+        self.watermarks.note_reading(&self.sources, settings, self.clock.now(settings));
         match (settings.clock, settings.pace) {
             (ClockKind::System, Pace::Auto) => {}
             // A tick without input runs nothing, unless a query asks for all its batches, empty or not.

@@ -3,6 +3,7 @@
 pub(super) mod ahead;
 pub(super) mod column;
 pub(super) mod marks;
+pub(super) mod silence;
 pub(super) mod time_check;
 
 use std::collections::BTreeMap;
@@ -19,10 +20,11 @@ use super::source::RunningSource;
 use super::sources::Sources;
 use crate::catalog::{Definition, watermark_schema};
 use crate::error;
-use crate::settings::{ClockKind, Settings, interval_text};
+use crate::settings::{ClockKind, IdleTimeoutAction, Settings, SourceSettings, interval_text};
 use ahead::merge;
 use column::TimeColumn;
 use marks::{Brought, Marks, Partition, Seen};
+use silence::Silence;
 
 /// The name of the only partition of a relation that isn't read in several splits at a time.
 const WHOLE: &str = "";
@@ -34,6 +36,11 @@ pub(crate) struct Watched {
     pub(crate) marks: Marks,
     /// The option `source_idle_timeout`; `None` means the setting.
     timeout: Option<Duration>,
+    /// The option `source_idle_timeout_action`; `None` means the setting. Tables always hold.
+    action: Option<IdleTimeoutAction>,
+    /// The time since when its source has been read without a break; `None` while it isn't. Not saved: no row arrives while
+    /// no process runs, so under the system clock each start begins the timeout again.
+    reading_since: Option<Timestamp>,
     /// The newest time of rows that queries have put into the table: the next epoch moves the watermark by it.
     pub(crate) brought: Option<i64>,
     /// The time at which it moves if no rows arrive.
@@ -64,11 +71,19 @@ impl Watched {
     /// Returns the watermark of a new relation, if it has one.
     pub(crate) fn of(definition: &Definition) -> Option<Watched> {
         let column = TimeColumn::of(definition)?;
-        let timeout = match definition {
-            Definition::Source { idle_timeout, .. } => *idle_timeout,
-            _ => None,
+        let (timeout, action) = match definition {
+            Definition::Source { idle_timeout, idle_action, .. } => (*idle_timeout, *idle_action),
+            _ => (None, Some(IdleTimeoutAction::Hold)),
         };
-        Some(Watched { column, marks: Marks::default(), timeout, brought: None, moves_at: None })
+        Some(Watched {
+            column,
+            marks: Marks::default(),
+            timeout,
+            action,
+            reading_since: None,
+            brought: None,
+            moves_at: None,
+        })
     }
 
     /// Returns the partition of a split, while it may have rows.
@@ -80,6 +95,20 @@ impl Watched {
     /// Returns the time after which a partition without rows is idle.
     pub(crate) fn timeout(&self, setting: Duration) -> Duration {
         self.timeout.unwrap_or(setting)
+    }
+
+    /// Returns the behaviour once all partitions are idle.
+    pub(crate) fn action(&self, setting: IdleTimeoutAction) -> IdleTimeoutAction {
+        self.action.unwrap_or(setting)
+    }
+
+    /// Returns how the watermark moves without rows, if it does.
+    pub(crate) fn silence(&self, settings: &SourceSettings) -> Option<Silence<'_>> {
+        if self.action(settings.idle_action) == IdleTimeoutAction::Hold {
+            return None;
+        }
+        let (last, reading_since) = self.marks.last_rows().zip(self.reading_since)?;
+        Some(Silence::after(last, reading_since, self.timeout(settings.idle_timeout), &self.column))
     }
 }
 
@@ -133,6 +162,50 @@ impl Watermarks {
         self.values().filter_map(at).min()
     }
 
+    /// Records since when each source has been read without a break.
+    pub(super) fn note_reading(&mut self, sources: &Sources, settings: &Settings, now: Timestamp) {
+        for (name, watched) in self.iter_mut() {
+            let is_read = sources.get(name).is_some_and(may_bring_rows);
+            watched.reading_since = match settings.clock {
+                _ if !is_read => None,
+                // It stands while no process runs, so a start is no break: the results are those of an engine without one.
+                ClockKind::Manual => Some(Timestamp::default()),
+                ClockKind::System => watched.reading_since.or(Some(now)),
+            };
+        }
+    }
+
+    /// Returns the times at which the watermarks of silent sources may move next, one for each source, and the lengths of
+    /// their further steps in microseconds.
+    pub(super) fn next_steps(
+        &self,
+        sources: &Sources,
+        settings: &Settings,
+        clock: &Clock,
+    ) -> impl Iterator<Item = (Timestamp, i64)> {
+        self.iter().filter_map(move |(name, watched)| {
+            let silence = watched.silence(&settings.sources).filter(|_| has_no_rows(sources, name))?;
+            let next = silence.next_step(clock.last(), watched.marks.at()?);
+            // Event times of other partitions may be further ahead than any clock will be.
+            (next.0 < i64::MAX / 2).then_some((next, silence.step_us()))
+        })
+    }
+
+    /// Returns the watermarks of an epoch at a later time, if no rows arrive before.
+    pub(super) fn without_rows(
+        &self,
+        sources: &Sources,
+        settings: &Settings,
+        at: Timestamp,
+    ) -> Vec<(Arc<str>, i64)> {
+        let moved = |(name, watched): (&Arc<str>, &Watched)| {
+            let silence = watched.silence(&settings.sources).filter(|_| has_no_rows(sources, name));
+            let moved = silence.and_then(|silence| silence.watermark(at));
+            Some((name.clone(), watched.marks.at()?.max(moved.unwrap_or(i64::MIN))))
+        };
+        self.iter().filter_map(moved).collect()
+    }
+
     /// Fails if a statement's row is later than the clock allows.
     pub(super) fn check_event_time(
         &self,
@@ -172,6 +245,11 @@ impl Watermarks {
                 watched.marks.set(*at);
             }
         }
+        for (name, marks) in &cut.marks {
+            if let Some(watched) = self.get_mut(name) {
+                watched.marks.note_rows(marks, cut.now);
+            }
+        }
         self.plan_moves(settings);
     }
 
@@ -200,6 +278,9 @@ impl Watermarks {
         let (setting, now) = (settings.sources.idle_timeout, cut.now);
         for (name, watched) in self.iter_mut() {
             let timeout = watched.timeout(setting);
+            // Rows that still wait have arrived, and would be late after a move.
+            let silence = watched.silence(&settings.sources).filter(|_| has_no_rows(sources, name));
+            let silent = silence.and_then(|silence| silence.watermark(now));
             let brought = match sources.get(name) {
                 Some(source) => {
                     let mut seen = seen.remove(name).unwrap_or_default();
@@ -225,7 +306,8 @@ impl Watermarks {
             let marks = watched.marks.changes(brought, now, timeout);
             watched.marks.apply(&marks, now);
             let column = &watched.column;
-            if let Some(at) = watched.marks.after(&marks, |newest| column.watermark(newest)) {
+            let after = watched.marks.after(&marks, |newest| column.watermark(newest));
+            if let Some(at) = after.max(silent) {
                 watched.marks.set(at);
             }
             if !marks.is_empty() {
@@ -234,6 +316,16 @@ impl Watermarks {
         }
         cut.watermarks = self.current();
     }
+}
+
+/// Returns true if no rows of a source wait for an epoch.
+fn has_no_rows(sources: &Sources, name: &Arc<str>) -> bool {
+    sources.get(name).is_some_and(|source| !source.has_rows())
+}
+
+/// Returns true if the rows of a source would arrive if there were any: it is read, has not ended, and doesn't fail.
+fn may_bring_rows(source: &RunningSource) -> bool {
+    source.is_read() && !source.has_ended() && source.health.trouble().is_none()
 }
 
 impl RunningSource {

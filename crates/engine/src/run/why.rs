@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use millstream_delta::{Epoch, Timestamp};
 use millstream_flow::Explained;
-use millstream_sql::Result;
+use millstream_sql::{Result, length_text};
 
 use super::late_rows::LateRows;
 use super::observe::query_behind;
@@ -17,11 +17,11 @@ use super::source::RunningSource;
 use super::sources::Sources;
 use super::table::Table;
 use super::tables::BaseTables;
-use super::watermarks::marks::{Partition, idle_at};
+use super::watermarks::marks::{Partition, idle_at, later};
 use super::watermarks::{Watched, Watermarks};
 use crate::run::outputs::Outputs;
 use crate::run::read_view::ReadView;
-use crate::settings::{ClockKind, Settings, interval_text};
+use crate::settings::{ClockKind, IdleTimeoutAction, Settings, interval_text};
 
 /// A line: its subject, and the reason.
 pub(crate) type Reason = (String, String);
@@ -47,6 +47,8 @@ struct Search<'a> {
     watermarks: &'a Watermarks,
     settings: &'a Settings,
     epoch: Epoch,
+    /// The time of the last epoch.
+    last: Timestamp,
     now: Timestamp,
 }
 
@@ -88,6 +90,7 @@ impl Search<'_> {
         }
         if let Some(watched) = self.watermarks.get(name) {
             why_watermark(self.settings, name, watched, found);
+            self.silence(name, watched).into_iter().for_each(|why| found.say(name, why));
         }
         // The queries of sinks into this table.
         let feeding: Vec<&RunningQuery> = self
@@ -96,6 +99,44 @@ impl Search<'_> {
             .filter(|query| query.into.as_ref().is_some_and(|into| into.table == *name))
             .collect();
         feeding.into_iter().for_each(|query| self.query(query, found));
+    }
+
+    /// Returns what moves the watermark of a source without rows, and when.
+    fn silence(&self, name: &str, watched: &Watched) -> Option<String> {
+        let settings = &self.settings.sources;
+        let source = self.sources.get(name).filter(|source| source.is_read() && !source.has_ended())?;
+        let action = watched.action(settings.idle_action);
+        let Some(last) = watched.marks.last_rows() else {
+            let waits = action == IdleTimeoutAction::Advance && source.counts.rows() > 0;
+            return waits.then(|| {
+                "no row of it has had a time: source_idle_timeout_action = 'advance' moves a watermark only after the \
+                 first such row"
+                    .into()
+            });
+        };
+        let (since, ago) = (last.arrived, length(self.now.0.saturating_sub(last.arrived.0)));
+        let timeout = watched.timeout(settings.idle_timeout);
+        let after = interval_text(timeout);
+        match watched.silence(settings).zip(watched.marks.at()) {
+            Some((silence, at)) if silence.begins() <= self.now => {
+                let next = silence.next_step(self.last, at);
+                Some(format!(
+                    "its last row arrived at {since}, {ago} ago: its watermark moves with the clock, in an epoch from {next} on, by \
+                     source_idle_timeout_action = 'advance'; newer rows move it, too"
+                ))
+            }
+            Some((silence, _)) => Some(format!(
+                "its last row arrived at {since}, {ago} ago: without rows its watermark moves with the clock from {} on, by \
+                 source_idle_timeout = '{after}' and source_idle_timeout_action = 'advance'",
+                silence.begins()
+            )),
+            None if action == IdleTimeoutAction::Hold && later(since, timeout) <= self.now => Some(format!(
+                "its last row arrived at {since}, {ago} ago: newer rows move its watermark; after source_idle_timeout, \
+                 {after}, the clock moves it as well with source_idle_timeout_action = 'advance', a setting and an option \
+                 of the source"
+            )),
+            None => None,
+        }
     }
 
     fn source(&self, name: &str, source: &RunningSource, found: &mut Found) {
@@ -134,6 +175,7 @@ impl ReadView<'_> {
             watermarks: self.watermarks,
             settings: &self.setup.settings,
             epoch: self.clock.epoch,
+            last: self.clock.last(),
             now: self.clock.now(&self.setup.settings),
         };
         search.query(query, &mut found);
@@ -239,6 +281,15 @@ fn wait_for_batch(source: Option<&RunningSource>, table: Option<&Table>) -> bool
 /// Returns a number with its noun or clause, singular or plural.
 fn counted(count: u64, one: &str, more: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {more}") }
+}
+
+/// Returns a length of time in microseconds in words: whole seconds, or else milliseconds.
+fn length(micros: i64) -> String {
+    let unit = if micros < 1_000_000 { 1_000 } else { 1_000_000 };
+    match micros / unit * unit {
+        ..=0 => "less than a millisecond".into(),
+        whole => length_text(whole),
+    }
 }
 
 /// Maximum of partitions named in a list.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{MissedBatches, sizes};
+use super::{IdleTimeoutAction, MissedBatches, sizes};
 
 /// The settings of batches.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct SourceSettings {
     pub event_time_ahead_max: Option<Duration>,
     /// `source_idle_timeout`
     pub idle_timeout: Duration,
+    /// `source_idle_timeout_action`
+    pub idle_action: IdleTimeoutAction,
     /// `source_rate_limit`: rows a second.
     pub rate_limit: Option<f64>,
     /// `max_record_bytes`
@@ -89,6 +91,7 @@ impl Default for SourceSettings {
         SourceSettings {
             event_time_ahead_max: Some(Duration::from_secs(86_400)),
             idle_timeout: Duration::from_secs(30),
+            idle_action: IdleTimeoutAction::Hold,
             rate_limit: None,
             record_bytes_max: 16 << 20,
         }

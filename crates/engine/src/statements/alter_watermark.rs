@@ -111,6 +111,7 @@ impl Definition {
                 rate_limit,
                 retention,
                 idle_timeout,
+                idle_action,
                 table,
                 ..
             } => Some(Definition::Source {
@@ -121,6 +122,7 @@ impl Definition {
                 retention: *retention,
                 watermark,
                 idle_timeout: *idle_timeout,
+                idle_action: *idle_action,
                 table: *table,
             }),
             Definition::Table { schema, key, intake, .. } => Some(Definition::Table {

@@ -7,11 +7,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{FieldRef, Schema};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{Connector, Health, Options, Source, SourceSpec};
 use millstream_delta::{checks_of, declared_type, default_of, identity_of, sql_type_of};
-use millstream_sql::{Columns, Error, Result, TableIndex, TokenReader, is_hidden};
+use millstream_sql::{Columns, Error, Result, TableIndex, TokenReader, Watermark, is_hidden};
 
 use self::completed::{Completed, Places, completed};
 use super::create_stream::retention;
@@ -23,7 +23,7 @@ use crate::event::{Event, Question};
 use crate::generated_source::GeneratingConnector;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
-use crate::settings::{interval, rate};
+use crate::settings::{IdleTimeoutAction, interval, rate};
 use crate::statement::{Rules, Run, Statement};
 
 pub(super) static CREATE_SOURCE: Statement = Statement {
@@ -136,9 +136,7 @@ async fn plan_as(
     let visible = source.schema().fields().iter().filter(|field| !is_hidden(field)).cloned();
     let spec = SourceSpec { columns: Some(Arc::new(Schema::new(visible.collect::<Vec<_>>()))), ..spec };
     let schema = source.schema().clone();
-    let Own { rate_limit, idle_timeout, retention } = own;
-    let definition =
-        Definition::Source { schema, connector, spec, rate_limit, retention, watermark, idle_timeout, table };
+    let definition = own.definition(schema, connector, spec, watermark, table);
     let object = Object { name, ddl: reader.text().to_string(), reads: Vec::<Arc<str>>::new(), definition };
     working.create(object, Some(source))?;
     Ok(Tag::new(format!("CREATE {}", kind.word())))
@@ -374,7 +372,33 @@ fn check_columns(schema: &Schema) -> Result<()> {
 struct Own {
     rate_limit: Option<f64>,
     idle_timeout: Option<Duration>,
+    idle_action: Option<IdleTimeoutAction>,
     retention: Option<Duration>,
+}
+
+impl Own {
+    /// Returns the definition of a source with these options.
+    fn definition(
+        self,
+        schema: SchemaRef,
+        connector: Arc<dyn Connector>,
+        spec: SourceSpec,
+        watermark: Option<Watermark>,
+        table: Option<Intake>,
+    ) -> Definition {
+        let Own { rate_limit, idle_timeout, idle_action, retention } = self;
+        Definition::Source {
+            schema,
+            connector,
+            spec,
+            rate_limit,
+            retention,
+            watermark,
+            idle_timeout,
+            idle_action,
+            table,
+        }
+    }
 }
 
 /// Removes these from all options.
@@ -384,7 +408,13 @@ fn own(options: &mut Options) -> Result<Own> {
     let mut take = |name: &str| options.0.remove(name);
     let rate_limit = take("source_rate_limit").map(|value| rate("source_rate_limit", &value));
     let idle_timeout = take("source_idle_timeout").map(|value| interval("source_idle_timeout", &value, ""));
-    Ok(Own { rate_limit: rate_limit.transpose()?, idle_timeout: idle_timeout.transpose()?, retention })
+    let idle_action = take("source_idle_timeout_action").map(|value| IdleTimeoutAction::parse(&value));
+    Ok(Own {
+        rate_limit: rate_limit.transpose()?,
+        idle_timeout: idle_timeout.transpose()?,
+        idle_action: idle_action.transpose()?,
+        retention,
+    })
 }
 
 /// Fails for a column that is declared and included.

@@ -9,12 +9,17 @@ use std::time::Duration;
 use millstream_engine::{Engine, Record, Session};
 use millstream_testkit::drive::{self, Result, ensure, expect, expect_soon, lines, run, run_all, seeds};
 use millstream_testkit::lanes::Lanes;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
+use super::machine::Machine;
 use super::{Random, Scenario, folder};
 
 pub const ALL: &[Scenario] = &[
     ("the_watermark_is_that_of_the_slowest_partition", || drive::block_on(random())),
     ("windows_close_when_a_partition_is_idle", || drive::block_on(idle())),
+    ("a_silent_source_advances_through_crashes", || drive::block_on(advancing())),
+    ("a_silent_source_advances_with_the_machine_s_clock", || drive::block_on(advancing_by_itself())),
     ("files_that_grow_are_partitions", || drive::block_on(growing())),
     ("files_that_end_are_one_partition", || drive::block_on(ending())),
     ("rows_that_are_far_ahead_are_left_out_again", || drive::block_on(ahead())),
@@ -229,6 +234,73 @@ async fn idle() -> Result<()> {
                 format!("{wanted}… is not in {why:?}")
             })?;
         }
+        engine.stop().await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// With `source_idle_timeout_action = 'advance'`, an engine that crashes between rows and silences has the watermark and the
+/// closed windows of one that runs on.
+async fn advancing() -> Result<()> {
+    for seed in seeds(&[0, 1], 0..8) {
+        advancing_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+    }
+    Ok(())
+}
+
+async fn advancing_seed(seed: u64) -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let lanes = Lanes::new(&["a", "b"]);
+    let read = lanes.clone();
+    let builder = move || Engine::builder().connector(Arc::new(read.clone()));
+    let steady = builder().start().map_err(|error| error.to_string())?;
+    let mut machine = Machine::start(builder)?;
+    machine.set_interval(&mut random).await?;
+    let source = DDL[1].replace("'20 ms'", "'5 seconds', source_idle_timeout_action = 'advance'");
+    for statement in [DDL[0], source.as_str(), DDL[2]] {
+        run(&mut machine.session(), statement).await?;
+        run(&mut steady.session(), statement).await?;
+    }
+    let mut now = 0;
+    for step in 0..30 {
+        if random.random_range(0..3) == 0 {
+            let lane = ["a", "b"][random.random_range(0..2)];
+            lanes.push(lane, &[Some(now + random.random_range(0..5))]);
+        }
+        now += random.random_range(1..9);
+        let advance = format!("ADVANCE TIME TO '1970-01-01 00:{:02}:{:02}'", now / 60, now % 60);
+        run(&mut machine.session(), &advance).await?;
+        run(&mut steady.session(), &advance).await?;
+        if random.random_range(0..3) == 0 {
+            machine.crash(&mut random).await?;
+        }
+        let found = lines(&mut machine.session(), WATCHED).await?;
+        let expected = lines(&mut steady.session(), WATCHED).await?;
+        ensure(found == expected, || format!("step {step}, {now} s: {found:#?} is not {expected:#?}"))?;
+    }
+    expect(&mut machine.session(), "SELECT count(*) > 0 FROM closed", &["true"]).await?;
+    steady.stop().await.map_err(|error| error.to_string())?;
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// With the machine's clock, windows of a source without rows close, and later rows for them are late.
+async fn advancing_by_itself() -> Result<()> {
+    for pace in ["auto", "20 ms"] {
+        let lanes = Lanes::new(&["a"]);
+        let engine = Engine::builder().connector(Arc::new(lanes.clone())).start();
+        let engine = engine.map_err(|error| error.to_string())?;
+        let mut session = engine.session();
+        run(&mut session, &format!("SET batch_interval = '{pace}'")).await?;
+        let source = DDL[1].replace("'20 ms'", "'100 ms', source_idle_timeout_action = 'advance'");
+        run_all(&mut session, &[&source, DDL[2]]).await?;
+        let first = "SELECT n FROM closed WHERE window_start < TIMESTAMP '1970-01-01 00:00:10'";
+        // The watermark is 1 second before the end of the window.
+        lanes.push("a", &[Some(2), Some(12)]);
+        expect_soon(&mut session, first, &["1"]).await?;
+        expect(&mut session, "SELECT watermark('s') >= TIMESTAMP '1970-01-01 00:00:10'", &["true"]).await?;
+        lanes.push("a", &[Some(3)]);
+        expect_soon(&mut session, "SELECT count(*) FROM late_rows('closed')", &["1"]).await?;
+        expect(&mut session, first, &["1"]).await?;
         engine.stop().await.map_err(|error| error.to_string())?;
     }
     Ok(())

@@ -62,13 +62,26 @@ impl TimeColumn {
         })
     }
 
-    /// Returns a time in the column's unit, rounded down. A time of the column is later exactly if its count is larger.
-    fn count(&self, time: Timestamp) -> i64 {
+    /// Returns a time, or a length of time, in the column's unit, rounded down. A time of the column is later exactly if
+    /// its count is larger.
+    pub(crate) fn count(&self, time: Timestamp) -> i64 {
         match self.data_type {
             DataType::Timestamp(TimeUnit::Second, _) => time.0.div_euclid(1_000_000),
             DataType::Timestamp(TimeUnit::Millisecond, _) => time.0.div_euclid(1_000),
             DataType::Timestamp(TimeUnit::Nanosecond, _) => time.0.saturating_mul(1_000),
             _ => time.0,
+        }
+    }
+
+    /// Returns a length of time in its unit as microseconds, rounded up.
+    pub(crate) fn micros(&self, count: i64) -> i64 {
+        match self.data_type {
+            DataType::Timestamp(TimeUnit::Second, _) => count.saturating_mul(1_000_000),
+            DataType::Timestamp(TimeUnit::Millisecond, _) => count.saturating_mul(1_000),
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+                count.div_euclid(1_000) + i64::from(count.rem_euclid(1_000) != 0)
+            }
+            _ => count,
         }
     }
 
@@ -183,6 +196,8 @@ mod tests {
                 let delta = Delta::insert(rows.slice(0, 2));
                 assert_eq!(column.newest_of(&delta, Some(latest)).unwrap(), Some(-7 * per_second));
                 assert_eq!(column.nanos(per_second), Some(1_000_000_000));
+                assert_eq!(column.micros(3 * per_second), 3_000_000);
+                assert!(column.count(Timestamp(column.micros(7))) >= 7);
                 assert_eq!(column.watermark(0), Some(-((1.5 * per_second as f64).ceil() as i64)));
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! A partition's watermark trails the newest event time of its rows. A partition without a row so far holds the
 //! relation's watermark back. A partition counts until it ends; one without rows for too long is idle, and doesn't
-//! count until it has rows again. If no partition counts, the watermark stays. It never goes back.
+//! count until it has rows again. If no partition counts, the watermark stays, or moves with the clock
+//! ([`super::silence`]). It never goes back.
 //!
 //! Deliberately absent: rows, and clocks. The changes of partitions in an epoch ([`Mark`]) are part of its cut.
 
@@ -26,6 +27,19 @@ pub(crate) type Seen = BTreeMap<Arc<str>, Option<i64>>;
 pub(crate) struct Marks {
     partitions: BTreeMap<Arc<str>, Partition>,
     at: Option<i64>,
+    /// The time of the last epoch with rows, or with a partition that was new or ended.
+    arrived: Option<Timestamp>,
+    /// The watermark after that epoch, or else the first one after it.
+    at_arrival: Option<i64>,
+}
+
+/// The last epoch with rows of a relation, or with a partition that was new or ended, once there is a watermark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LastRows {
+    /// The watermark after the epoch, or else the first one after it, in the unit of the column.
+    pub(crate) watermark: i64,
+    /// The time of the epoch.
+    pub(crate) arrived: Timestamp,
 }
 
 /// The progress of a partition.
@@ -55,6 +69,8 @@ impl Marks {
     pub(crate) fn save(&self) -> Result<Tables> {
         let mut all = Tables::default();
         all.put_number_if("at", self.at);
+        all.put_number_if("arrived", self.arrived.map(|arrived| arrived.0));
+        all.put_number_if("at_arrival", self.at_arrival);
         let parts = || self.partitions.values();
         let columns: Vec<(&str, ArrayRef)> = vec![
             ("partition", Arc::new(StringArray::from_iter_values(self.partitions.keys().map(AsRef::as_ref)))),
@@ -69,6 +85,9 @@ impl Marks {
     /// Loads the saved watermark.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
         self.at = all.take_number_if("at");
+        // Older checkpoints lack these: the next rows set them.
+        self.arrived = all.take_number_if("arrived").map(Timestamp);
+        self.at_arrival = all.take_number_if("at_arrival");
         let types = [DataType::Utf8, DataType::Int64, DataType::Int64, DataType::Boolean];
         let columns = all.take_columns("partitions", &types).map_err(error::state)?;
         let (names, newest) = (columns[0].as_string::<i32>(), columns[1].as_primitive::<Int64Type>());
@@ -87,6 +106,11 @@ impl Marks {
     /// Returns the watermark, if there is one by now.
     pub(crate) fn at(&self) -> Option<i64> {
         self.at
+    }
+
+    /// Returns the last epoch with rows, if there is a watermark by now.
+    pub(crate) fn last_rows(&self) -> Option<LastRows> {
+        Some(LastRows { watermark: self.at_arrival?, arrived: self.arrived? })
     }
 
     /// Returns the partitions that may still have rows.
@@ -149,6 +173,14 @@ impl Marks {
         }
     }
 
+    /// Records an epoch if it has rows, once its watermark is set. The marks tell, so a replay finds the same.
+    pub(crate) fn note_rows(&mut self, marks: &[Mark], now: Timestamp) {
+        if marks.iter().any(|mark| mark.standing != Standing::Idle) {
+            (self.arrived, self.at_arrival) = (Some(now), self.at);
+        }
+        self.at_arrival = self.at_arrival.or(self.at);
+    }
+
     /// Returns the watermark after an epoch with these marks, which have been applied. `of` returns the watermark of the
     /// newest event time.
     pub(crate) fn after(&self, marks: &[Mark], of: impl Fn(i64) -> Option<i64>) -> Option<i64> {
@@ -198,8 +230,13 @@ impl Marks {
 
 /// Returns the time at which a partition becomes idle without further rows.
 pub(crate) fn idle_at(partition: &Partition, timeout: Duration) -> Timestamp {
-    let timeout = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
-    Timestamp(partition.since.0.saturating_add(timeout))
+    later(partition.since, timeout)
+}
+
+/// Returns a time that is later by a length of time.
+pub(crate) fn later(time: Timestamp, by: Duration) -> Timestamp {
+    let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+    Timestamp(time.0.saturating_add(by))
 }
 
 /// Returns the minimum of the partitions' event times, if there are any; `Some(None)` if one of them had no time.
@@ -272,6 +309,49 @@ mod tests {
         marks.apply(&changes, Timestamp(1));
         assert_eq!(marks.after(&changes, |_| None), Some(45));
         assert_eq!(marks.after(&changes, |newest| Some(newest / 20 * 20)), Some(80));
+    }
+
+    #[test]
+    fn the_last_rows_survive_a_checkpoint() {
+        let mut marks = Marks::default();
+        let mut note = |now: i64, rows: &[(&str, i64)], ended: &[&str]| {
+            let seen = rows.iter().map(|(name, newest)| (Arc::from(*name), Some(*newest))).collect();
+            let ended = ended.iter().map(|name| Arc::from(*name)).collect();
+            let brought = Brought { seen, ended, ..Brought::default() };
+            let changes = marks.changes(brought, Timestamp(now), TIMEOUT);
+            marks.apply(&changes, Timestamp(now));
+            if let Some(at) = marks.after(&changes, five_behind) {
+                marks.set(at);
+            }
+            marks.note_rows(&changes, Timestamp(now));
+            let mut loaded = Marks::default();
+            loaded.load(&mut marks.save().unwrap()).unwrap();
+            assert_eq!((loaded.at(), loaded.last_rows()), (marks.at(), marks.last_rows()));
+            marks.last_rows().map(|last| (last.watermark, last.arrived.0))
+        };
+        assert_eq!(note(0, &[], &[]), None);
+        assert_eq!(note(1, &[("a", 50)], &[]), Some((45, 1)));
+        // An epoch without rows, and one in which the partition becomes idle.
+        assert_eq!(note(2, &[], &[]), Some((45, 1)));
+        assert_eq!(note(300, &[], &[]), Some((45, 1)));
+        assert_eq!(note(301, &[], &["a"]), Some((45, 301)));
+        assert_eq!(note(302, &[("b", 10)], &[]), Some((45, 302)));
+    }
+
+    #[test]
+    fn the_first_watermark_may_come_after_the_last_rows() {
+        let mut marks = Marks::default();
+        let seen = BTreeMap::from([("a".into(), Some(50))]);
+        let brought = Brought { seen, known: vec!["b".into()], ended: Vec::new() };
+        let changes = marks.changes(brought, Timestamp(1), TIMEOUT);
+        marks.apply(&changes, Timestamp(1));
+        assert_eq!(marks.after(&changes, five_behind), None);
+        marks.note_rows(&changes, Timestamp(1));
+        assert_eq!(marks.last_rows(), None);
+        let changes = marks.changes(Brought::default(), Timestamp(101), TIMEOUT);
+        marks.set(45);
+        marks.note_rows(&changes, Timestamp(101));
+        assert_eq!(marks.last_rows(), Some(LastRows { watermark: 45, arrived: Timestamp(1) }));
     }
 
     #[test]
