@@ -3,7 +3,7 @@
 //! A partition's watermark trails the newest event time of its rows. A partition without a row so far holds the
 //! relation's watermark back. A partition counts until it ends; one without rows for too long is idle, and doesn't
 //! count until it has rows again. If no partition counts, the watermark stays, or moves with the clock
-//! ([`super::silence`]). It never goes back.
+//! (`silence.rs`). It never goes back.
 //!
 //! Deliberately absent: rows, and clocks. The changes of partitions in an epoch ([`Mark`]) are part of its cut.
 

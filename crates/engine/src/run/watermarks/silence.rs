@@ -1,7 +1,7 @@
 //! The watermark of a source without rows, under `source_idle_timeout_action = 'advance'`: it moves at the speed of the
 //! clock.
 //!
-//! Deliberately absent: state. The watermark of an epoch is part of its cut, and the last rows are in [`super::marks`].
+//! Deliberately absent: state. The watermark of an epoch is part of its cut, and the last rows are in `marks.rs`.
 
 use std::time::Duration;
 
