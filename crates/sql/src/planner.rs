@@ -229,6 +229,7 @@ impl Planner {
         };
         // The conditions of domains are part of what is copied.
         self.types.resolve_in(&mut statement)?;
+        routines::name_mapped_values(&mut statement, text, relations)?;
         complexity::refuse_copies(&statement, &self.state, relations)?;
         let columns =
             |name: &str| relations.get(name).map(|found| hidden_columns::visible_columns(&found, shown));

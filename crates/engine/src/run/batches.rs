@@ -120,6 +120,11 @@ impl Batches {
         self.slide.is_some()
     }
 
+    /// True if it also runs, even without rows, when its flow must be stepped: when a key of UPDATE_STATE times out.
+    fn wakes(&self) -> bool {
+        !self.anew && self.slide.is_none()
+    }
+
     /// True if it uses the changes of the flow's result.
     pub(crate) fn takes_changes(&self) -> bool {
         self.anew || self.current.is_some()
@@ -367,13 +372,14 @@ impl Schedule<'_> {
         self.settings.clock == ClockKind::System && self.next_action().is_some_and(|at| at <= now)
     }
 
-    /// Returns when a maintained query must be stepped next even without input, or a watermark moves, at any pace.
+    /// Returns when a query must be stepped next even without input, or a watermark moves, at any pace.
     pub(super) fn next_flow_wake(&self) -> Option<Timestamp> {
         // A lagging query knows once it has taken in everything that waits for it.
         let is_idle = |query: &RunningQuery| query.status.lag().is_some_and(Lag::is_idle);
-        let maintained =
-            |query: &&RunningQuery| !query.is_per_batch() && (query.status.is_running() || is_idle(query));
-        let queries = self.queries.iter().filter(maintained).filter_map(|query| query.flow.wake_at());
+        let wakes = |query: &&RunningQuery| {
+            query.batches.as_ref().is_none_or(Batches::wakes) && (query.status.is_running() || is_idle(query))
+        };
+        let queries = self.queries.iter().filter(wakes).filter_map(|query| query.flow.wake_at());
         queries.chain(self.watermarks.next_move(self.clock)).chain(self.next_advance()).min()
     }
 

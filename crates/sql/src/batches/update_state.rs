@@ -5,11 +5,9 @@
 //! of its own, which keeps its states from batch to batch. That query takes the rows of each batch of a
 //! relation, or else of a query below it.
 
-use datafusion::sql::sqlparser::ast::{
-    Expr, Query, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
-};
+use datafusion::sql::sqlparser::ast::{Query, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins};
 
-use crate::routines::folding_function;
+use crate::routines::folding_query;
 
 /// Returns the text of a derived table's call, without the filter of keys that have no state.
 pub(super) fn call(query: &Query) -> Option<String> {
@@ -20,7 +18,7 @@ pub(super) fn call(query: &Query) -> Option<String> {
         return None;
     };
     match relation {
-        TableFactor::Derived { subquery, .. } if joins.is_empty() && folds(subquery) => {
+        TableFactor::Derived { subquery, .. } if joins.is_empty() && folding_query(subquery).is_some() => {
             Some(subquery.to_string())
         }
         _ => None,
@@ -29,28 +27,12 @@ pub(super) fn call(query: &Query) -> Option<String> {
 
 /// Returns the input of the fold in such a call.
 pub(super) fn input(query: &mut Query) -> Option<&mut TableFactor> {
-    if !folds(query) {
-        return None;
-    }
+    folding_query(query)?;
     let SetExpr::Select(select) = query.body.as_mut() else { return None };
     match select.from.as_mut_slice() {
         [TableWithJoins { relation, joins }] if joins.is_empty() => Some(relation),
         _ => None,
     }
-}
-
-/// True if a query is the fold of UPDATE_STATE.
-fn folds(query: &Query) -> bool {
-    let SetExpr::Select(select) = query.body.as_ref() else { return false };
-    let Some(SelectItem::ExprWithAlias { expr: Expr::Function(function), .. }) = select.projection.last()
-    else {
-        return false;
-    };
-    let name = match function.name.0.as_slice() {
-        [part] => part.as_ident(),
-        _ => None,
-    };
-    name.is_some_and(|name| folding_function(&name.value).is_some())
 }
 
 /// Returns the name that qualifies the columns of an input.

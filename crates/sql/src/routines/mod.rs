@@ -23,7 +23,9 @@ pub(crate) use function::volatility;
 pub use function::{FunctionDeclaration, Parameter, UserFunction};
 pub(crate) use inline::inline;
 pub use update_state::UPDATE_STATE;
-pub(crate) use update_state::{UpdateState, aggregate_name, folding_function};
+pub(crate) use update_state::{
+    UpdateState, aggregate_name, folding_function, folding_query, name_mapped_values,
+};
 
 /// A user-defined routine that queries can call.
 #[derive(Clone, Debug)]

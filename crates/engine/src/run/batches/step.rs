@@ -64,6 +64,8 @@ impl PerBatch<'_> {
         if cut.closes == Closes::None {
             return Ok(Vec::new());
         }
+        let is_awake = || self.flow.wake_at().is_some_and(|at| at <= cut.now);
+        filled |= self.batches.wakes() && is_awake();
         Ok(self.batches.due(cut, filled))
     }
 

@@ -1,6 +1,6 @@
 //! The time-out of keys without rows.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use millstream_delta::Timestamp;
 use millstream_state::{Paged, Spillable};
@@ -80,14 +80,15 @@ impl KeyTimeouts {
         Some(Timestamp(time.saturating_add(self.timeout?)))
     }
 
-    /// Loads the time of each slot's last rows. The calls follow from them.
-    pub(super) fn load(&mut self, last: impl Iterator<Item = i64>) {
+    /// Loads the time of each slot's last rows. The calls follow from them, except for the keys in `taken`, which
+    /// have been due.
+    pub(super) fn load(&mut self, last: impl Iterator<Item = i64>, taken: &BTreeSet<u32>) {
         self.last = last.collect();
         if self.timeout.is_none() {
             return;
         }
         let mut calls: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
-        for slot in 0..self.last.len() as u32 {
+        for slot in (0..self.last.len() as u32).filter(|slot| !taken.contains(slot)) {
             calls.entry(self.last_of(slot)).or_default().push(slot);
         }
         self.calls = calls.into_iter().collect();
@@ -122,8 +123,10 @@ mod tests {
         keys.trim();
         assert_eq!((keys.wake_at(), keys.last_of(2)), (Some(Timestamp(122)), 112));
         let mut loaded = KeyTimeouts::new(Some(10));
-        loaded.load([100, 90, 112].into_iter());
+        loaded.load([100, 90, 112].into_iter(), &BTreeSet::new());
         assert_eq!((loaded.wake_at(), loaded.take_due(111)), (Some(Timestamp(100)), vec![0, 1]));
+        loaded.load([100, 90, 112].into_iter(), &BTreeSet::from([1]));
+        assert_eq!((loaded.wake_at(), loaded.take_due(111)), (Some(Timestamp(110)), vec![0]));
     }
 
     #[test]

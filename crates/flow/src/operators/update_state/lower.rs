@@ -1,6 +1,6 @@
 //! Lowers a logical aggregate that implements UPDATE_STATE to the operator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
@@ -10,13 +10,13 @@ use datafusion::logical_expr::{Aggregate as AggregatePlan, Expr, LogicalPlan};
 use millstream_state::{KeyIndex, Slotted};
 
 use super::key_timeouts::KeyTimeouts;
-use super::{Last, UpdateState, state_schema};
+use super::{Last, UpdateState, result_schema};
 use crate::operator::{Cost, Properties};
 use crate::{Driver, Error, Result};
 
 /// The alias of the aggregates that implement UPDATE_STATE, whose types aren't known here. Their arguments
-/// are the value, a flag for calling all keys, and the time-out. Their state has a field of arrays of values
-/// and one of states.
+/// are the value, a flag for calling all keys, and the time-out. The fields of their state are the function's
+/// parameters: the arrays of values, the state, and a flag for the last call if the function takes it.
 const UPDATE_STATE: &str = "millstream.update_state";
 
 fn call(expr: &Expr) -> Option<AggregateFunction> {
@@ -79,14 +79,17 @@ pub fn lower(plan: &LogicalPlan, node: &AggregatePlan, rows: Rows, driver: &Driv
     let timeout = timeout_of(literal(timeout, "timeout")?)?;
     let aggregate = driver.aggregate(expr, &node.input)?;
     let fields = aggregate.state_fields()?;
-    let [values, state] = fields.as_slice() else {
-        return Err(Error::Bug("UPDATE_STATE keeps one state".into()));
+    let (values, state, takes_timing_out) = match fields.as_slice() {
+        [values, state] => (values, state, false),
+        [values, state, _] => (values, state, true),
+        _ => return Err(Error::Bug("UPDATE_STATE keeps one state".into())),
     };
     let DataType::List(item) = values.data_type() else {
         return Err(Error::Bug("UPDATE_STATE takes an array of values".into()));
     };
     let schema = plan.schema().inner().clone();
     let count = node.group_expr.len();
+    let mapped = mapped_type(schema.field(count).data_type(), state.data_type());
     let types = schema.fields()[..count].iter().map(|field| field.data_type().clone()).collect();
     let keys = node.group_expr.iter().map(|key| driver.expression(key, &node.input));
     // Calling every key costs as much as the whole state, whatever changes.
@@ -105,15 +108,25 @@ pub fn lower(plan: &LogicalPlan, node: &AggregatePlan, rows: Rows, driver: &Driv
         keys: keys.collect::<Result<_>>()?,
         value: driver.expression(value, &node.input)?,
         item: item.clone(),
+        is_mapped: mapped.is_some(),
+        takes_timing_out,
         all_keys,
         timeouts: KeyTimeouts::new(timeout),
         index: KeyIndex::new(types)?,
-        states: Slotted::new(state_schema(state.data_type())),
+        results: Slotted::new(result_schema(mapped.as_ref().unwrap_or(state.data_type()))),
+        overdue: BTreeSet::new(),
         failing: BTreeMap::new(),
         marks: Default::default(),
         batch: of_batch.then(Last::default),
         function: aggregate,
     })
+}
+
+/// Returns the type of the function's results if these are structs of the state and mapped values.
+fn mapped_type(result: &DataType, state: &DataType) -> Option<DataType> {
+    let DataType::Struct(fields) = result else { return None };
+    let is_first = fields.first().is_some_and(|first| first.data_type() == state);
+    (is_first && result != state).then(|| result.clone())
 }
 
 fn literal<'a>(expr: &'a Expr, argument: &str) -> Result<&'a ScalarValue> {

@@ -5,9 +5,13 @@
 //! state; NULL drops the key. All keys of a batch are called at once, on columns. A step with rows is a
 //! batch, and so is a tick of a fixed interval.
 //!
+//! A function may return mapped values beside the state: a struct whose first field is the new state. The
+//! whole struct is a column of the result, and the operator keeps that of each key's last call.
+//!
 //! A key without rows for the time-out is dropped when that is over, at the latest in the first batch after
-//! it. A key whose call fails keeps its state. That is a failure until its next call succeeds, or the key is
-//! dropped: its rows don't come again.
+//! it. A function that takes a third argument, which is true then and else false, is called for the last
+//! time before that. A key whose call fails keeps its state. That is a failure until its next call succeeds,
+//! or the key is dropped: its rows don't come again. If the last call fails, it is repeated in the next step.
 //!
 //! In a query FOR EACH BATCH the result is the keys called in the batch, with their new states.
 //!
@@ -18,13 +22,16 @@ mod lower;
 mod persistence;
 #[cfg(test)]
 mod tests;
+mod time_out;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch, UInt32Array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch, UInt32Array, new_null_array,
+};
 use arrow::buffer::OffsetBuffer;
-use arrow::compute::{concat, interleave, take};
+use arrow::compute::{concat, interleave, is_not_null, is_null, nullif, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -50,10 +57,17 @@ pub struct UpdateState {
     function: Arc<AggregateFunctionExpr>,
     /// The element type of the arrays that the function takes.
     item: FieldRef,
+    /// True if a result of the function is a struct of the state and mapped values.
+    is_mapped: bool,
+    /// True if the function takes a third argument: true in the last call, at the time-out.
+    takes_timing_out: bool,
     all_keys: bool,
     timeouts: KeyTimeouts,
     index: KeyIndex,
-    states: Slotted,
+    /// The result of each key's last call: the state, alone or with mapped values.
+    results: Slotted,
+    /// The keys that had no rows for the time-out and whose last call failed. All are among `failing`.
+    overdue: BTreeSet<u32>,
     /// The keys whose last call failed; those that never had a state have a slot all the same.
     failing: BTreeMap<u32, Failure>,
     /// The slots that have changed.
@@ -82,22 +96,41 @@ struct Called {
 struct Batch {
     slots: Vec<u32>,
     arrays: ArrayRef,
-    /// The states so far.
+    /// The results so far, NULL for new keys.
     old: ArrayRef,
+    /// The states in these.
+    states: ArrayRef,
+    /// True if this is the last call for all keys.
+    timing_out: bool,
 }
 
-/// The new states of some of the keys.
+/// The results of calls for some of the keys.
 #[derive(Default)]
 struct Answers {
     /// The places of the keys with an answer, ascending, and the answers.
     places: Vec<usize>,
-    states: Vec<ArrayRef>,
+    results: Vec<ArrayRef>,
     failed: Vec<(usize, String)>,
 }
 
+/// The keys whose calls succeeded, with their previous and new results.
+struct Answered {
+    slots: Vec<u32>,
+    old: ArrayRef,
+    new: ArrayRef,
+}
+
 impl UpdateState {
-    fn state_type(&self) -> &DataType {
-        self.states.schema().field(0).data_type()
+    fn result_type(&self) -> &DataType {
+        self.results.schema().field(0).data_type()
+    }
+
+    /// Returns the states in results of the function.
+    fn states_in(&self, results: &ArrayRef) -> Result<ArrayRef> {
+        match results.as_struct_opt() {
+            Some(mapped) if self.is_mapped => Ok(nullif(mapped.column(0), &is_null(results)?)?),
+            _ => Ok(results.clone()),
+        }
     }
 
     /// Groups the rows of a batch by key.
@@ -143,7 +176,8 @@ impl UpdateState {
             let mut has_rows = vec![false; self.index.slots_end()];
             called.slots.iter().for_each(|slot| has_rows[*slot as usize] = true);
             let others = self.with_states(self.index.live())?.into_iter();
-            called.slots.extend(others.filter(|slot| !has_rows[*slot as usize]));
+            let is_other = |slot: &u32| !has_rows[*slot as usize] && !self.overdue.contains(slot);
+            called.slots.extend(others.filter(is_other));
         }
         let mut sizes = vec![0; called.slots.len()];
         called.keys.iter().for_each(|key| sizes[*key] += 1);
@@ -156,8 +190,14 @@ impl UpdateState {
         let values = take(&values, &UInt32Array::from(order), None)?;
         let offsets = OffsetBuffer::from_lengths(sizes);
         let arrays: ArrayRef = Arc::new(ListArray::try_new(self.item.clone(), offsets, values, None)?);
-        let old = self.states_of(&called.slots)?;
-        Ok(Batch { slots: called.slots, arrays, old })
+        self.batch_of(called.slots, arrays, false)
+    }
+
+    /// Returns some keys with the arrays of their values, ready to be called.
+    fn batch_of(&self, slots: Vec<u32>, arrays: ArrayRef, timing_out: bool) -> Result<Batch> {
+        let old = self.results_of(&slots)?;
+        let states = self.states_in(&old)?;
+        Ok(Batch { slots, arrays, old, states, timing_out })
     }
 
     /// Returns those of some keys that have a state.
@@ -165,23 +205,30 @@ impl UpdateState {
         if self.failing.is_empty() {
             return Ok(slots);
         }
-        let (_, places) = self.states.get(&slots)?;
+        let (_, places) = self.results.get(&slots)?;
         Ok(places.into_iter().map(|place| slots[place]).collect())
     }
 
-    /// Returns the states of some keys, NULL for those without.
-    fn states_of(&self, slots: &[u32]) -> Result<ArrayRef> {
-        let (rows, places) = self.states.get(slots)?;
+    /// Returns the last results of some keys, NULL for those without a state.
+    fn results_of(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let (rows, places) = self.results.get(slots)?;
         if places.len() == slots.len() {
             return Ok(rows.column(0).clone());
         }
-        let null = new_null_array(self.state_type(), 1);
+        let null = new_null_array(self.result_type(), 1);
         let mut from = vec![(0, 0); slots.len()];
         places.iter().enumerate().for_each(|(row, place)| from[*place] = (1, row));
         if places.is_empty() {
-            return Ok(new_null_array(self.state_type(), slots.len()));
+            return Ok(new_null_array(self.result_type(), slots.len()));
         }
         Ok(interleave(&[null.as_ref(), rows.column(0).as_ref()], &from)?)
+    }
+
+    /// Calls the function for all keys of a batch.
+    fn answers(&self, batch: &Batch) -> Result<Answers> {
+        let mut answers = Answers::default();
+        self.call(batch, 0, batch.slots.len(), &mut answers)?;
+        Ok(answers)
     }
 
     /// Calls the function for the keys from `first` on, in as few calls as failures allow.
@@ -189,12 +236,15 @@ impl UpdateState {
         if count == 0 {
             return Ok(());
         }
-        let columns = [batch.arrays.slice(first, count), batch.old.slice(first, count)];
+        let mut columns = vec![batch.arrays.slice(first, count), batch.states.slice(first, count)];
+        if self.takes_timing_out {
+            columns.push(Arc::new(BooleanArray::from(vec![batch.timing_out; count])));
+        }
         let function = self.function.create_groups_accumulator()?;
         let error = match function.convert_to_state(&columns, None) {
-            Ok(states) => {
+            Ok(results) => {
                 answers.places.extend(first..first + count);
-                answers.states.extend(states);
+                answers.results.extend(results);
                 return Ok(());
             }
             Err(error) => Error::from(error),
@@ -208,8 +258,9 @@ impl UpdateState {
         self.call(batch, first + count / 2, count - count / 2, answers)
     }
 
-    /// Stores the new states and emits the changes.
-    fn apply(&mut self, batch: &Batch, answers: &Answers, output: &mut Output) -> Result<()> {
+    /// Records the failures of calls and ends those of the other keys. Returns the keys with an answer; `None`
+    /// if all calls failed.
+    fn settle(&mut self, batch: &Batch, answers: &Answers, output: &mut Output) -> Result<Option<Answered>> {
         for (place, message) in &answers.failed {
             let slot = batch.slots[*place];
             let failure = Failure { message: message.clone(), row: self.key_text(slot)?, weight: 1 };
@@ -217,10 +268,10 @@ impl UpdateState {
             output.failures.push(failure.clone());
             self.failing.insert(slot, failure);
         }
-        let Some(first) = answers.states.first() else { return Ok(()) };
-        let new = match answers.states.len() {
+        let Some(first) = answers.results.first() else { return Ok(None) };
+        let new = match answers.results.len() {
             1 => first.clone(),
-            _ => concat(&answers.states.iter().map(AsRef::as_ref).collect::<Vec<_>>())?,
+            _ => concat(&answers.results.iter().map(AsRef::as_ref).collect::<Vec<_>>())?,
         };
         let places = UInt32Array::from_iter_values(answers.places.iter().map(|place| *place as u32));
         let slots: Vec<u32> = answers.places.iter().map(|place| batch.slots[*place]).collect();
@@ -228,29 +279,37 @@ impl UpdateState {
             slots.iter().for_each(|slot| self.mend(*slot, output));
         }
         let old = take(&batch.old, &places, None)?;
+        Ok(Some(Answered { slots, old, new }))
+    }
+
+    /// Stores the new results and emits the changes.
+    fn apply(&mut self, batch: &Batch, answers: &Answers, output: &mut Output) -> Result<()> {
+        let Some(Answered { slots, old, new }) = self.settle(batch, answers, output)? else {
+            return Ok(());
+        };
         let differs = changed(&old, &new)?;
-        let rows = |there: &ArrayRef| {
-            (0..slots.len())
-                .filter(|row| differs.value(*row) && there.is_valid(*row))
-                .map(|row| row as u32)
+        let rows = |there: &BooleanArray| -> Vec<u32> {
+            (0..slots.len() as u32)
+                .filter(|row| differs.value(*row as usize) && there.value(*row as usize))
                 .collect()
         };
-        let (gone, come): (Vec<u32>, Vec<u32>) = (rows(&old), rows(&new));
+        let has_state = is_not_null(&self.states_in(&new)?)?;
+        let (gone, come) = (rows(&is_not_null(&old)?), rows(&has_state));
         if self.batch.is_some() {
-            let called = (0..slots.len() as u32).filter(|row| new.is_valid(*row as usize)).collect();
-            output.rows.push(Chunk::insert(self.rows(&slots, &new, called)?));
+            output.rows.push(Chunk::insert(self.called_rows(&slots, &new)?));
         } else {
             output.rows.push(Chunk::delete(self.rows(&slots, &old, gone)?));
             output.rows.push(Chunk::insert(self.rows(&slots, &new, come.clone())?));
         }
         let kept: Vec<u32> = come.iter().map(|row| slots[*row as usize]).collect();
-        let states = take(&new, &UInt32Array::from(come), None)?;
+        let results = take(&new, &UInt32Array::from(come), None)?;
         if !kept.is_empty() {
-            self.states.put(&kept, &RecordBatch::try_new(self.states.schema().clone(), vec![states])?)?;
+            let rows = RecordBatch::try_new(self.results.schema().clone(), vec![results])?;
+            self.results.put(&kept, &rows)?;
         }
-        for (row, slot) in slots.iter().enumerate().filter(|(row, _)| new.is_null(*row)) {
+        for (row, slot) in slots.iter().enumerate().filter(|(row, _)| !has_state.value(*row)) {
             if old.is_valid(row) {
-                self.states.free(*slot);
+                self.results.free(*slot);
             }
             self.give_up(*slot);
         }
@@ -261,6 +320,7 @@ impl UpdateState {
     fn give_up(&mut self, slot: u32) {
         self.index.free(slot);
         self.timeouts.forget(slot);
+        self.overdue.remove(&slot);
         self.marks.touch(slot);
     }
 
@@ -271,11 +331,17 @@ impl UpdateState {
         }
     }
 
-    /// Returns rows of the result: the keys of some slots with these states.
-    fn rows(&self, slots: &[u32], states: &ArrayRef, at: Vec<u32>) -> Result<RecordBatch> {
+    /// Returns the rows of a batch's output: the keys whose calls returned something.
+    fn called_rows(&self, slots: &[u32], results: &ArrayRef) -> Result<RecordBatch> {
+        let called = (0..slots.len() as u32).filter(|row| results.is_valid(*row as usize)).collect();
+        self.rows(slots, results, called)
+    }
+
+    /// Returns rows of the result: the keys of some slots with these results of the function.
+    fn rows(&self, slots: &[u32], results: &ArrayRef, at: Vec<u32>) -> Result<RecordBatch> {
         let slots: Vec<u32> = at.iter().map(|row| slots[*row as usize]).collect();
         let mut columns = self.index.keys(&slots)?;
-        columns.push(take(states, &UInt32Array::from(at), None)?);
+        columns.push(take(results, &UInt32Array::from(at), None)?);
         Ok(RecordBatch::try_new(self.properties.schema.clone(), columns)?)
     }
 
@@ -301,36 +367,6 @@ impl UpdateState {
         rows.append(output.rows);
         Output { rows, ..output }
     }
-
-    /// Drops the keys that had no rows for too long.
-    fn time_out(&mut self, now: i64, output: &mut Output) -> Result<()> {
-        let gone = self.timeouts.take_due(now);
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let failing: Vec<u32> = gone.iter().filter(|slot| self.failing.contains_key(slot)).copied().collect();
-        for slot in failing {
-            self.mend(slot, output);
-            if self.states.get(&[slot])?.1.is_empty() {
-                self.give_up(slot);
-            }
-        }
-        // A slot may have been freed since: then it has no state.
-        let (_, places) = self.states.get(&gone)?;
-        let gone: Vec<u32> = places.into_iter().map(|place| gone[place]).collect();
-        if gone.is_empty() {
-            return Ok(());
-        }
-        if self.batch.is_none() {
-            let states = self.states_of(&gone)?;
-            output.rows.push(Chunk::delete(self.rows(&gone, &states, (0..gone.len() as u32).collect())?));
-        }
-        for slot in gone {
-            self.states.free(slot);
-            self.give_up(slot);
-        }
-        Ok(())
-    }
 }
 
 /// Returns the rows with at least one copy.
@@ -344,8 +380,8 @@ fn without_none(chunk: &Chunk) -> Result<Chunk> {
     }
 }
 
-/// Returns the schema of stored states.
-fn state_schema(data_type: &DataType) -> SchemaRef {
+/// Returns the schema of stored results.
+fn result_schema(data_type: &DataType) -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("state", data_type.clone(), true)]))
 }
 
@@ -359,6 +395,13 @@ impl Operator for UpdateState {
         let mut detail = format!("{} of {} by {}", self.function.fun().name(), self.value, keys.join(", "));
         if self.all_keys {
             detail.push_str(", for all keys in each batch");
+        }
+        if self.takes_timing_out {
+            detail.push_str(", also at the time-out");
+        }
+        if let (true, DataType::Struct(fields)) = (self.is_mapped, self.result_type()) {
+            let mapped: Vec<&str> = fields.iter().skip(1).map(|field| field.name().as_str()).collect();
+            detail.push_str(&format!(", mapped values ({})", mapped.join(", ")));
         }
         if self.batch.is_some() {
             detail.push_str(", the keys called in the batch");
@@ -383,12 +426,14 @@ impl Operator for UpdateState {
         let now = cut.now.0;
         let is_batch = cut.closes == Closes::All || !called.slots.is_empty();
         self.timeouts.touch(&called.slots, self.index.slots_end(), now);
+        for slot in &called.slots {
+            self.overdue.remove(slot);
+        }
         self.marks.touch_all(called.slots.iter().copied());
         self.time_out(now, &mut output)?;
         if is_batch {
             let batch = self.batch(called)?;
-            let mut answers = Answers::default();
-            self.call(&batch, 0, batch.slots.len(), &mut answers)?;
+            let answers = self.answers(&batch)?;
             self.apply(&batch, &answers, &mut output)?;
             if self.all_keys {
                 self.marks.touch_all(batch.slots.iter().copied());
@@ -408,9 +453,10 @@ impl State for UpdateState {
     fn reset(&mut self) -> Result<()> {
         let keys = &self.properties.schema.fields()[..self.keys.len()];
         self.index = KeyIndex::new(keys.iter().map(|field| field.data_type().clone()).collect())?;
-        self.states = Slotted::new(self.states.schema().clone());
+        self.results = Slotted::new(self.results.schema().clone());
         self.timeouts.reset();
         self.failing.clear();
+        self.overdue.clear();
         self.marks = SlotMarks::default();
         self.batch = self.batch.take().map(|_| Last::default());
         Ok(())
@@ -433,13 +479,13 @@ impl State for UpdateState {
     }
 
     fn state_bytes(&self) -> usize {
-        self.index.memory_bytes() + self.states.memory_bytes() + self.timeouts.memory_bytes()
+        self.index.memory_bytes() + self.results.memory_bytes() + self.timeouts.memory_bytes()
     }
 
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         show(&mut self.index);
         show(self.timeouts.store());
-        show(&mut self.states);
+        show(&mut self.results);
     }
 }
 
@@ -463,8 +509,8 @@ impl KeepsResult for UpdateState {
         }
         let all = || {
             let live = self.with_states(self.index.live())?;
-            let states = self.states_of(&live)?;
-            Ok(vec![self.rows(&live, &states, (0..live.len() as u32).collect())?])
+            let results = self.results_of(&live)?;
+            Ok(vec![self.rows(&live, &results, (0..live.len() as u32).collect())?])
         };
         Some(all())
     }

@@ -1,20 +1,24 @@
 //! Saves the keys and their states as tables.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, UInt32Array};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, UInt32Array};
 use arrow::datatypes::{Int64Type, UInt32Type};
 use millstream_state::{Columns, RunSlots, Tables};
 
 use super::UpdateState;
 use crate::Result;
-use crate::failure::{Failure, put_failures, take_failures};
+use crate::failure::{put_failures, take_failures};
 use crate::persistence::incomplete;
 
 /// The column with the time of a key's last rows.
 const LAST: &str = "_last";
 /// The column with the key of a row: its place among all keys, from 0 on.
 const KEY: &str = "_key";
+/// The column that is true for failing keys whose last call, at the time-out, failed. Functions without that
+/// call have no such column.
+const OVERDUE: &str = "_overdue";
 
 impl UpdateState {
     /// Saves all state. The calls by time are not saved: for the time-out they follow from the times of the
@@ -42,7 +46,7 @@ impl UpdateState {
         Ok(kept)
     }
 
-    /// Returns the keys of some slots, the times of their last rows, and their states.
+    /// Returns the keys of some slots, the times of their last rows, and their results.
     fn of_slots(&self, slots: &[u32]) -> Result<Tables> {
         let mut kept = Tables::default();
         let names: Vec<&str> =
@@ -50,17 +54,25 @@ impl UpdateState {
         self.index.save_some(slots, "keys", &names, &mut kept)?;
         let last = Int64Array::from_iter_values(slots.iter().map(|slot| self.timeouts.last_of(*slot)));
         kept.put_columns("calls", vec![(LAST, Arc::new(last))])?;
-        self.states.save(slots, "states", &mut kept)?;
+        self.results.save(slots, "states", &mut kept)?;
         Ok(kept)
     }
 
     /// Returns the failing keys, each by its place, and the reasons.
     fn failing_keys(&self, place: impl Fn(u32) -> Option<u32>) -> Result<Tables> {
         let mut kept = Tables::default();
-        let failing =
-            self.failing.iter().filter_map(|(slot, failure)| Some((place(*slot)?, failure.clone())));
-        let (places, failures): (Vec<u32>, Vec<Failure>) = failing.unzip();
-        kept.put_columns("failing_keys", vec![(KEY, Arc::new(UInt32Array::from(places)))])?;
+        let (mut places, mut overdue, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+        for (slot, failure) in &self.failing {
+            let Some(place) = place(*slot) else { continue };
+            places.push(place);
+            overdue.push(self.overdue.contains(slot));
+            failures.push(failure.clone());
+        }
+        let mut columns: Vec<(&str, ArrayRef)> = vec![(KEY, Arc::new(UInt32Array::from(places)))];
+        if self.takes_timing_out {
+            columns.push((OVERDUE, Arc::new(BooleanArray::from(overdue))));
+        }
+        kept.put_columns("failing_keys", columns)?;
         put_failures(&mut kept, "failing", &failures)?;
         Ok(kept)
     }
@@ -76,10 +88,12 @@ impl UpdateState {
     pub(super) fn go_on(&mut self, kept: &mut Tables) -> Result<()> {
         let count = self.index.load("keys", kept)?;
         let slots: Vec<u32> = (0..count as u32).collect();
+        let failing_keys = kept.take_table("failing_keys")?;
+        let failing = slots_of(&failing_keys, &slots)?;
+        self.overdue = self.overdue_of(&failing_keys, &failing)?;
         let calls = kept.take_rows("calls", count)?;
-        self.timeouts.load(calls.numbers::<Int64Type>(LAST)?.values().iter().copied());
-        self.states.load(&slots, "states", kept)?;
-        let failing = slots_of(&kept.take_table("failing_keys")?, &slots)?;
+        self.timeouts.load(calls.numbers::<Int64Type>(LAST)?.values().iter().copied(), &self.overdue);
+        self.results.load(&slots, "states", kept)?;
         self.marks.bar();
         self.failing = failing.into_iter().zip(take_failures(kept, "failing")?).collect();
         if let Some(last) = &mut self.batch {
@@ -87,6 +101,16 @@ impl UpdateState {
             last.failures = take_failures(kept, "batch_failures")?;
         }
         Ok(())
+    }
+
+    /// Returns those of some failing keys whose last call failed.
+    fn overdue_of(&self, columns: &Columns, failing: &[u32]) -> Result<BTreeSet<u32>> {
+        if !self.takes_timing_out {
+            return Ok(BTreeSet::new());
+        }
+        let overdue = columns.booleans(OVERDUE)?;
+        let marked = failing.iter().zip(overdue.values()).filter(|(_, overdue)| *overdue);
+        Ok(marked.map(|(slot, _)| *slot).collect())
     }
 }
 
