@@ -10,10 +10,11 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
 use millstream_testkit::parts::Pushed;
-use rand::rngs::StdRng;
+use rand::rngs::{SmallRng, StdRng};
 use rand::{Rng, SeedableRng};
 
 use super::Scenario;
+use super::machine::Machine;
 
 pub const ALL: &[Scenario] = &[
     ("each_batch_is_a_batch_query_1", || drive::block_on(compared(1))),
@@ -21,6 +22,8 @@ pub const ALL: &[Scenario] = &[
     ("each_batch_is_a_batch_query_3", || drive::block_on(compared(3))),
     ("windows_end_batches_at_auto_pace", || drive::block_on(auto_windows())),
     ("a_fixed_interval_owes_its_ticks", || drive::block_on(owed_ticks())),
+    ("the_last_call_of_a_key_needs_no_rows", || drive::block_on(last_call())),
+    ("mapped_values_and_last_calls_survive_crashes", || drive::block_on(last_calls_after_crashes())),
 ];
 
 /// A name in the query texts.
@@ -267,4 +270,78 @@ async fn owed_ticks() -> Result<()> {
     drive::expect_soon(&mut session, "SELECT count(*) IN (1, 3) FROM c", &["true"]).await?;
     let ticks = "SELECT count(*) FROM n WHERE _batch_time <> date_bin(INTERVAL '50 ms', _batch_time)";
     drive::expect(&mut session, ticks, &["0"]).await
+}
+
+/// A function of UPDATE_STATE that sums values. In its last call it divides 12 by the sum.
+const COUNTED: &str = "CREATE FUNCTION counted(v BIGINT[], s BIGINT, timing_out BOOLEAN) \
+     RETURNS STRUCT<state BIGINT, n BIGINT, ended BOOLEAN> RETURN named_struct( \
+     'state', coalesce(s, 0) + coalesce(array_sum(v)::BIGINT, 0), \
+     'n', CASE WHEN timing_out THEN 12 / s ELSE coalesce(array_sum(v)::BIGINT, 0) END, 'ended', timing_out)";
+
+/// At auto pace the last call of a key of UPDATE_STATE is a batch, even without rows.
+async fn last_call() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let made = [
+        "CREATE SOURCE q (k TEXT, n BIGINT) WITH (connector = 'queue')",
+        COUNTED,
+        "CREATE STREAM calls AS SELECT k, state, n, ended FROM UPDATE_STATE(TABLE q PARTITION BY k, value => n, \
+         fn => 'counted', timeout => INTERVAL '50 milliseconds') FOR EACH BATCH",
+        "INSERT INTO q VALUES ('a', 1), ('a', 2)",
+    ];
+    run_all(&mut session, &made).await?;
+    let calls = "SELECT k, state, n, ended FROM calls ORDER BY ended";
+    drive::expect_soon(&mut session, calls, &["a|3|3|false", "a|3|4|true"]).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// States, mapped values and failed last calls of UPDATE_STATE survive crashes.
+async fn last_calls_after_crashes() -> Result<()> {
+    for seed in 1..4 {
+        let random = &mut SmallRng::seed_from_u64(seed);
+        let mut machine = Machine::start(Engine::builder)?;
+        let with = "WITH (on_error = 'keep') AS SELECT * FROM UPDATE_STATE(TABLE q PARTITION BY k, value => n, \
+                    fn => 'counted', timeout => INTERVAL '3 seconds')";
+        let view = format!("CREATE MATERIALIZED VIEW states {with}");
+        let stream = format!("CREATE STREAM calls {with} FOR EACH BATCH");
+        let made = [
+            "SET clock = 'manual'",
+            "SET batch_interval = '1 second'",
+            "CREATE SOURCE q (k TEXT, n BIGINT) WITH (connector = 'queue')",
+            COUNTED,
+            &view,
+            &stream,
+        ];
+        run_all(&mut machine.session(), &made).await?;
+        let errors = "SELECT message, row FROM millstream.errors WHERE query = 'states'";
+        let fails: &[&str] = &["division by zero|(b)"];
+        // The key b is due after 4 seconds, and its last call fails until it has a row. The key a is due after 5.
+        let steps: [(&[&str], &[&str], &[&str]); 5] = [
+            (
+                &["INSERT INTO q VALUES ('a', 1), ('b', 0)", "ADVANCE BATCH"],
+                &["a|1|1|false", "b|0|0|false"],
+                &[],
+            ),
+            (&["INSERT INTO q VALUES ('a', 2)", "ADVANCE BATCH"], &["a|3|2|false", "b|0|0|false"], &[]),
+            (&["ADVANCE BATCH 2"], &["a|3|2|false", "b|0|0|false"], fails),
+            (&["ADVANCE BATCH"], &["b|0|0|false"], fails),
+            (&["INSERT INTO q VALUES ('b', 2)", "ADVANCE BATCH"], &["b|2|2|false"], &[]),
+        ];
+        for (statements, states, failing) in steps {
+            run_all(&mut machine.session(), statements).await?;
+            for crash in [true, false] {
+                let mut session = machine.session();
+                drive::expect(&mut session, "SELECT * FROM states ORDER BY k", states).await?;
+                drive::expect(&mut session, errors, failing).await?;
+                if crash {
+                    machine.crash(random).await?;
+                }
+            }
+        }
+        let calls = "SELECT date_part('second', _batch_time)::INT, k, state, n, ended FROM calls";
+        let expected = ["1|a|1|1|false", "1|b|0|0|false", "2|a|3|2|false", "5|a|3|4|true", "6|b|2|2|false"];
+        drive::expect(&mut machine.session(), calls, &expected).await?;
+        machine.engine.stop().await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
