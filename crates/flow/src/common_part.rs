@@ -36,6 +36,8 @@ pub struct CommonPart {
     pub one: usize,
     /// The place in the second flow.
     pub other: usize,
+    /// The number of its operators and inputs.
+    pub nodes: usize,
 }
 
 /// A flow without a part, and the part.
@@ -66,12 +68,21 @@ impl CommonPart {
         let pairs = PlanPair { new: one.flow, old: other.flow }.pair_all();
         let (of_one, of_other) = (Separable::of(one), Separable::of(other));
         let paired = pairs.iter().enumerate();
-        let parts = paired.filter_map(|(one, other)| Some(CommonPart { one, other: (*other)? }));
-        let sized = parts.filter_map(|part| {
-            let size = of_one.size(part.one)?;
-            of_other.size(part.other).map(|_| (size, part))
+        let parts = paired.filter_map(|(one, other)| Some((one, (*other)?)));
+        let sized = parts.filter_map(|(one, other)| {
+            let nodes = of_one.size(one)?;
+            of_other.size(other).map(|_| CommonPart { one, other, nodes })
         });
-        sized.max_by_key(|(size, part)| (*size, part.one)).map(|(_, part)| part)
+        sized.max_by_key(|part| (part.nodes, part.one))
+    }
+
+    /// Returns the relations that the part reads; `one` is the first flow.
+    pub fn relations_of(&self, one: &Flow) -> Vec<Arc<str>> {
+        let relation = |place: usize| match &one.dag.nodes[place] {
+            Node::Input { relation, .. } => Some(one.relations[*relation].clone()),
+            Node::Operator { .. } => None,
+        };
+        order_below(&one.dag.nodes, self.one).into_iter().filter_map(relation).collect()
     }
 }
 
@@ -128,6 +139,11 @@ fn keeps_state(node: &Node) -> bool {
 }
 
 impl Flow {
+    /// Returns true if the flow's result is that of this node.
+    pub fn is_root(&self, node: usize) -> bool {
+        node + 1 == self.dag.nodes.len()
+    }
+
     /// Returns a hash for each part of the plan that keeps state. Flows without a hash in common have no part in common.
     pub fn part_hashes(&self) -> Vec<u64> {
         let stateful = self.dag.nodes.iter().zip(&self.plans).filter(|(node, _)| keeps_state(node));

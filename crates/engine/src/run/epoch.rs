@@ -306,11 +306,17 @@ impl Queries {
         }
         let suspended = |name: &Arc<str>| {
             let input = before.iter().find(|input| input.name == *name)?;
-            input.status.is_suspended().then(|| name.clone())
+            match &input.status {
+                Status::Suspended { reason, .. } if input.is_part() => Some(reason.clone()),
+                Status::Suspended { .. } => {
+                    Some(Error::invalid(format!("it reads \"{name}\", which is suspended")))
+                }
+                _ => None,
+            }
         };
         let found = query.reads().find_map(suspended);
-        if let Some(name) = found {
-            query.suspend(Error::invalid(format!("it reads \"{name}\", which is suspended")), epoch);
+        if let Some(reason) = found {
+            query.suspend(reason, epoch);
         }
     }
 

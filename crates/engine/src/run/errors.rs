@@ -70,6 +70,12 @@ impl ReadView<'_> {
     pub(super) fn errors(&self) -> AllErrors {
         let mut all = AllErrors::default();
         for (name, query) in queries_by_name(self.queries) {
+            for part in self.queries.parts_of(query).into_iter().filter(|part| !part.status.is_suspended()) {
+                all.0.push(Part::Rows(name.to_string(), part.result.errors.snapshot()));
+            }
+            if query.is_part() {
+                continue;
+            }
             if let Status::Suspended { reason, .. } = &query.status {
                 let backtrace = query.panics.backtrace().map_or(NULL, Into::into);
                 let message = reason.message.as_str().into();

@@ -23,7 +23,7 @@ impl Pins<'_> {
         };
         let query =
             self.queries.query(name).ok_or_else(|| Error::bug("a view in the catalog has a query"))?;
-        if let (Status::Running, Some(first)) = (&query.status, query.result.errors.first()) {
+        if let (Status::Running, Some(first)) = (&query.status, self.queries.first_error(query)) {
             let text = first.text();
             return Err(Error::invalid(format!(
                 "\"{name}\" can't be verified while it has errors, since a batch query fails with them: {text}"
@@ -34,7 +34,7 @@ impl Pins<'_> {
         let plan = millstream_sql::at(plan.clone(), query.flow.now().0)?;
         let forgets = query.flow.operators().iter().any(|operator| operator.state.forgotten.is_some());
         let windows = self.windows(query, *on_close)?;
-        let feeds: Vec<_> = query.feeds.iter().map(|feed| (feed.of.clone(), feed.stamped.clone())).collect();
+        let feeds = self.queries.base_feeds(query);
         let rows = self.departures().input_beside(name, None)?;
         let mut inputs = Vec::new();
         for (of, stamped) in feeds {

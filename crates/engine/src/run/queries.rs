@@ -72,13 +72,20 @@ pub(super) struct QueryGraph {
     pub(super) queries: Queries,
     /// Rows that several queries look up by the same key. The queries that read them keep them alive.
     pub(super) arrangements: Vec<Weak<Arrangement>>,
+    /// The queries that have become current, and may have parts in common with others.
+    pub(super) unmatched: Vec<Arc<str>>,
     /// The time for which this epoch still waits for steps that may take long.
     pub(super) patience: Duration,
 }
 
 impl Default for QueryGraph {
     fn default() -> QueryGraph {
-        QueryGraph { queries: Queries::default(), arrangements: Vec::new(), patience: WAIT }
+        QueryGraph {
+            queries: Queries::default(),
+            arrangements: Vec::new(),
+            unmatched: Vec::new(),
+            patience: WAIT,
+        }
     }
 }
 

@@ -39,6 +39,7 @@ use super::late_insert::StagedCorrection;
 use super::log::Place;
 use super::own_flow::OwnFlow;
 use super::rebuild::Panics;
+use super::shared_parts::PartRead;
 use super::window::Window;
 use crate::panics::panicked;
 use crate::settings::OnError;
@@ -58,6 +59,8 @@ pub(crate) struct RunningQuery {
     pub(crate) batches: Option<Batches>,
     pub(crate) status: Status,
     pub(crate) role: QueryRole,
+    /// The parts that it reads instead of computing them itself, in the order in which it was divided.
+    pub(crate) parts: Vec<PartRead>,
     /// The table that takes its changes, if it is a sink into one.
     pub(crate) into: Option<IntoTable>,
     /// The part of its result that it keeps for readers.
@@ -117,6 +120,7 @@ impl RunningQuery {
             batches,
             status: Status::Waiting(Beginning::default()),
             role: QueryRole::default(),
+            parts: Vec::new(),
             into: None,
             result,
             correction: None,

@@ -119,8 +119,8 @@ impl CatalogChanges<'_> {
     pub(super) fn resume_suspended(&mut self, place: usize) -> Result<()> {
         let name = shown_name(self.queries, &self.queries[place]).to_string();
         let suspended = |query: &&RunningQuery| query.status.is_suspended();
-        for input in self.queries[place].reads() {
-            if self.queries.query(input).as_ref().is_some_and(suspended) {
+        for (input, _) in self.queries.base_feeds(&self.queries[place]) {
+            if self.queries.query(&input).as_ref().is_some_and(suspended) {
                 return Err(Error::invalid(format!("\"{name}\" reads \"{input}\", which is suspended"))
                     .hint(format!("RESUME {input}: what reads it is resumed with it.")));
             }
@@ -130,7 +130,10 @@ impl CatalogChanges<'_> {
         for (later, query) in self.queries.iter().enumerate().skip(place + 1) {
             if query.status.is_suspended() && query.reads().any(|name| names.contains(name)) {
                 names.insert(query.name.clone());
-                places.push(later);
+                // What reads a part computes it itself again.
+                if !query.is_part() {
+                    places.push(later);
+                }
             }
         }
         let mut anew = Vec::with_capacity(places.len());
@@ -194,6 +197,9 @@ impl FlowControl<'_> {
     /// Returns new operators for a query. Fails with the reason if it must not be rebuilt automatically.
     pub(super) fn rebuilt_operators(&self, place: usize, broken: Option<&Flow>) -> Result<OwnFlow> {
         let query = &self.queries[place];
+        if query.is_part() || query.reads_parts() {
+            return Err(Error::invalid("it has a part in common with other queries"));
+        }
         if let Some(epoch) = query.panics.rebuilt {
             return Err(Error::invalid(format!(
                 "it was rebuilt from its inputs in epoch {epoch}, after a panic"

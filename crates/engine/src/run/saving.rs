@@ -89,6 +89,7 @@ impl Restoration<'_> {
     }
 
     fn load_queries(&mut self, state: &mut Tables, entries: &[Entry]) -> Result<()> {
+        self.queries.load_parts(state)?;
         self.queries.order_as_saved(state)?;
         // Older checkpoints have no shared arrangements: each reader saved its own.
         let count = state.take_number_if("arrangements").unwrap_or_default();
@@ -149,6 +150,7 @@ impl ReadView<'_> {
             of.put_number_if("brought", watched.brought);
             state.put_part(&part("watermark", place, name), of);
         }
+        self.queries.save_parts(&mut state);
         let shared = self.queries.saved_arrangements();
         state.put_number_if("arrangements", (!shared.is_empty()).then_some(shared.len() as i64));
         for (place, arrangement) in shared.iter().enumerate() {

@@ -45,6 +45,7 @@ impl QueryGraph {
         place: usize,
         arranging: Arranging,
     ) -> Result<()> {
+        self.note_current(place);
         for sought in sought(&self.queries[place]) {
             let readers: Vec<(usize, usize)> = (0..self.queries.len())
                 .filter(|other| {
@@ -172,7 +173,7 @@ impl QueryGraph {
 }
 
 /// Returns true if two queries have taken in the same rows of a relation.
-fn take_in_the_same(queries: &Queries, bases: Bases<'_>, one: usize, other: usize, relation: &str) -> bool {
+pub(super) fn take_in_the_same(queries: &Queries, bases: Bases<'_>, one: usize, other: usize, relation: &str) -> bool {
     let (one, other) = (&queries[one], &queries[other]);
     let again = bases.sources.get(relation).is_some_and(|source| source.is_replayable());
     other.status.is_running()
@@ -196,7 +197,7 @@ fn sought(query: &RunningQuery) -> Vec<Sought> {
 }
 
 /// Returns true if the engine keeps all rows of a relation, for queries created at any time.
-fn is_kept(queries: &Queries, tables: &BaseTables, relation: &str) -> bool {
+pub(super) fn is_kept(queries: &Queries, tables: &BaseTables, relation: &str) -> bool {
     tables.contains_key(relation) || queries.query(relation).is_some_and(|query| query.result.shows_at_once())
 }
 

@@ -164,10 +164,11 @@ impl ReadView<'_> {
                 };
                 status.epoch = Some(query.progress.epoch().0);
             }
-            status.errors = Some(query.result.errors.count() as u64);
+            status.errors = Some(self.queries.error_count(query) as u64);
             status.on_error = Some(query.result.on_error().name());
             let is_sink = self.outputs.sinks.contains_key(name);
-            describe(&mut status, query, self.clock.epoch, is_sink);
+            let first = self.queries.first_error(query).map(|first| first.text());
+            describe(&mut status, query, first, self.clock.epoch, is_sink);
         }
         if self.outputs.is_paused(self.queries, self.sources, name) {
             status.status = "paused";
@@ -241,14 +242,18 @@ impl ReadView<'_> {
 }
 
 /// Completes the status of an object by that of its query.
-fn describe(status: &mut ObjectStatus, query: &RunningQuery, epoch: Epoch, is_sink: bool) {
+fn describe(
+    status: &mut ObjectStatus,
+    query: &RunningQuery,
+    first: Option<String>,
+    epoch: Epoch,
+    is_sink: bool,
+) {
     match &query.status {
         Status::Running | Status::Paused(_) => {
-            let first = query.result.errors.first().map(|first| first.text());
             status.reason = status.reason.take().or(first);
         }
         Status::Lagging(lag) => {
-            let first = query.result.errors.first().map(|first| first.text());
             status.reason = status.reason.take().or(first);
             let epochs = epoch.0.saturating_sub(lag.through().0);
             if epochs > 0 && !is_sink {

@@ -139,11 +139,11 @@ pub(in crate::run) fn check_can_be_read(
 ) -> Result<()> {
     let from_now =
         "Use WITH (start = 'now') to start with the retained rows and those that arrive from now on";
-    for feed in &query.feeds {
-        let name = feed.of.as_ref();
+    for (relation, stamped) in queries.base_feeds(query) {
+        let name = relation.as_ref();
         let source = sources.get(name).filter(|source| !tables.contains_key(name) && source.has_brought());
         let lost = match source {
-            Some(source) if source.is_replayable() && feed.stamped.is_some() => format!(
+            Some(source) if source.is_replayable() && stamped.is_some() => format!(
                 "it reads the batch of each row of source \"{name}\", which reading the source again can't restore"
             ),
             Some(source) if source.is_replayable() => continue,
