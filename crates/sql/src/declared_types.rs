@@ -1,17 +1,19 @@
 //! The declared types of a result's columns: `UUID`, `JSON`, `VARCHAR(n)`, for which Arrow has no types.
-//! Columns of relations keep theirs if the query returns them unchanged.
+//! Columns of relations keep theirs if the query returns them unchanged. A cast to `VARCHAR(n)` has its own.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Fields, Schema, SchemaRef};
 use datafusion::catalog::default_table_source::source_as_provider;
-use datafusion::common::JoinType;
+use datafusion::common::{DFSchema, JoinType};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use millstream_delta::declared;
 
 use crate::functions::marks::columns::shape_at;
 use crate::functions::marks::shape::Shape;
+use crate::functions::postgres::varchar::varchar_length;
 use crate::relation::RelationTable;
+use crate::type_names::Checked;
 
 /// The declared type of each column.
 pub(crate) type Declared = Vec<Option<Arc<str>>>;
@@ -25,6 +27,12 @@ pub(crate) fn declared_types(plan: &LogicalPlan) -> Declared {
         }
     }
     if types.iter().all(Option::is_none) { Vec::new() } else { types }
+}
+
+/// Returns the declared type of an expression over rows of these plans, if it is more specific than Arrow's type.
+pub(crate) fn declared_in(expression: &Expr, inputs: &[LogicalPlan]) -> Option<Arc<str>> {
+    let constant = of_expression(expression, &[], &DFSchema::empty());
+    constant.or_else(|| inputs.iter().find_map(|input| of_expression(expression, &of(input), input.schema())))
 }
 
 /// Returns the schema with these declared types.
@@ -92,15 +100,23 @@ fn of(plan: &LogicalPlan) -> Declared {
 
 fn over(expressions: &[Expr], input: &LogicalPlan) -> Declared {
     let types = of(input);
-    let schema = input.schema();
-    let of_expression = |mut expression: &Expr| {
-        while let Expr::Alias(alias) = expression {
-            expression = &alias.expr;
+    expressions.iter().map(|expression| of_expression(expression, &types, input.schema())).collect()
+}
+
+/// Returns the declared type of an expression over columns of these types.
+fn of_expression(
+    mut expression: &Expr,
+    types: &[Option<Arc<str>>],
+    schema: &DFSchema,
+) -> Option<Arc<str>> {
+    while let Expr::Alias(alias) = expression {
+        expression = &alias.expr;
+    }
+    match expression {
+        Expr::Column(column) => types.get(schema.index_of_column(column).ok()?).cloned().flatten(),
+        Expr::ScalarFunction(call) => {
+            varchar_length(call).map(|length| Checked::Length(length).to_string().into())
         }
-        match expression {
-            Expr::Column(column) => types.get(schema.index_of_column(column).ok()?).cloned().flatten(),
-            _ => None,
-        }
-    };
-    expressions.iter().map(of_expression).collect()
+        _ => None,
+    }
 }

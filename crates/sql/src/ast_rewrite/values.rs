@@ -12,6 +12,7 @@ use super::{call, text};
 use crate::error::Result;
 use crate::functions::bits::value;
 use crate::functions::marks::Mark;
+use crate::functions::postgres::varchar::VARCHAR_OF;
 use crate::functions::read_text::read_bits;
 use crate::literals::interval;
 use crate::type_names::Checked;
@@ -176,7 +177,7 @@ fn checked(value: Expr, data_type: SqlType, kind: CastKind) -> Result<Expr> {
         }
         Some(Checked::Length(length)) => {
             let text = cast(value, SqlType::Text, kind);
-            call("left", vec![text, Expr::value(Value::Number(length.to_string(), false))])
+            call(VARCHAR_OF, vec![text, Expr::value(Value::Number(length.to_string(), false))])
         }
         None => cast(value, data_type, kind),
     })

@@ -39,6 +39,7 @@ pub(super) static FUNCTIONS: &[Register] = &[
     postgres::periods::register,
     postgres::time::register,
     postgres::truncate::register,
+    postgres::varchar::register,
     postgres::patterns::register,
     postgres::quantified::register,
     postgres::regexp::register,

@@ -30,6 +30,7 @@ mod set_copies;
 pub mod sliding;
 mod sort_keys;
 pub mod subqueries;
+mod type_names;
 pub mod using_joins;
 pub mod wide_sums;
 
@@ -46,6 +47,7 @@ pub type Rule = Arc<dyn AnalyzerRule + Send + Sync>;
 pub fn before_types() -> Vec<Rule> {
     vec![
         Arc::new(interval_averages::IntervalAverages),
+        Arc::new(type_names::TypeNames),
         Arc::new(marked_types::MarkedTypes),
         Arc::new(conditions::Conditions),
         Arc::new(distribution::Distribution),

@@ -20,6 +20,7 @@ pub(super) mod text;
 pub(super) mod time;
 mod time_parts;
 pub(super) mod truncate;
+pub(crate) mod varchar;
 
 use std::sync::Arc;
 
