@@ -111,6 +111,7 @@ impl Planner {
                 Token::RParen | Token::RBracket | Token::Gt => depth -= 1,
                 Token::ShiftRight => depth -= 2,
                 Token::Comma if depth == 0 => break,
+                Token::Eq if depth == 0 && ends.contains(&"=") => break,
                 token if depth == 0 && ends.iter().any(|word| is_word(token, word)) => break,
                 _ => {}
             }

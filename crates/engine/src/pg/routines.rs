@@ -163,6 +163,7 @@ fn proc(routine: &Routine<'_>, rows: &mut Rows) {
             routine.parameters.iter().map(|parameter| parameter.name.clone().unwrap_or_default()).collect(),
         )
     };
+    let defaults = routine.parameters.iter().filter(|parameter| parameter.default.is_some()).count();
     rows.push(&[
         ("oid", routine.oid.into()),
         ("proname", routine.name.into()),
@@ -175,6 +176,7 @@ fn proc(routine: &Routine<'_>, rows: &mut Rows) {
         ("provolatile", 'i'.into()),
         ("proparallel", 's'.into()),
         ("pronargs", routine.parameters.len().into()),
+        ("pronargdefaults", defaults.into()),
         ("prorettype", type_oid(routine.returns).into()),
         ("proargtypes", types.into()),
         ("proargnames", if named { names() } else { Value::Null }),

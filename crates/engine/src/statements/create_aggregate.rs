@@ -58,6 +58,9 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
         return Err(Error::unsupported("an aggregate of no arguments, (*)").at(at));
     }
     let parameters = parameters(session, &mut reader)?;
+    if parameters.iter().any(|parameter| parameter.default.is_some()) {
+        return Err(Error::unsupported("DEFAULT for a parameter of an aggregate").at(at));
+    }
     let parts = options(session, &mut reader)?.parts(&name).map_err(|error| error.at(at.clone()))?;
     reader.expect_end()?;
     let declaration = AggregateDeclaration { name: name.clone(), parameters, parts };

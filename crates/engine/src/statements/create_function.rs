@@ -15,7 +15,7 @@ use crate::statement::{Rules, Run, Statement};
 pub(super) static CREATE_FUNCTION: Statement = Statement {
     words: &[&["CREATE", "FUNCTION"], &["CREATE", "OR", "REPLACE", "FUNCTION"]],
     synopsis: concat!(
-        "CREATE [OR REPLACE] FUNCTION name ([parameter] type, …) RETURNS type\n",
+        "CREATE [OR REPLACE] FUNCTION name ([parameter] type [DEFAULT expression], …) RETURNS type\n",
         "  [LANGUAGE SQL] [IMMUTABLE | STABLE | VOLATILE] [STRICT | RETURNS NULL ON NULL INPUT] RETURN expression;\n",
         "CREATE [OR REPLACE] FUNCTION name ([parameter] type, …) RETURNS type AS 'query; …' LANGUAGE SQL;\n",
         "CREATE [OR REPLACE] FUNCTION name ([parameter] type, …) RETURNS type BEGIN ATOMIC query; … END;",
@@ -112,7 +112,7 @@ pub(super) fn make_room(working: &mut Working, name: &str, kind: &str, replace: 
     Ok(())
 }
 
-/// Reads `(v BIGINT[], s BIGINT)`.
+/// Reads `(v BIGINT[], s BIGINT DEFAULT 0)`.
 pub(super) fn parameters(session: &Session, reader: &mut TokenReader<'_>) -> Result<Vec<Parameter>> {
     let mut parameters = Vec::new();
     reader.expect_symbol(Token::LParen)?;
@@ -128,10 +128,11 @@ pub(super) fn parameters(session: &Session, reader: &mut TokenReader<'_>) -> Res
         if reader.is_keyword(&["IN"]) && matches!(reader.peek_at(1), Token::Word(_)) {
             reader.next();
         }
-        parameters.push(parameter(session, reader)?);
-        if reader.is_keyword(&["DEFAULT"]) || *reader.peek() == Token::Eq {
-            return Err(Error::unsupported("DEFAULT for a parameter").at(reader.position()));
+        let mut parameter = parameter(session, reader)?;
+        if reader.keyword(&["DEFAULT"]) || reader.symbol(Token::Eq) {
+            parameter.default = Some(session.shared.planner.parameter_default(reader)?);
         }
+        parameters.push(parameter);
         if reader.symbol(Token::RParen) {
             return Ok(parameters);
         }
@@ -148,11 +149,11 @@ fn parameter(session: &Session, reader: &mut TokenReader<'_>) -> Result<Paramete
     let mut alone = reader.clone();
     if let Ok(found) = planner.type_until(&mut alone, &ends) {
         *reader = alone;
-        return Ok(Parameter { name: None, data_type: found.data_type().clone() });
+        return Ok(Parameter { name: None, data_type: found.data_type().clone(), default: None });
     }
     let name = reader.identifier()?;
     let data_type = planner.type_until(reader, &ends)?.data_type().clone();
-    Ok(Parameter { name: Some(name), data_type })
+    Ok(Parameter { name: Some(name), data_type, default: None })
 }
 
 /// Reads the clauses after the return type, in any order.

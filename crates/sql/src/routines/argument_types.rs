@@ -11,7 +11,12 @@ use super::function::{Parameter, UserFunction};
 pub(super) fn accepted(call: &str, parameters: &[Parameter], found: &[DataType]) -> Result<Vec<DataType>> {
     let takes = || format!("It takes {call}{}.", list(parameters));
     if found.len() != parameters.len() {
-        let (wanted, plural) = (parameters.len(), if parameters.len() == 1 { "" } else { "s" });
+        let plural = if parameters.len() == 1 { "" } else { "s" };
+        let needed = parameters.iter().filter(|parameter| parameter.default.is_none()).count();
+        let wanted = match needed == parameters.len() {
+            true => needed.to_string(),
+            false => format!("{needed} to {}", parameters.len()),
+        };
         let message = format!("{call} takes {wanted} argument{plural}, {} were given", found.len());
         return Err(Error::invalid(message).hint(takes()));
     }
@@ -44,17 +49,18 @@ pub(super) fn one(function: &UserFunction, wanted: &DataType, found: &[DataType]
     }
 }
 
-/// Renders parameters: `(v BIGINT[], s BIGINT)`.
+/// Renders parameters: `(v BIGINT[], s BIGINT DEFAULT 0)`.
 pub(super) fn list(parameters: &[Parameter]) -> String {
-    let one = |parameter: &Parameter| match &parameter.name {
-        Some(name) => format!("{name} {}", sql_type(&parameter.data_type)),
-        None => sql_type(&parameter.data_type),
+    let one = |parameter: &Parameter| {
+        let name = parameter.name.as_ref().map_or(String::new(), |name| format!("{name} "));
+        let default = parameter.default.as_ref().map_or(String::new(), |text| format!(" DEFAULT {text}"));
+        format!("{name}{}{default}", sql_type(&parameter.data_type))
     };
     format!("({})", parameters.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 
 /// True if values of type `found` are cast implicitly to `wanted`.
-fn accepts(wanted: &DataType, found: &DataType) -> bool {
+pub(super) fn accepts(wanted: &DataType, found: &DataType) -> bool {
     use DataType::{Date32, Date64, Decimal128, Decimal256, FixedSizeList, LargeList, List, Timestamp};
     if wanted == found || found.is_null() {
         return true;

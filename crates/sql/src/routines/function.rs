@@ -13,6 +13,7 @@ use datafusion::scalar::ScalarValue;
 
 use super::argument_types::{accepted, list};
 use super::body::{Body, Scope, column_name};
+use super::defaults::Defaults;
 use super::statements::BodyPlanner;
 use crate::complexity::subquery_of;
 use crate::error::{Error, Result};
@@ -26,6 +27,8 @@ pub struct Parameter {
     pub name: Option<String>,
     /// The type.
     pub data_type: DataType,
+    /// The default, as SQL; a parameter without one needs an argument.
+    pub default: Option<String>,
 }
 
 /// A parsed CREATE FUNCTION.
@@ -55,6 +58,7 @@ pub struct UserFunction {
     /// True if the result is NULL whenever an argument is.
     pub strict: bool,
     pub(super) body: Body,
+    pub(super) defaults: Defaults,
     signature: Signature,
 }
 
@@ -73,12 +77,16 @@ impl Planner {
             return Err(Error::invalid(format!("parameter \"{}\" is declared twice", twice[0])));
         }
         let scope = Scope { routine: &name, parameters: &parameters, relations };
-        let body = BodyPlanner { planner: self, scope: &scope }.last_statement(&body, &returns, strict)?;
+        let defaults = self.planned_defaults(&scope)?;
+        let mut body = BodyPlanner { planner: self, scope: &scope }.last_statement(&body, &returns, strict)?;
+        body.reads.extend(defaults.reads.iter().cloned());
+        body.reads.sort();
+        body.reads.dedup();
         let mut signature = Signature::user_defined(volatility(&body.expr));
         if let Some(names) = parameters.iter().map(|parameter| parameter.name.clone()).collect() {
             signature.parameter_names = Some(names);
         }
-        Ok(UserFunction { name, parameters, returns, strict, body, signature })
+        Ok(UserFunction { name, parameters, returns, strict, body, defaults, signature })
     }
 
     /// Refuses names of built-in functions: these come first, so the routine would never be called.

@@ -7,6 +7,7 @@
 mod aggregate;
 mod argument_types;
 mod body;
+mod defaults;
 mod fold;
 mod function;
 mod inline;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 pub(crate) use aggregate::frames;
 pub use aggregate::{AggregateDeclaration, AggregateParts, MovingParts, UserAggregate};
 pub(crate) use body::{has_queries, simplified_expression, single_expression};
+pub(crate) use defaults::fill_defaults;
 pub(crate) use function::volatility;
 pub use function::{FunctionDeclaration, Parameter, UserFunction};
 pub(crate) use inline::inline;

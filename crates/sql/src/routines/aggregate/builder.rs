@@ -193,5 +193,5 @@ impl AggregateBuilder<'_> {
 }
 
 fn unnamed(data_type: DataType) -> Parameter {
-    Parameter { name: None, data_type }
+    Parameter { name: None, data_type, default: None }
 }
