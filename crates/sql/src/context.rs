@@ -185,7 +185,7 @@ impl<'a> Context<'a> {
     /// Returns UPDATE_STATE's aggregate with this function. A lookup returns no error, so `wrong` keeps it.
     fn fold(&self, name: &str) -> Option<Arc<AggregateUDF>> {
         let made = match self.routine(name) {
-            Some(Routine::Function(function)) => UpdateState::new(function),
+            Some(Routine::Function(function)) if !function.returns_rows() => UpdateState::new(function),
             _ => {
                 let names = self.relations.routine_catalog().routine_names();
                 Err(Error::invalid(format!(
@@ -260,6 +260,11 @@ impl ContextProvider for Context<'_> {
 
     fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> PlanResult<Arc<dyn TableSource>> {
         let args = self.literal_arguments(args)?;
+        if let Some(Routine::Function(function)) = self.routine(name)
+            && function.returns_rows()
+        {
+            return Ok(provider_as_source(Arc::new(ViewTable::new(function.rows_of(args)?, None))));
+        }
         let texts: Option<Vec<String>> = args
             .iter()
             .map(|arg| match arg {
@@ -329,8 +334,10 @@ impl ContextProvider for Context<'_> {
             return Some(found);
         }
         match self.routine(name)? {
-            Routine::Function(function) => Some(Arc::new(ScalarUDF::new_from_shared_impl(function))),
-            Routine::Aggregate(_) => None,
+            Routine::Function(function) if !function.returns_rows() => {
+                Some(Arc::new(ScalarUDF::new_from_shared_impl(function)))
+            }
+            Routine::Function(_) | Routine::Aggregate(_) => None,
         }
     }
 

@@ -227,7 +227,7 @@ impl Planner {
                 || relations.scalar(name).is_some()
                 || relations.routine_catalog().routine(name).is_some()
         };
-        routines::fill_defaults(&mut statement, relations);
+        routines::fill_defaults(&mut statement, relations)?;
         // The conditions of domains are part of what is copied.
         self.types.resolve_in(&mut statement)?;
         routines::name_mapped_values(&mut statement, text, relations)?;

@@ -163,6 +163,8 @@ fn proc(routine: &Routine<'_>, rows: &mut Rows) {
             routine.parameters.iter().map(|parameter| parameter.name.clone().unwrap_or_default()).collect(),
         )
     };
+    let returns_rows =
+        matches!(&routine.object.definition, Definition::Function(function) if function.returns_rows());
     let defaults = routine.parameters.iter().filter(|parameter| parameter.default.is_some()).count();
     rows.push(&[
         ("oid", routine.oid.into()),
@@ -173,6 +175,7 @@ fn proc(routine: &Routine<'_>, rows: &mut Rows) {
         ("procost", 100.into()),
         ("prokind", routine.kind.into()),
         ("proisstrict", routine.strict.into()),
+        ("proretset", returns_rows.into()),
         ("provolatile", 'i'.into()),
         ("proparallel", 's'.into()),
         ("pronargs", routine.parameters.len().into()),

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_sql::routines::{FunctionDeclaration, Parameter};
+use millstream_sql::routines::{FunctionDeclaration, Parameter, Returns, parameter_default};
 use millstream_sql::{AtomicBlocks, Error, Result, TokenReader, routine_name};
 
 use crate::catalog::{Definition, Object};
@@ -18,9 +19,11 @@ pub(super) static CREATE_FUNCTION: Statement = Statement {
         "CREATE [OR REPLACE] FUNCTION name ([parameter] type [DEFAULT expression], …) RETURNS type\n",
         "  [LANGUAGE SQL] [IMMUTABLE | STABLE | VOLATILE] [STRICT | RETURNS NULL ON NULL INPUT] RETURN expression;\n",
         "CREATE [OR REPLACE] FUNCTION name ([parameter] type, …) RETURNS type AS 'query; …' LANGUAGE SQL;\n",
-        "CREATE [OR REPLACE] FUNCTION name ([parameter] type, …) RETURNS type BEGIN ATOMIC query; … END;",
+        "CREATE [OR REPLACE] FUNCTION name ([parameter] type, …) RETURNS type BEGIN ATOMIC query; … END;\n",
+        "CREATE [OR REPLACE] FUNCTION name ([parameter] type, …) RETURNS {TABLE (column type, …) | SETOF type}\n",
+        "  [LANGUAGE SQL] {RETURN query | AS 'query; …' | BEGIN ATOMIC query; … END};",
     ),
-    purpose: "define a scalar function",
+    purpose: "define a function",
     pages: &["create-function"],
     begins: None,
     run: Run::Plan(|session, working, reader| Box::pin(async move { plan(session, working, reader) })),
@@ -64,17 +67,11 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     let at = reader.last_position();
     let parameters = parameters(session, &mut reader)?;
     reader.expect_keyword(&["RETURNS"])?;
-    for (words, what) in [
-        (&["TABLE"][..], "a function that returns a TABLE"),
-        (&["SETOF"], "a function that returns SETOF"),
-        (&["TRIGGER"], "a trigger"),
-    ] {
-        if reader.is_keyword(words) {
-            return Err(Error::unsupported(what).at(reader.position()));
-        }
+    if reader.is_keyword(&["TRIGGER"]) {
+        return Err(Error::unsupported("a trigger").at(reader.position()));
     }
-    let returns = session.shared.planner.type_until(&mut reader, &AFTER_TYPE)?.data_type().clone();
-    let Clauses { strict, body } = clauses(&mut reader)?;
+    let returns = returns(session, &mut reader, &name)?;
+    let Clauses { strict, body } = clauses(&mut reader, matches!(returns, Returns::Rows(_)))?;
     let Some((body, offset)) = body else {
         return Err(reader.expected("RETURN expression, AS 'SELECT …' or BEGIN ATOMIC SELECT …; END"));
     };
@@ -130,11 +127,38 @@ pub(super) fn parameters(session: &Session, reader: &mut TokenReader<'_>) -> Res
         }
         let mut parameter = parameter(session, reader)?;
         if reader.keyword(&["DEFAULT"]) || reader.symbol(Token::Eq) {
-            parameter.default = Some(session.shared.planner.parameter_default(reader)?);
+            parameter.default = Some(parameter_default(reader)?);
         }
         parameters.push(parameter);
         if reader.symbol(Token::RParen) {
             return Ok(parameters);
+        }
+        if !reader.symbol(Token::Comma) {
+            return Err(reader.expected("\",\" or \")\""));
+        }
+    }
+}
+
+/// Reads `BIGINT`, `TABLE (a BIGINT, b TEXT)` or `SETOF BIGINT`: a table with one column, which has the function's name.
+fn returns(session: &Session, reader: &mut TokenReader<'_>, name: &str) -> Result<Returns> {
+    let planner = &session.shared.planner;
+    let mut columns: Vec<(String, DataType)> = Vec::new();
+    if reader.keyword(&["SETOF"]) {
+        let of = planner.type_until(reader, &AFTER_TYPE)?.data_type().clone();
+        return Ok(Returns::Rows(vec![(name.to_string(), of)]));
+    }
+    if !reader.keyword(&["TABLE"]) {
+        return Ok(Returns::Value(planner.type_until(reader, &AFTER_TYPE)?.data_type().clone()));
+    }
+    reader.expect_symbol(Token::LParen)?;
+    loop {
+        let (column, at) = (reader.identifier()?, reader.last_position());
+        if columns.iter().any(|(known, _)| *known == column) {
+            return Err(Error::invalid(format!("column \"{column}\" is declared twice")).at(at));
+        }
+        columns.push((column, planner.type_until(reader, &[])?.data_type().clone()));
+        if reader.symbol(Token::RParen) {
+            return Ok(Returns::Rows(columns));
         }
         if !reader.symbol(Token::Comma) {
             return Err(reader.expected("\",\" or \")\""));
@@ -156,8 +180,9 @@ fn parameter(session: &Session, reader: &mut TokenReader<'_>) -> Result<Paramete
     Ok(Parameter { name: Some(name), data_type, default: None })
 }
 
-/// Reads the clauses after the return type, in any order.
-fn clauses(reader: &mut TokenReader<'_>) -> Result<Clauses> {
+/// Reads the clauses after the return type, in any order. RETURN takes a query if the function returns rows, else an
+/// expression.
+fn clauses(reader: &mut TokenReader<'_>, returns_rows: bool) -> Result<Clauses> {
     let mut found = Clauses::default();
     while !reader.is_end() {
         if reader.keyword(&["LANGUAGE"]) {
@@ -189,7 +214,7 @@ fn clauses(reader: &mut TokenReader<'_>) -> Result<Clauses> {
             }
         } else if reader.keyword(&["RETURN"]) {
             let range = reader.take_rest();
-            let select = "SELECT ";
+            let select = if returns_rows { "" } else { "SELECT " };
             let text = format!("{select}{}", &reader.text()[range.clone()]);
             found.body = Some((text, range.start - select.len()));
         } else if reader.is_keyword(&["BEGIN"]) {

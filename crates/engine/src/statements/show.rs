@@ -234,13 +234,15 @@ fn show_routines(session: &Session) -> Result<Response> {
     let catalog = session.catalog();
     let (mut names, mut headings, mut results, mut kinds) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for object in catalog.routines() {
-        let (name, heading, returns) = match &object.definition {
-            Definition::Function(function) => (&function.name, function.heading(), &function.returns),
-            Definition::Aggregate(aggregate) => (&aggregate.name, aggregate.heading(), &aggregate.returns),
+        let (name, heading, result) = match &object.definition {
+            Definition::Function(function) => (&function.name, function.heading(), function.result()),
+            Definition::Aggregate(aggregate) => {
+                (&aggregate.name, aggregate.heading(), sql_type(&aggregate.returns))
+            }
             _ => continue,
         };
         headings.push(heading);
-        results.push(sql_type(returns));
+        results.push(result);
         names.push(name);
         kinds.push(object.definition.kind());
     }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchemaRef};
 use datafusion::logical_expr::logical_plan::{FetchType, Subquery};
@@ -41,6 +41,14 @@ pub(super) struct Body {
     pub(super) schema: SchemaRef,
     /// The routines that the expression calls.
     pub(super) reads: Vec<String>,
+}
+
+impl Body {
+    /// Returns the body of a function that returns a table: a row of NULLs, which no query reads.
+    pub(super) fn of_rows(scope: &Scope<'_>, returns: &DataType, reads: Vec<String>) -> Result<Body> {
+        let expr = Expr::Literal(ScalarValue::try_from(returns)?, None);
+        Ok(Body { expr, physical: None, schema: parameter_schema(scope.parameters), reads })
+    }
 }
 
 /// An expression over the relation of the parameters.
@@ -254,6 +262,14 @@ fn has_one_row(plan: &LogicalPlan) -> bool {
         LogicalPlan::EmptyRelation(_) => true,
         _ => false,
     }
+}
+
+/// Returns the columns of the parameters' relation.
+pub(super) fn parameter_schema(parameters: &[Parameter]) -> SchemaRef {
+    let field = |(place, parameter): (usize, &Parameter)| {
+        Field::new(column_name((place, parameter)), parameter.data_type.clone(), true)
+    };
+    Arc::new(Schema::new(parameters.iter().enumerate().map(field).collect::<Vec<Field>>()))
 }
 
 /// Returns the name of a parameter's column.

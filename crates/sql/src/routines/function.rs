@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as PlanResult;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::scalar::ScalarValue;
 
@@ -15,6 +15,7 @@ use super::argument_types::{accepted, list};
 use super::body::{Body, Scope, column_name};
 use super::defaults::Defaults;
 use super::statements::BodyPlanner;
+use super::table_function::Returns;
 use crate::complexity::subquery_of;
 use crate::error::{Error, Result};
 use crate::planner::{Planner, is_function};
@@ -38,9 +39,9 @@ pub struct FunctionDeclaration {
     pub name: String,
     /// The parameters.
     pub parameters: Vec<Parameter>,
-    /// The type of the result.
-    pub returns: DataType,
-    /// True if the result is NULL whenever an argument is.
+    /// The result.
+    pub returns: Returns,
+    /// True if the result is NULL, or has no rows, whenever an argument is NULL.
     pub strict: bool,
     /// The statements, separated by `;`. The last one gives the value.
     pub body: String,
@@ -53,12 +54,14 @@ pub struct UserFunction {
     pub name: String,
     /// The parameters.
     pub parameters: Vec<Parameter>,
-    /// The type of the result.
+    /// The type of the result; of a function that returns a table, that of its rows.
     pub returns: DataType,
-    /// True if the result is NULL whenever an argument is.
+    /// True if the result is NULL, or has no rows, whenever an argument is NULL.
     pub strict: bool,
     pub(super) body: Body,
     pub(super) defaults: Defaults,
+    /// The rows over the parameters, if the function returns a table.
+    pub(super) rows: Option<LogicalPlan>,
     signature: Signature,
 }
 
@@ -77,8 +80,16 @@ impl Planner {
             return Err(Error::invalid(format!("parameter \"{}\" is declared twice", twice[0])));
         }
         let scope = Scope { routine: &name, parameters: &parameters, relations };
-        let defaults = self.planned_defaults(&scope)?;
-        let mut body = BodyPlanner { planner: self, scope: &scope }.last_statement(&body, &returns, strict)?;
+        let bodies = BodyPlanner { planner: self, scope: &scope };
+        let defaults = bodies.defaults()?;
+        let data_type = returns.data_type();
+        let (mut body, rows) = match &returns {
+            Returns::Value(_) => (bodies.last_statement(&body, &data_type, strict)?, None),
+            Returns::Rows(columns) => {
+                let (rows, reads) = bodies.last_rows(&body, columns)?;
+                (Body::of_rows(&scope, &data_type, reads)?, Some(rows))
+            }
+        };
         body.reads.extend(defaults.reads.iter().cloned());
         body.reads.sort();
         body.reads.dedup();
@@ -86,7 +97,20 @@ impl Planner {
         if let Some(names) = parameters.iter().map(|parameter| parameter.name.clone()).collect() {
             signature.parameter_names = Some(names);
         }
-        Ok(UserFunction { name, parameters, returns, strict, body, defaults, signature })
+        let function = UserFunction {
+            name: name.clone(),
+            parameters: parameters.clone(),
+            returns: data_type,
+            strict,
+            body,
+            defaults,
+            rows,
+            signature,
+        };
+        if function.returns_rows() {
+            bodies.check_rows(&function)?;
+        }
+        Ok(function)
     }
 
     /// Refuses names of built-in functions: these come first, so the routine would never be called.

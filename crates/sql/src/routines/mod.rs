@@ -13,6 +13,7 @@ mod function;
 mod inline;
 mod query_body;
 mod statements;
+mod table_function;
 mod update_state;
 
 use std::sync::Arc;
@@ -21,9 +22,11 @@ pub(crate) use aggregate::frames;
 pub use aggregate::{AggregateDeclaration, AggregateParts, MovingParts, UserAggregate};
 pub(crate) use body::{has_queries, simplified_expression, single_expression};
 pub(crate) use defaults::fill_defaults;
+pub use defaults::parameter_default;
 pub(crate) use function::volatility;
 pub use function::{FunctionDeclaration, Parameter, UserFunction};
 pub(crate) use inline::inline;
+pub use table_function::Returns;
 pub use update_state::UPDATE_STATE;
 pub(crate) use update_state::{
     UpdateState, aggregate_name, folding_function, folding_query, name_mapped_values,

@@ -61,6 +61,18 @@ pub(super) fn inlined(
     Ok(Expr::ScalarSubquery(subquery(LogicalPlan::Projection(plan), Spans::new())))
 }
 
+/// Returns the rows of a function that returns a table, with these arguments in the place of the parameters.
+pub(super) fn rows_with(
+    function: &UserFunction,
+    arguments: Vec<Expr>,
+    rows: LogicalPlan,
+) -> Result<LogicalPlan> {
+    let names = function.parameters.iter().enumerate().map(column_name).collect();
+    let outer = arguments.clone();
+    let substitution = Substitution { routine: &function.name, names, inner: arguments, outer };
+    Ok(rows.transform_up_with_subqueries(|node| substitution.in_node(node))?.data)
+}
+
 fn refuse_arguments(function: &UserFunction, arguments: &[Expr]) -> Result<()> {
     for argument in arguments {
         let what = if volatility(argument) == Volatility::Volatile {

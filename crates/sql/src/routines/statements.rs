@@ -1,9 +1,9 @@
 //! The statements of a body, and the names in them.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::DataType;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Volatility};
 use datafusion::sql::sqlparser::ast::{
     Expr as ExprTree, ObjectName, Query as QueryTree, SelectItem, Statement, TableWithJoins, Value,
@@ -12,8 +12,8 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::Routine;
-use super::body::{Body, Scope, column_name};
-use super::function::{Parameter, volatility};
+use super::body::{Body, Scope, column_name, parameter_schema};
+use super::function::volatility;
 use super::query_body::captures;
 use crate::ast_walk::walk_mut;
 use crate::dml::tree::{named_factor, plain_from, quoted, select_of};
@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::planner::{Planner, Raw};
 use crate::reader::TokenReader;
 use crate::relation::{Relation, Relations, RoutineCatalog, SearchPath};
-use crate::tokens::statements;
+use crate::tokens::{Piece, statements};
 
 /// The relation of the parameters. Users can't write this name.
 const PARAMETERS: &str = "parameters of a routine";
@@ -37,6 +37,31 @@ pub(super) struct BodyPlanner<'a> {
 impl BodyPlanner<'_> {
     /// Plans the statements of a function's body. The last one gives the value.
     pub(super) fn last_statement(&self, text: &str, returns: &DataType, strict: bool) -> Result<Body> {
+        let (last, reads) = self.checked_but_last(text)?;
+        let body = self.planner.body(&as_select(last.text), self.scope, Some(returns), strict);
+        let mut body = body.map_err(|error| error.shift(last.range.start))?;
+        body.reads.extend(reads);
+        body.reads.sort();
+        body.reads.dedup();
+        Ok(body)
+    }
+
+    /// Plans the statements of the body of a function that returns a table. The last one gives the rows.
+    pub(super) fn last_rows(
+        &self,
+        text: &str,
+        columns: &[(String, DataType)],
+    ) -> Result<(LogicalPlan, Vec<String>)> {
+        let (last, mut reads) = self.checked_but_last(text)?;
+        let (rows, called) = self.rows(&last.text, columns).map_err(|error| error.shift(last.range.start))?;
+        reads.extend(called);
+        reads.sort();
+        reads.dedup();
+        Ok((rows, reads))
+    }
+
+    /// Plans all statements of a body but the last one. Returns this one, and the routines that the others call.
+    fn checked_but_last(&self, text: &str) -> Result<(Piece, Vec<String>)> {
         let mut pieces = statements(text)?;
         let Some(last) = pieces.pop() else {
             return Err(Error::invalid(format!("the body of \"{}\" is empty", self.scope.routine))
@@ -47,12 +72,7 @@ impl BodyPlanner<'_> {
             let found = self.checked_statement(&as_select(piece.text));
             reads.extend(found.map_err(|error| error.shift(piece.range.start))?);
         }
-        let body = self.planner.body(&as_select(last.text), self.scope, Some(returns), strict);
-        let mut body = body.map_err(|error| error.shift(last.range.start))?;
-        body.reads.extend(reads);
-        body.reads.sort();
-        body.reads.dedup();
-        Ok(body)
+        Ok((last, reads))
     }
 
     /// Plans a statement whose result is dropped, and returns the routines that it calls.
@@ -86,9 +106,20 @@ impl BodyPlanner<'_> {
     }
 
     /// Plans a SELECT without FROM over the relation of the parameters. Refuses other relations.
-    pub(super) fn over_parameters(&self, mut tree: Box<QueryTree>, text: &str) -> Result<Raw> {
+    pub(super) fn over_parameters(&self, tree: Box<QueryTree>, text: &str) -> Result<Raw> {
+        self.beside_parameters(tree, Vec::new(), text)
+    }
+
+    /// Plans a SELECT without FROM over the relation of the parameters, and these items of FROM after it. Refuses other
+    /// relations.
+    pub(super) fn beside_parameters(
+        &self,
+        mut tree: Box<QueryTree>,
+        others: Vec<TableWithJoins>,
+        text: &str,
+    ) -> Result<Raw> {
         let scope = self.scope;
-        select_of(&mut tree)?.from = vec![parameters(scope.routine)];
+        select_of(&mut tree)?.from = std::iter::once(parameters(scope.routine)).chain(others).collect();
         let names = scope.parameters.iter().enumerate().map(column_name).collect();
         let mut marks = ParameterMarks { routine: scope.routine, names };
         if let ControlFlow::Break(error) = walk_mut(&mut tree, &mut marks) {
@@ -193,11 +224,7 @@ impl Relations for Within<'_> {
         if name != PARAMETERS {
             return self.scope.relations.get(name);
         }
-        let field = |(place, parameter): (usize, &Parameter)| {
-            Field::new(column_name((place, parameter)), parameter.data_type.clone(), true)
-        };
-        let fields: Vec<Field> = self.scope.parameters.iter().enumerate().map(field).collect();
-        Some(Relation::Rows { schema: Arc::new(Schema::new(fields)), key: None })
+        Some(Relation::Rows { schema: parameter_schema(self.scope.parameters), key: None })
     }
 
     fn path(&self) -> Option<&dyn SearchPath> {
