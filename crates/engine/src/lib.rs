@@ -85,7 +85,7 @@ pub use script::{Outcome, Script};
 pub use session::{Response, Session, Tag};
 pub use settings::{SettingDoc, ShutdownSettings, settings};
 pub use statement::{RowsTag, Statement};
-pub use statements::{rows_tag, statements};
+pub use statements::{open_statement_set, rows_tag, statements};
 pub use system::{SystemColumnDoc, SystemColumnKind, SystemTableDoc, system_tables};
 pub use transaction::TransactionStatus;
 pub use variables::SERVER_VERSION;

@@ -5,7 +5,9 @@ use std::task::Poll;
 use arrow::array::RecordBatch;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use millstream_engine::{Error, Response, RowsTag, Script, TransactionStatus, rows_tag};
+use millstream_engine::{
+    Error, Response, RowsTag, Script, TransactionStatus, open_statement_set, rows_tag,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::Connection;
@@ -46,6 +48,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) async fn query(&mut self, sql: &str) -> Result<(), Stop> {
         self.portals.remove("");
         self.statements.remove("");
+        let is_idle = self.session.transaction_status() == TransactionStatus::Idle;
+        let opened = is_idle.then(|| open_statement_set(sql)).flatten();
+        let sql = opened.as_deref().unwrap_or(sql);
         let failed = |error: Error| Stop::from(report::failed(error, sql));
         let mut script = Script::parse(sql).map_err(failed)?;
         if script.remaining() == 0 {

@@ -60,6 +60,7 @@ use std::sync::Arc;
 
 pub(crate) use emit_changes::follow_query;
 pub(crate) use select::{begins as begins_query, over};
+pub use statement_set::open_statement_set;
 pub(crate) use subscribe::follow_named;
 pub(crate) use table::STATEMENTS;
 pub use table::{rows_tag, statements};

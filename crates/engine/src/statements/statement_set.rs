@@ -119,3 +119,43 @@ fn inserts(reader: &mut TokenReader<'_>) -> Result<Inserts> {
         false => Ok(inserts),
     }
 }
+
+/// Returns the statements of a set whose END a text lacks, as those of psql, which sends a text at each `;`:
+/// `BEGIN STATEMENT SET; INSERT …`. An END in a later text commits them. Returns `None` for any other text. Positions stay
+/// those of the text.
+pub fn open_statement_set(sql: &str) -> Option<String> {
+    let mut reader = TokenReader::new(sql).ok()?;
+    if !reader.keyword(&["EXECUTE", "STATEMENT", "SET", "BEGIN"]) || !reader.is_keyword(&["INSERT"]) {
+        return None;
+    }
+    let first = reader.position().start;
+    while *reader.peek() != Token::EOF {
+        let ends = reader.next() == Token::SemiColon && reader.is_keyword(&["END"]);
+        if ends {
+            return None;
+        }
+    }
+    Some(format!("{:first$}{}", "BEGIN STATEMENT SET;", &sql[first..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_without_end_is_a_transaction() {
+        let open = open_statement_set;
+        let insert = "INSERT INTO t VALUES (1)";
+        let opened = open(&format!("EXECUTE STATEMENT SET BEGIN {insert}"));
+        assert_eq!(opened, Some(format!("BEGIN STATEMENT SET;        {insert}")));
+        let opened = open(&format!("execute statement set\nbegin\n {insert};")).unwrap();
+        assert!(opened.starts_with("BEGIN STATEMENT SET; ") && opened.ends_with(&format!(" {insert};")));
+        assert_eq!(opened.find(insert), Some(29));
+        assert_eq!(open(&format!("EXECUTE STATEMENT SET BEGIN {insert}; END")), None);
+        assert_eq!(open(&format!("EXECUTE STATEMENT SET BEGIN {insert}; {insert}; END;")), None);
+        assert_eq!(open("EXECUTE STATEMENT SET BEGIN DELETE FROM t"), None);
+        assert_eq!(open("EXECUTE s (1)"), None);
+        assert_eq!(open(insert), None);
+        assert_eq!(open("EXECUTE STATEMENT SET BEGIN 'x"), None);
+    }
+}
