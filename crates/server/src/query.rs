@@ -5,9 +5,7 @@ use std::task::Poll;
 use arrow::array::RecordBatch;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use millstream_engine::{
-    Error, Response, RowsTag, Script, TransactionStatus, open_statement_set, rows_tag,
-};
+use millstream_engine::{Error, Response, RowsTag, Script, TransactionStatus, open_statement_set, rows_tag};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::Connection;

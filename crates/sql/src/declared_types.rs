@@ -104,11 +104,7 @@ fn over(expressions: &[Expr], input: &LogicalPlan) -> Declared {
 }
 
 /// Returns the declared type of an expression over columns of these types.
-fn of_expression(
-    mut expression: &Expr,
-    types: &[Option<Arc<str>>],
-    schema: &DFSchema,
-) -> Option<Arc<str>> {
+fn of_expression(mut expression: &Expr, types: &[Option<Arc<str>>], schema: &DFSchema) -> Option<Arc<str>> {
     while let Expr::Alias(alias) = expression {
         expression = &alias.expr;
     }

@@ -22,8 +22,8 @@ use millstream_state::Tables;
 
 use super::contents::Bases;
 use super::feed::Feed;
-use super::own_flow::OwnFlow;
 use super::outputs::Outputs;
+use super::own_flow::OwnFlow;
 use super::queries::{Queries, QueryGraph};
 use super::query::errors::FirstError;
 use super::query::{Keep, Lowered, ResultRows, RunningQuery, Status};
@@ -174,7 +174,8 @@ impl QueryGraph {
             let last = query.flow.here().map(|flow| flow.is_root(node));
             query.is_part() && last == Some(true)
         };
-        for (part_of, reader, nodes) in [(*other, place, (part.other, part.one)), (place, *other, (part.one, part.other))]
+        for (part_of, reader, nodes) in
+            [(*other, place, (part.other, part.one)), (place, *other, (part.one, part.other))]
         {
             if is_whole(&self.queries[part_of], nodes.0) {
                 let name = self.queries[part_of].name.clone();
@@ -201,7 +202,8 @@ impl QueryGraph {
     pub(super) fn drop_unread_parts(&mut self, outputs: &mut Outputs) -> bool {
         let mut dropped = false;
         loop {
-            let read: BTreeSet<Arc<str>> = self.queries.iter().flat_map(RunningQuery::reads).cloned().collect();
+            let read: BTreeSet<Arc<str>> =
+                self.queries.iter().flat_map(RunningQuery::reads).cloned().collect();
             let is_unread = |query: &RunningQuery| query.is_part() && !read.contains(&query.name);
             let Some(place) = self.queries.iter().position(is_unread) else { break };
             let query = self.queries.remove(place);
@@ -317,8 +319,7 @@ impl Queries {
     pub(super) fn load_parts(&mut self, state: &mut Tables) -> Result<()> {
         for number in 0.. {
             let Some(of) = state.take_text_if(&format!("part{number}.of")) else { break };
-            let name: Arc<str> =
-                state.take_text_if(&format!("part{number}.name")).unwrap_or_default().into();
+            let name: Arc<str> = state.take_text_if(&format!("part{number}.name")).unwrap_or_default().into();
             let node = state.take_number(&format!("part{number}.node")).map_err(error::state)?;
             let unfit = |reason: &str| {
                 Error::new(Kind::Corrupt, format!("\"{of}\" can't be divided at operator {node}: {reason}"))

@@ -173,7 +173,13 @@ impl QueryGraph {
 }
 
 /// Returns true if two queries have taken in the same rows of a relation.
-pub(super) fn take_in_the_same(queries: &Queries, bases: Bases<'_>, one: usize, other: usize, relation: &str) -> bool {
+pub(super) fn take_in_the_same(
+    queries: &Queries,
+    bases: Bases<'_>,
+    one: usize,
+    other: usize,
+    relation: &str,
+) -> bool {
     let (one, other) = (&queries[one], &queries[other]);
     let again = bases.sources.get(relation).is_some_and(|source| source.is_replayable());
     other.status.is_running()
