@@ -69,12 +69,13 @@ pub use dml::returning::{RETURNED, Returning};
 pub use dml::{Dml, Operation};
 pub use error::{Error, Kind, Result};
 pub use failure::of_data;
+pub use functions::postgres::ZoneOffsets;
 pub use functions::quote_ident;
 pub use functions::read_text::checked_rows;
 pub use functions::text_search::{
     tsquery_of_binary, tsquery_to_binary, tsvector_of_binary, tsvector_to_binary,
 };
-pub use functions::time_text::{ZoneOffsets, write_offset};
+pub use functions::time_text::write_offset;
 pub use functions::zoned_times::utc_text;
 pub use generated_columns::GeneratedColumns;
 pub use hidden_columns::{HIDDEN, hide_field, is_hidden};

@@ -7,14 +7,12 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use arrow::array::timezone::Tz;
 use arrow::array::{Array, ArrayRef, AsArray, StringViewBuilder, make_array};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Field, FieldRef, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit,
     TimeUnit,
 };
-use chrono::{DateTime, Offset, TimeZone};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
@@ -22,9 +20,8 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::Error;
+use crate::functions::postgres::ZoneOffsets;
 use crate::functions::postgres::calendar::Date;
-use crate::functions::postgres::zone;
-use crate::zones::is_utc;
 
 const SECOND: i64 = 1_000_000_000;
 const DAY_SECONDS: i64 = 86_400;
@@ -181,24 +178,6 @@ fn parts(ticks: i64, unit: TimeUnit) -> (i64, i64) {
         TimeUnit::Nanosecond => SECOND,
     };
     (ticks.div_euclid(of_second), ticks.rem_euclid(of_second) * (SECOND / of_second))
-}
-
-/// The offsets of a zone from UTC.
-#[derive(Default)]
-pub struct ZoneOffsets(Option<Tz>);
-
-impl ZoneOffsets {
-    /// Looks up the zone of a column's type. Fails on a name that is no zone.
-    pub fn new(name: &str) -> crate::error::Result<ZoneOffsets> {
-        Ok(ZoneOffsets(if is_utc(name) { None } else { Some(zone(name)?) }))
-    }
-
-    /// Returns the seconds by which the zone is ahead of UTC at a time, in seconds since 1970.
-    pub fn at(&self, seconds: i64) -> i64 {
-        let Some(zone) = &self.0 else { return 0 };
-        let at = DateTime::from_timestamp(seconds, 0).map(|at| at.naive_utc());
-        at.map_or(0, |at| zone.offset_from_utc_datetime(&at).fix().local_minus_utc().into())
-    }
 }
 
 /// Writes an offset as PostgreSQL does: `+02`, `-03:30`, `+00:53:28`.

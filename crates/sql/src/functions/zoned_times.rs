@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringViewBuilder, Time
 use arrow::compute::cast;
 use arrow::compute::kernels::cast_utils::string_to_datetime;
 use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
-use chrono::{DateTime, Days, FixedOffset, Months, NaiveDateTime, Offset, TimeDelta, TimeZone};
+use chrono::{DateTime, Days, FixedOffset, Months, NaiveDateTime, TimeDelta};
 use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -17,7 +17,8 @@ use datafusion::scalar::ScalarValue;
 use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::postgres::{
-    SECOND, date_trunc_in_zone, local_offset, read_in_zone, timezone_function, units_of_second, zone,
+    SECOND, ZoneOffsets, Zones, date_trunc_in_zone, local_offset, read_in_zone, timezone_function,
+    units_of_second, utc_offset,
 };
 use crate::functions::scalar::Scalar;
 use crate::literals::time::rewrite_literal;
@@ -37,8 +38,9 @@ pub(crate) fn with_offset(text: Expr, zone_name: &str) -> Transformed<Expr> {
     match text {
         Expr::Literal(value, metadata) => {
             let written = value.try_as_str().flatten();
-            let zone = zone(zone_name);
-            match written.zip(zone.ok()).and_then(|(text, zone)| offset_added(text, &zone)) {
+            let zone = ZoneOffsets::new(zone_name).ok();
+            let added = written.zip(zone).and_then(|(text, zone)| offset_added(text, |at| zone.at_local(at)));
+            match added {
                 Some(text) => Transformed::yes(Expr::Literal(ScalarValue::from(text), metadata)),
                 None => Transformed::no(Expr::Literal(value, metadata)),
             }
@@ -84,7 +86,7 @@ fn offset_function() -> ScalarUDF {
             for (row, text) in texts.as_string_view().iter().enumerate() {
                 match (text, zones.get(row)?) {
                     (Some(text), Some(zone)) => {
-                        let added = offset_added(text, zone);
+                        let added = offset_added(text, |local| local_offset(zone, local));
                         out.append_value(added.as_deref().unwrap_or(text));
                     }
                     _ => out.append_null(),
@@ -97,11 +99,13 @@ fn offset_function() -> ScalarUDF {
 
 /// Returns a text of a TIMESTAMPTZ in UTC, if it is a local time of the zone; none if it has an offset, or is no time.
 pub fn utc_text(text: &str, zone_name: &str) -> Option<String> {
-    offset_added(text, &zone(zone_name).ok()?)
+    let zone = ZoneOffsets::new(zone_name).ok()?;
+    offset_added(text, |local| zone.at_local(local))
 }
 
-/// Returns a local time of a zone as a text in UTC; none if it has an offset, or is no time.
-fn offset_added(text: &str, zone: &Tz) -> Option<String> {
+/// Returns a local time of a zone as a text in UTC; none if it has an offset, or is no time. The function returns the
+/// zone's offset at a local time, in seconds.
+fn offset_added(text: &str, offset_at: impl Fn(i64) -> Option<i64>) -> Option<String> {
     if text.trim().eq_ignore_ascii_case("epoch") {
         return Some("1970-01-01T00:00:00Z".into());
     }
@@ -114,7 +118,8 @@ fn offset_added(text: &str, zone: &Tz) -> Option<String> {
         return None;
     }
     let local = time.naive_utc();
-    let utc = local.checked_sub_signed(TimeDelta::seconds(local_offset(zone, &local)?))?;
+    let offset = offset_at(local.and_utc().timestamp())?;
+    let utc = local.checked_sub_signed(TimeDelta::seconds(offset))?;
     Some(utc.format("%Y-%m-%dT%H:%M:%S%.fZ").to_string())
 }
 
@@ -165,10 +170,10 @@ fn moved(ticks: i64, units: i64, (months, days): (i64, i64), zone: &Tz) -> Optio
         return Some(ticks);
     }
     let (seconds, fraction) = (ticks.div_euclid(units), ticks.rem_euclid(units));
-    let utc = DateTime::from_timestamp(seconds, 0)?.naive_utc();
-    let offset = i64::from(zone.offset_from_utc_datetime(&utc).fix().local_minus_utc());
-    let local = by_calendar(utc.checked_add_signed(TimeDelta::seconds(offset))?, months, days)?;
-    let seconds = local.and_utc().timestamp() - local_offset(zone, &local)?;
+    let local = seconds.checked_add(utc_offset(zone, seconds)?)?;
+    let local = by_calendar(DateTime::from_timestamp(local, 0)?.naive_utc(), months, days)?;
+    let local = local.and_utc().timestamp();
+    let seconds = local - local_offset(zone, local)?;
     seconds.checked_mul(units)?.checked_add(fraction)
 }
 
@@ -195,38 +200,13 @@ fn read_function() -> ScalarUDF {
             if has_zone {
                 return Ok(Some(time));
             }
-            let seconds = DateTime::from_timestamp(time.div_euclid(SECOND), 0);
-            let offset = seconds.and_then(|local| local_offset(zone, &local.naive_utc()));
+            let offset = local_offset(zone, time.div_euclid(SECOND));
             let utc = offset.and_then(|offset| time.checked_sub(offset * SECOND));
             utc.map(Some).ok_or_else(out_of_range)
         });
         let times = times.collect::<std::result::Result<TimestampNanosecondArray, Error>>()?;
         Ok(Arc::new(times.with_timezone("+00:00")))
     })
-}
-
-/// The zones of a column of names, of which most columns have one.
-struct Zones {
-    names: ArrayRef,
-    last: Option<(String, Tz)>,
-}
-
-impl Zones {
-    fn new(names: &ArrayRef) -> Result<Zones> {
-        Ok(Zones { names: cast(names, &DataType::Utf8View)?, last: None })
-    }
-
-    fn get(&mut self, row: usize) -> std::result::Result<Option<&Tz>, Error> {
-        let names = self.names.as_string_view();
-        if names.is_null(row) {
-            return Ok(None);
-        }
-        let name = names.value(row);
-        if self.last.as_ref().is_none_or(|(last, _)| last != name) {
-            self.last = Some((name.to_string(), zone(name)?));
-        }
-        Ok(self.last.as_ref().map(|(_, zone)| zone))
-    }
 }
 
 fn out_of_range() -> Error {

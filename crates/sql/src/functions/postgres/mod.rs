@@ -21,6 +21,7 @@ pub(super) mod time;
 mod time_parts;
 pub(super) mod truncate;
 pub(crate) mod varchar;
+mod zone_offsets;
 
 use std::sync::Arc;
 
@@ -35,9 +36,11 @@ pub(in crate::functions) use formatting::read_in_zone;
 use millstream_delta::sql_type;
 pub(crate) use text::like_pattern;
 pub use text::{quote_ident, quoted_ident};
-pub(crate) use time::{local_offset, timezone_function, zone};
+pub(crate) use time::timezone_function;
 pub(crate) use time_parts::{SECOND, units_of_second};
 pub(crate) use truncate::date_trunc_in_zone;
+pub use zone_offsets::ZoneOffsets;
+pub(crate) use zone_offsets::{Zones, local_offset, utc_offset};
 
 use super::Registry;
 use super::maps::element_at;

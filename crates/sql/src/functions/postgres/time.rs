@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::timezone::Tz;
 use arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, IntervalMonthDayNanoArray, TimestampNanosecondArray,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, IntervalMonthDayNano, IntervalUnit, TimeUnit};
-use chrono::{DateTime, Datelike, Days, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime};
 use datafusion::error::Result;
 use datafusion::logical_expr::ScalarUDF;
 
+use super::time_parts::units_of_second;
+use super::zone_offsets::{Zones, local_offset, utc_offset};
 use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::scalar::{Scalar, or_null};
@@ -58,57 +59,27 @@ fn is_text(data_type: &DataType) -> bool {
 fn timezone(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let target = timezone_type(&[columns[0].data_type().clone(), columns[1].data_type().clone()])?;
     let DataType::Timestamp(unit, to) = &target else { return Err(Error::bug("a time has a unit").into()) };
-    let zones = cast(&columns[0], &DataType::Utf8View)?;
+    let mut zones = Zones::new(&columns[0])?;
     let times = match columns[1].data_type() {
         DataType::Date32 => cast(&columns[1], &DataType::Timestamp(TimeUnit::Nanosecond, None))?,
         _ => columns[1].clone(),
     };
     let times = cast(&times, &DataType::Int64)?;
-    let second = match unit {
-        TimeUnit::Second => 1,
-        TimeUnit::Millisecond => 1_000,
-        TimeUnit::Microsecond => 1_000_000,
-        TimeUnit::Nanosecond => 1_000_000_000,
-    };
-    let mut known: Option<(String, Tz)> = None;
-    let moved = zones.as_string_view().iter().zip(times.as_primitive::<Int64Type>()).map(|pair| {
-        let (Some(name), Some(time)) = pair else { return Ok(None) };
-        if known.as_ref().is_none_or(|(last, _)| last != name) {
-            known = Some((name.to_string(), zone(name)?));
-        }
-        let out_of_range = || Error::invalid(format!("a time is out of range in zone '{name}'"));
-        let Some((_, zone)) = &known else { return Ok(None) };
-        let at = DateTime::from_timestamp(time.div_euclid(second), 0).ok_or_else(out_of_range)?.naive_utc();
+    let second = units_of_second(*unit);
+    let moved = times.as_primitive::<Int64Type>().iter().enumerate().map(|(row, time)| {
+        let Some(time) = time else { return Ok(None) };
+        let Some(zone) = zones.get(row)? else { return Ok(None) };
+        let seconds = time.div_euclid(second);
         let offset = match to {
-            None => i64::from(zone.offset_from_utc_datetime(&at).fix().local_minus_utc()),
-            Some(_) => -local_offset(zone, &at).ok_or_else(out_of_range)?,
+            None => utc_offset(zone, seconds),
+            Some(_) => local_offset(zone, seconds).map(|offset| -offset),
         };
-        time.checked_add(offset * second).map(Some).ok_or_else(out_of_range)
+        let moved = offset.and_then(|offset| time.checked_add(offset * second));
+        let out_of_range = || Error::invalid(format!("a time is out of range in zone '{}'", zones.name(row)));
+        moved.map(Some).ok_or_else(out_of_range)
     });
     let moved = moved.collect::<std::result::Result<Int64Array, Error>>()?;
     Ok(cast(&moved, &target)?)
-}
-
-/// Returns the zone of a name.
-pub(crate) fn zone(name: &str) -> std::result::Result<Tz, Error> {
-    name.parse().map_err(|_| {
-        Error::invalid(format!("time zone '{name}' not found"))
-            .hint("Write it as in 'Europe/Berlin', 'UTC' or '+02:00'.")
-    })
-}
-
-/// Returns the zone's offset from UTC at a local time, in seconds. An ambiguous time is standard time; a
-/// skipped time has the offset before the change.
-pub(crate) fn local_offset(zone: &Tz, shown: &NaiveDateTime) -> Option<i64> {
-    let seconds = |offset: &<Tz as TimeZone>::Offset| i64::from(offset.fix().local_minus_utc());
-    match zone.offset_from_local_datetime(shown) {
-        LocalResult::Single(offset) => Some(seconds(&offset)),
-        LocalResult::Ambiguous(one, other) => Some(seconds(&one).min(seconds(&other))),
-        LocalResult::None => {
-            let before = shown.checked_sub_days(Days::new(1))?;
-            zone.offset_from_local_datetime(&before).earliest().map(|offset| seconds(&offset))
-        }
-    }
 }
 
 /// Returns the years, months, days and time between two times, by the calendar.

@@ -7,11 +7,11 @@ use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Date32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
 };
-use chrono::{DateTime, Offset, TimeZone};
+use chrono::{DateTime, TimeZone};
 use chrono_tz::OffsetName;
 use datafusion::error::Result;
 
-use super::time::zone;
+use super::zone_offsets::{utc_offset, zone};
 use crate::error::Error;
 use crate::zones::is_utc;
 
@@ -137,12 +137,11 @@ impl TimeColumn {
         let zones: Vec<Option<ShownZone>> = ticks
             .iter()
             .map(|tick| {
-                let at = DateTime::from_timestamp(tick?.div_euclid(units), 0)?.naive_utc();
-                let offset = zone.offset_from_utc_datetime(&at);
-                let seconds = offset.fix().local_minus_utc();
+                let seconds = tick?.div_euclid(units);
+                let at = DateTime::from_timestamp(seconds, 0)?.naive_utc();
                 let named = named.map(|zone| zone.offset_from_utc_datetime(&at));
                 let abbreviation = named.as_ref().and_then(OffsetName::abbreviation);
-                Some(ShownZone::new(seconds.into(), abbreviation.unwrap_or(name)))
+                Some(ShownZone::new(utc_offset(&zone, seconds)?, abbreviation.unwrap_or(name)))
             })
             .collect();
         let local: Int64Array = ticks

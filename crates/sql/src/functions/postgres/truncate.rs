@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::timezone::Tz;
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, IntervalMonthDayNanoArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, IntervalMonthDayNanoArray, new_empty_array, new_null_array,
+};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, FieldRef, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
 };
-use chrono::{DateTime, Offset, TimeZone};
 use datafusion::common::types::logical_string;
 use datafusion::error::Result;
 use datafusion::functions::datetime::date_trunc::DateTruncFunc;
@@ -20,8 +21,8 @@ use datafusion::logical_expr::{
 use datafusion::scalar::ScalarValue;
 
 use super::calendar::{self, Date};
-use super::time::{local_offset, zone};
 use super::time_parts::{SECOND, units_of_second};
+use super::zone_offsets::{Zones, local_offset, utc_offset};
 use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::scalar::Scalar;
@@ -283,45 +284,32 @@ fn in_zone(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let target = in_zone_type(&types)?;
     let times_utc = cast(&columns[1], &target)?;
     let units = cast(&columns[0], &DataType::Utf8View)?;
-    let zones = cast(&columns[2], &DataType::Utf8View)?;
-    let mut known: Option<(String, Tz)> = None;
+    let units = units.as_string_view();
+    let mut zones = Zones::new(&columns[2])?;
     let rows = (0..times_utc.len()).map(|row| {
-        let (units, zones) = (units.as_string_view(), zones.as_string_view());
-        if units.is_null(row) || zones.is_null(row) || times_utc.is_null(row) {
-            return Ok(times_utc.slice(row, 1)).map(|time| nullified(&time));
-        }
-        let (unit, name) = (Unit::of(units.value(row))?, zones.value(row));
-        if known.as_ref().is_none_or(|(last, _)| last != name) {
-            known = Some((name.to_string(), zone(name)?));
-        }
-        let Some((_, zone)) = &known else { return Err(Error::bug("the zone is known").into()) };
+        let zone = if units.is_null(row) || times_utc.is_null(row) { None } else { zones.get(row)? };
+        let Some(zone) = zone else { return Ok(new_null_array(&target, 1)) };
+        let unit = Unit::of(units.value(row))?;
         times(&times_utc.slice(row, 1), |time| cut_in(zone, unit, time))
     });
     let rows = rows.collect::<Result<Vec<ArrayRef>>>()?;
     let parts: Vec<&dyn Array> = rows.iter().map(AsRef::as_ref).collect();
     match parts.is_empty() {
-        true => Ok(arrow::array::new_empty_array(&target)),
+        true => Ok(new_empty_array(&target)),
         false => Ok(arrow::compute::concat(&parts)?),
     }
-}
-
-fn nullified(time: &ArrayRef) -> ArrayRef {
-    arrow::array::new_null_array(time.data_type(), 1)
 }
 
 /// Cuts a time in UTC by the calendar of a zone.
 fn cut_in(zone: &Tz, unit: Unit, time: i128) -> Result<i128, Error> {
     let second = i128::from(SECOND);
-    let seconds = i64::try_from(time.div_euclid(second)).map_err(|_| out_of_range())?;
-    let utc = DateTime::from_timestamp(seconds, 0).ok_or_else(out_of_range)?.naive_utc();
-    let offset = i128::from(zone.offset_from_utc_datetime(&utc).fix().local_minus_utc());
-    let cut = unit.cut(time + offset * second);
+    let seconds = |time: i128| i64::try_from(time.div_euclid(second)).ok();
+    let offset = seconds(time).and_then(|utc| utc_offset(zone, utc)).ok_or_else(out_of_range)?;
+    let cut = unit.cut(time + i128::from(offset) * second);
     // As in PostgreSQL, the offset is that of the result for units of at least a day.
-    if unit < Unit::Day {
-        return Ok(cut - offset * second);
-    }
-    let local = i64::try_from(cut.div_euclid(second)).map_err(|_| out_of_range())?;
-    let local = DateTime::from_timestamp(local, 0).ok_or_else(out_of_range)?.naive_utc();
-    let offset = local_offset(zone, &local).ok_or_else(out_of_range)?;
+    let offset = match unit < Unit::Day {
+        true => offset,
+        false => seconds(cut).and_then(|local| local_offset(zone, local)).ok_or_else(out_of_range)?,
+    };
     Ok(cut - i128::from(offset) * second)
 }
