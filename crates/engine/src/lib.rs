@@ -74,7 +74,7 @@ pub use millstream_durable::{
     InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection, StorePrefix, object_store,
 };
 pub use millstream_sql::functions::quoted_ident;
-pub use millstream_sql::{ZoneOffsets, as_shown, sqlstate, utc_text, write_offset};
+pub use millstream_sql::{ZoneOffsets, as_shown, in_utc, sqlstate, write_offset};
 pub use millstream_sql::{tsquery_of_binary, tsquery_to_binary, tsvector_of_binary, tsvector_to_binary};
 pub use names::{Names, ObjectName};
 pub use pg::is_of_catalog;

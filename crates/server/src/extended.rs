@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::datatypes::{Field, SchemaRef};
 use bytes::Bytes;
-use millstream_engine::{Error, Prepared, Response, TransactionStatus, is_of_catalog, utc_text};
+use millstream_engine::{Error, Prepared, Response, TransactionStatus, ZoneOffsets, in_utc, is_of_catalog};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::answer::Report;
@@ -96,11 +96,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Err(report::error("08P01", message).into());
         }
         let mut values = Vec::with_capacity(given);
-        let zone = self.session.variable("TimeZone").unwrap_or_default();
+        let zone = self.session.variable("TimeZone").and_then(|zone| ZoneOffsets::new(&zone).ok());
+        let zone = zone.unwrap_or_default();
         for (place, (kind, bytes)) in statement.parameters.iter().zip(bind.values).enumerate() {
             let format = format_at(&bind.formats, place);
             let bytes = match (kind, format) {
-                (Kind::Timestamptz, Format::Text) => bytes.map(|bytes| in_utc(bytes, &zone)),
+                (Kind::Timestamptz, Format::Text) => bytes.map(|bytes| read_in_zone(bytes, &zone)),
                 _ => bytes,
             };
             let value = decode::value(kind, format, bytes);
@@ -346,8 +347,10 @@ fn code_of(kind: &Kind, format: Format) -> &'static str {
     }
 }
 
-/// Returns the text of a time with an offset, which is that of the session's zone if it has none.
-fn in_utc(text: Bytes, zone: &str) -> Bytes {
-    let read = std::str::from_utf8(&text).ok().and_then(|text| utc_text(text, zone));
-    read.map_or(text, Bytes::from)
+/// Reads the text of a TIMESTAMPTZ as a time of the session's zone.
+fn read_in_zone(text: Bytes, zone: &ZoneOffsets) -> Bytes {
+    match std::str::from_utf8(&text) {
+        Ok(read) => Bytes::from(in_utc(read, zone).into_owned()),
+        Err(_) => text,
+    }
 }

@@ -76,7 +76,7 @@ pub use functions::text_search::{
     tsquery_of_binary, tsquery_to_binary, tsvector_of_binary, tsvector_to_binary,
 };
 pub use functions::time_text::write_offset;
-pub use functions::zoned_times::utc_text;
+pub use functions::zoned_times::in_utc;
 pub use generated_columns::GeneratedColumns;
 pub use hidden_columns::{HIDDEN, hide_field, is_hidden};
 pub use identity::Identity;

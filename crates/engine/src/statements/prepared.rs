@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_sql::{Error, Result, TokenReader, sqlstate, utc_text};
+use millstream_sql::{Error, Result, TokenReader, ZoneOffsets, in_utc, sqlstate};
 
 use super::not_yet::PLANS;
 use super::select;
@@ -120,10 +120,11 @@ pub(crate) async fn execute(session: &mut Session, reader: &mut TokenReader<'_>)
         .code(sqlstate::SYNTAX_ERROR)
         .at(at));
     }
-    let zone = session.variables.time_zone();
+    let zone = session.variables.time_zone().map(|zone| ZoneOffsets::new(&zone)).transpose()?;
+    let zone = zone.unwrap_or_default();
     let typed = prepared.parameters().iter().map(Field::data_type);
     let values: Vec<ArrayRef> =
-        values.into_iter().zip(typed).map(|(value, wanted)| in_utc(value, wanted, zone.as_deref())).collect();
+        values.into_iter().zip(typed).map(|(value, wanted)| read_in_zone(value, wanted, &zone)).collect();
     // From here on the prepared statement runs as a statement of its own.
     session.leave(Result::<()>::Ok(()))?;
     let parameters = session.parameters.take();
@@ -133,17 +134,14 @@ pub(crate) async fn execute(session: &mut Session, reader: &mut TokenReader<'_>)
     response.map_err(|error| Error { span: None, ..error })
 }
 
-/// Returns the text of a TIMESTAMPTZ with an offset, which is that of the session's zone if it has none. Other values stay.
-fn in_utc(value: ArrayRef, wanted: &DataType, zone: Option<&str>) -> ArrayRef {
+/// Reads the texts of a TIMESTAMPTZ as times of the session's zone. Other values stay.
+fn read_in_zone(value: ArrayRef, wanted: &DataType, zone: &ZoneOffsets) -> ArrayRef {
     if !matches!(wanted, DataType::Timestamp(_, Some(_))) || !value.data_type().is_string() {
         return value;
     }
-    let Ok(text) = cast(&value, &DataType::Utf8) else { return value };
-    let read = text.as_string::<i32>().iter().next().flatten();
-    match read.and_then(|text| utc_text(text, zone.unwrap_or("UTC"))) {
-        Some(text) => Arc::new(StringArray::from(vec![text])),
-        None => value,
-    }
+    let Ok(texts) = cast(&value, &DataType::Utf8) else { return value };
+    let texts = texts.as_string::<i32>().iter().map(|text| text.map(|text| in_utc(text, zone)));
+    Arc::new(texts.collect::<StringArray>())
 }
 
 /// Returns the values of a row, as one array each.

@@ -1,6 +1,5 @@
 //! Gathers received fields into arrays.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::types::{Float64Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType};
@@ -11,7 +10,7 @@ use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::{CastOptions, cast_with_options, concat};
 use arrow::datatypes::{DataType, FieldRef};
 use bytes::Bytes;
-use millstream_engine::utc_text;
+use millstream_engine::{ZoneOffsets, in_utc};
 
 use crate::binary::EPOCH_MICROSECONDS;
 use crate::decode::{self, Wrong};
@@ -97,7 +96,7 @@ impl Gathered {
 
     fn read_text(&self, raw: BinaryArray) -> Result<ArrayRef, WrongAt> {
         let (offsets, values, nulls) = raw.into_parts();
-        let text = match StringArray::try_new(offsets.clone(), values.clone(), nulls.clone()) {
+        let mut text = match StringArray::try_new(offsets.clone(), values.clone(), nulls.clone()) {
             Ok(text) => text,
             Err(_) => {
                 let raw = BinaryArray::new(offsets, values, nulls);
@@ -105,10 +104,6 @@ impl Gathered {
                 let row = (0..raw.len()).find(bad).unwrap_or(0);
                 return Err(WrongAt { row, wrong: "text that is not UTF-8 was found".into() });
             }
-        };
-        let text = match self.field.data_type() {
-            DataType::Timestamp(_, Some(zone)) if self.kind == Kind::Timestamptz => in_utc(text, zone),
-            _ => text,
         };
         let plain = match &self.kind {
             Kind::Bool | Kind::Bytea | Kind::Uuid | Kind::Interval | Kind::Array(_) => None,
@@ -121,10 +116,19 @@ impl Gathered {
             _ => Some(self.field.data_type().clone()),
         };
         let options = CastOptions { safe: false, ..CastOptions::default() };
-        if let Some(target) = plain
-            && let Ok(array) = cast_with_options(&text, &target, &options)
+        let cast = |text: &StringArray| cast_with_options(text, plain.as_ref()?, &options).ok();
+        let zone = self.zone();
+        // The cast reads most local times of UTC itself.
+        if zone.as_ref().is_none_or(ZoneOffsets::is_utc)
+            && let Some(array) = cast(&text)
         {
             return self.fitted(array);
+        }
+        if let Some(zone) = &zone {
+            text = text.iter().map(|text| text.map(|text| in_utc(text, zone))).collect();
+            if let Some(array) = cast(&text) {
+                return self.fitted(array);
+            }
         }
         // One by one: for the few types with their own parser, and to find the invalid value.
         let read = |row: usize| {
@@ -132,6 +136,16 @@ impl Gathered {
             decode::from_text(&self.kind, value).map_err(|wrong| WrongAt { row, wrong })
         };
         self.one_by_one(text.len(), text.nulls(), &read)
+    }
+
+    /// Returns the zone whose local times the texts are; none unless the column is a TIMESTAMPTZ.
+    fn zone(&self) -> Option<ZoneOffsets> {
+        match self.field.data_type() {
+            DataType::Timestamp(_, Some(zone)) if self.kind == Kind::Timestamptz => {
+                ZoneOffsets::new(zone).ok()
+            }
+            _ => None,
+        }
     }
 
     fn read_binary(&self, raw: &BinaryArray) -> Result<ArrayRef, WrongAt> {
@@ -200,10 +214,4 @@ fn fixed<T: ArrowPrimitiveType, const N: usize>(
     });
     let values: Vec<T::Native> = values.collect::<Option<_>>()?;
     Some(Arc::new(PrimitiveArray::<T>::new(values.into(), raw.nulls().cloned())))
-}
-
-/// Returns texts of times with an offset, which is that of the zone where there is none.
-fn in_utc(texts: StringArray, zone: &str) -> StringArray {
-    let read = |text| utc_text(text, zone).map_or(Cow::Borrowed(text), Cow::Owned);
-    texts.iter().map(|text| text.map(read)).collect()
 }

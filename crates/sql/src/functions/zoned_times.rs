@@ -1,5 +1,6 @@
 //! Times read, added and cut by the calendar of a zone: what the rule [`crate::rules::session_zone`] calls.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::timezone::Tz;
@@ -97,10 +98,10 @@ fn offset_function() -> ScalarUDF {
     )
 }
 
-/// Returns a text of a TIMESTAMPTZ in UTC, if it is a local time of the zone; none if it has an offset, or is no time.
-pub fn utc_text(text: &str, zone_name: &str) -> Option<String> {
-    let zone = ZoneOffsets::new(zone_name).ok()?;
-    offset_added(text, |local| zone.at_local(local))
+/// Returns the text of a TIMESTAMPTZ in UTC if it is a local time of the zone. A text that has an offset, or is no time,
+/// stays.
+pub fn in_utc<'a>(text: &'a str, zone: &ZoneOffsets) -> Cow<'a, str> {
+    offset_added(text, |local| zone.at_local(local)).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 /// Returns a local time of a zone as a text in UTC; none if it has an offset, or is no time. The function returns the

@@ -51,6 +51,11 @@ impl ZoneOffsets {
         Ok(ZoneOffsets(if is_utc(name) { None } else { Some(zone(name)?) }))
     }
 
+    /// Returns true if the zone is UTC.
+    pub fn is_utc(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Returns the seconds by which the zone is ahead of UTC at a time, in seconds since 1970.
     pub fn at(&self, seconds: i64) -> i64 {
         self.0.as_ref().and_then(|zone| utc_offset(zone, seconds)).unwrap_or(0)
