@@ -18,7 +18,7 @@ use millstream_sql::{
 use millstream_state::{Conflict, Keyed, Rows};
 
 use super::create_table::{self, refuse_unequal};
-use super::{ALTERED, alter_watermark, alters};
+use super::{alter_watermark, altered_kind, altered_object, alters};
 use crate::catalog::{Catalog, Definition, Object, schema_of_key};
 use crate::ddl::{PLANS_MAX, busy, entry};
 use crate::error;
@@ -238,9 +238,7 @@ pub(super) async fn alter(
 
 /// Returns the change, if any, and the version of the catalog that it is based on.
 fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
-    reader.expect_keyword(&["ALTER"])?;
-    let kind = reader.one_of(ALTERED).and_then(|kind| ALTERED.get(kind));
-    let kind = kind.ok_or_else(|| reader.expected("a kind of object, such as TABLE"))?.join(" ");
+    let kind = altered_kind(reader)?;
     let lenient = reader.keyword(&["IF", "EXISTS"]);
     reader.keyword(&["ONLY"]);
     let name = reader.relation_name()?;
@@ -251,11 +249,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
         tag.notices.push(format!("relation \"{name}\" does not exist, nothing was done"));
         return Ok(Planned { base: catalog.version, tag, change: None });
     }
-    let object = catalog.get(&name).map_err(|error| error.at(at.clone()))?;
-    let (found, kind) = (object.definition.kind(), kind.to_lowercase());
-    if found != kind {
-        return Err(Error::invalid(format!("\"{name}\" is a {found}, not a {kind}")).at(at));
-    }
+    let object = altered_object(&catalog, &kind, &name, at.clone(), |_| None)?;
     let Definition::Table { schema, key, watermark, .. } = &object.definition else {
         return Err(refused(&name, &object.definition).at(reader.position()));
     };

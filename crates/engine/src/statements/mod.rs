@@ -56,6 +56,7 @@ mod transaction;
 mod truncate;
 mod verify;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 pub(crate) use emit_changes::follow_query;
@@ -70,6 +71,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Lexeme, RelationTable, Result, TokenReader, sqlstate};
 
+use crate::catalog::{Catalog, Object};
 use crate::ddl;
 use crate::pg;
 use crate::plan::Working;
@@ -140,6 +142,32 @@ fn alters(reader: &TokenReader<'_>, word: &str) -> bool {
     ahead.keyword(&["IF", "EXISTS"]);
     ahead.keyword(&["ONLY"]);
     is_alter && ahead.relation_name().is_ok() && ahead.is_keyword(&[word])
+}
+
+/// Reads `ALTER kind`. Returns the kind: TABLE, MATERIALIZED VIEW.
+fn altered_kind(reader: &mut TokenReader<'_>) -> Result<String> {
+    reader.expect_keyword(&["ALTER"])?;
+    let kind = reader.one_of(ALTERED).and_then(|kind| ALTERED.get(kind));
+    Ok(kind.ok_or_else(|| reader.expected("a kind of object, such as TABLE"))?.join(" "))
+}
+
+/// Returns the object of a name at a position, which must be of the kind that the statement names after ALTER. The hint gets
+/// the kind of another object.
+fn altered_object<'a>(
+    catalog: &'a Catalog,
+    kind: &str,
+    name: &str,
+    at: Range<usize>,
+    hint: impl FnOnce(&str) -> Option<String>,
+) -> Result<&'a Arc<Object>> {
+    let object = catalog.get(name).map_err(|error| error.at(at.clone()))?;
+    let found = object.definition.kind();
+    if !found.eq_ignore_ascii_case(kind) {
+        return Err(Error::invalid(format!("\"{name}\" is a {found}, not a {}", kind.to_lowercase()))
+            .at(at)
+            .maybe_hint(hint(found)));
+    }
+    Ok(object)
 }
 
 /// Fails if a name is in one of the engine's own schemas.

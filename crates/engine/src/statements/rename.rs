@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use millstream_sql::{Error, PUBLIC, Result, TokenReader, name_in};
 
-use super::{ALTERED, alters, refuse_system_name};
+use super::{altered_kind, altered_object, alters, refuse_system_name};
 use crate::catalog::Catalog;
 use crate::ddl;
 use crate::event::Change;
@@ -46,8 +46,7 @@ pub(super) fn begins(reader: &TokenReader<'_>) -> bool {
 /// Returns the kind of object that such a statement renames: TABLE, MATERIALIZED VIEW.
 pub(crate) fn kind_of(statement: &str) -> Option<String> {
     let mut reader = TokenReader::new(statement).ok()?;
-    reader.keyword(&["ALTER"]);
-    Some(ALTERED.get(reader.one_of(ALTERED)?)?.join(" "))
+    altered_kind(&mut reader).ok()
 }
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
@@ -56,9 +55,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
 
 /// Returns the change, and the version of the catalog that it is based on.
 fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<Change>, Tag)> {
-    reader.expect_keyword(&["ALTER"])?;
-    let kind = reader.one_of(ALTERED).and_then(|kind| ALTERED.get(kind));
-    let kind = kind.ok_or_else(|| reader.expected("what is to have another name"))?.join(" ");
+    let kind = altered_kind(reader)?;
     let from = reader.relation_name()?;
     let from_at = reader.last_position();
     let catalog = session.catalog();
@@ -74,14 +71,8 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
         catalog.schemas().check(&to, is_qualified).map_err(|error| error.at(to_at.clone()))?;
     }
     reader.expect_end()?;
-    let object = catalog.get(&from).map_err(|error| error.at(from_at.clone()))?;
-    let found = object.definition.kind().to_uppercase();
-    if found != kind {
-        let (found, kind) = (found.to_lowercase(), kind.to_lowercase());
-        return Err(Error::invalid(format!("\"{from}\" is a {found}, not a {kind}"))
-            .at(from_at)
-            .hint(format!("Use ALTER {} {from} RENAME TO {to}.", found.to_uppercase())));
-    }
+    let hint = |found: &str| Some(format!("Use ALTER {} {from} RENAME TO {to}.", found.to_uppercase()));
+    let object = altered_object(&catalog, &kind, &from, from_at, hint)?;
     if let Some(taken) = catalog.find(&to) {
         let error = match taken.name == object.name {
             true => Error::invalid(format!("\"{from}\" already has that name")).hint("Choose another name."),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use millstream_sql::{Error, Result, TokenReader, name_in};
 
-use super::{ALTERED, alters};
+use super::{altered_kind, altered_object, alters};
 use crate::catalog::{Catalog, Object};
 use crate::ddl;
 use crate::event::Change;
@@ -35,13 +35,10 @@ fn begins(reader: &TokenReader<'_>) -> bool {
 
 /// Returns the changes, and the version of the catalog that they are based on.
 fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, [Change; 3], Tag)> {
-    reader.expect_keyword(&["ALTER"])?;
-    let kind_at = reader.position();
-    let kind = reader.one_of(ALTERED).and_then(|kind| ALTERED.get(kind));
-    let kind = kind.ok_or_else(|| reader.expected("the kind of the objects"))?.join(" ");
+    let kind = altered_kind(reader)?;
     if kind == "SEQUENCE" {
         return Err(Error::unsupported("ALTER SEQUENCE … SWAP WITH")
-            .at(kind_at)
+            .at(reader.last_position())
             .hint("ALTER SEQUENCE … RENAME TO, three times, exchanges the names."));
     }
     let catalog = session.catalog();
@@ -66,17 +63,14 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, [Change
 }
 
 /// Reads the name of an object of this kind.
-fn read_object(catalog: &Catalog, kind: &str, reader: &mut TokenReader<'_>) -> Result<Arc<Object>> {
+fn read_object<'a>(
+    catalog: &'a Catalog,
+    kind: &str,
+    reader: &mut TokenReader<'_>,
+) -> Result<&'a Arc<Object>> {
     let name = reader.relation_name()?;
-    let at = reader.last_position();
-    let object = catalog.get(&name).map_err(|error| error.at(at.clone()))?;
-    let found = object.definition.kind();
-    if !found.eq_ignore_ascii_case(kind) {
-        return Err(Error::invalid(format!("\"{name}\" is a {found}, not a {}", kind.to_lowercase()))
-            .at(at)
-            .hint("Both objects must be of the kind that the statement names after ALTER."));
-    }
-    Ok(object.clone())
+    let hint = "Both objects must be of the kind that the statement names after ALTER.";
+    altered_object(catalog, kind, &name, reader.last_position(), |_| Some(hint.into()))
 }
 
 /// Returns the renames that exchange two names. The older object gets a free name first, in whichever order the statement
