@@ -193,22 +193,33 @@ pub fn write_offset(out: &mut impl Write, offset: i64) -> std::fmt::Result {
     Ok(())
 }
 
-fn timestamp(out: &mut String, (seconds, nanoseconds): (i64, i64), zone: Option<&ZoneOffsets>) {
+/// Writes the date of a time in seconds since 1970.
+pub(crate) fn date(out: &mut String, seconds: i64) {
+    let is_before_christ = write_date(out, seconds);
+    out.push_str(era(is_before_christ));
+}
+
+/// Writes a time of seconds since 1970 and the nanoseconds above them, in a zone with its offset, if there is one.
+pub(crate) fn timestamp(out: &mut String, (seconds, nanoseconds): (i64, i64), zone: Option<&ZoneOffsets>) {
     let offset = zone.map(|zone| zone.at(seconds));
     let seconds = seconds + offset.unwrap_or(0);
-    let before_christ = date(out, seconds.div_euclid(DAY_SECONDS));
+    let is_before_christ = write_date(out, seconds);
     out.push(' ');
     time(out, (seconds.rem_euclid(DAY_SECONDS), nanoseconds));
     if let Some(offset) = offset {
         // Writing to a string cannot fail.
         let _ = write_offset(out, offset);
     }
-    out.push_str(if before_christ { " BC" } else { "" });
+    out.push_str(era(is_before_christ));
 }
 
-/// Writes the date of a number of days since 1970. Returns true if it is BC.
-fn date(out: &mut String, days: i64) -> bool {
-    let Date { year, month, day } = Date::of_days(days);
+fn era(is_before_christ: bool) -> &'static str {
+    if is_before_christ { " BC" } else { "" }
+}
+
+/// Writes the date of a time in seconds since 1970, without its era. Returns true if it is BC.
+fn write_date(out: &mut String, seconds: i64) -> bool {
+    let Date { year, month, day } = Date::of_days(seconds.div_euclid(DAY_SECONDS));
     // There is no year 0: the year before 1 is 1 BC.
     let shown = if year <= 0 { 1 - year } else { year };
     put(out, format_args!("{shown:04}-{month:02}-{day:02}"));

@@ -1,8 +1,8 @@
 //! Dates and timestamps as the bounds of ranges: nanoseconds since 1970, also those that Arrow's types can't hold.
 
-use std::fmt::Write;
-
+use crate::functions::postgres::ZoneOffsets;
 use crate::functions::postgres::calendar::{self, Date};
+use crate::functions::time_text;
 
 /// A day in nanoseconds.
 pub(super) const DAY: i128 = 86_400_000_000_000;
@@ -173,23 +173,11 @@ pub(super) fn push(time: i128, form: Form, out: &mut String) {
         _ => {}
     }
     // Other times are those of years with at most eight digits.
-    let Date { year, month, day } = Date::of_days(time.div_euclid(DAY) as i64);
-    let shown = if year <= 0 { 1 - year } else { year };
-    // Writing to a string can't fail.
-    let _ = write!(out, "{shown:04}-{month:02}-{day:02}");
-    if form != Form::Date {
-        let (seconds, fraction) = (time.rem_euclid(DAY) / SECOND, time.rem_euclid(SECOND));
-        let _ = write!(out, " {:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
-        if fraction != 0 {
-            let digits = format!("{fraction:09}");
-            let _ = write!(out, ".{}", digits.trim_end_matches('0'));
-        }
-        if form == Form::Timestamptz {
-            out.push_str("+00");
-        }
-    }
-    if year <= 0 {
-        out.push_str(" BC");
+    let parts = (time.div_euclid(SECOND) as i64, time.rem_euclid(SECOND) as i64);
+    match form {
+        Form::Date => time_text::date(out, parts.0),
+        Form::Timestamp => time_text::timestamp(out, parts, None),
+        Form::Timestamptz => time_text::timestamp(out, parts, Some(&ZoneOffsets::default())),
     }
 }
 
