@@ -1,6 +1,7 @@
 //! Replacements of DataFusion's functions that aren't deterministic or differ from PostgreSQL, and new ones.
 
 pub(crate) mod bits;
+mod coalesce;
 pub(crate) mod date_part;
 mod decimal_series;
 pub(crate) mod either;

@@ -6,7 +6,7 @@
 mod initials;
 
 use super::{
-    Registry, date_part, flink, generators, hashes, java_patterns, json, lambdas, maps, marks, other_numbers,
+    Registry, coalesce, date_part, flink, generators, hashes, java_patterns, json, lambdas, maps, marks, other_numbers,
     other_texts, other_times, postgres, ranges, read_text, round, row_casts, signed_results, sketches, spark,
     spark_aggregates, spark_arrays, spark_bytes, spark_csv, spark_numbers, spark_options, spark_random,
     spark_texts, spark_times, value_size_limit, xml, zoned_times,
@@ -19,6 +19,7 @@ type Register = fn(&mut Registry<'_>);
 pub(super) static FUNCTIONS: &[Register] = &[
     value_size_limit::register,
     read_text::register,
+    coalesce::register,
     date_part::register,
     json::register,
     marks::catalog::register,
@@ -38,6 +39,7 @@ pub(super) static FUNCTIONS: &[Register] = &[
     postgres::ordered_sets::register,
     postgres::periods::register,
     postgres::time::register,
+    postgres::age::register,
     postgres::truncate::register,
     postgres::varchar::register,
     postgres::patterns::register,

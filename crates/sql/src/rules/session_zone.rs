@@ -155,7 +155,7 @@ impl SessionZone {
     }
 
     fn call(&self, mut call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
-        if call.name() == "date_trunc" && call.args.iter().any(has_clock) {
+        if matches!(call.name(), "age" | "date_trunc") && call.args.iter().any(has_clock) {
             return Err(self.of_days().into());
         }
         if call.args.iter().any(has_clock) || OF_MOMENTS.contains(&call.name()) {

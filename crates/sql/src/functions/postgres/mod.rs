@@ -1,5 +1,6 @@
 //! PostgreSQL's functions that DataFusion lacks.
 
+pub(super) mod age;
 pub(super) mod arrays;
 pub(super) mod byte_forms;
 pub(super) mod byte_strings;

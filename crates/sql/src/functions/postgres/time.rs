@@ -1,13 +1,11 @@
-//! Time functions: zones, ages and parts.
+//! Time functions: zones and parts.
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Int64Array, IntervalMonthDayNanoArray, TimestampNanosecondArray,
-};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, TimestampNanosecondArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int64Type, IntervalMonthDayNano, IntervalUnit, TimeUnit};
-use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
+use chrono::{NaiveDate, NaiveTime};
 use datafusion::error::Result;
 use datafusion::logical_expr::ScalarUDF;
 
@@ -20,9 +18,6 @@ use crate::functions::scalar::{Scalar, or_null};
 /// Registers the functions.
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.add(timezone_function());
-    let interval = |_: &[DataType]| Ok(DataType::Interval(IntervalUnit::MonthDayNano));
-    let times = vec![DataType::Timestamp(TimeUnit::Nanosecond, None); 2];
-    registry.add(Scalar::exact("age", times, interval, age));
     let mut parts = vec![DataType::Int64; 5];
     parts.push(DataType::Float64);
     let timestamp = |_: &[DataType]| Ok(DataType::Timestamp(TimeUnit::Nanosecond, None));
@@ -82,47 +77,6 @@ fn timezone(columns: &[ArrayRef]) -> Result<ArrayRef> {
     Ok(cast(&moved, &target)?)
 }
 
-/// Returns the years, months, days and time between two times, by the calendar.
-fn age(columns: &[ArrayRef]) -> Result<ArrayRef> {
-    let times = |at: usize| -> Result<Vec<Option<NaiveDateTime>>> {
-        let times = cast(&columns[at], &DataType::Int64)?;
-        let times = times.as_primitive::<Int64Type>().iter();
-        Ok(times.map(|time| time.map(|time| DateTime::from_timestamp_nanos(time).naive_utc())).collect())
-    };
-    let ages = times(0)?.into_iter().zip(times(1)?).map(|(to, from)| Some(between(from?, to?)));
-    Ok(Arc::new(ages.collect::<IntervalMonthDayNanoArray>()))
-}
-
-fn between(from: NaiveDateTime, to: NaiveDateTime) -> IntervalMonthDayNano {
-    if to < from {
-        let age = between(to, from);
-        return IntervalMonthDayNano::new(-age.months, -age.days, -age.nanoseconds);
-    }
-    let mut months = (to.year() - from.year()) * 12 + to.month() as i32 - from.month() as i32;
-    let mut days = to.day() as i32 - from.day() as i32;
-    let time = to.time().signed_duration_since(from.time());
-    let mut nanoseconds = time.num_nanoseconds().unwrap_or(0);
-    if nanoseconds < 0 {
-        nanoseconds += 86_400_000_000_000;
-        days -= 1;
-    }
-    if days < 0 {
-        days += days_of_month(from);
-        months -= 1;
-    }
-    IntervalMonthDayNano::new(months, days, nanoseconds)
-}
-
-fn days_of_month(time: NaiveDateTime) -> i32 {
-    let first = |year, month| NaiveDate::from_ymd_opt(year, month, 1);
-    let (year, month) = (time.year(), time.month());
-    let next = if month == 12 { first(year + 1, 1) } else { first(year, month + 1) };
-    match (first(year, month), next) {
-        (Some(first), Some(next)) => (next - first).num_days() as i32,
-        _ => 31,
-    }
-}
-
 /// As in PostgreSQL, 60 seconds and 24 hours are the beginning of the next minute and day.
 fn from_parts(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let rows = (0..columns[0].len()).map(|row| {
@@ -174,10 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_follow_the_calendar() {
-        check("age(TIMESTAMP '2001-04-10', TIMESTAMP '1957-06-13')", "525 mons 27 days");
-        check("age(TIMESTAMP '2024-03-01', TIMESTAMP '2024-01-31')", "1 mons 1 days");
-        check("age(TIMESTAMP '2024-01-01', TIMESTAMP '2024-01-02 01:00:00')", "-1 days -1 hours");
+    fn parts_are_times() {
         check("make_timestamp(2024, 2, 29, 1, 2, 3.5)", "2024-02-29T01:02:03.500");
     }
 }
