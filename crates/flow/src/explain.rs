@@ -30,6 +30,8 @@ pub struct Explained {
     /// The queries that share the arrangements that the operator reads, if there are other queries than its
     /// own.
     pub shared_by: Vec<Arc<str>>,
+    /// The queries that have the operator and all below it in common, if it is the last operator of such a part.
+    pub common_to: Vec<Arc<str>>,
     /// The number of late rows, if the operator's windows close.
     pub late: Option<u64>,
     /// The event that the operator waits for before it emits held rows, in words.
@@ -125,6 +127,7 @@ impl Explained {
             state: ExplainedState::none(),
             why: String::new(),
             shared_by: Vec::new(),
+            common_to: Vec::new(),
             late: None,
             waiting: None,
             meter: Meter::default(),
@@ -151,6 +154,9 @@ impl Explained {
             let _ = write!(line, ", watermark {}", self.watermark);
         }
         self.state.write(&mut line);
+        if !self.common_to.is_empty() {
+            let _ = write!(line, ", computed once for {}", self.common_to.join(", "));
+        }
         if !self.why.is_empty() {
             let _ = write!(line, ", because {}", self.why);
         }

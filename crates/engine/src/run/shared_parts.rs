@@ -129,7 +129,7 @@ impl QueryGraph {
     /// queries have changed.
     pub(super) fn share_parts(&mut self, bases: Bases<'_>) -> bool {
         let mut changed = false;
-        for name in std::mem::take(&mut self.unmatched) {
+        while let Some(name) = self.unmatched.pop() {
             while let Some(place) = self.queries.iter().position(|query| query.name == name)
                 && let Some(found) = self.find_part(bases, place)
             {
@@ -186,6 +186,8 @@ impl QueryGraph {
         let name = self.new_part_name();
         let flow = self.queries[place].divide(part.one, &name)?;
         drop(self.queries[*other].divide(part.other, &name)?);
+        // It may have parts in common with others itself.
+        self.unmatched.push(name.clone());
         let mut query = query_of_part(name, flow)?;
         query.progress.take_over(self.queries[place].progress.epoch());
         self.queries.insert(place.min(*other), query);
@@ -296,7 +298,7 @@ impl Queries {
                 below.place.repeated |= operator.place.repeated;
                 if number == 0 {
                     let names = readers.iter().map(|reader| displayed_name(&self.all, reader).into());
-                    below.shared_by = names.collect();
+                    below.common_to = names.collect();
                 }
                 all.push(below);
             }

@@ -60,6 +60,7 @@ mod replay;
 mod server;
 mod sessions;
 mod shared;
+mod shared_parts;
 mod starting;
 mod stores;
 mod subscriptions;
@@ -143,6 +144,7 @@ const MODULES: &[&[Scenario]] = &[
     server::ALL,
     sessions::ALL,
     shared::ALL,
+    shared_parts::ALL,
     starting::ALL,
     stores::ALL,
     subscriptions::ALL,

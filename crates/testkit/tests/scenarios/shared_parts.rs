@@ -1,0 +1,246 @@
+//! Parts that several queries have in common are maintained once, and the queries stay independent of each other.
+
+use millstream_engine::{Engine, EngineBuilder, Session};
+use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, seeds};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::Scenario;
+use super::machine::Machine;
+
+pub const ALL: &[Scenario] = &[
+    ("equal_parts_of_queries_are_one_operator", || drive::block_on(once())),
+    ("queries_with_a_part_in_common_come_and_go", || drive::block_on(coming_and_going())),
+    ("errors_of_a_shared_part_are_those_of_its_readers", || drive::block_on(errors())),
+    ("shared_parts_survive_crashes", || drive::block_on(crashes())),
+    ("shared_parts_lag_with_their_readers", || drive::block_on(lagging())),
+];
+
+/// Two tables, a view with a join and one with an aggregate, and queries over these.
+const OBJECTS: &[&str] = &[
+    "CREATE TABLE c (id BIGINT PRIMARY KEY, name BIGINT, city BIGINT)",
+    "CREATE TABLE o (id BIGINT PRIMARY KEY, customer BIGINT, amount BIGINT)",
+    "INSERT INTO c SELECT i, i % 7, i % 5 FROM generate_series(1, 60) g(i)",
+    "INSERT INTO o SELECT i, i % 80, i % 11 FROM generate_series(1, 200) g(i)",
+    "CREATE VIEW joined AS SELECT o.amount, c.city FROM o JOIN c ON o.customer = c.id",
+    "CREATE VIEW sums AS SELECT city, sum(amount) AS s FROM joined GROUP BY city",
+];
+
+/// Queries by name. All but `alone` have the join in common; `most` and `spread` the sums, too.
+const VIEWS: &[(&str, &str)] = &[
+    ("cities", "SELECT city, count(*) AS n, max(amount) AS most FROM joined GROUP BY city"),
+    ("pairs", "SELECT amount, city, count(*) AS n FROM joined GROUP BY amount, city"),
+    ("most", "SELECT max(s) AS s, min(s) AS least FROM sums"),
+    ("spread", "SELECT s % 3 AS r, count(*) AS n FROM sums GROUP BY s % 3"),
+    ("alone", "SELECT name, count(*) AS n FROM c GROUP BY name"),
+    ("best", "SELECT amount, city FROM joined ORDER BY amount DESC, city LIMIT 5"),
+];
+
+const JOINS: &str = "SELECT count(*) FROM millstream.operators WHERE operator = 'Join'";
+
+async fn create(session: &mut Session, name: &str) -> Result<()> {
+    let query = VIEWS.iter().find(|(view, _)| *view == name).map_or("", |(_, query)| query);
+    run(session, &format!("CREATE MATERIALIZED VIEW {name} AS {query}")).await.map(drop)
+}
+
+async fn created(session: &mut Session) -> Result<()> {
+    run_all(session, OBJECTS).await?;
+    for (name, _) in VIEWS {
+        create(session, name).await?;
+    }
+    Ok(())
+}
+
+/// Compares each view with its query over the tables.
+async fn compare(session: &mut Session, views: impl IntoIterator<Item = &&str>) -> Result<()> {
+    for name in views {
+        let query = VIEWS.iter().find(|(view, _)| view == name).map_or("", |(_, query)| query);
+        let mut expected = lines(session, query).await?;
+        let mut found = lines(session, &format!("SELECT * FROM {name}")).await?;
+        expected.sort();
+        found.sort();
+        ensure(found == expected, || format!("{name} has {found:?}, not {expected:?}"))?;
+        expect(session, &format!("VERIFY {name}"), &[]).await?;
+    }
+    Ok(())
+}
+
+fn names() -> Vec<&'static str> {
+    VIEWS.iter().map(|(name, _)| *name).collect()
+}
+
+async fn change(session: &mut Session, random: &mut SmallRng) -> Result<()> {
+    let (id, other) = (random.random_range(0..250), random.random_range(0..80));
+    let sql = match random.random_range(0..5) {
+        0 => format!("DELETE FROM o WHERE id BETWEEN {id} AND {id} + 20"),
+        1 => format!("DELETE FROM c WHERE id BETWEEN {other} AND {other} + 5"),
+        2 => format!("UPDATE c SET name = name + 1, city = (city + 2) % 6 WHERE id % 9 = {}", other % 9),
+        3 => format!(
+            "INSERT INTO c SELECT i, i % 7, i % 5 FROM generate_series({other}, {other} + 9) g(i) ON CONFLICT DO NOTHING"
+        ),
+        _ => format!(
+            "INSERT INTO o SELECT i, i % 80, i % 11 FROM generate_series({id}, {id} + 30) g(i) ON CONFLICT DO NOTHING"
+        ),
+    };
+    run(session, &sql).await.map(drop)
+}
+
+async fn started(builder: EngineBuilder) -> Result<(Engine, Session)> {
+    let engine = builder.start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    created(&mut session).await?;
+    Ok((engine, session))
+}
+
+async fn once() -> Result<()> {
+    let (_engine, mut session) = started(Engine::builder()).await?;
+    expect(&mut session, JOINS, &["1"]).await?;
+    let plan = lines(&mut session, "EXPLAIN spread").await?.join("\n");
+    for shared in ["computed once for most, spread", "computed once for cities, pairs, most, spread, best"] {
+        ensure(plan.contains(shared), || format!("EXPLAIN says\n{plan}"))?;
+    }
+    let mut random = SmallRng::seed_from_u64(3);
+    for _ in 0..20 {
+        change(&mut session, &mut random).await?;
+        compare(&mut session, &names()).await?;
+    }
+    // The work of a part counts once, as that of its oldest reader.
+    expect(&mut session, "SELECT query FROM millstream.operators WHERE operator = 'Join'", &["cities"]).await
+}
+
+/// Drops, pauses, alters, renames and creates queries in random order; the others go on.
+async fn coming_and_going() -> Result<()> {
+    for seed in seeds(&[1, 2], 0..12) {
+        let (_engine, mut session) = started(Engine::builder()).await?;
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut there = names();
+        for _ in 0..40 {
+            let name = VIEWS[random.random_range(0..VIEWS.len())].0;
+            match (random.random_range(0..7), there.contains(&name)) {
+                (0, true) => {
+                    run(&mut session, &format!("DROP MATERIALIZED VIEW {name}")).await?;
+                    there.retain(|other| *other != name);
+                }
+                (1, true) => {
+                    run(&mut session, &format!("PAUSE {name}")).await?;
+                    change(&mut session, &mut random).await?;
+                    let others: Vec<&str> = there.iter().copied().filter(|other| *other != name).collect();
+                    compare(&mut session, &others).await?;
+                    run(&mut session, &format!("RESUME {name}")).await?;
+                }
+                (2, true) => {
+                    let query = VIEWS.iter().find(|(view, _)| *view == name).map_or("", |(_, query)| query);
+                    let altered = format!("ALTER MATERIALIZED VIEW {name} AS SELECT * FROM ({query}) AS q");
+                    run(&mut session, &altered).await?;
+                }
+                (3, true) => {
+                    run(&mut session, &format!("ALTER MATERIALIZED VIEW {name} RENAME TO other")).await?;
+                    change(&mut session, &mut random).await?;
+                    run(&mut session, &format!("ALTER MATERIALIZED VIEW other RENAME TO {name}")).await?;
+                }
+                (4, true) => {
+                    run_all(&mut session, &["ALTER TABLE o RENAME TO p", "ALTER TABLE p RENAME TO o"])
+                        .await?;
+                }
+                (_, false) => {
+                    create(&mut session, name).await?;
+                    there.push(name);
+                }
+                _ => change(&mut session, &mut random).await?,
+            }
+            change(&mut session, &mut random).await?;
+            compare(&mut session, &there).await?;
+        }
+        for name in &there {
+            run(&mut session, &format!("DROP MATERIALIZED VIEW {name}")).await?;
+        }
+        expect(&mut session, "SELECT count(*) FROM millstream.operators", &["0"]).await?;
+    }
+    Ok(())
+}
+
+/// A part whose rows fail: each reader shows the errors, and has an answer again when they are gone.
+async fn errors() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let objects = [
+        "CREATE TABLE t (k BIGINT, v BIGINT)",
+        "INSERT INTO t VALUES (1, 5), (2, 7)",
+        "CREATE VIEW q AS SELECT k, sum(100 / v) AS s FROM t GROUP BY k",
+        "CREATE MATERIALIZED VIEW a AS SELECT max(s) AS m FROM q",
+        "CREATE MATERIALIZED VIEW b AS SELECT s, count(*) AS n FROM q GROUP BY s",
+        "INSERT INTO t VALUES (3, 0)",
+    ];
+    run_all(&mut session, &objects).await?;
+    let plan = lines(&mut session, "EXPLAIN b").await?.join("\n");
+    ensure(plan.contains("computed once for a, b"), || format!("EXPLAIN says\n{plan}"))?;
+    for view in ["a", "b"] {
+        let read = lines(&mut session, &format!("SELECT * FROM {view}")).await;
+        ensure(read.as_ref().is_err_and(|error| error.contains("division by zero")), || {
+            format!("{view}: {read:?}")
+        })?;
+        let counted = format!("SELECT count(*) FROM millstream.errors WHERE query = '{view}'");
+        expect(&mut session, &counted, &["1"]).await?;
+    }
+    run(&mut session, "DELETE FROM t WHERE v = 0").await?;
+    expect(&mut session, "SELECT * FROM a", &["20"]).await?;
+    expect(&mut session, "SELECT * FROM b ORDER BY s", &["14|1", "20|1"]).await
+}
+
+async fn crashes() -> Result<()> {
+    for seed in seeds(&[4, 5], 0..10) {
+        let mut machine = Machine::start(Engine::builder)?;
+        let mut session = machine.session();
+        let mut random = SmallRng::seed_from_u64(seed);
+        run(&mut session, "SET checkpoint_interval = 'off'").await?;
+        created(&mut session).await?;
+        let mut there = names();
+        for _ in 0..8 {
+            for _ in 0..3 {
+                change(&mut session, &mut random).await?;
+            }
+            let name = VIEWS[random.random_range(0..VIEWS.len())].0;
+            if there.contains(&name) {
+                run(&mut session, &format!("DROP MATERIALIZED VIEW {name}")).await?;
+                there.retain(|other| *other != name);
+            } else {
+                create(&mut session, name).await?;
+                there.push(name);
+            }
+            let paused = there.first().copied().filter(|_| random.random_bool(0.3));
+            if let Some(name) = paused {
+                run(&mut session, &format!("PAUSE {name}")).await?;
+                change(&mut session, &mut random).await?;
+            }
+            if random.random_bool(0.7) {
+                run(&mut session, "CHECKPOINT").await?;
+            }
+            change(&mut session, &mut random).await?;
+            machine.crash_at(|| {}, &mut random).await?;
+            session = machine.session();
+            change(&mut session, &mut random).await?;
+            if let Some(name) = paused {
+                run(&mut session, &format!("RESUME {name}")).await?;
+            }
+            compare(&mut session, &there).await?;
+        }
+        machine.engine.stop().await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// All queries step beside the loop, over several epochs at once.
+async fn lagging() -> Result<()> {
+    for epochs in [1, 3] {
+        let (_engine, mut session) = started(Engine::builder().step_apart(epochs)).await?;
+        let mut random = SmallRng::seed_from_u64(epochs);
+        for _ in 0..30 {
+            change(&mut session, &mut random).await?;
+            if random.random_bool(0.3) {
+                compare(&mut session, &names()).await?;
+            }
+        }
+        compare(&mut session, &names()).await?;
+    }
+    Ok(())
+}
