@@ -18,7 +18,7 @@ use millstream_state::Conflict;
 use crate::catalog::{Catalog, Definition};
 use crate::engine::Shared;
 use crate::event::{Apart, Asked, Evaluated, Event, Modification, Question};
-use crate::point;
+use crate::point::{self, keys_of};
 use crate::returning::{Affected, DmlResult, changed_rows, skips_rows};
 use crate::run::{check_distinct_keys, part};
 use crate::statements::select;
@@ -141,7 +141,8 @@ async fn returned(
         let excluded = Given { name: EXCLUDED, rows: &rows, table: &dml.table, wanted };
         existing = Some(run_over_staged(shared, &query.plan, Some(excluded), evaluated).await?);
     }
-    let affected = Affected { rows: &rows, updated: updated.as_ref(), existing: existing.as_deref() };
+    let (updated, existing) = (updated.as_ref(), existing.as_deref());
+    let affected = Affected { rows: &rows, updated, existing, of_table };
     let changed = changed_rows(dml, key, &affected)?;
     let given = Given { name: RETURNED, rows: &changed, table: RETURNED, wanted: Wanted::new() };
     run_over_staged(shared, &returning.query.plan, Some(given), evaluated).await.map(Some)
@@ -263,15 +264,6 @@ fn is_cheap(plan: &LogicalPlan) -> Result<bool> {
         Ok(if cheap { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;
     Ok(cheap && count <= LOOP_EXPRESSIONS_MAX)
-}
-
-/// Returns the key values that find these rows; none if there are too many, or several rows of a composite
-/// key.
-pub(crate) fn keys_of(rows: &RecordBatch, key: &[usize]) -> Wanted {
-    let wanted: Wanted = key.iter().map(|place| (*place, rows.column(*place).clone())).collect();
-    let found = rows.num_rows() > 0 && (key.len() == 1 || rows.num_rows() == 1);
-    let found = found && keys_wanted(&wanted, key.iter().copied()).is_some_and(|keys| keys.is_ok());
-    if found { wanted } else { Wanted::new() }
 }
 
 /// Returns the relations that a statement reads, including those of its ON CONFLICT DO UPDATE and RETURNING.

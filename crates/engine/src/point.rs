@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableScan};
-use millstream_flow::Wanted;
+use millstream_flow::{Wanted, keys_wanted};
 use millstream_sql::{RelationTable, Result};
 
 use crate::event::Asked;
@@ -53,6 +54,15 @@ pub(crate) fn asked(plan: &LogicalPlan) -> Result<Vec<Asked>> {
     })?;
     let wanted = |name: &String| all.get(name).map_or_else(Wanted::new, |said| said.wanted());
     Ok(names.iter().map(|name| Asked { name: name.as_str().into(), wanted: wanted(name) }).collect())
+}
+
+/// Returns the key values that find these rows; none if there are too many, or several rows of a composite
+/// key.
+pub(crate) fn keys_of(rows: &RecordBatch, key: &[usize]) -> Wanted {
+    let wanted: Wanted = key.iter().map(|place| (*place, rows.column(*place).clone())).collect();
+    let found = rows.num_rows() > 0 && (key.len() == 1 || rows.num_rows() == 1);
+    let found = found && keys_wanted(&wanted, key.iter().copied()).is_some_and(|keys| keys.is_ok());
+    if found { wanted } else { Wanted::new() }
 }
 
 /// Returns how often a plan scans a relation.

@@ -32,11 +32,14 @@ pub(crate) struct Affected<'a> {
     pub(crate) updated: Option<&'a RecordBatch>,
     /// The rows of the table with the keys of an INSERT that skips or updates these.
     pub(crate) existing: Option<&'a [RecordBatch]>,
+    /// The table's rule for rows whose key exists, if the statement has none.
+    pub(crate) of_table: Conflict,
 }
 
-/// Returns true if an INSERT with a RETURNING clause doesn't add every row, so that [`Affected::existing`] is needed.
+/// Returns true if an INSERT with a RETURNING clause doesn't add every row as it is, so that [`Affected::existing`] is needed.
 pub(crate) fn skips_rows(dml: &Dml, of_table: Conflict) -> bool {
-    dml.operation == Operation::Insert && (dml.on_conflict.is_some() || of_table == Conflict::Keep)
+    dml.operation == Operation::Insert
+        && (dml.on_conflict.is_some() || matches!(of_table, Conflict::Keep | Conflict::Merge))
 }
 
 /// Returns the rows that a statement with a RETURNING clause changes. Those of ON CONFLICT DO UPDATE come last.
@@ -45,16 +48,21 @@ pub(crate) fn changed_rows(dml: &Dml, key: &[usize], affected: &Affected<'_>) ->
     if dml.operation != Operation::Insert || key.is_empty() {
         return Ok(affected.rows.clone());
     }
-    let mut table = Keyed::new(schema.clone(), key.to_vec()).map_err(error::state)?;
-    let conflict = match affected.existing {
-        Some(existing) => {
-            table.upsert(&part(existing, 0, schema)?, Conflict::Replace).map_err(error::change)?;
-            Conflict::Keep
+    let none = || Keyed::new(schema.clone(), key.to_vec()).map_err(error::state);
+    let mut table = none()?;
+    if let Some(existing) = affected.existing {
+        table.upsert(&part(existing, 0, schema)?, Conflict::Replace).map_err(error::change)?;
+    }
+    let (rows, conflict) = match affected.existing {
+        Some(_) if dml.on_conflict.is_none() && affected.of_table == Conflict::Merge => {
+            let merged = std::mem::replace(&mut table, none()?).merge(affected.rows);
+            (merged.map_err(error::change)?, Conflict::Replace)
         }
+        Some(_) => (affected.rows.clone(), Conflict::Keep),
         // Of several rows with one key, the last one wins, unless the table refuses them.
-        None => Conflict::Replace,
+        None => (affected.rows.clone(), Conflict::Replace),
     };
-    let added = table.upsert(affected.rows, conflict).map_err(error::change)?;
+    let added = table.upsert(&rows, conflict).map_err(error::change)?;
     let mut all = Vec::new();
     for chunk in &added.chunks {
         all.push(chunk.expand().map_err(error::arrow)?);

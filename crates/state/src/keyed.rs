@@ -1,6 +1,7 @@
 //! A set of rows with one row per key.
 
 mod change;
+mod merge;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -20,6 +21,8 @@ const NO_ROW: u64 = u64::MAX;
 pub enum Conflict {
     /// It replaces the existing row.
     Replace,
+    /// Its values replace those of the existing row, except where it has NULL.
+    Merge,
     /// It is dropped.
     Keep,
     /// It is an error, and no row of its batch is added.
@@ -124,16 +127,21 @@ impl Keyed {
     }
 
     /// Adds rows and returns the changes: old rows deleted, new ones inserted, nothing for a row that exists
-    /// unchanged. If a batch repeats a key, the last row counts for [`Conflict::Replace`] and the first for
-    /// [`Conflict::Keep`]. An error leaves the rows unchanged.
+    /// unchanged. If a batch repeats a key, the last row counts for [`Conflict::Replace`], the first for
+    /// [`Conflict::Keep`], and all of them in order for [`Conflict::Merge`]. An error leaves the rows unchanged.
     pub fn upsert(&mut self, rows: &RecordBatch, on_conflict: Conflict) -> Result<Delta> {
+        Ok(self.add(rows, on_conflict)?.1)
+    }
+
+    /// Returns the rows with the values that [`Conflict::Merge`] keeps, and the changes.
+    fn add(&mut self, rows: &RecordBatch, on_conflict: Conflict) -> Result<(RecordBatch, Delta)> {
         let rows = RecordBatch::try_new(self.schema().clone(), rows.columns().to_vec())?;
         let keys = self.key_arrays(&rows);
         self.check_not_null(&keys)?;
         let mut slots = Vec::with_capacity(rows.num_rows());
         let new = self.keys.slots(&keys, &mut slots)?;
         self.rows.resize(self.keys.slots_end(), NO_ROW);
-        let changed = self.apply(&rows, &slots, on_conflict);
+        let changed = self.apply(rows, &slots, on_conflict);
         if changed.is_err() {
             // A key that arrived with this batch has no row.
             new.iter().for_each(|slot| self.keys.free(*slot));
@@ -141,10 +149,20 @@ impl Keyed {
         changed
     }
 
-    fn apply(&mut self, rows: &RecordBatch, slots: &[u32], on_conflict: Conflict) -> Result<Delta> {
+    fn apply(
+        &mut self,
+        rows: RecordBatch,
+        slots: &[u32],
+        on_conflict: Conflict,
+    ) -> Result<(RecordBatch, Delta)> {
+        let rows = match on_conflict {
+            Conflict::Merge => self.merged(rows, slots)?,
+            Conflict::Replace | Conflict::Keep | Conflict::Fail => rows,
+        };
         let decided = self.decide(slots, on_conflict)?;
-        let decided = self.without_unchanged(rows, decided)?;
-        self.put(rows, &decided)
+        let decided = self.without_unchanged(&rows, decided)?;
+        let delta = self.put(&rows, &decided)?;
+        Ok((rows, delta))
     }
 
     /// Returns the id of the row in a slot, if there is one.
@@ -202,7 +220,7 @@ impl Keyed {
         for (row, slot) in slots.iter().enumerate() {
             let deciding = &mut self.deciding[*slot as usize];
             let taken = *deciding != NO_SLOT || self.rows[*slot as usize] != NO_ROW;
-            if !taken || on_conflict == Conflict::Replace {
+            if !taken || matches!(on_conflict, Conflict::Replace | Conflict::Merge) {
                 *deciding = row as u32;
             } else if on_conflict == Conflict::Fail {
                 failed = Some(row);

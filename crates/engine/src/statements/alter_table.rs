@@ -250,7 +250,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
         return Ok(Planned { base: catalog.version, tag, change: None });
     }
     let object = altered_object(&catalog, &kind, &name, at.clone(), |_| None)?;
-    let Definition::Table { schema, key, watermark, .. } = &object.definition else {
+    let Definition::Table { schema, key, intake, watermark } = &object.definition else {
         return Err(refused(&name, &object.definition).at(reader.position()));
     };
     let alteration = session.shared.planner.alter_columns(reader, &name, schema, key)?;
@@ -260,6 +260,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<Planned> {
     };
     let altered = Identity::named(altered, &name, |name| create_table::is_taken(&catalog, name));
     if !session.is_recovering {
+        refuse_merging(&name, &altered, *intake).map_err(|error| error.at(at.clone()))?;
         catalog.check_constraint_names(&name, &altered).map_err(|error| error.at(at.clone()))?;
     }
     let statement = format!("ALTER TABLE {} {}", relation_ident(&object.name), alteration.clauses.join(", "));

@@ -15,7 +15,7 @@ use millstream_sql::{Columns, Error, Result, TableIndex, TokenReader, Watermark,
 
 use self::completed::{Completed, Places, completed};
 use super::create_stream::retention;
-use super::create_table::intake;
+use super::create_table::{intake, refuse_merging};
 use super::{existed, format_encode, new_name};
 use crate::catalog::{Definition, Intake, Object};
 use crate::error;
@@ -435,6 +435,7 @@ fn check_table(spec: &SourceSpec, source: &dyn Source, own: &Own, intake: Intake
         return Err(Error::invalid(format!("table \"{name}\" keeps all its rows, so it has no retention"))
             .hint("Leave retention out, or use CREATE SOURCE."));
     }
+    refuse_merging(name, spec.columns.as_ref().unwrap_or_else(|| source.schema()), intake)?;
     match (source.properties().brings_changes, spec.key.is_empty()) {
         (true, true) => check_changes(spec, source, false),
         (true, false) if intake != Intake::default() => Err(Error::invalid(format!(

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_delta::sql_type_of;
+use millstream_delta::{checks_of, generated_of, sql_type_of};
 use millstream_sql::functions::quoted_ident;
 use millstream_sql::{Columns, Error, Identity, Result, TokenReader, relation_ident, without_order};
 use millstream_state::Conflict;
@@ -24,7 +24,7 @@ pub(super) static CREATE_TABLE: Statement = Statement {
         "  | column [type] [GENERATED ALWAYS] AS expression [STORED | VIRTUAL] [NOT NULL] [PRIMARY KEY]\n",
         "  [, …] [, PRIMARY KEY (column, …)] [, [CONSTRAINT name] UNIQUE (column, …) | CHECK (condition)]\n",
         "  [, WATERMARK FOR column AS expression] [, LIKE relation [INCLUDING part | EXCLUDING part] …]\n",
-        ") [APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE]\n",
+        ") [APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE [IF NOT NULL] | OVERWRITE]\n",
         "  [[INCLUDE …] WITH (connector = '…', option = value, …) [FORMAT … ENCODE …]];",
     ),
     purpose: "define a table",
@@ -117,7 +117,11 @@ fn plan_table(session: &Session, working: &mut Working, mut reader: TokenReader<
     if !session.is_recovering {
         refuse_unequal(&columns.schema, &columns.primary_key).map_err(|error| error.at(at))?;
     }
+    let at = reader.position();
     let intake = intake(&mut reader, !columns.primary_key.is_empty())?;
+    if !session.is_recovering {
+        refuse_merging(&name, &columns.schema, intake).map_err(|error| error.at(at))?;
+    }
     let storage = storage(&mut reader)?;
     reader.expect_end()?;
     let Columns { schema, primary_key: key, watermark, mut notices, .. } = columns;
@@ -179,7 +183,7 @@ fn plan_expanded(session: &Session, working: &mut Working, written: &str, text: 
     Ok(tag)
 }
 
-/// Reads `[APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE]`.
+/// Reads `[APPEND ONLY] [ON CONFLICT DO NOTHING | IGNORE | DO UPDATE [FULL | IF NOT NULL] | OVERWRITE]`.
 pub(super) fn intake(reader: &mut TokenReader<'_>, has_key: bool) -> Result<Intake> {
     let append_only = reader.keyword(&["APPEND", "ONLY"]);
     let at = reader.position();
@@ -187,29 +191,49 @@ pub(super) fn intake(reader: &mut TokenReader<'_>, has_key: bool) -> Result<Inta
         let on_conflict = if append_only { Conflict::Keep } else { Conflict::Replace };
         return Ok(Intake { append_only, on_conflict });
     }
-    let kinds: &[&[&str]] = &[&["DO", "NOTHING"], &["DO", "UPDATE"], &["OVERWRITE"]];
-    let Some(kind) = reader.one_of(kinds) else {
-        return Err(reader.expected("DO NOTHING, DO UPDATE or OVERWRITE"));
+    let kinds: &[(&[&str], Conflict)] = &[
+        (&["DO", "NOTHING"], Conflict::Keep),
+        (&["IGNORE"], Conflict::Keep),
+        (&["DO", "UPDATE", "IF", "NOT", "NULL"], Conflict::Merge),
+        (&["DO", "UPDATE", "FULL"], Conflict::Replace),
+        (&["DO", "UPDATE"], Conflict::Replace),
+        (&["OVERWRITE"], Conflict::Replace),
+    ];
+    let Some((_, on_conflict)) = kinds.iter().find(|(words, _)| reader.keyword(words)) else {
+        return Err(reader.expected("DO NOTHING, DO UPDATE, DO UPDATE IF NOT NULL or OVERWRITE"));
     };
+    let on_conflict = *on_conflict;
     if !has_key {
         return Err(Error::invalid("ON CONFLICT of a table needs a PRIMARY KEY").at(at));
     }
-    let on_conflict = if kind == 0 { Conflict::Keep } else { Conflict::Replace };
-    if kind == 1 {
-        reader.keyword(&["FULL"]);
-        if reader.is_keyword(&["IF", "NOT", "NULL"]) {
-            return Err(Error::unsupported("ON CONFLICT DO UPDATE IF NOT NULL").at(reader.position()).hint(
-                "Write INSERT … ON CONFLICT DO UPDATE SET c = coalesce(excluded.c, t.c) for each column c of table t.",
-            ));
-        }
-    }
-    if append_only && on_conflict == Conflict::Replace {
+    if append_only && on_conflict != Conflict::Keep {
         let error = "rows of an APPEND ONLY table can't be replaced";
         return Err(Error::invalid(error)
             .at(at)
             .hint("Use ON CONFLICT DO NOTHING, or leave APPEND ONLY out."));
     }
     Ok(Intake { append_only, on_conflict })
+}
+
+/// Fails if a table merges new rows into existing ones, and has generated columns or CHECK constraints: both are computed
+/// for the new row, before it is merged.
+pub(super) fn refuse_merging(name: &str, schema: &SchemaRef, intake: Intake) -> Result<()> {
+    if intake.on_conflict != Conflict::Merge {
+        return Ok(());
+    }
+    let is_derived = |field: &&FieldRef| generated_of(field).is_some() || !checks_of(field).is_empty();
+    let Some(field) = schema.fields().iter().find(is_derived) else { return Ok(()) };
+    let (part, column) = match generated_of(field) {
+        Some(_) => ("generated column", field.name()),
+        None => ("CHECK constraint at column", field.name()),
+    };
+    Err(Error::unsupported(format!(
+        "ON CONFLICT DO UPDATE IF NOT NULL of table \"{name}\" with the {part} \"{column}\""
+    ))
+    .hint(
+        "Leave one of them out; or use ON CONFLICT DO UPDATE for the table, and INSERT … ON CONFLICT DO UPDATE SET \
+         c = coalesce(excluded.c, t.c) for each column c.",
+    ))
 }
 
 /// Fails if a column of the key is an interval: equal ones, such as 24 hours and a day, would be two keys. Also fails for

@@ -9,15 +9,16 @@ use millstream_delta::under_schema;
 use millstream_sql::{
     Dml, EXCLUDED, Error, OnConflict, Operation, RETURNED, Result, changed_twice, sqlstate,
 };
-use millstream_state::{Conflict, Size};
+use millstream_state::{Conflict, Keyed, Size};
 
 use super::own::{Found, Own, altered};
 use super::read::Rows;
 use super::{PinnedTable, Transaction, View};
 use crate::catalog::{begins_with, first_columns};
 use crate::engine::Shared;
-use crate::event::{Event, Modification, Question};
-use crate::point;
+use crate::error;
+use crate::event::{Asked, Event, Modification, Question};
+use crate::point::{self, keys_of};
 use crate::returning::{Affected, DmlResult, changed_rows, skips_rows};
 use crate::run::{check_distinct_keys, extended, part};
 use crate::statements::select;
@@ -151,7 +152,8 @@ impl Transaction {
         {
             existing = Some(self.run(shared, &query.plan, Some((EXCLUDED, rows))).await?);
         }
-        let affected = Affected { rows, updated, existing: existing.as_deref() };
+        let of_table = table.intake.on_conflict;
+        let affected = Affected { rows, updated, existing: existing.as_deref(), of_table };
         let changed = changed_rows(dml, &table.key, &affected)?;
         self.run(shared, &returning.query.plan, Some((RETURNED, &changed))).await.map(Some)
     }
@@ -239,6 +241,27 @@ impl Transaction {
         select::collect(shared, &planner, plan.clone(), contents, &settings).await
     }
 
+    /// Returns a change whose new rows have the values of existing ones instead of NULL, if that is the table's rule.
+    async fn merged(
+        &mut self,
+        shared: &Shared,
+        name: &Arc<str>,
+        table: &PinnedTable,
+        edit: Edit,
+    ) -> Result<Edit> {
+        let rows = match edit {
+            Edit::Insert { rows, conflict: None } if table.intake.on_conflict == Conflict::Merge => rows,
+            other => return Ok(other),
+        };
+        let asked = Asked { name: name.clone(), wanted: keys_of(&rows, &table.key) };
+        let mut contents = self.contents(shared, vec![asked], false, Rows::Staged).await?;
+        let existing = contents.remove(name.as_ref()).unwrap_or_default();
+        let mut keyed = Keyed::new(table.schema.clone(), table.key.clone()).map_err(error::state)?;
+        keyed.upsert(&part(&existing, 0, &table.schema)?, Conflict::Replace).map_err(error::change)?;
+        let rows = keyed.merge(&rows).map_err(error::change)?;
+        Ok(Edit::Insert { rows, conflict: Some(Conflict::Replace) })
+    }
+
     async fn carry_out(
         &mut self,
         shared: &Shared,
@@ -249,6 +272,7 @@ impl Transaction {
         if let Some(what) = edit.changes().filter(|_| table.intake.append_only) {
             return Err(Error::invalid(format!("it is APPEND ONLY, which doesn't allow {what}")));
         }
+        let edit = self.merged(shared, name, table, edit).await?;
         let found = look_up(shared, name, table, &edit).await?;
         let level = self.level;
         let Some(view) = &mut self.view else { return Err(Error::bug("its target was seen")) };

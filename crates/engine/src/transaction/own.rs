@@ -187,7 +187,8 @@ impl OwnKeyed {
         let is_there = |row: usize| if untouched[row] { found[row].is_some() } else { own[row].is_some() };
         let taken = (0..rows.num_rows()).map(|row| !is_there(row));
         let (rows, found) = match conflict {
-            Conflict::Replace => (rows, found.to_vec()),
+            // The transaction has merged the rows with those of its snapshot.
+            Conflict::Replace | Conflict::Merge => (rows, found.to_vec()),
             Conflict::Keep => {
                 let taken = BooleanArray::from_iter(taken.map(Some));
                 let kept = found.iter().zip(taken.values()).filter(|(_, taken)| *taken);
