@@ -223,17 +223,14 @@ pub(super) fn refuse_merging(name: &str, schema: &SchemaRef, intake: Intake) -> 
     }
     let is_derived = |field: &&FieldRef| generated_of(field).is_some() || !checks_of(field).is_empty();
     let Some(field) = schema.fields().iter().find(is_derived) else { return Ok(()) };
-    let (part, column) = match generated_of(field) {
-        Some(_) => ("generated column", field.name()),
-        None => ("CHECK constraint at column", field.name()),
+    let part = match generated_of(field) {
+        Some(_) => format!("generated column \"{}\"", field.name()),
+        None => "a CHECK constraint".to_string(),
     };
-    Err(Error::unsupported(format!(
-        "ON CONFLICT DO UPDATE IF NOT NULL of table \"{name}\" with the {part} \"{column}\""
-    ))
-    .hint(
-        "Leave one of them out; or use ON CONFLICT DO UPDATE for the table, and INSERT … ON CONFLICT DO UPDATE SET \
-         c = coalesce(excluded.c, t.c) for each column c.",
-    ))
+    let what = format!("ON CONFLICT DO UPDATE IF NOT NULL of table \"{name}\" with {part}");
+    let hint = "Leave one of them out; or use ON CONFLICT DO UPDATE for the table, and INSERT … ON CONFLICT DO UPDATE \
+                SET c = coalesce(excluded.c, t.c) for each column c.";
+    Err(Error::unsupported(what).hint(hint))
 }
 
 /// Fails if a column of the key is an interval: equal ones, such as 24 hours and a day, would be two keys. Also fails for

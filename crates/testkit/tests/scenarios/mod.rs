@@ -43,6 +43,7 @@ mod kept_state;
 mod library;
 mod machine;
 mod memory;
+mod merged_rows;
 mod objects;
 mod pace;
 mod panics;
@@ -127,6 +128,7 @@ const MODULES: &[&[Scenario]] = &[
     kept_state::ALL,
     library::ALL,
     memory::ALL,
+    merged_rows::ALL,
     objects::ALL,
     pace::ALL,
     panics::ALL,
