@@ -17,7 +17,7 @@ use millstream_sql::{
 };
 use millstream_state::{Conflict, Keyed, Rows};
 
-use super::create_table::{self, refuse_unequal};
+use super::create_table::{self, refuse_merging, refuse_unequal};
 use super::{alter_watermark, altered_kind, altered_object, alters};
 use crate::catalog::{Catalog, Definition, Object, schema_of_key};
 use crate::ddl::{PLANS_MAX, busy, entry};

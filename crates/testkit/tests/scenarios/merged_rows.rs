@@ -10,9 +10,8 @@ use rand::{Rng, SeedableRng};
 use super::Scenario;
 use super::machine::Machine;
 
-pub const ALL: &[Scenario] = &[("rows_in_parts_keep_their_values_through_crashes", || {
-    drive::block_on(through_crashes())
-})];
+pub const ALL: &[Scenario] =
+    &[("rows_in_parts_keep_their_values_through_crashes", || drive::block_on(through_crashes()))];
 
 /// The values of each key.
 type Model = BTreeMap<i32, [Option<i32>; 2]>;

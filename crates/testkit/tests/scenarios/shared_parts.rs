@@ -52,7 +52,7 @@ async fn created(session: &mut Session) -> Result<()> {
 }
 
 /// Compares each view with its query over the tables.
-async fn compare(session: &mut Session, views: impl IntoIterator<Item = &&str>) -> Result<()> {
+async fn compare(session: &mut Session, views: &[&str]) -> Result<()> {
     for name in views {
         let query = VIEWS.iter().find(|(view, _)| view == name).map_or("", |(_, query)| query);
         let mut expected = lines(session, query).await?;
