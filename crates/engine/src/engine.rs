@@ -405,6 +405,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Maintains a part that several queries have in common once, such as the join of a VIEW that two of them read. A
+    /// query that shares a part isn't rebuilt automatically after a panic yet, so this is off by default.
+    pub fn share_parts(mut self) -> EngineBuilder {
+        self.execution.share_parts = true;
+        self
+    }
+
     /// Takes no more changes of statements that feed a lagging query for which more than this number of bytes wait, so
     /// that tests can do so with few rows.
     pub fn statements_wait_above(mut self, bytes: usize) -> EngineBuilder {

@@ -56,10 +56,13 @@ pub struct Sharer<'a> {
     pub flow: &'a Flow,
     /// True if its operators hold the result for readers.
     pub holds_result: bool,
+    /// True if it is a part itself: it is shared as a whole, or not at all.
+    pub is_part: bool,
 }
 
 impl CommonPart {
-    /// Returns the largest part that two running flows can both read from a flow of its own.
+    /// Returns the smallest part that two running flows can both read from a flow of its own. What they have in common
+    /// above it can become a part as well, which then reads this one.
     pub fn of(one: Sharer<'_>, other: Sharer<'_>) -> Option<CommonPart> {
         let is_plain = |flow: &Flow| flow.dag.started && flow.is_timeless() && flow.late_schema().is_none();
         if !is_plain(one.flow) || !is_plain(other.flow) {
@@ -73,7 +76,7 @@ impl CommonPart {
             let nodes = of_one.size(one)?;
             of_other.size(other).map(|_| CommonPart { one, other, nodes })
         });
-        sized.max_by_key(|part| (part.nodes, part.one))
+        sized.min_by_key(|part| (part.nodes, part.one))
     }
 
     /// Returns the relations that the part reads; `one` is the first flow.
@@ -93,6 +96,7 @@ struct Separable<'a> {
     held: HashSet<usize>,
     /// For each node, true if it keeps state.
     keeps_state: Vec<bool>,
+    is_part: bool,
 }
 
 impl Separable<'_> {
@@ -105,7 +109,7 @@ impl Separable<'_> {
             });
         }
         let keeps_state = dag.nodes.iter().map(keeps_state).collect();
-        Separable { dag, held: held.into_inner(), keeps_state }
+        Separable { dag, held: held.into_inner(), keeps_state, is_part: sharer.is_part }
     }
 
     /// Returns the number of nodes of the part that ends at an operator, if the part keeps state and the rest needs no
@@ -113,7 +117,7 @@ impl Separable<'_> {
     fn size(&self, node: usize) -> Option<usize> {
         let nodes = &self.dag.nodes;
         let is_operator = |place: usize| matches!(nodes[place], Node::Operator { .. });
-        if self.held.contains(&node) || !is_operator(node) {
+        if self.held.contains(&node) || !is_operator(node) || (self.is_part && node + 1 < nodes.len()) {
             return None;
         }
         let below = order_below(nodes, node);
@@ -139,11 +143,6 @@ fn keeps_state(node: &Node) -> bool {
 }
 
 impl Flow {
-    /// Returns true if the flow's result is that of this node.
-    pub fn is_root(&self, node: usize) -> bool {
-        node + 1 == self.dag.nodes.len()
-    }
-
     /// Returns a hash for each part of the plan that keeps state. Flows without a hash in common have no part in common.
     pub fn part_hashes(&self) -> Vec<u64> {
         let stateful = self.dag.nodes.iter().zip(&self.plans).filter(|(node, _)| keeps_state(node));

@@ -471,11 +471,14 @@ impl Loop {
     fn share_parts(&mut self) {
         let mut changed = self.queries.drop_unread_parts(&mut self.outputs);
         // A start repeats what happened, one by one; history has each query's own epochs.
-        let may_share = !self.durability.is_recovering()
+        let may_share = self.setup.execution.options.share_parts
+            && !self.durability.is_recovering()
             && self.waiters.replay.is_none()
             && !self.setup.settings.keeps_history();
         if may_share {
             changed |= self.queries.share_parts(Bases::new(&self.tables, &self.sources));
+        } else if !self.setup.execution.options.share_parts {
+            self.queries.unmatched.clear();
         }
         if changed {
             self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);

@@ -45,7 +45,7 @@ pub(crate) struct PartRead {
     name: Arc<str>,
 }
 
-/// The largest part that a query has in common with another one.
+/// The smallest part that a query has in common with another one.
 struct Found {
     other: usize,
     part: CommonPart,
@@ -81,7 +81,7 @@ impl RunningQuery {
     /// Returns its flow, to look for parts that it has in common with others.
     fn sharer(&self) -> Option<Sharer<'_>> {
         let holds_result = matches!(self.result.rows, ResultRows::Operators);
-        Some(Sharer { flow: self.flow.here()?, holds_result })
+        Some(Sharer { flow: self.flow.here()?, holds_result, is_part: self.is_part() })
     }
 
     /// Divides its flow at an operator. Returns the part; from now on the query reads that under this name.
@@ -146,9 +146,10 @@ impl QueryGraph {
         changed
     }
 
-    /// Returns the largest part that a query has in common with another.
+    /// Returns the smallest part that a query has in common with another, of equal ones that of an existing part. So what
+    /// is below a part is a part already, and no part has to be divided.
     fn find_part(&self, bases: Bases<'_>, place: usize) -> Option<Found> {
-        let query = Some(&self.queries[place]).filter(|query| query.may_share_parts())?;
+        let query = Some(&self.queries[place]).filter(|query| query.may_share_parts() && !query.is_part())?;
         let own = query.sharer()?;
         let hashes = own.flow.part_hashes();
         let others = self.queries.iter().enumerate().filter(|(other, query)| {
@@ -164,30 +165,25 @@ impl QueryGraph {
             };
             part.relations_of(own.flow).iter().all(is_same).then_some(Found { other, part })
         });
-        found.max_by_key(|found| found.part.nodes)
+        found.min_by_key(|found| (found.part.nodes, !self.queries[found.other].is_part()))
     }
 
     /// Makes a query of a part, unless it is one already, and lets both queries read it.
     fn share_part(&mut self, place: usize, found: &Found) -> Result<()> {
         let Found { other, part } = found;
-        let is_whole = |query: &RunningQuery, node: usize| {
-            let last = query.flow.here().map(|flow| flow.is_root(node));
-            query.is_part() && last == Some(true)
-        };
-        for (part_of, reader, nodes) in
-            [(*other, place, (part.other, part.one)), (place, *other, (part.one, part.other))]
-        {
-            if is_whole(&self.queries[part_of], nodes.0) {
-                let name = self.queries[part_of].name.clone();
-                drop(self.queries[reader].divide(nodes.1, &name)?);
-                return Ok(());
+        if self.queries[*other].is_part() {
+            let name = self.queries[*other].name.clone();
+            drop(self.queries[place].divide(part.one, &name)?);
+            if place < *other {
+                // What the part reads, the reader has read as well, so it is before both.
+                let part = self.queries.remove(*other);
+                self.queries.insert(place, part);
             }
+            return Ok(());
         }
         let name = self.new_part_name();
         let flow = self.queries[place].divide(part.one, &name)?;
         drop(self.queries[*other].divide(part.other, &name)?);
-        // It may have parts in common with others itself.
-        self.unmatched.push(name.clone());
         let mut query = query_of_part(name, flow)?;
         query.progress.take_over(self.queries[place].progress.epoch());
         self.queries.insert(place.min(*other), query);
@@ -308,8 +304,7 @@ impl Queries {
 
     /// Saves the places where queries were divided.
     pub(super) fn save_parts(&self, state: &mut Tables) {
-        // A reader of a part is after it, and a start must make the part before it divides that.
-        let reads = self.all.iter().rev().flat_map(|query| query.parts.iter().map(move |read| (query, read)));
+        let reads = self.all.iter().flat_map(|query| query.parts.iter().map(move |read| (query, read)));
         for (number, (query, read)) in reads.enumerate() {
             state.put_text_if(&format!("part{number}.of"), Some(&query.name));
             state.put_text_if(&format!("part{number}.name"), Some(&read.name));

@@ -5,7 +5,7 @@ use millstream_delta::Delta;
 use super::*;
 use crate::fixture::{Fixture, Random, cut, sorted, step};
 
-/// Steps two flows, divides them at their common part, and compares their answers with those of whole flows. Returns
+/// Steps two flows, divides them at their smallest common part, and compares their answers with those of whole flows. Returns
 /// the names of the operators of the part; none if they have no part in common.
 fn check(one: &str, other: &str, holds_result: bool) -> Vec<&'static str> {
     let mut names = Vec::new();
@@ -17,7 +17,7 @@ fn check(one: &str, other: &str, holds_result: bool) -> Vec<&'static str> {
             let changes = fixture.change(&mut random);
             whole.iter_mut().chain(&mut flows).for_each(|flow| drop(step(flow, epoch, &changes)));
         }
-        let sharer = |flow| Sharer { flow, holds_result };
+        let sharer = |flow| Sharer { flow, holds_result, is_part: false };
         let Some(found) = CommonPart::of(sharer(&flows[0]), sharer(&flows[1])) else { return Vec::new() };
         let [first, second] = flows;
         let Divided { mut part, rest: first } = Divided::of(first, found.one, "part".into()).unwrap();
@@ -59,7 +59,7 @@ fn inputs_of<'a>(flow: &Flow, changes: &'a [Delta; 2], part: &'a Delta) -> Vec<&
 const SUMS: &str = "SELECT k, sum(v) AS s FROM t GROUP BY k";
 
 #[test]
-fn the_largest_part_is_taken_out() {
+fn the_smallest_part_is_taken_out() {
     let max = format!("SELECT max(s) AS m FROM ({SUMS}) AS g");
     let count = format!("SELECT s, count(*) AS n FROM ({SUMS}) AS g GROUP BY s");
     for (one, other, holds_result) in [(&*max, &*count, true), (SUMS, &max, false), (SUMS, SUMS, false)] {
@@ -68,7 +68,7 @@ fn the_largest_part_is_taken_out() {
     let joined = "SELECT t.k, count(*) AS n FROM t JOIN u ON t.id = u.id GROUP BY t.k";
     let more = "SELECT n, count(*) AS m FROM (SELECT t.k, count(*) AS n FROM t JOIN u ON t.id = u.id GROUP BY t.k) AS g GROUP BY n";
     let names = check(joined, more, false);
-    assert!(names.contains(&"Join") && names.contains(&"Aggregate"), "{names:?}");
+    assert!(names.contains(&"Join") && !names.contains(&"Aggregate"), "{names:?}");
 }
 
 #[test]
