@@ -320,7 +320,7 @@ pub struct EngineBuilder {
     context: Option<SessionContext>,
     recorder: Option<Recorder>,
     listeners: Vec<Box<dyn Listener>>,
-    execution: ExecutionOptions,
+    pub(crate) execution: ExecutionOptions,
     time: Option<TimeSource>,
     storage: Storage,
     skips_lost_records: bool,
@@ -402,13 +402,6 @@ impl EngineBuilder {
     /// ones there.
     pub fn read_apart_above(mut self, bytes: usize) -> EngineBuilder {
         self.execution.read_bytes = Some(bytes);
-        self
-    }
-
-    /// Maintains a part that several queries have in common once, such as the join of a VIEW that two of them read. A
-    /// query that shares a part isn't rebuilt automatically after a panic yet, so this is off by default.
-    pub fn share_parts(mut self) -> EngineBuilder {
-        self.execution.share_parts = true;
         self
     }
 

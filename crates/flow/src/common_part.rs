@@ -142,17 +142,15 @@ fn keeps_state(node: &Node) -> bool {
     matches!(node, Node::Operator { operator, .. } if !operator.describe().state.is_empty())
 }
 
-impl Flow {
-    /// Returns a hash for each part of the plan that keeps state. Flows without a hash in common have no part in common.
-    pub fn part_hashes(&self) -> Vec<u64> {
-        let stateful = self.dag.nodes.iter().zip(&self.plans).filter(|(node, _)| keeps_state(node));
-        let hash = |plan: &LogicalPlan| {
-            let mut hasher = DefaultHasher::new();
-            plan.hash(&mut hasher);
-            hasher.finish()
-        };
-        stateful.flat_map(|(_, plans)| plans.iter().map(hash)).collect()
-    }
+/// Returns a hash for each part of a flow's plan that keeps state. Flows without a hash in common have no part in common.
+pub fn part_hashes(flow: &Flow) -> Vec<u64> {
+    let stateful = flow.dag.nodes.iter().zip(&flow.plans).filter(|(node, _)| keeps_state(node));
+    let hash = |plan: &LogicalPlan| {
+        let mut hasher = DefaultHasher::new();
+        plan.hash(&mut hasher);
+        hasher.finish()
+    };
+    stateful.flat_map(|(_, plans)| plans.iter().map(hash)).collect()
 }
 
 /// Returns a node and all below it, each after its inputs, in an order that follows from how they read one another.

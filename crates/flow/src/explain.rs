@@ -30,8 +30,6 @@ pub struct Explained {
     /// The queries that share the arrangements that the operator reads, if there are other queries than its
     /// own.
     pub shared_by: Vec<Arc<str>>,
-    /// The queries that have the operator and all below it in common, if it is the last operator of such a part.
-    pub common_to: Vec<Arc<str>>,
     /// The number of late rows, if the operator's windows close.
     pub late: Option<u64>,
     /// The event that the operator waits for before it emits held rows, in words.
@@ -66,6 +64,8 @@ pub struct ExplainedState {
     pub bytes: usize,
     /// The numbers of forgotten keys and rows, if the operator forgets any.
     pub forgotten: Option<Counted>,
+    /// The queries for which the operator and all below it are computed once, if it ends a part of several queries.
+    pub kept_once_for: Vec<Arc<str>>,
 }
 
 impl ExplainedState {
@@ -76,7 +76,15 @@ impl ExplainedState {
 
     /// Returns an empty state with this description.
     pub fn of(text: String, growth: Growth) -> ExplainedState {
-        ExplainedState { text, key: None, growth, rows: 0, bytes: 0, forgotten: None }
+        ExplainedState {
+            text,
+            key: None,
+            growth,
+            rows: 0,
+            bytes: 0,
+            forgotten: None,
+            kept_once_for: Vec::new(),
+        }
     }
 
     /// Returns the same with a size.
@@ -111,6 +119,9 @@ impl ExplainedState {
         if self.growth != Growth::Nothing {
             let _ = write!(line, " ({})", self.growth.text());
         }
+        if !self.kept_once_for.is_empty() {
+            let _ = write!(line, ", computed once for {}", self.kept_once_for.join(", "));
+        }
     }
 }
 
@@ -127,7 +138,6 @@ impl Explained {
             state: ExplainedState::none(),
             why: String::new(),
             shared_by: Vec::new(),
-            common_to: Vec::new(),
             late: None,
             waiting: None,
             meter: Meter::default(),
@@ -154,9 +164,6 @@ impl Explained {
             let _ = write!(line, ", watermark {}", self.watermark);
         }
         self.state.write(&mut line);
-        if !self.common_to.is_empty() {
-            let _ = write!(line, ", computed once for {}", self.common_to.join(", "));
-        }
         if !self.why.is_empty() {
             let _ = write!(line, ", because {}", self.why);
         }
@@ -231,6 +238,7 @@ impl Listing<'_> {
                     rows: operator.state_rows(),
                     bytes: operator.state_bytes(),
                     forgotten: abilities.expiry.map(|expiry| expiry.counted()),
+                    kept_once_for: Vec::new(),
                 };
                 explained.late = abilities.late().map(|late| late.rows);
                 explained.waiting = abilities.waiting();

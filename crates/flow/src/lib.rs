@@ -49,7 +49,7 @@ mod succession;
 pub use arrangement::{Arrangement, By};
 pub use batch_window::BatchWindow;
 pub use change::Change;
-pub use common_part::{CommonPart, Divided, Sharer};
+pub use common_part::{CommonPart, Divided, Sharer, part_hashes};
 pub use content::ResultState;
 pub use driver::Driver;
 pub use error::{Error, Result};

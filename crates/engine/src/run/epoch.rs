@@ -307,7 +307,7 @@ impl Queries {
         let suspended = |name: &Arc<str>| {
             let input = before.iter().find(|input| input.name == *name)?;
             match &input.status {
-                Status::Suspended { reason, .. } if input.is_part() => Some(reason.clone()),
+                Status::Suspended { reason, .. } if input.role.is_part() => Some(reason.clone()),
                 Status::Suspended { .. } => {
                     Some(Error::invalid(format!("it reads \"{name}\", which is suspended")))
                 }

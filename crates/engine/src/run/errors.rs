@@ -3,6 +3,7 @@
 use super::query::Status;
 use super::query::errors::ErrorsSnapshot;
 use super::query_names::queries_by_name;
+use super::shared_parts::SharedParts;
 use super::system::{Lines, NULL, batch};
 use crate::content::Computed;
 use crate::run::read_view::ReadView;
@@ -70,10 +71,14 @@ impl ReadView<'_> {
     pub(super) fn errors(&self) -> AllErrors {
         let mut all = AllErrors::default();
         for (name, query) in queries_by_name(self.queries) {
-            for part in self.queries.parts_of(query).into_iter().filter(|part| !part.status.is_suspended()) {
+            for part in SharedParts::of(self.queries)
+                .parts_of(query)
+                .into_iter()
+                .filter(|part| !part.status.is_suspended())
+            {
                 all.0.push(Part::Rows(name.to_string(), part.result.errors.snapshot()));
             }
-            if query.is_part() {
+            if query.role.is_part() {
                 continue;
             }
             if let Status::Suspended { reason, .. } = &query.status {

@@ -149,7 +149,6 @@ use catalog_changes::CatalogChanges;
 pub(crate) use catch_up::PartRows;
 pub(crate) use checkpoint::Written;
 use clock::Clock;
-use contents::Bases;
 use delivery::{Delivery, borrow_delivery};
 pub(crate) use deltas::in_sum;
 use departures::{Departures, borrow_departures};
@@ -428,7 +427,7 @@ impl Loop {
         }
         self.changes().finish_successors();
         self.steps().intake().apply_pieces();
-        self.share_parts();
+        self.changes().share_parts();
         if self.durability.holds_back() {
             return self.stand_by();
         }
@@ -465,24 +464,6 @@ impl Loop {
         self.steps().begin_steps();
         // Events that waited for tables to take in changes.
         self.retry_deferred();
-    }
-
-    /// Lets current queries read the parts that they have in common, and drops parts without readers.
-    fn share_parts(&mut self) {
-        let mut changed = self.queries.drop_unread_parts(&mut self.outputs);
-        // A start repeats what happened, one by one; history has each query's own epochs.
-        let may_share = self.setup.execution.options.share_parts
-            && !self.durability.is_recovering()
-            && self.waiters.replay.is_none()
-            && !self.setup.settings.keeps_history();
-        if may_share {
-            changed |= self.queries.share_parts(Bases::new(&self.tables, &self.sources));
-        } else if !self.setup.execution.options.share_parts {
-            self.queries.unmatched.clear();
-        }
-        if changed {
-            self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
-        }
     }
 
     /// Does the same while no epoch may be decided.

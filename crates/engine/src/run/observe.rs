@@ -13,6 +13,7 @@ use super::compile::Scope;
 use super::feed::Feed;
 use super::query::{Lowered, RunningQuery};
 use super::rename::Names;
+use super::shared_parts::SharedParts;
 use super::sources::Sources;
 use super::tables::BaseTables;
 use super::waiters::Waiters;
@@ -117,7 +118,11 @@ impl Waiters {
         let observing = Observing {
             query: query.name.clone(),
             shown: name.into(),
-            before: queries.operators_of(query).iter().map(|operator| operator.meter).collect(),
+            before: SharedParts::of(queries)
+                .operators_of(query)
+                .iter()
+                .map(|operator| operator.meter)
+                .collect(),
             until: query.progress.steps().saturating_add(epochs),
             batches: epochs,
             deadline: Instant::now() + time,
@@ -133,7 +138,7 @@ impl Queries {
         let Some(query) = query else {
             return Err(Error::invalid(format!("\"{}\" was dropped meanwhile", observing.shown)));
         };
-        let mut operators = self.operators_of(query);
+        let mut operators = SharedParts::of(self).operators_of(query);
         for (operator, before) in operators.iter_mut().zip(&observing.before) {
             operator.meter = operator.meter.since(before);
         }
@@ -184,7 +189,9 @@ pub(super) fn explain_what(
             scope.keeping(keeping).closing(on_close).lower(&plan)?.operators()
         }
         Explaining::Batches(query) => scope.lower_batches(&query, &BTreeMap::new())?.operators(),
-        Explaining::Object(name) => queries.operators_of(query_behind(queries, catalog, &name)?),
+        Explaining::Object(name) => {
+            SharedParts::of(queries).operators_of(query_behind(queries, catalog, &name)?)
+        }
     };
     Ok(sources.with_upserts(tables, catalog, operators))
 }

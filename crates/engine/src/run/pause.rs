@@ -40,7 +40,7 @@ impl CatalogChanges<'_> {
                 _ => Vec::new(),
             });
         }
-        let queries = self.queries.iter().filter(|query| !query.role.is_temporary() && !query.is_part());
+        let queries = self.queries.iter().filter(|query| !query.role.is_temporary() && !query.role.is_part());
         let mut names: Vec<Arc<str>> = queries.map(|query| shown_name(self.queries, query).into()).collect();
         // Queries resume in their order, so each one sees the changes of the queries that it reads.
         names.extend(self.sources.keys().chain(self.outputs.sinks.keys()).cloned());

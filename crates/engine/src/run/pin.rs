@@ -7,6 +7,7 @@ use super::dead_letters::has_lost_dead_letters;
 use super::late_insert::shown_window;
 use super::late_rows::LateRows;
 use super::query::{RunningQuery, Status};
+use super::shared_parts::SharedParts;
 use crate::catalog::Definition;
 use crate::event::{Pinned, PinnedInput, Windows};
 use crate::run::Pins;
@@ -23,7 +24,9 @@ impl Pins<'_> {
         };
         let query =
             self.queries.query(name).ok_or_else(|| Error::bug("a view in the catalog has a query"))?;
-        if let (Status::Running, Some(first)) = (&query.status, self.queries.first_error(query)) {
+        if let (Status::Running, Some(first)) =
+            (&query.status, SharedParts::of(self.queries).first_error(query))
+        {
             let text = first.text();
             return Err(Error::invalid(format!(
                 "\"{name}\" can't be verified while it has errors, since a batch query fails with them: {text}"
@@ -34,7 +37,7 @@ impl Pins<'_> {
         let plan = millstream_sql::at(plan.clone(), query.flow.now().0)?;
         let forgets = query.flow.operators().iter().any(|operator| operator.state.forgotten.is_some());
         let windows = self.windows(query, *on_close)?;
-        let feeds = self.queries.base_feeds(query);
+        let feeds = SharedParts::of(self.queries).base_feeds(query);
         let rows = self.departures().input_beside(name, None)?;
         let mut inputs = Vec::new();
         for (of, stamped) in feeds {

@@ -6,7 +6,7 @@ mod last_step;
 mod progress;
 mod reading;
 mod result_store;
-mod role;
+pub(super) mod role;
 mod saving;
 mod status;
 mod stores;
@@ -39,7 +39,6 @@ use super::late_insert::StagedCorrection;
 use super::log::Place;
 use super::own_flow::OwnFlow;
 use super::rebuild::Panics;
-use super::shared_parts::PartRead;
 use super::window::Window;
 use crate::panics::panicked;
 use crate::settings::OnError;
@@ -59,8 +58,6 @@ pub(crate) struct RunningQuery {
     pub(crate) batches: Option<Batches>,
     pub(crate) status: Status,
     pub(crate) role: QueryRole,
-    /// The parts that it reads instead of computing them itself, in the order in which it was divided.
-    pub(crate) parts: Vec<PartRead>,
     /// The table that takes its changes, if it is a sink into one.
     pub(crate) into: Option<IntoTable>,
     /// The part of its result that it keeps for readers.
@@ -120,7 +117,6 @@ impl RunningQuery {
             batches,
             status: Status::Waiting(Beginning::default()),
             role: QueryRole::default(),
-            parts: Vec::new(),
             into: None,
             result,
             correction: None,

@@ -11,7 +11,7 @@ use crate::statements::{own_relation, sink_of};
 
 /// Returns the name that users know for a query: that of its view, or its sink.
 pub(super) fn shown_name<'a>(queries: &'a [RunningQuery], query: &'a RunningQuery) -> &'a str {
-    let owner = match query.is_part() {
+    let owner = match query.role.is_part() {
         // A part belongs to its oldest reader.
         true => queries.iter().find(|reader| reader.reads_from(&query.name)),
         false => query.role.owner().and_then(|owner| queries.iter().find(|query| query.name == *owner)),

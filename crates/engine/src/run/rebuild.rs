@@ -27,6 +27,7 @@ use super::own_flow::OwnFlow;
 use super::query::{Keep, RunningQuery, Status};
 use super::query_names::shown_name;
 use super::query_replacement::check_can_be_read;
+use super::shared_parts::SharedParts;
 use super::source::RunningSource;
 use super::sources::Sources;
 use super::system::{Lines, NULL};
@@ -119,7 +120,7 @@ impl CatalogChanges<'_> {
     pub(super) fn resume_suspended(&mut self, place: usize) -> Result<()> {
         let name = shown_name(self.queries, &self.queries[place]).to_string();
         let suspended = |query: &&RunningQuery| query.status.is_suspended();
-        for (input, _) in self.queries.base_feeds(&self.queries[place]) {
+        for (input, _) in SharedParts::of(self.queries).base_feeds(&self.queries[place]) {
             if self.queries.query(&input).as_ref().is_some_and(suspended) {
                 return Err(Error::invalid(format!("\"{name}\" reads \"{input}\", which is suspended"))
                     .hint(format!("RESUME {input}: what reads it is resumed with it.")));
@@ -131,7 +132,7 @@ impl CatalogChanges<'_> {
             if query.status.is_suspended() && query.reads().any(|name| names.contains(name)) {
                 names.insert(query.name.clone());
                 // What reads a part computes it itself again.
-                if !query.is_part() {
+                if !query.role.is_part() {
                     places.push(later);
                 }
             }
@@ -197,7 +198,7 @@ impl FlowControl<'_> {
     /// Returns new operators for a query. Fails with the reason if it must not be rebuilt automatically.
     pub(super) fn rebuilt_operators(&self, place: usize, broken: Option<&Flow>) -> Result<OwnFlow> {
         let query = &self.queries[place];
-        if query.is_part() || query.reads_parts() {
+        if query.role.is_part() || !query.role.parts().is_empty() {
             return Err(Error::invalid("it has a part in common with other queries"));
         }
         if let Some(epoch) = query.panics.rebuilt {

@@ -13,6 +13,7 @@ use super::log::{Log, Logs, Place};
 use super::outputs::Outputs;
 use super::query::{RunningQuery, Status};
 use super::query_names::shown_name;
+use super::shared_parts::{SharedParts, load_parts};
 use super::sharing::Arranging;
 use super::sink::{RunningSink, entry, of_entry};
 use super::sources::Sources;
@@ -89,7 +90,7 @@ impl Restoration<'_> {
     }
 
     fn load_queries(&mut self, state: &mut Tables, entries: &[Entry]) -> Result<()> {
-        self.queries.load_parts(state)?;
+        load_parts(self.queries, state)?;
         self.queries.order_as_saved(state)?;
         // Older checkpoints have no shared arrangements: each reader saved its own.
         let count = state.take_number_if("arrangements").unwrap_or_default();
@@ -150,7 +151,7 @@ impl ReadView<'_> {
             of.put_number_if("brought", watched.brought);
             state.put_part(&part("watermark", place, name), of);
         }
-        self.queries.save_parts(&mut state);
+        SharedParts::of(self.queries).save(&mut state);
         let shared = self.queries.saved_arrangements();
         state.put_number_if("arrangements", (!shared.is_empty()).then_some(shared.len() as i64));
         for (place, arrangement) in shared.iter().enumerate() {

@@ -19,6 +19,7 @@ use super::outputs::Outputs;
 use super::query::errors::FirstError;
 use super::query::{RunningQuery, Status};
 use super::query_names::{query_called, shown_name};
+use super::shared_parts::SharedParts;
 use super::source::RunningSource;
 use super::sources::Sources;
 use super::table::Table;
@@ -164,10 +165,10 @@ impl ReadView<'_> {
                 };
                 status.epoch = Some(query.progress.epoch().0);
             }
-            status.errors = Some(self.queries.error_count(query) as u64);
+            status.errors = Some(SharedParts::of(self.queries).error_count(query) as u64);
             status.on_error = Some(query.result.on_error().name());
             let is_sink = self.outputs.sinks.contains_key(name);
-            let first = self.queries.first_error(query).map(|first| first.text());
+            let first = SharedParts::of(self.queries).first_error(query).map(|first| first.text());
             describe(&mut status, query, first, self.clock.epoch, is_sink);
         }
         if self.outputs.is_paused(self.queries, self.sources, name) {

@@ -11,6 +11,19 @@ pub(crate) struct QueryRole {
     is_temporary: bool,
     /// True if it replaces another query once it is current.
     is_successor: bool,
+    /// True if it is a part that other queries have in common.
+    is_part: bool,
+    /// The parts that it reads instead of computing them itself, in the order in which it was divided.
+    parts: Vec<PartRead>,
+}
+
+/// A part that a query reads: the place where its flow was divided.
+#[derive(Clone, Debug)]
+pub(in crate::run) struct PartRead {
+    /// The part's last operator, by its place in the flow as it was before.
+    pub(in crate::run) node: usize,
+    /// The name of the part.
+    pub(in crate::run) name: Arc<str>,
 }
 
 impl QueryRole {
@@ -22,6 +35,26 @@ impl QueryRole {
     /// Returns the place of the owner's name, to rename it.
     pub(in crate::run) fn owner_mut(&mut self) -> Option<&mut Arc<str>> {
         self.owner.as_mut()
+    }
+
+    /// Returns true if it is a part that other queries have in common.
+    pub(in crate::run) fn is_part(&self) -> bool {
+        self.is_part
+    }
+
+    /// Makes it a part that other queries have in common.
+    pub(in crate::run) fn make_part(&mut self) {
+        self.is_part = true;
+    }
+
+    /// Returns the parts that it reads instead of computing them itself.
+    pub(in crate::run) fn parts(&self) -> &[PartRead] {
+        &self.parts
+    }
+
+    /// Adds a part that it reads from now on.
+    pub(in crate::run) fn read_part(&mut self, part: PartRead) {
+        self.parts.push(part);
     }
 
     /// Makes it a part of another query, if there is one.

@@ -18,6 +18,7 @@ use crate::run::dead_letters::has_lost_dead_letters;
 use crate::run::flow_control::FlowControl;
 use crate::run::queries::Queries;
 use crate::run::query_names::shown_name;
+use crate::run::shared_parts::SharedParts;
 use crate::run::sources::Sources;
 use crate::run::tables::BaseTables;
 
@@ -139,7 +140,7 @@ pub(in crate::run) fn check_can_be_read(
 ) -> Result<()> {
     let from_now =
         "Use WITH (start = 'now') to start with the retained rows and those that arrive from now on";
-    for (relation, stamped) in queries.base_feeds(query) {
+    for (relation, stamped) in SharedParts::of(queries).base_feeds(query) {
         let name = relation.as_ref();
         let source = sources.get(name).filter(|source| !tables.contains_key(name) && source.has_brought());
         let lost = match source {

@@ -10,7 +10,7 @@ use datafusion::logical_expr::{Aggregate as AggregatePlan, Expr, LogicalPlan};
 use millstream_state::{KeyIndex, Slotted};
 
 use super::key_timeouts::KeyTimeouts;
-use super::{Last, UpdateState, result_schema};
+use super::{Calls, Last, UpdateState, result_schema};
 use crate::operator::{Cost, Properties};
 use crate::{Driver, Error, Result};
 
@@ -107,10 +107,7 @@ pub fn lower(plan: &LogicalPlan, node: &AggregatePlan, rows: Rows, driver: &Driv
         properties,
         keys: keys.collect::<Result<_>>()?,
         value: driver.expression(value, &node.input)?,
-        item: item.clone(),
-        is_mapped: mapped.is_some(),
-        takes_timing_out,
-        all_keys,
+        calls: Calls { item: item.clone(), is_mapped: mapped.is_some(), takes_timing_out, all_keys },
         timeouts: KeyTimeouts::new(timeout),
         index: KeyIndex::new(types)?,
         results: Slotted::new(result_schema(mapped.as_ref().unwrap_or(state.data_type()))),

@@ -55,13 +55,7 @@ pub struct UpdateState {
     keys: Vec<Arc<dyn PhysicalExpr>>,
     value: Arc<dyn PhysicalExpr>,
     function: Arc<AggregateFunctionExpr>,
-    /// The element type of the arrays that the function takes.
-    item: FieldRef,
-    /// True if a result of the function is a struct of the state and mapped values.
-    is_mapped: bool,
-    /// True if the function takes a third argument: true in the last call, at the time-out.
-    takes_timing_out: bool,
-    all_keys: bool,
+    calls: Calls,
     timeouts: KeyTimeouts,
     index: KeyIndex,
     /// The result of each key's last call: the state, alone or with mapped values.
@@ -74,6 +68,19 @@ pub struct UpdateState {
     marks: SlotMarks,
     /// The output of the last batch, if the output is of each batch alone.
     batch: Option<Last>,
+}
+
+/// The way in which the function is called.
+#[derive(Clone, Debug)]
+struct Calls {
+    /// The element type of the arrays that the function takes.
+    item: FieldRef,
+    /// True if a result of the function is a struct of the state and mapped values.
+    is_mapped: bool,
+    /// True if the function takes a third argument: true in the last call, at the time-out.
+    takes_timing_out: bool,
+    /// True if it is called for all keys in each batch.
+    all_keys: bool,
 }
 
 /// The output of the last batch, which the next one retracts.
@@ -128,7 +135,7 @@ impl UpdateState {
     /// Returns the states in results of the function.
     fn states_in(&self, results: &ArrayRef) -> Result<ArrayRef> {
         match results.as_struct_opt() {
-            Some(mapped) if self.is_mapped => Ok(nullif(mapped.column(0), &is_null(results)?)?),
+            Some(mapped) if self.calls.is_mapped => Ok(nullif(mapped.column(0), &is_null(results)?)?),
             _ => Ok(results.clone()),
         }
     }
@@ -172,7 +179,7 @@ impl UpdateState {
 
     /// Returns the arrays and old states of the keys to call.
     fn batch(&self, mut called: Called) -> Result<Batch> {
-        if self.all_keys {
+        if self.calls.all_keys {
             let mut has_rows = vec![false; self.index.slots_end()];
             called.slots.iter().for_each(|slot| has_rows[*slot as usize] = true);
             let others = self.with_states(self.index.live())?.into_iter();
@@ -184,12 +191,12 @@ impl UpdateState {
         let mut order: Vec<u32> = (0..called.keys.len() as u32).collect();
         order.sort_by_key(|row| called.keys[*row as usize]);
         let values = match called.values.is_empty() {
-            true => new_null_array(self.item.data_type(), 0),
+            true => new_null_array(self.calls.item.data_type(), 0),
             false => concat(&called.values.iter().map(AsRef::as_ref).collect::<Vec<_>>())?,
         };
         let values = take(&values, &UInt32Array::from(order), None)?;
         let offsets = OffsetBuffer::from_lengths(sizes);
-        let arrays: ArrayRef = Arc::new(ListArray::try_new(self.item.clone(), offsets, values, None)?);
+        let arrays: ArrayRef = Arc::new(ListArray::try_new(self.calls.item.clone(), offsets, values, None)?);
         self.batch_of(called.slots, arrays, false)
     }
 
@@ -237,7 +244,7 @@ impl UpdateState {
             return Ok(());
         }
         let mut columns = vec![batch.arrays.slice(first, count), batch.states.slice(first, count)];
-        if self.takes_timing_out {
+        if self.calls.takes_timing_out {
             columns.push(Arc::new(BooleanArray::from(vec![batch.timing_out; count])));
         }
         let function = self.function.create_groups_accumulator()?;
@@ -393,13 +400,13 @@ impl Operator for UpdateState {
     fn describe(&self) -> Description {
         let keys: Vec<String> = self.keys.iter().map(|key| key.to_string()).collect();
         let mut detail = format!("{} of {} by {}", self.function.fun().name(), self.value, keys.join(", "));
-        if self.all_keys {
+        if self.calls.all_keys {
             detail.push_str(", for all keys in each batch");
         }
-        if self.takes_timing_out {
+        if self.calls.takes_timing_out {
             detail.push_str(", also at the time-out");
         }
-        if let (true, DataType::Struct(fields)) = (self.is_mapped, self.result_type()) {
+        if let (true, DataType::Struct(fields)) = (self.calls.is_mapped, self.result_type()) {
             let mapped: Vec<&str> = fields.iter().skip(1).map(|field| field.name().as_str()).collect();
             detail.push_str(&format!(", mapped values ({})", mapped.join(", ")));
         }
@@ -415,7 +422,7 @@ impl Operator for UpdateState {
             }
             None => (growth, "one row a key"),
         };
-        let why = if self.all_keys { "all_keys calls the function for every key" } else { "" };
+        let why = if self.calls.all_keys { "all_keys calls the function for every key" } else { "" };
         let (state, state_key) = (state.into(), self.properties.key_text());
         Description { name: "UpdateState", detail, state, state_key, growth, why: why.into() }
     }
@@ -435,7 +442,7 @@ impl Operator for UpdateState {
             let batch = self.batch(called)?;
             let answers = self.answers(&batch)?;
             self.apply(&batch, &answers, &mut output)?;
-            if self.all_keys {
+            if self.calls.all_keys {
                 self.marks.touch_all(batch.slots.iter().copied());
             }
             self.timeouts.trim();
@@ -493,7 +500,7 @@ impl Timers for UpdateState {
     /// Returns true for a due time-out, and for a tick of a fixed interval, which is a batch even without
     /// rows.
     fn is_due(&self, cut: &Cut) -> bool {
-        let tick = cut.closes == Closes::All && (self.all_keys || self.timeouts.timeout().is_some());
+        let tick = cut.closes == Closes::All && (self.calls.all_keys || self.timeouts.timeout().is_some());
         tick || self.wake_at().is_some_and(|time| time <= cut.now)
     }
 

@@ -69,7 +69,7 @@ impl UpdateState {
             failures.push(failure.clone());
         }
         let mut columns: Vec<(&str, ArrayRef)> = vec![(KEY, Arc::new(UInt32Array::from(places)))];
-        if self.takes_timing_out {
+        if self.calls.takes_timing_out {
             columns.push((OVERDUE, Arc::new(BooleanArray::from(overdue))));
         }
         kept.put_columns("failing_keys", columns)?;
@@ -105,7 +105,7 @@ impl UpdateState {
 
     /// Returns those of some failing keys whose last call failed.
     fn overdue_of(&self, columns: &Columns, failing: &[u32]) -> Result<BTreeSet<u32>> {
-        if !self.takes_timing_out {
+        if !self.calls.takes_timing_out {
             return Ok(BTreeSet::new());
         }
         let overdue = columns.booleans(OVERDUE)?;

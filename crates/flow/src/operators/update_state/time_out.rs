@@ -23,7 +23,7 @@ impl UpdateState {
         for slot in failing {
             let has_state = !self.results.get(&[slot])?.1.is_empty();
             // Otherwise the last call ends the failure, or replaces it.
-            if !has_state || !self.takes_timing_out {
+            if !has_state || !self.calls.takes_timing_out {
                 self.mend(slot, output);
             }
             if !has_state {
@@ -35,7 +35,7 @@ impl UpdateState {
         let due: Vec<u32> = places.into_iter().map(|place| due[place]).collect();
         match due.is_empty() {
             true => Ok(()),
-            false if self.takes_timing_out => self.call_last(due, output),
+            false if self.calls.takes_timing_out => self.call_last(due, output),
             false => {
                 let results = self.results_of(&due)?;
                 self.drop_keys(due, &results, output)
@@ -46,8 +46,8 @@ impl UpdateState {
     /// Calls the function for keys that are about to be dropped. Those whose call fails stay.
     fn call_last(&mut self, due: Vec<u32>, output: &mut Output) -> Result<()> {
         let offsets = OffsetBuffer::from_lengths(vec![0; due.len()]);
-        let values = new_empty_array(self.item.data_type());
-        let arrays: ArrayRef = Arc::new(ListArray::try_new(self.item.clone(), offsets, values, None)?);
+        let values = new_empty_array(self.calls.item.data_type());
+        let arrays: ArrayRef = Arc::new(ListArray::try_new(self.calls.item.clone(), offsets, values, None)?);
         let batch = self.batch_of(due, arrays, true)?;
         let answers = self.answers(&batch)?;
         self.overdue.extend(answers.failed.iter().map(|(place, _)| batch.slots[*place]));
