@@ -1,5 +1,7 @@
 //! The handle on a running engine, and its builder.
 
+mod options;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -14,7 +16,6 @@ use datafusion::prelude::SessionContext;
 use millstream_connect::Connector;
 use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES, Timestamp, on_large_stack};
 use millstream_durable::{DataDirectory, StorePrefix};
-use millstream_flow::Choice;
 use millstream_sql::{Error, Planner, Result};
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -320,7 +321,7 @@ pub struct EngineBuilder {
     context: Option<SessionContext>,
     recorder: Option<Recorder>,
     listeners: Vec<Box<dyn Listener>>,
-    pub(crate) execution: ExecutionOptions,
+    execution: ExecutionOptions,
     time: Option<TimeSource>,
     storage: Storage,
     skips_lost_records: bool,
@@ -362,53 +363,6 @@ impl EngineBuilder {
     /// Notifies `listener` of batches and sources, on a thread of its own.
     pub fn listener(mut self, listener: impl Listener) -> EngineBuilder {
         self.listeners.push(Box::new(listener));
-        self
-    }
-
-    /// Runs every query with the operator Whole only, so that tests can compare results.
-    pub fn whole_only(mut self) -> EngineBuilder {
-        self.execution.choice = Choice::WholeOnly;
-        self
-    }
-
-    /// Adds rows to each overlapping window separately instead of to panes, so that tests can compare
-    /// results.
-    pub fn each_window(mut self) -> EngineBuilder {
-        self.execution.choice = Choice::EachWindow;
-        self
-    }
-
-    /// Treats every table as append-only and refuses to delete from it, so that tests can compare the
-    /// operators that are cheaper for append-only inputs.
-    pub fn append_only_tables(mut self) -> EngineBuilder {
-        self.execution.append_only_tables = true;
-        self
-    }
-
-    /// Spreads changes of at least this many rows over several threads, so that tests can compare results.
-    pub fn spread_from(mut self, rows: usize) -> EngineBuilder {
-        self.execution.spread_from = Some(rows);
-        self
-    }
-
-    /// Steps every query that may lag on its own thread, once every `epochs` epochs and when a reader waits
-    /// for it. This applies to fast queries and under any clock, so that tests can compare results.
-    pub fn step_apart(mut self, epochs: u64) -> EngineBuilder {
-        self.execution.apart = Some(epochs);
-        self
-    }
-
-    /// Reads results that operators keep in more than this number of bytes on threads, so that tests can read small
-    /// ones there.
-    pub fn read_apart_above(mut self, bytes: usize) -> EngineBuilder {
-        self.execution.read_bytes = Some(bytes);
-        self
-    }
-
-    /// Takes no more changes of statements that feed a lagging query for which more than this number of bytes wait, so
-    /// that tests can do so with few rows.
-    pub fn statements_wait_above(mut self, bytes: usize) -> EngineBuilder {
-        self.execution.statement_bytes = Some(bytes);
         self
     }
 

@@ -2,8 +2,6 @@
 
 use millstream_flow::{Choice, Driver};
 
-use crate::engine::EngineBuilder;
-
 /// The options of an engine by which queries run. They change no result; tests vary them to compare results.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ExecutionOptions {
@@ -30,14 +28,5 @@ impl ExecutionOptions {
             Some(rows) => driver.spread_from(rows),
             None => driver,
         }
-    }
-}
-
-impl EngineBuilder {
-    /// Maintains a part that several queries have in common once, such as the join of a VIEW that two of them read. A
-    /// query that shares a part isn't rebuilt automatically after a panic yet, so this is off by default.
-    pub fn share_parts(mut self) -> EngineBuilder {
-        self.execution.share_parts = true;
-        self
     }
 }

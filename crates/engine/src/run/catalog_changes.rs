@@ -1,6 +1,7 @@
 //! The part of the loop that changes objects.
 
 use super::clock::Clock;
+use super::contents::Bases;
 use super::durable::Durability;
 use super::flow_control::{FlowControl, borrow_flow_control};
 use super::measure::Measures;
@@ -89,6 +90,24 @@ impl CatalogChanges<'_> {
             watermarks: self.watermarks,
             waiters: self.waiters,
             durability: self.durability,
+        }
+    }
+}
+
+impl CatalogChanges<'_> {
+    /// Lets current queries read the parts that they have in common, and drops parts without readers.
+    pub(super) fn share_parts(&mut self) {
+        let mut changed = self.queries.drop_unread_parts(self.outputs);
+        let is_on = self.setup.execution.options.share_parts;
+        // A start repeats what happened, one by one; history has each query's own epochs.
+        let waits = self.durability.is_recovering() || self.waiters.replay.is_some();
+        if !is_on || self.setup.settings.keeps_history() {
+            self.queries.unmatched.clear();
+        } else if !waits {
+            changed |= self.queries.share_parts(Bases::new(self.tables, self.sources));
+        }
+        if changed {
+            self.sources.mark_used(self.measures, self.queries, self.tables, self.outputs);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::query::Status;
 use super::query::errors::ErrorsSnapshot;
+use super::query_names::SharedParts;
 use super::query_names::queries_by_name;
-use super::shared_parts::SharedParts;
 use super::system::{Lines, NULL, batch};
 use crate::content::Computed;
 use crate::run::read_view::ReadView;

@@ -7,7 +7,7 @@ use super::dead_letters::has_lost_dead_letters;
 use super::late_insert::shown_window;
 use super::late_rows::LateRows;
 use super::query::{RunningQuery, Status};
-use super::shared_parts::SharedParts;
+use super::query_names::SharedParts;
 use crate::catalog::Definition;
 use crate::event::{Pinned, PinnedInput, Windows};
 use crate::run::Pins;

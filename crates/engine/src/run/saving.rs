@@ -12,8 +12,8 @@ use super::lagging::Lag;
 use super::log::{Log, Logs, Place};
 use super::outputs::Outputs;
 use super::query::{RunningQuery, Status};
+use super::query_names::SharedParts;
 use super::query_names::shown_name;
-use super::shared_parts::{SharedParts, load_parts};
 use super::sharing::Arranging;
 use super::sink::{RunningSink, entry, of_entry};
 use super::sources::Sources;
@@ -90,7 +90,7 @@ impl Restoration<'_> {
     }
 
     fn load_queries(&mut self, state: &mut Tables, entries: &[Entry]) -> Result<()> {
-        load_parts(self.queries, state)?;
+        self.queries.load_parts(state)?;
         self.queries.order_as_saved(state)?;
         // Older checkpoints have no shared arrangements: each reader saved its own.
         let count = state.take_number_if("arrangements").unwrap_or_default();

@@ -15,21 +15,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
-use millstream_flow::{CommonPart, Divided, Explained, Flow, Sharer, part_hashes};
+use millstream_flow::{CommonPart, Divided, Flow, Sharer, part_hashes};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::Tables;
 
-use super::catalog_changes::CatalogChanges;
 use super::contents::Bases;
 use super::feed::Feed;
 use super::outputs::Outputs;
 use super::own_flow::OwnFlow;
 use super::queries::{Queries, QueryGraph};
-use super::query::errors::FirstError;
 use super::query::role::PartRead;
 use super::query::{Keep, Lowered, ResultRows, RunningQuery, Status};
-use super::query_names::displayed_name;
 use super::sharing::{is_kept, take_in_the_same};
 use super::tables::BaseTables;
 use crate::error;
@@ -42,16 +38,6 @@ const PART: &str = "\0shared part ";
 struct Found {
     other: usize,
     part: CommonPart,
-}
-
-/// The parts that queries read, and the readers of each. A part counts with its readers in all that users see.
-#[derive(Clone, Copy)]
-pub(super) struct SharedParts<'a> {
-    queries: &'a Queries,
-}
-
-fn is_part(name: &str) -> bool {
-    name.starts_with(PART)
 }
 
 /// Returns true if parts of a query may be maintained for others as well.
@@ -146,7 +132,7 @@ impl QueryGraph {
         let found = others.filter_map(|(other, query)| {
             let part = CommonPart::of(own, sharer(query)?)?;
             let is_same = |relation: &Arc<str>| {
-                is_part(relation)
+                self.queries.query(relation).is_some_and(|query| query.role.is_part())
                     || (can_be_read_again(&self.queries, bases, relation)
                         && take_in_the_same(&self.queries, bases, place, other, relation))
             };
@@ -202,24 +188,6 @@ impl QueryGraph {
     }
 }
 
-impl CatalogChanges<'_> {
-    /// Lets current queries read the parts that they have in common, and drops parts without readers.
-    pub(super) fn share_parts(&mut self) {
-        let mut changed = self.queries.drop_unread_parts(self.outputs);
-        let is_on = self.setup.execution.options.share_parts;
-        // A start repeats what happened, one by one; history has each query's own epochs.
-        let waits = self.durability.is_recovering() || self.waiters.replay.is_some();
-        if !is_on || self.setup.settings.keeps_history() {
-            self.queries.unmatched.clear();
-        } else if !waits {
-            changed |= self.queries.share_parts(Bases::new(self.tables, self.sources));
-        }
-        if changed {
-            self.sources.mark_used(self.measures, self.queries, self.tables, self.outputs);
-        }
-    }
-}
-
 /// Returns true if all rows of a relation can be read again at any time.
 fn can_be_read_again(queries: &Queries, bases: Bases<'_>, relation: &str) -> bool {
     let tables: &BaseTables = bases.tables;
@@ -227,121 +195,26 @@ fn can_be_read_again(queries: &Queries, bases: Bases<'_>, relation: &str) -> boo
         || bases.sources.get(relation).is_some_and(|source| source.is_replayable())
 }
 
-impl<'a> SharedParts<'a> {
-    /// Returns the parts of these queries.
-    pub(super) fn of(queries: &'a Queries) -> SharedParts<'a> {
-        SharedParts { queries }
-    }
-
-    /// Returns the parts that a query reads, directly or through others.
-    pub(super) fn parts_of(self, query: &'a RunningQuery) -> Vec<&'a RunningQuery> {
-        let mut all: Vec<&RunningQuery> = Vec::new();
-        let mut left = vec![query];
-        while let Some(query) = left.pop() {
-            for part in query.role.parts().iter().filter_map(|read| self.queries.query(&read.name)) {
-                if !all.iter().any(|known| known.name == part.name) {
-                    all.push(part);
-                    left.push(part);
-                }
-            }
-        }
-        all
-    }
-
-    /// Returns the queries that read a part, directly or through others, in their order.
-    pub(super) fn readers_of(self, part: &RunningQuery) -> Vec<&'a RunningQuery> {
-        let mut names = BTreeSet::from([part.name.clone()]);
-        let mut readers = Vec::new();
-        for query in self.queries {
-            if query.reads().any(|name| names.contains(name)) {
-                match query.role.is_part() {
-                    true => drop(names.insert(query.name.clone())),
-                    false => readers.push(query),
-                }
-            }
-        }
-        readers
-    }
-
-    /// Returns the relations that a query and its parts read, and their columns with those of a batch if they are read.
-    pub(super) fn base_feeds(self, query: &'a RunningQuery) -> Vec<(Arc<str>, Option<SchemaRef>)> {
-        let parts = self.parts_of(query);
-        let all = std::iter::once(query).chain(parts).flat_map(|query| &query.feeds);
-        let mut feeds: Vec<(Arc<str>, Option<SchemaRef>)> = Vec::new();
-        for feed in all.filter(|feed| !is_part(&feed.of)) {
-            if !feeds.iter().any(|(of, _)| *of == feed.of) {
-                feeds.push((feed.of.clone(), feed.stamped.clone()));
-            }
-        }
-        feeds
-    }
-
-    /// Returns the number of errors of a query and its parts.
-    pub(super) fn error_count(self, query: &'a RunningQuery) -> usize {
-        let parts = self.parts_of(query);
-        query.result.errors.count() + parts.iter().map(|part| part.result.errors.count()).sum::<usize>()
-    }
-
-    /// Returns the first error of a query, or of one of its parts.
-    pub(super) fn first_error(self, query: &'a RunningQuery) -> Option<FirstError> {
-        let of_parts = || self.parts_of(query).into_iter().find_map(|part| part.result.errors.first());
-        query.result.errors.first().or_else(of_parts)
-    }
-
-    /// Returns the operators of a query from the root down, those of its parts in their places.
-    pub(super) fn operators_of(self, query: &'a RunningQuery) -> Vec<Explained> {
-        let mut all = Vec::new();
-        for operator in query.operators() {
-            let part = operator.title.strip_prefix("Input ").filter(|name| is_part(name));
-            let Some(part) = part.and_then(|name| self.queries.query(name)) else {
-                all.push(operator);
-                continue;
+impl QueryGraph {
+    /// Divides queries as they were saved.
+    pub(super) fn load_parts(&mut self, state: &mut Tables) -> Result<()> {
+        for number in 0.. {
+            let Some(of) = state.take_text_if(&format!("part{number}.of")) else { break };
+            let name: Arc<str> = state.take_text_if(&format!("part{number}.name")).unwrap_or_default().into();
+            let node = state.take_number(&format!("part{number}.node")).map_err(error::state)?;
+            let unfit = |reason: &str| {
+                Error::new(Kind::Corrupt, format!("\"{of}\" can't be divided at operator {node}: {reason}"))
             };
-            let of_part = self.operators_of(part);
-            let readers = self.readers_of(part);
-            for (number, mut below) in of_part.into_iter().enumerate() {
-                below.place.depth += operator.place.depth;
-                below.place.repeated |= operator.place.repeated;
-                if number == 0 {
-                    let names = readers.iter().map(|reader| displayed_name(self.queries, reader).into());
-                    below.state.kept_once_for = names.collect();
-                }
-                all.push(below);
+            let place = self.queries.iter().position(|query| query.name.as_ref() == of);
+            let place = place.ok_or_else(|| unfit("there is no such query"))?;
+            let flow = divide(&mut self.queries[place], node as usize, &name)
+                .map_err(|error| unfit(&error.message))?;
+            match self.queries.query(&name) {
+                Some(part) if part.flow.here().is_some_and(|part| part.is_made_like(&flow)) => {}
+                Some(_) => return Err(unfit("other queries have another part there")),
+                None => self.queries.insert(place, query_of_part(name, flow)?),
             }
         }
-        all
+        Ok(())
     }
-
-    /// Saves the places where queries were divided.
-    pub(super) fn save(self, state: &mut Tables) {
-        let reads =
-            self.queries.iter().flat_map(|query| query.role.parts().iter().map(move |read| (query, read)));
-        for (number, (query, read)) in reads.enumerate() {
-            state.put_text_if(&format!("part{number}.of"), Some(&query.name));
-            state.put_text_if(&format!("part{number}.name"), Some(&read.name));
-            state.put_number(&format!("part{number}.node"), read.node as i64);
-        }
-    }
-}
-
-/// Divides queries as they were saved.
-pub(super) fn load_parts(queries: &mut Queries, state: &mut Tables) -> Result<()> {
-    for number in 0.. {
-        let Some(of) = state.take_text_if(&format!("part{number}.of")) else { break };
-        let name: Arc<str> = state.take_text_if(&format!("part{number}.name")).unwrap_or_default().into();
-        let node = state.take_number(&format!("part{number}.node")).map_err(error::state)?;
-        let unfit = |reason: &str| {
-            Error::new(Kind::Corrupt, format!("\"{of}\" can't be divided at operator {node}: {reason}"))
-        };
-        let place = queries.iter().position(|query| query.name.as_ref() == of);
-        let place = place.ok_or_else(|| unfit("there is no such query"))?;
-        let flow =
-            divide(&mut queries[place], node as usize, &name).map_err(|error| unfit(&error.message))?;
-        match queries.query(&name) {
-            Some(part) if part.flow.here().is_some_and(|part| part.is_made_like(&flow)) => {}
-            Some(_) => return Err(unfit("other queries have another part there")),
-            None => queries.insert(place, query_of_part(name, flow)?),
-        }
-    }
-    Ok(())
 }

@@ -349,6 +349,9 @@ impl Walk {
                     Kind::Table if words.contains("generated") => {
                         return Err("reads a table with generated columns, which can't be put in".into());
                     }
+                    Kind::Table if words.contains("conflict") && words.contains("update") => {
+                        return Err("reads a table whose rows keep values of the rows before them".into());
+                    }
                     Kind::Table if words.contains("like") => {
                         return Err(
                             "reads a table with columns of another one, which its text doesn't show".into()

@@ -17,8 +17,8 @@ use crate::catalog::{Catalog, Definition, Object, Runs, late_rows_name};
 use crate::run::dead_letters::has_lost_dead_letters;
 use crate::run::flow_control::FlowControl;
 use crate::run::queries::Queries;
+use crate::run::query_names::SharedParts;
 use crate::run::query_names::shown_name;
-use crate::run::shared_parts::SharedParts;
 use crate::run::sources::Sources;
 use crate::run::tables::BaseTables;
 
