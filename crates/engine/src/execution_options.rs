@@ -15,8 +15,8 @@ pub(crate) struct ExecutionOptions {
     pub(crate) apart: Option<u64>,
     /// A result that operators keep in more bytes is read on a thread, if not the default.
     pub(crate) read_bytes: Option<usize>,
-    /// True if a part that several queries have in common is maintained once.
-    pub(crate) share_parts: bool,
+    /// True if each query computes all its parts itself, also those that it has in common with others.
+    pub(crate) separate_parts: bool,
     /// Statements wait for a lagging query that they feed while more bytes wait for it, if not the default.
     pub(crate) statement_bytes: Option<usize>,
 }

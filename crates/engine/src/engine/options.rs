@@ -52,10 +52,10 @@ impl EngineBuilder {
         self
     }
 
-    /// Maintains a part that several queries have in common once, such as the join of a VIEW that two of them read. A
-    /// query that shares a part isn't rebuilt automatically after a panic yet, so this is off by default.
-    pub fn share_parts(mut self) -> EngineBuilder {
-        self.execution.share_parts = true;
+    /// Lets each query compute all its parts itself. Otherwise equal parts of several queries are one operator, such as the
+    /// join of a VIEW that two of them read.
+    pub fn separate_parts(mut self) -> EngineBuilder {
+        self.execution.separate_parts = true;
         self
     }
 }

@@ -98,7 +98,7 @@ impl CatalogChanges<'_> {
     /// Lets current queries read the parts that they have in common, and drops parts without readers.
     pub(super) fn share_parts(&mut self) {
         let mut changed = self.queries.drop_unread_parts(self.outputs);
-        let is_on = self.setup.execution.options.share_parts;
+        let is_on = !self.setup.execution.options.separate_parts;
         // A start repeats what happened, one by one; history has each query's own epochs.
         let waits = self.durability.is_recovering() || self.waiters.replay.is_some();
         if !is_on || self.setup.settings.keeps_history() {

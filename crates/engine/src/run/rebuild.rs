@@ -7,15 +7,22 @@
 //!
 //! A second panic suspends the query. `RESUME` rebuilds a suspended query, and the suspended queries that read it.
 //!
+//! A query that reads parts which it shares with others, or such a part, is rebuilt at once or not at all: the rows of
+//! these parts are computed from their inputs (`fresh.rs`).
+//!
 //! Deliberately absent: queries whose answer depends on how their input was cut, or on rows that nobody has any more.
 //! They are suspended at once.
+
+mod fresh;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use millstream_delta::{Cut, Delta, Epoch};
+use millstream_delta::{Cut, Delta, Epoch, Timestamp};
 use millstream_flow::{Flow, Limits};
 use millstream_sql::{Error, Result};
+
+use fresh::{Fresh, PartContents};
 
 use super::change::queries_of;
 use super::compile::Scope;
@@ -25,8 +32,7 @@ use super::lagging::LARGE_ROWS;
 use super::outputs::Outputs;
 use super::own_flow::OwnFlow;
 use super::query::{Keep, RunningQuery, Status};
-use super::query_names::SharedParts;
-use super::query_names::shown_name;
+use super::query_names::{SharedParts, shown_name};
 use super::query_replacement::check_can_be_read;
 use super::source::RunningSource;
 use super::sources::Sources;
@@ -81,7 +87,7 @@ impl QuerySteps<'_> {
     /// Returns the change of the repeated step; nothing if that happens later, or never.
     pub(super) fn rebuild(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
         let Some((reason, broken)) = self.queries.take_panic(place) else { return Delta::default() };
-        let fresh = match self.flow_control().rebuilt_operators(place, broken.as_ref()) {
+        let fresh = match self.flow_control().rebuilt_operators(place, broken.as_ref(), false) {
             Ok(fresh) => fresh,
             Err(why) => {
                 let reason = not_rebuilt(self.queries, place, reason, &why);
@@ -90,7 +96,8 @@ impl QuerySteps<'_> {
             }
         };
         drop(broken);
-        self.queries[place].flow = fresh;
+        let Fresh { flow, parts } = fresh;
+        self.queries[place].flow = flow;
         // Another query may have to take over the arrangements that it shared.
         self.queries.readers_left();
         self.queries.note_rebuilt(place, cut.epoch, &reason);
@@ -106,12 +113,11 @@ impl QuerySteps<'_> {
             self.queries.rebuild_apart(&leaving, cut, inputs);
             return Delta::default();
         }
-        self.queries.rebuild_here(Bases::new(self.tables, self.sources), place, cut, inputs).unwrap_or_else(
-            |reason| {
-                suspend_again(self.queries, place, reason, cut.epoch);
-                Delta::default()
-            },
-        )
+        let bases = Bases::new(self.tables, self.sources);
+        self.queries.rebuild_here(bases, place, cut, (inputs, parts)).unwrap_or_else(|reason| {
+            suspend_again(self.queries, place, reason, cut.epoch);
+            Delta::default()
+        })
     }
 }
 
@@ -179,11 +185,26 @@ impl CatalogChanges<'_> {
 }
 
 impl Contents<'_> {
-    /// Returns the rows of a query's inputs without the changes `since`, by input.
+    /// Returns the rows of a query's inputs without the changes `since`, by input. It reads no parts.
     pub(super) fn contents_before(&self, place: usize, since: &[&Delta]) -> Result<Vec<Delta>> {
+        let cut = Cut::new(Epoch::default(), Timestamp::default());
+        self.contents_and_parts_before(place, since, &cut, PartContents::default())
+    }
+
+    /// The same for a query that may read parts. `cut` is of the epoch whose end the content is as of.
+    fn contents_and_parts_before(
+        &self,
+        place: usize,
+        since: &[&Delta],
+        cut: &Cut,
+        mut parts: PartContents,
+    ) -> Result<Vec<Delta>> {
         let feeds = self.queries[place].feeds.iter().zip(since);
         let contents = feeds.map(|(feed, delta)| {
-            let mut content = Delta::from_iter(self.first_content(feed)?.batches_now()?);
+            let mut content = match parts.of(&feed.of, *self, cut) {
+                Some(content) => content?,
+                None => Delta::from_iter(self.first_content(feed)?.batches_now()?),
+            };
             if !delta.is_empty() && !self.bases.sources.is_read_again(self.bases.tables, &feed.of) {
                 content.append((*delta).clone().negated());
                 content = in_sum(content);
@@ -195,11 +216,19 @@ impl Contents<'_> {
 }
 
 impl FlowControl<'_> {
-    /// Returns new operators for a query. Fails with the reason if it must not be rebuilt automatically.
-    pub(super) fn rebuilt_operators(&self, place: usize, broken: Option<&Flow>) -> Result<OwnFlow> {
+    /// Returns new operators for a query. Fails with the reason if it must not be rebuilt automatically. `lags`: it is
+    /// stepped beside the loop.
+    pub(super) fn rebuilt_operators(&self, place: usize, broken: Option<&Flow>, lags: bool) -> Result<Fresh> {
         let query = &self.queries[place];
-        if query.role.is_part() || !query.role.parts().is_empty() {
-            return Err(Error::invalid("it has a part in common with other queries"));
+        let shares = query.role.is_part() || !query.role.parts().is_empty();
+        let apart = |queries| {
+            let (tables, sources, settings) = (self.tables, self.sources, &self.setup.settings);
+            lags || is_rebuilt_apart(queries, tables, sources, self.durability, settings, place)
+        };
+        if shares && apart(self.queries) {
+            return Err(Error::invalid(
+                "it has a part in common with other queries, and rebuilding it takes long",
+            ));
         }
         if let Some(epoch) = query.panics.rebuilt {
             return Err(Error::invalid(format!(
@@ -240,12 +269,13 @@ impl QueryGraph {
         bases: Bases<'_>,
         place: usize,
         cut: &Cut,
-        inputs: &[&Delta],
+        (inputs, parts): (&[&Delta], PartContents),
     ) -> Result<Delta> {
-        let before = bases.contents(&self.queries).contents_before(place, inputs)?;
+        let past = Cut { positions: Vec::new(), ..cut.clone() };
+        let contents = bases.contents(&self.queries);
+        let before = contents.contents_and_parts_before(place, inputs, &past, parts)?;
         let query = &mut self.queries[place];
         query.status = Status::Running;
-        let past = Cut { positions: Vec::new(), ..cut.clone() };
         // Readers have this change already.
         query.flow.step(&past, &before.iter().collect::<Vec<_>>(), false)?;
         let delta = query.step(cut, inputs);
@@ -333,7 +363,8 @@ fn is_rebuilt_apart(
         (None, Some(query)) => query.result.rows.num_rows(&query.flow).unwrap_or(0) as usize,
         (None, None) => 0,
     };
-    queries[place].reads().map(rows).sum::<usize>() > LARGE_ROWS
+    let feeds = SharedParts::of(queries).base_feeds(&queries[place]);
+    feeds.iter().map(|(name, _)| rows(name)).sum::<usize>() > LARGE_ROWS
 }
 
 /// Returns new operators for a query. Fails if its statement makes different ones now.
@@ -344,14 +375,23 @@ fn fresh_operators(
     scope: Scope<'_>,
     place: usize,
     broken: Option<&Flow>,
-) -> Result<OwnFlow> {
+) -> Result<Fresh> {
     let changed = || Error::invalid("an object that it depends on was altered after it was created");
     let broken = broken.ok_or_else(|| Error::invalid("its operators were lost"))?;
     let scope = Scope { limits: broken.limits(), ..scope };
-    let fresh = query_anew(queries, catalog, settings, place, &scope)?;
-    let flow = fresh.flow.here().ok_or_else(changed)?;
-    let alike = flow.is_made_like(broken) && fresh.result.rows.is_stored_like(&queries[place].result.rows);
-    if alike { Ok(fresh.flow) } else { Err(changed()) }
+    let query = &queries[place];
+    // A part is made by the statement of any of its readers.
+    let reads = |reader: &RunningQuery| reader.role.parts().iter().any(|read| read.name == query.name);
+    let (part, of) = match query.role.is_part() {
+        true => (Some(&*query.name), queries.iter().position(reads).ok_or_else(changed)?),
+        false => (None, place),
+    };
+    let mut fresh = query_anew(queries, catalog, settings, of, &scope)?;
+    let whole = fresh.flow.lend().ok_or_else(changed)?;
+    let (flow, parts) = Fresh::divided(whole, &queries[of], part)?;
+    let alike =
+        flow.is_made_like(broken) && (part.is_some() || fresh.result.rows.is_stored_like(&query.result.rows));
+    if alike { Ok(Fresh { flow: OwnFlow::new(flow)?, parts }) } else { Err(changed()) }
 }
 
 /// Returns a query as its statement makes it, not started.
@@ -390,16 +430,11 @@ pub(super) fn suspend_again(queries: &mut Queries, place: usize, reason: Error, 
     queries[place].suspend(reason, epoch);
 }
 
-fn reads_sources_again(
-    queries: &[RunningQuery],
-    tables: &BaseTables,
-    sources: &Sources,
-    place: usize,
-) -> bool {
+fn reads_sources_again(queries: &Queries, tables: &BaseTables, sources: &Sources, place: usize) -> bool {
     let has_past = |name: &Arc<str>| {
         sources.is_read_again(tables, name) && sources.get(name).is_some_and(RunningSource::has_past)
     };
-    queries[place].reads().any(has_past)
+    SharedParts::of(queries).base_feeds(&queries[place]).iter().any(|(name, _)| has_past(name))
 }
 
 /// Returns the reason why a query stays suspended after a panic.

@@ -193,9 +193,10 @@ fn engine(case: &Case, mode: Mode, disk: &SimulatedDisk) -> drive::Result<Engine
     // Several threads process small changes, if there are several; one processes smaller ones.
     let builder = Engine::builder().spread_from(12);
     let builder = match mode {
-        Mode::Fast => builder,
-        Mode::Whole => builder.whole_only(),
-        Mode::AppendOnly => builder.append_only_tables(),
+        // A view that reads a part of another one would hide what its own operators do.
+        Mode::Fast => builder.separate_parts(),
+        Mode::Whole => builder.whole_only().separate_parts(),
+        Mode::AppendOnly => builder.append_only_tables().separate_parts(),
         Mode::Apart => builder.step_apart(APART_EPOCHS as u64),
         Mode::Restarted | Mode::Spilled => builder.data_directory(DataDirectory::on(Arc::new(disk.clone()))),
     };

@@ -318,10 +318,10 @@ async fn until_taken(session: &mut Session, rows: usize) -> Result<()> {
     Err(format!("{rows} rows are not taken after a minute"))
 }
 
-/// Runs over more rows than others may wait for.
+/// Runs over more rows than others may wait for. A query that shares a part would be suspended.
 async fn large() -> Result<()> {
     let bombs = Bombs::default();
-    let engine = bombs.of(Engine::builder()).start().map_err(|error| error.to_string())?;
+    let engine = bombs.of(Engine::builder().separate_parts()).start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
     make_views(&mut session).await?;
     let rows = "INSERT INTO t SELECT i, i % 1000 FROM generate_series(1, 50000) g(i)";

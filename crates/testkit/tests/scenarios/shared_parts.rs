@@ -16,10 +16,6 @@ pub const ALL: &[Scenario] = &[
     ("shared_parts_lag_with_their_readers", || drive::block_on(lagging())),
 ];
 
-fn builder() -> EngineBuilder {
-    Engine::builder().share_parts()
-}
-
 /// Two tables, a view with a join and one with an aggregate, and queries over these.
 const OBJECTS: &[&str] = &[
     "CREATE TABLE c (id BIGINT PRIMARY KEY, name BIGINT, city BIGINT)",
@@ -97,7 +93,7 @@ async fn started(builder: EngineBuilder) -> Result<(Engine, Session)> {
 }
 
 async fn once() -> Result<()> {
-    let (_engine, mut session) = started(builder()).await?;
+    let (_engine, mut session) = started(Engine::builder()).await?;
     expect(&mut session, JOINS, &["1"]).await?;
     let plan = lines(&mut session, "EXPLAIN spread").await?.join("\n");
     for shared in ["computed once for most, spread", "computed once for cities, pairs, most, spread, best"] {
@@ -115,7 +111,7 @@ async fn once() -> Result<()> {
 /// Drops, pauses, alters, renames and creates queries in random order; the others go on.
 async fn coming_and_going() -> Result<()> {
     for seed in seeds(&[1, 2], 0..12) {
-        let (_engine, mut session) = started(builder()).await?;
+        let (_engine, mut session) = started(Engine::builder()).await?;
         let mut random = SmallRng::seed_from_u64(seed);
         let mut there = names();
         for _ in 0..40 {
@@ -165,7 +161,7 @@ async fn coming_and_going() -> Result<()> {
 
 /// A part whose rows fail: each reader shows the errors, and has an answer again when they are gone.
 async fn errors() -> Result<()> {
-    let engine = builder().start().map_err(|error| error.to_string())?;
+    let engine = Engine::builder().start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
     let objects = [
         "CREATE TABLE t (k BIGINT, v BIGINT)",
@@ -193,7 +189,7 @@ async fn errors() -> Result<()> {
 
 async fn crashes() -> Result<()> {
     for seed in seeds(&[4, 5], 0..10) {
-        let mut machine = Machine::start(builder)?;
+        let mut machine = Machine::start(Engine::builder)?;
         let mut session = machine.session();
         let mut random = SmallRng::seed_from_u64(seed);
         run(&mut session, "SET checkpoint_interval = 'off'").await?;
@@ -236,7 +232,7 @@ async fn crashes() -> Result<()> {
 /// All queries step beside the loop, over several epochs at once.
 async fn lagging() -> Result<()> {
     for epochs in [1, 3] {
-        let (_engine, mut session) = started(builder().step_apart(epochs)).await?;
+        let (_engine, mut session) = started(Engine::builder().step_apart(epochs)).await?;
         let mut random = SmallRng::seed_from_u64(epochs);
         for _ in 0..30 {
             change(&mut session, &mut random).await?;

@@ -61,10 +61,10 @@ impl QuerySteps<'_> {
         (through, cut, inputs): (Epoch, Cut, Vec<Delta>),
     ) {
         let Some((reason, broken)) = self.queries.take_panic(place) else { return };
-        let fresh = self.flow_control().rebuilt_operators(place, broken.as_ref());
+        let fresh = self.flow_control().rebuilt_operators(place, broken.as_ref(), true);
         match (fresh, before) {
             (Ok(fresh), Status::Lagging(mut lag)) => {
-                self.queries[place].flow = fresh;
+                self.queries[place].flow = fresh.flow;
                 self.queries.note_rebuilt(place, through, &reason);
                 lag.put_back(through, cut, inputs);
                 self.queries[place].status = Status::Lagging(lag);
