@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use millstream_delta::{Cut, Delta, Timestamp};
 use millstream_flow::{
     Arrangement, Change, Cost, EventTime, Explained, Flow, Meter, Shareable, StateCopy, Succession, Wanted,
-    operator_name,
+    operator_name, part_hashes,
 };
 use millstream_sql::{Error, Kind, Result};
 
@@ -32,6 +32,8 @@ pub(crate) struct OwnFlow {
     timeless: bool,
     additive: bool,
     times: Vec<(usize, EventTime)>,
+    /// A hash for each part that another query may have, too.
+    part_hashes: Vec<u64>,
     /// The trace of the panic that ended the last step.
     panic: Option<PanicTrace>,
 }
@@ -72,6 +74,7 @@ impl OwnFlow {
             timeless: flow.is_timeless(),
             additive: flow.is_additive(),
             times: flow.times().to_vec(),
+            part_hashes: part_hashes(&flow),
             told: Told::default(),
             owns_shared: false,
             flow: Some(flow),
@@ -112,6 +115,11 @@ impl OwnFlow {
     /// Returns the columns of the result with event times.
     pub(crate) fn times(&self) -> &[(usize, EventTime)] {
         &self.times
+    }
+
+    /// Returns true if another flow may have a part in common with it.
+    pub(crate) fn may_have_parts_of(&self, other: &OwnFlow) -> bool {
+        self.part_hashes.iter().any(|hash| other.part_hashes.contains(hash))
     }
 
     /// Returns the flow, unless it is lent.

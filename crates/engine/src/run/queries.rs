@@ -74,6 +74,8 @@ pub(super) struct QueryGraph {
     pub(super) arrangements: Vec<Weak<Arrangement>>,
     /// The queries that have become current, and may have parts in common with others.
     pub(super) unmatched: Vec<Arc<str>>,
+    /// True if queries are gone, so that parts may have lost their last reader.
+    pub(super) some_left: bool,
     /// The time for which this epoch still waits for steps that may take long.
     pub(super) patience: Duration,
 }
@@ -84,6 +86,7 @@ impl Default for QueryGraph {
             queries: Queries::default(),
             arrangements: Vec::new(),
             unmatched: Vec::new(),
+            some_left: false,
             patience: WAIT,
         }
     }

@@ -15,7 +15,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use millstream_flow::{CommonPart, Divided, Flow, Sharer, part_hashes};
+use millstream_flow::{CommonPart, Divided, Flow, Sharer};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::Tables;
 
@@ -124,10 +124,8 @@ impl QueryGraph {
     fn find_part(&self, bases: Bases<'_>, place: usize) -> Option<Found> {
         let query = Some(&self.queries[place]).filter(|query| may_share(query) && !query.role.is_part())?;
         let own = sharer(query)?;
-        let hashes = part_hashes(own.flow);
-        let others = self.queries.iter().enumerate().filter(|(other, query)| {
-            let is_alike = |flow: &Flow| part_hashes(flow).iter().any(|hash| hashes.contains(hash));
-            *other != place && may_share(query) && query.flow.here().is_some_and(is_alike)
+        let others = self.queries.iter().enumerate().filter(|(other, candidate)| {
+            *other != place && candidate.flow.may_have_parts_of(&query.flow) && may_share(candidate)
         });
         let found = others.filter_map(|(other, query)| {
             let part = CommonPart::of(own, sharer(query)?)?;
@@ -171,6 +169,9 @@ impl QueryGraph {
 
     /// Drops the parts that no query reads any more. Returns true if there were any.
     pub(super) fn drop_unread_parts(&mut self, outputs: &mut Outputs) -> bool {
+        if !std::mem::take(&mut self.some_left) {
+            return false;
+        }
         let mut dropped = false;
         loop {
             let read: BTreeSet<Arc<str>> =

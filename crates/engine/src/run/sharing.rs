@@ -135,6 +135,7 @@ impl QueryGraph {
 
     /// Names the readers again after queries are gone: another query may have to account for shared rows.
     pub(super) fn readers_left(&mut self) {
+        self.some_left = true;
         if let Err(reason) = self.name_readers() {
             tracing::warn!(reason = %reason, "the readers of an arrangement can't be named");
         }

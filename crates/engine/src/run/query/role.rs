@@ -1,6 +1,12 @@
 //! The role of a query: whom it runs for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use millstream_flow::{Divided, Flow};
+use millstream_sql::Result;
+
+use crate::error;
 
 /// Whom a query runs for: a statement's object, another query, a subscriber, or the query that it will replace.
 #[derive(Debug, Default)]
@@ -50,6 +56,18 @@ impl QueryRole {
     /// Returns the parts that it reads instead of computing them itself.
     pub(in crate::run) fn parts(&self) -> &[PartRead] {
         &self.parts
+    }
+
+    /// Divides a flow of the query's statement as the query was divided. Returns the rest, and the parts by their names.
+    pub(in crate::run) fn divide(&self, mut flow: Flow) -> Result<(Flow, BTreeMap<Arc<str>, Flow>)> {
+        let mut parts = BTreeMap::new();
+        for read in &self.parts {
+            let Divided { part, rest } =
+                Divided::of(flow, read.node, read.name.clone()).map_err(error::flow)?;
+            flow = rest;
+            parts.insert(read.name.clone(), part);
+        }
+        Ok((flow, parts))
     }
 
     /// Adds a part that it reads from now on.

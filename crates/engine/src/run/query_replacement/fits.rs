@@ -105,7 +105,7 @@ fn check_alike(
     name: &Arc<str>,
     dependants: &[Arc<str>],
 ) -> Result<()> {
-    for query in queries.iter().filter(|query| !query.role.is_temporary()) {
+    for query in queries.iter().filter(|query| !query.role.is_temporary() && !query.role.is_part()) {
         let shown = shown_name(queries, query);
         let plan = match catalog.find(shown).map(|object| &object.definition) {
             Some(
@@ -119,7 +119,8 @@ fn check_alike(
         // A query that is lent to a thread depends on nothing but rows.
         let Some(flow) = query.flow.here() else { continue };
         let scope = Scope { limits: flow.limits(), ..scope };
-        if !scope.lower(plan)?.flow.is_made_like(flow) {
+        let (fresh, _) = query.role.divide(scope.lower(plan)?.flow)?;
+        if !fresh.is_made_like(flow) {
             return Err(Error::invalid(format!(
                 "\"{shown}\", which reads \"{name}\", was created before an object that it depends on was \
                  altered, such as a watermark"

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_delta::{Cut, Delta};
-use millstream_flow::{Divided, Flow};
+use millstream_flow::Flow;
 use millstream_sql::{Error, Result};
 
-use crate::error;
 use crate::run::contents::Contents;
 use crate::run::own_flow::{self, OwnFlow};
 use crate::run::query::RunningQuery;
@@ -30,16 +29,12 @@ pub(super) struct PartContents {
 impl Fresh {
     /// Divides new operators of a statement's query as that query was divided; `part`: those of the part alone.
     pub(super) fn divided(
-        mut rest: Flow,
+        whole: Flow,
         query: &RunningQuery,
         part: Option<&str>,
     ) -> Result<(Flow, PartContents)> {
-        let mut parts = PartContents::default();
-        for read in query.role.parts() {
-            let divided = Divided::of(rest, read.node, read.name.clone()).map_err(error::flow)?;
-            rest = divided.rest;
-            parts.flows.insert(read.name.clone(), divided.part);
-        }
+        let (rest, flows) = query.role.divide(whole)?;
+        let mut parts = PartContents { flows, known: BTreeMap::new() };
         let own = match part {
             Some(name) => parts.flows.remove(name).ok_or_else(|| Error::bug("a part has readers"))?,
             None => rest,
