@@ -23,11 +23,10 @@ use super::contents::Bases;
 use super::feed::Feed;
 use super::outputs::Outputs;
 use super::own_flow::OwnFlow;
-use super::queries::{Queries, QueryGraph};
+use super::queries::QueryGraph;
 use super::query::role::PartRead;
 use super::query::{Keep, Lowered, ResultRows, RunningQuery, Status};
-use super::sharing::{is_kept, take_in_the_same};
-use super::tables::BaseTables;
+use super::sharing::can_be_read_again;
 use crate::error;
 use crate::settings::OnError;
 
@@ -131,8 +130,7 @@ impl QueryGraph {
             let part = CommonPart::of(own, sharer(query)?)?;
             let is_same = |relation: &Arc<str>| {
                 self.queries.query(relation).is_some_and(|query| query.role.is_part())
-                    || (can_be_read_again(&self.queries, bases, relation)
-                        && take_in_the_same(&self.queries, bases, place, other, relation))
+                    || can_be_read_again(&self.queries, bases, relation)
             };
             part.relations_of(own.flow).iter().all(is_same).then_some(Found { other, part })
         });
@@ -187,13 +185,6 @@ impl QueryGraph {
         }
         dropped
     }
-}
-
-/// Returns true if all rows of a relation can be read again at any time.
-fn can_be_read_again(queries: &Queries, bases: Bases<'_>, relation: &str) -> bool {
-    let tables: &BaseTables = bases.tables;
-    is_kept(queries, tables, relation)
-        || bases.sources.get(relation).is_some_and(|source| source.is_replayable())
 }
 
 impl QueryGraph {

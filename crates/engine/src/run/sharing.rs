@@ -174,19 +174,17 @@ impl QueryGraph {
 }
 
 /// Returns true if two queries have taken in the same rows of a relation.
-pub(super) fn take_in_the_same(
-    queries: &Queries,
-    bases: Bases<'_>,
-    one: usize,
-    other: usize,
-    relation: &str,
-) -> bool {
+fn take_in_the_same(queries: &Queries, bases: Bases<'_>, one: usize, other: usize, relation: &str) -> bool {
     let (one, other) = (&queries[one], &queries[other]);
-    let again = bases.sources.get(relation).is_some_and(|source| source.is_replayable());
     other.status.is_running()
-        && (is_kept(queries, bases.tables, relation)
-            || again
-            || one.progress.since() == other.progress.since())
+        && (can_be_read_again(queries, bases, relation) || one.progress.since() == other.progress.since())
+}
+
+/// Returns true if queries created at any time take in the same rows of a relation: the engine keeps them all, or reads
+/// them again.
+pub(super) fn can_be_read_again(queries: &Queries, bases: Bases<'_>, relation: &str) -> bool {
+    is_kept(queries, bases.tables, relation)
+        || bases.sources.get(relation).is_some_and(|source| source.is_replayable())
 }
 
 /// Returns the rows that a query looks up and may share.
@@ -204,7 +202,7 @@ fn sought(query: &RunningQuery) -> Vec<Sought> {
 }
 
 /// Returns true if the engine keeps all rows of a relation, for queries created at any time.
-pub(super) fn is_kept(queries: &Queries, tables: &BaseTables, relation: &str) -> bool {
+fn is_kept(queries: &Queries, tables: &BaseTables, relation: &str) -> bool {
     tables.contains_key(relation) || queries.query(relation).is_some_and(|query| query.result.shows_at_once())
 }
 
