@@ -111,6 +111,8 @@ pub(crate) struct Replacing {
     pub(crate) object: Arc<Object>,
     /// True if inputs that cannot be replayed contribute only their kept rows and later ones.
     pub(crate) from_now: bool,
+    /// True for a plain view whose first columns have the plan of the present ones: its readers have that as a part.
+    pub(crate) extends: bool,
     /// The journal entry.
     pub(crate) entry: Entry,
     /// Replies with notices for the user, or with `None` if the catalog has changed since.
@@ -380,7 +382,7 @@ pub(crate) enum Apart {
 /// A question that the loop answers from its present state.
 pub(crate) enum Question {
     /// Explains the effect of replacing a relation's query, on the relation and on its operators.
-    ExplainReplace { object: Arc<Object>, from_now: bool, reply: Reply<Vec<(String, String)>> },
+    ExplainReplace { object: Arc<Object>, from_now: bool, extends: bool, reply: Reply<Vec<(String, String)>> },
     /// Asks if a statement was executed under this name.
     WasDone { name: String, reply: Reply<bool> },
     /// Looks up the current rows of a table by key, for each batch of keys.

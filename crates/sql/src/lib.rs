@@ -21,6 +21,7 @@ pub mod dialect;
 pub mod dml;
 mod error;
 mod event_time;
+mod extension;
 mod failure;
 #[cfg(test)]
 mod fixture;
@@ -68,6 +69,7 @@ pub use dml::merge::{Merged, changed_twice};
 pub use dml::returning::{RETURNED, Returning};
 pub use dml::{Dml, Operation};
 pub use error::{Error, Kind, Result};
+pub use extension::extends;
 pub use failure::of_data;
 pub use functions::postgres::ZoneOffsets;
 pub use functions::quote_ident;

@@ -144,6 +144,11 @@ impl Scope<'_> {
                 None => self.known(table.name(), &scans)?,
             };
             let columns = table.columns().fields().iter().map(|field| schema.index_of(field.name()));
+            let mut times = match stamped.get(table.name()) {
+                Some(schema) => self.times_of_batches(table.name(), schema),
+                None => self.times(table.name()),
+            };
+            times.retain(|(column, _)| *column < schema.fields().len());
             Some(Relation {
                 name: table.name().into(),
                 columns: columns.collect::<Result<_, _>>().ok()?,
@@ -152,10 +157,7 @@ impl Scope<'_> {
                 key: self.key(table.name()),
                 about: self.watermark_of(table.name()),
                 window: None,
-                times: match stamped.get(table.name()) {
-                    Some(schema) => self.times_of_batches(table.name(), schema),
-                    None => self.times(table.name()),
-                },
+                times,
             })
         };
         let flow = self.compile(plan, &resolve, self.limits)?;
@@ -377,7 +379,8 @@ impl Scope<'_> {
         }
     }
 
-    /// Returns the columns of a relation that a plan with these scans knows. A table may have more columns by now.
+    /// Returns the columns of a relation that a plan with these scans knows. A table or a materialized view may have more
+    /// columns by now.
     fn known(&self, name: &str, scans: &[(String, SchemaRef)]) -> Option<SchemaRef> {
         if let Some(schema) = self.catalog.dead_letters(name) {
             return Some(schema);
@@ -388,7 +391,9 @@ impl Scope<'_> {
 
     fn known_of(&self, name: &str, schema: &SchemaRef, known: usize) -> SchemaRef {
         match self.catalog.find(name).map(|object| &object.definition) {
-            Some(Definition::Table { .. }) => first_columns(schema, known),
+            Some(Definition::Table { .. } | Definition::MaterializedView { .. }) => {
+                first_columns(schema, known)
+            }
             _ => schema.clone(),
         }
     }

@@ -26,6 +26,8 @@ enum Step {
     Altered { name: Arc<str>, column: Option<String>, overrules: bool, entry: Entry },
     /// Other columns or constraints of a table. Earlier steps know the table without them.
     TableAltered { name: Arc<str>, adds_columns: bool, entry: Entry },
+    /// Another query of a relation, with the same first columns. Earlier steps know the relation with its former columns.
+    Extended { name: Arc<str>, entry: Entry },
     /// A rename of an object. Earlier steps know the object, and all that read it, by the names at that time.
     Renamed { name: Arc<str>, from: Arc<str>, to: Arc<str>, entry: Entry },
     /// A setting, or a pause; of an object by its present name.
@@ -39,6 +41,7 @@ impl Step {
             Step::Object(name, _)
             | Step::Altered { name, .. }
             | Step::TableAltered { name, .. }
+            | Step::Extended { name, .. }
             | Step::Renamed { name, .. } => Some(name),
             Step::State(name, _) => name.as_ref(),
         }
@@ -49,6 +52,7 @@ impl Step {
             Step::Object(name, _)
             | Step::Altered { name, .. }
             | Step::TableAltered { name, .. }
+            | Step::Extended { name, .. }
             | Step::Renamed { name, .. } => Some(name),
             Step::State(name, _) => name.as_mut(),
         }
@@ -59,6 +63,7 @@ impl Step {
             Step::Object(_, entry)
             | Step::Altered { entry, .. }
             | Step::TableAltered { entry, .. }
+            | Step::Extended { entry, .. }
             | Step::Renamed { entry, .. }
             | Step::State(_, entry) => entry,
         }
@@ -106,6 +111,11 @@ enum DdlChange {
         name: Arc<str>,
         adds_columns: bool,
     },
+    /// A new definition of an object, in its place: the objects that depend on it don't see its new columns.
+    Extended {
+        name: Arc<str>,
+        statement: String,
+    },
     Renamed {
         from: Arc<str>,
         to: Arc<str>,
@@ -150,6 +160,13 @@ impl DdlChanges {
         let (name, statement) = (object.name.clone(), object.ddl.clone());
         DdlChanges { changes: vec![DdlChange::Replaced { name, statement, dependants }] }
     }
+
+    /// Returns the effect of a new query for a relation whose readers keep their order before it.
+    pub(super) fn extended(object: &Object) -> DdlChanges {
+        let rest = object.ddl.strip_prefix("CREATE").unwrap_or(&object.ddl);
+        let (name, statement) = (object.name.clone(), format!("CREATE OR REPLACE{rest}"));
+        DdlChanges { changes: vec![DdlChange::Extended { name, statement }] }
+    }
 }
 
 impl DdlLog {
@@ -175,6 +192,10 @@ impl DdlLog {
                 DdlChange::TableAltered { name, adds_columns } => {
                     let entry = alone(entry, None, standing);
                     self.steps.push(Step::TableAltered { name, adds_columns, entry });
+                }
+                DdlChange::Extended { name, statement } => {
+                    let entry = alone(entry, Some((&name, statement)), standing);
+                    self.steps.push(Step::Extended { name, entry });
                 }
                 DdlChange::Renamed { from, to } => self.rename(&from, &to, alone(entry, None, standing)),
                 DdlChange::Dropped(names) => self.forget(&names),
@@ -224,8 +245,22 @@ impl DdlLog {
         })
     }
 
-    /// Returns one of these readers that would change if it was created after all other steps, and the table
-    /// responsible. A start plans the reader again, and would find columns of the table that were added later.
+    /// Returns true if a relation got another query in its place after one of its readers was created. The reader can't
+    /// be created after all other steps: it would find columns that were added later.
+    pub(super) fn is_extended_behind(&self, name: &str, readers: &[Arc<str>]) -> bool {
+        let mut is_made = false;
+        self.steps.iter().any(|step| match step {
+            Step::Object(of, _) => {
+                is_made |= readers.contains(of);
+                false
+            }
+            Step::Extended { name: of, .. } => is_made && of.as_ref() == name,
+            _ => false,
+        })
+    }
+
+    /// Returns one of these readers that would change if all of them were created after all other steps, and the relation
+    /// responsible. A start plans the reader again, and would find columns of the relation that were added later.
     pub(super) fn columns_added_since<'a>(
         &'a self,
         readers: &'a [Reader],
@@ -237,7 +272,9 @@ impl DdlLog {
                 made.extend(reader.filter(|reader| !reader.is_kept || !has_plan(entry)));
                 None
             }
-            Step::TableAltered { name, adds_columns: true, .. } => {
+            // A relation that is created again with its readers stays before them.
+            Step::Extended { name, .. } if readers.iter().any(|reader| reader.name == *name) => None,
+            Step::TableAltered { name, adds_columns: true, .. } | Step::Extended { name, .. } => {
                 let reader = made.iter().find(|reader| reader.reads.contains(name))?;
                 Some((&reader.name, name))
             }
@@ -253,7 +290,9 @@ impl DdlLog {
             let of = step.of()?;
             let reader = readers.iter().find(|reader| reader.name == *of);
             let is_moved = match (step, reader) {
-                (Step::Object(..), Some(reader)) => !reader.is_kept || !has_plan(step.entry()),
+                (Step::Object(..) | Step::Extended { .. }, Some(reader)) => {
+                    !reader.is_kept || !has_plan(step.entry())
+                }
                 (Step::Altered { column: Some(_), .. }, None) => of.as_ref() == name,
                 (Step::State(..), _) | (_, None) => false,
                 (_, Some(_)) => true,
@@ -343,9 +382,17 @@ impl DdlLog {
     fn settle(&mut self) {
         let mut later = BTreeSet::new();
         let mut kept: Vec<Step> = Vec::with_capacity(self.steps.len());
+        let mut extends: Option<Arc<str>> = None;
         for step in std::mem::take(&mut self.steps).into_iter().rev() {
+            // Of two queries of a relation, the last counts if nothing was made in between.
+            match &step {
+                Step::Extended { name, .. } if extends.as_ref() == Some(name) => continue,
+                Step::Extended { name, .. } => extends = Some(name.clone()),
+                Step::State(None, Entry::Set { .. }) => {}
+                _ => extends = None,
+            }
             let key = match &step {
-                Step::Object(..) | Step::Renamed { .. } => {
+                Step::Object(..) | Step::Extended { .. } | Step::Renamed { .. } => {
                     later.clear();
                     kept.push(step);
                     continue;

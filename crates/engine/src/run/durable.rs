@@ -34,6 +34,8 @@ enum Keeping {
     /// In memory only.
     #[default]
     Nothing,
+    /// In a journal; the statements of a checkpoint are repeated, before its state is loaded.
+    Loading,
     /// In a journal that is being replayed.
     Recovering,
     /// In a journal.
@@ -116,7 +118,7 @@ struct NamedStatements {
 impl Durability {
     /// Returns the state of an engine that replays its journal first.
     pub(super) fn recovering() -> Durability {
-        Durability { keeping: Keeping::Recovering, ..Durability::default() }
+        Durability { keeping: Keeping::Loading, ..Durability::default() }
     }
 
     /// Returns true if the engine survives a crash.
@@ -126,7 +128,7 @@ impl Durability {
 
     /// Returns true if the journal is being replayed.
     pub(super) fn is_recovering(&self) -> bool {
-        matches!(self.keeping, Keeping::Recovering)
+        matches!(self.keeping, Keeping::Loading | Keeping::Recovering)
     }
 
     /// Returns the reason why nothing is written any more, if so.
@@ -155,7 +157,7 @@ impl Durability {
     pub(super) fn holds_back(&self) -> bool {
         let waiting = match &self.keeping {
             Keeping::Nothing => return false,
-            Keeping::Recovering => return true,
+            Keeping::Loading | Keeping::Recovering => return true,
             Keeping::Journal(journal) => journal.waiting_bytes(),
         };
         !self.ledger.may_decide() || waiting > WAITING_BYTES_MAX
@@ -165,7 +167,7 @@ impl Durability {
     pub(super) fn may_deliver(&self, epoch: Epoch) -> bool {
         match self.keeping {
             Keeping::Nothing => true,
-            Keeping::Recovering => false,
+            Keeping::Loading | Keeping::Recovering => false,
             Keeping::Journal(_) => self.ledger.may_deliver(epoch),
         }
     }
@@ -174,7 +176,7 @@ impl Durability {
     pub(super) fn deliverable(&self, epoch: Epoch) -> Epoch {
         match self.keeping {
             Keeping::Nothing => epoch,
-            Keeping::Recovering => Epoch::default(),
+            Keeping::Loading | Keeping::Recovering => Epoch::default(),
             Keeping::Journal(_) => epoch.min(self.ledger.durable()),
         }
     }
@@ -357,6 +359,16 @@ impl Durability {
             }
         }
     }
+}
+
+/// Returns true while the statements of a checkpoint are repeated: no object has rows yet.
+pub(super) fn is_loading(durability: &Durability) -> bool {
+    matches!(durability.keeping, Keeping::Loading)
+}
+
+/// Ends the load of the checkpoint, if there was one: from here on, the journal is replayed.
+pub(super) fn end_loading(durability: &mut Durability) {
+    durability.keeping = Keeping::Recovering;
 }
 
 /// Ends the journal with the last deliveries of sinks.

@@ -23,6 +23,7 @@ use crate::content::Content;
 use crate::event::{Apart, Asked, Change, Event, Followed, Modification, Question, Reply, Snapshot};
 use crate::run::Admission;
 use crate::run::queries::Queries;
+use crate::run::query_replacement::is_wider;
 
 /// A read that waits for a lagging query.
 #[derive(Debug)]
@@ -390,10 +391,12 @@ fn needs_of_question(queries: &Queries, catalog: &Catalog, question: &Question) 
 }
 
 /// Returns the relations that must be current for a successor: its own, all that it reads, and sinks into tables,
-/// which may read it.
+/// which may read it. If it gets more columns, also its readers: changes that wait for a query have the same columns.
 pub(super) fn relations_of_successor(queries: &Queries, catalog: &Catalog, object: &Object) -> Vec<Arc<str>> {
     let own = std::iter::once(object.name.clone());
-    own.chain(catalog.read_through_views(object)).chain(queries.sinks_into_tables()).collect()
+    let readers = queries.iter().filter(|query| is_wider(catalog, object) && query.reads_from(&object.name));
+    let readers = readers.map(|query| query.name.clone());
+    own.chain(catalog.read_through_views(object)).chain(queries.sinks_into_tables()).chain(readers).collect()
 }
 
 /// Returns the relations that threads may read for an event.

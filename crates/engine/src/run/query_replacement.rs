@@ -10,8 +10,11 @@
 //! state. Then it takes over at once, or when a large state has been copied (`keeping.rs`). The rows that a stream has
 //! emitted stay; the successor's rows follow them.
 //!
-//! Deliberately absent: other columns, or another key, for relations that have readers (`fits.rs` says why).
+//! Deliberately absent: fewer columns, other types, or another key, for relations that have readers (`fits.rs` says why).
+//! New columns at the end are fine (`added_columns.rs`).
 
+mod added_columns;
+mod ddl_place;
 mod difference;
 mod explain;
 mod fits;
@@ -19,6 +22,9 @@ mod keeping;
 
 use std::sync::Arc;
 
+use added_columns::AddedColumns;
+pub(super) use ddl_place::is_wider;
+use ddl_place::{check_names, ddl_of_replacement};
 use difference::{Comparison, difference_of_answers};
 use millstream_delta::{Cut, Delta, Epoch};
 use millstream_durable::Entry;
@@ -28,7 +34,6 @@ use super::backfill::Beginning;
 use super::catch_up::{BeginningMemory, Inherited, next_since};
 use super::change::{notice_missed, queries_of};
 use super::compile::Scope;
-use super::ddl_log::{DdlChanges, Reader};
 use super::deltas::Deltas;
 use super::durable::Durability;
 use super::into_table::put_newest_before_readers;
@@ -42,7 +47,7 @@ use crate::event::{Replacing, Reply};
 use crate::jobs::Job;
 use crate::run::catch_up::step_past;
 use crate::run::contents::Bases;
-use crate::run::durable::begin_change;
+use crate::run::durable::{begin_change, is_loading};
 use crate::run::{CatalogChanges, Successors};
 use crate::settings::Settings;
 pub(super) use difference::take_differences;
@@ -95,6 +100,11 @@ struct Begun {
 }
 
 impl Successor {
+    /// Returns the columns that the new query adds, if any.
+    fn added_columns(&self) -> Option<AddedColumns> {
+        AddedColumns::of(&self.before, &self.object).ok().flatten()
+    }
+
     /// Returns the ALTER statement, if this is the name of its query.
     pub(super) fn job_of(&self, name: &Arc<str>) -> Option<Arc<Job>> {
         self.reply.job().filter(|_| self.name == *name)
@@ -111,7 +121,7 @@ enum Readiness {
 impl CatalogChanges<'_> {
     /// Begins to replace the query of a relation. Replies `Ok(None)` if the catalog has changed meanwhile.
     pub(super) fn replace(&mut self, replacing: Replacing) {
-        let Replacing { base, object, from_now, entry, reply } = replacing;
+        let Replacing { base, object, from_now, extends, entry, reply } = replacing;
         // A statement that was given up before its turn is not executed.
         if reply.is_closed() {
             return;
@@ -123,13 +133,16 @@ impl CatalogChanges<'_> {
             Ok(before) => before.clone(),
             Err(error) => return reply.send(Err(error)),
         };
+        if is_loading(self.durability) {
+            return self.replace_without_rows(&object, entry, reply);
+        }
         self.clock
             .fix_time(&self.setup.settings, self.durability.is_on() && !self.durability.is_recovering());
         let begun = self
             .durability
             .check_journal()
-            .and_then(|()| check_names(self.durability, &self.setup.catalog, &object.name));
-        let begun = begun.and_then(|()| self.successors().successor_of(&object, from_now));
+            .and_then(|()| check_names(self.durability, &self.setup.catalog, &object));
+        let begun = begun.and_then(|()| self.successors().successor_of(&object, from_now, extends));
         let Begun { queries, start, notices } = match begun {
             Ok(begun) => begun,
             Err(error) => {
@@ -258,8 +271,8 @@ impl CatalogChanges<'_> {
             _ => self
                 .durability
                 .check_journal()
-                .and_then(|()| check_names(self.durability, &self.setup.catalog, &successor.object.name))
-                .and_then(|()| check_place(self.flow_control(), &successor.object, Some(query)))
+                .and_then(|()| check_names(self.durability, &self.setup.catalog, &successor.object))
+                .and_then(|()| check_place(self.flow_control(), &successor.object, false, Some(query)))
                 .and_then(|()| check_repeatable(self.queries, self.tables, self.sources, &successor, query)),
         };
         match checked.and_then(|()| self.successors().is_compared(&mut successor)) {
@@ -284,33 +297,28 @@ impl CatalogChanges<'_> {
         if successor.name != successor.object.name {
             self.outputs.logs.remove(&successor.name);
         }
+        let added = successor.added_columns();
         let Successor { object, notices, mut entry, reply, .. } = successor;
         let name = object.name.clone();
-        if change.is_none() {
-            // Without the difference, nothing connects the old content with the new one.
+        if change.is_none() || added.is_some() {
+            // Without the difference, nothing connects the old content with the new one. The old content has no values in
+            // new columns.
             self.outputs.logs.histories.remove(&name);
+        }
+        if let Some(added) = added
+            && let Err(reason) = added.extend_log(self.outputs, &name)
+        {
+            tracing::warn!(relation = %name, %reason, "the changes of a relation can't get its new columns");
         }
         if let Entry::Changed { standing, .. } = &mut entry {
             *standing = self.clock.standing(&self.setup.settings);
         }
-        let dependants = self.setup.catalog.dependants(&name);
-        begin_change(
-            self.clock,
-            self.durability,
-            &self.setup.settings,
-            entry,
-            DdlChanges::replaced(&object, dependants),
-            true,
-        );
+        let ddl = ddl_of_replacement(self.durability, &self.setup.catalog, &object);
+        begin_change(self.clock, self.durability, &self.setup.settings, entry, ddl, true);
         if !self.durability.is_on() {
             self.clock.epoch = self.clock.epoch.next();
         }
-        let mut catalog = self.setup.catalog.as_ref().clone();
-        catalog.replace(object.clone());
-        if let Some(late) = queries.last().and_then(|query| query.result.late.as_ref()) {
-            catalog.keep_late(name.clone(), late.schema().clone());
-        }
-        self.setup.publish_catalog(catalog);
+        self.redefine(&object, queries.last());
         if !fits {
             self.delivery().end_subscriptions_to(std::slice::from_ref(&name), "has another query");
             self.outputs.logs.remove(&name);
@@ -319,6 +327,43 @@ impl CatalogChanges<'_> {
         if let Some(change) = change {
             self.hand_difference(&name, change);
         }
+        self.finish_replacement(notices, reply);
+    }
+
+    /// Replaces a definition while the statements of a checkpoint are repeated. No query has rows yet; the checkpoint has
+    /// the state of the new one.
+    fn replace_without_rows(
+        &mut self,
+        object: &Arc<Object>,
+        entry: Entry,
+        reply: Reply<Option<Vec<String>>>,
+    ) {
+        let scope = Scope::new(self.setup, self.queries);
+        let mut queries = match queries_to_be(&self.setup.catalog, &self.setup.settings, scope, object) {
+            Ok(queries) => queries,
+            Err(error) => return reply.send(Err(error)),
+        };
+        queries.iter_mut().for_each(|query| query.status.begin_by(Beginning::AtOnce));
+        let ddl = ddl_of_replacement(self.durability, &self.setup.catalog, object);
+        begin_change(self.clock, self.durability, &self.setup.settings, entry, ddl, true);
+        self.redefine(object, queries.last());
+        put_in_place(self.queries, self.clock.epoch, &object.name, queries, false);
+        self.finish_replacement(Vec::new(), reply);
+        self.clock.end_change(self.durability.is_recovering());
+    }
+
+    /// Puts the new definition of a relation into the catalog.
+    fn redefine(&mut self, object: &Arc<Object>, query: Option<&RunningQuery>) {
+        let mut catalog = self.setup.catalog.as_ref().clone();
+        catalog.replace(object.clone());
+        if let Some(late) = query.and_then(|query| query.result.late.as_ref()) {
+            catalog.keep_late(object.name.clone(), late.schema().clone());
+        }
+        self.setup.publish_catalog(catalog);
+    }
+
+    /// Starts queries that wait for a new one, and replies when the replacement is durable.
+    fn finish_replacement(&mut self, notices: Vec<String>, reply: Reply<Option<Vec<String>>>) {
         self.sources.mark_used(self.measures, self.queries, self.tables, self.outputs);
         self.starts().start_queries();
         self.queries.readers_left();
@@ -345,7 +390,7 @@ impl CatalogChanges<'_> {
 
 impl Successors<'_> {
     /// Returns the new queries of a relation.
-    fn successor_of(&mut self, object: &Arc<Object>, from_now: bool) -> Result<Begun> {
+    fn successor_of(&mut self, object: &Arc<Object>, from_now: bool, extends: bool) -> Result<Begun> {
         if self.waiters.replay.is_some() {
             return Err(Error::external(
                 "a recorded epoch is being replayed: try again when it has finished",
@@ -363,7 +408,7 @@ impl Successors<'_> {
             Scope::new(self.setup, self.queries),
             object,
         )?;
-        check_place(self.flow_control(), object, queries.last())?;
+        check_place(self.flow_control(), object, extends, queries.last())?;
         // A query FOR EACH BATCH begins with the next batch, and a view has no query.
         let Some(query) = queries.last_mut().filter(|query| !query.is_per_batch()) else {
             return Ok(Begun { queries, start: Start::AtOnce, notices: Vec::new() });
@@ -532,58 +577,6 @@ fn put_in_place(queries: &mut Queries, epoch: Epoch, name: &Arc<str>, new: Vec<R
         queries.push(query);
         put_newest_before_readers(queries, &own);
     }
-}
-
-/// Fails if a reader of the relation uses a name from before a rename. A start recreates the altered relation after
-/// all else, and then its readers, whose statements must find the names that they use.
-pub(super) fn check_names(durability: &Durability, catalog: &Catalog, name: &str) -> Result<()> {
-    if durability.is_recovering() {
-        return Ok(());
-    }
-    let dependants = catalog.dependants(name);
-    let objects = dependants.iter().filter_map(|name| catalog.find(name));
-    let reads = objects.flat_map(|object| object.reads.iter().cloned()).collect();
-    let is_there = |name: &str| catalog.find(name).is_some();
-    let Some(renamed) = durability.ddl_log().renamed_since(&dependants, &reads, &is_there) else {
-        return check_widened(durability, catalog, name, &dependants);
-    };
-    let readers: Vec<String> = dependants.iter().map(|name| format!("\"{name}\"")).collect();
-    let readers = readers.join(", ");
-    Err(Error::invalid(format!(
-        "\"{name}\" can't have another query: \"{renamed}\" was renamed after what reads \"{name}\" was made, \
-         {readers}"
-    ))
-    .hint(format!("DROP {readers} and create them again with the current names, then retry.")))
-}
-
-/// Fails if a start would plan a reader of the relation again, and would find columns that were added after its
-/// creation.
-fn check_widened(
-    durability: &Durability,
-    catalog: &Catalog,
-    name: &str,
-    dependants: &[Arc<str>],
-) -> Result<()> {
-    let readers = dependants.iter().filter_map(|name| {
-        let object = catalog.find(name)?;
-        let is_kept = !matches!(object.definition, Definition::View { .. });
-        // Without a journal there are no stored plans, and no need for them.
-        let counts = !is_kept || durability.is_on();
-        counts.then(|| Reader { name: object.name.clone(), reads: object.reads.clone(), is_kept })
-    });
-    let readers: Vec<Reader> = readers.collect();
-    if let Some(reader) = durability.ddl_log().made_on_path(name, &readers) {
-        return Err(Error::invalid(format!(
-            "\"{name}\" can't have another query: a statement about \"{reader}\" was run with a search_path"
-        ))
-        .hint(format!("DROP \"{reader}\" and create it again with the schemas in its text, then retry.")));
-    }
-    let Some((reader, table)) = durability.ddl_log().columns_added_since(&readers) else { return Ok(()) };
-    Err(Error::invalid(format!(
-        "\"{name}\" can't have another query: \"{reader}\", which reads it, reads table \"{table}\", too, and was made \
-         before that got a column"
-    ))
-    .hint(format!("DROP \"{reader}\" and create it again, then retry.")))
 }
 
 /// Returns the error for a relation that keeps its query.

@@ -5,7 +5,7 @@ use millstream_durable::{Delivered, Entry, Recorded};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::durable::{Durability, journal_state};
+use super::durable::{Durability, end_loading, journal_state};
 use super::query::{RunningQuery, Status};
 use super::waiters::{Awaits, Changing};
 use crate::Record;
@@ -23,6 +23,7 @@ impl Loop {
         }
         match step {
             Recovery::Notes { notes, checkpoint } => {
+                end_loading(&mut self.durability);
                 self.durability.crash_notes.begin(*notes);
                 self.steps().bring_loaded(checkpoint);
             }

@@ -186,8 +186,8 @@ impl ReadView<'_> {
     /// Answers an event that only reads.
     pub(super) fn answer(&self, question: Question) {
         match question {
-            Question::ExplainReplace { object, from_now, reply } => {
-                reply.send(self.explain_replace(&object, from_now));
+            Question::ExplainReplace { object, from_now, extends, reply } => {
+                reply.send(self.explain_replace(&object, (from_now, extends)));
             }
             // Who asked while the engine was busy may have given up.
             Question::SystemTables { reply, .. } if reply.is_closed() => {}

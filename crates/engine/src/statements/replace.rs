@@ -7,12 +7,13 @@ use std::sync::Arc;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_durable::Plan;
 use millstream_sql::functions::quoted_ident;
-use millstream_sql::{Error, Result, TokenReader, qualified_ident};
+use millstream_sql::{Error, Result, TokenReader, extends, qualified_ident};
 
+use super::create_view::lasting_planner;
 use super::explain_why::two_columns;
 use super::sink_into::stems_from;
 use super::{create_materialized_view, create_stream, create_view};
-use crate::catalog::{Catalog, Object};
+use crate::catalog::{Catalog, Definition, Object};
 use crate::ddl::{self, PLANS_MAX, busy};
 use crate::event::{Change, Event, Question, Replacing};
 use crate::plan::Working;
@@ -76,6 +77,8 @@ pub(super) struct Replacement {
     pub(super) object: Arc<Object>,
     /// True if inputs that cannot be replayed contribute only their kept rows and later ones.
     pub(super) from_now: bool,
+    /// True for a plain view whose first columns have the plan of the present ones: its readers have that as a part.
+    pub(super) extends: bool,
     /// The response.
     pub(super) tag: Tag,
     /// The stored plan of its query, for the journal.
@@ -91,12 +94,10 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
             let tags = ddl::change(session, &[text]).await.map_err(|(_, error)| error)?;
             return Ok(tags.into_iter().next_back().unwrap_or_default().into());
         };
-        let Replacement { base, object, from_now, tag, plans } = statement.plan(session)?;
+        let Replacement { base, object, from_now, extends, tag, plans } = statement.plan(session)?;
         let entry = ddl::entry(session, &[text], plans);
-        let replaced = session
-            .shared
-            .ask(|reply| Event::Replace(Box::new(Replacing { base, object, from_now, entry, reply })))
-            .await?;
+        let replacing = |reply| Replacing { base, object, from_now, extends, entry, reply };
+        let replaced = session.shared.ask(|reply| Event::Replace(Box::new(replacing(reply)))).await?;
         if let Some(notices) = replaced {
             let mut tags = [Tag { notices: [tag.notices, notices].concat(), ..tag }];
             say_at_once(session.transaction.as_ref(), &mut tags);
@@ -122,9 +123,9 @@ pub(super) async fn explain(session: &Session, reader: &mut TokenReader<'_>) -> 
         return Err(Error::invalid("there is nothing yet that the statement would replace")
             .hint("EXPLAIN CREATE … without OR REPLACE shows how it would run."));
     };
-    let Replacement { object, from_now, .. } = statement.plan(session)?;
-    let lines =
-        session.shared.ask(|reply| Event::Ask(Question::ExplainReplace { object, from_now, reply })).await?;
+    let Replacement { object, from_now, extends, .. } = statement.plan(session)?;
+    let explain = |reply| Question::ExplainReplace { object, from_now, extends, reply };
+    let lines = session.shared.ask(|reply| Event::Ask(explain(reply))).await?;
     two_columns(["operator", "change"], lines)
 }
 
@@ -214,8 +215,22 @@ impl<'a> ReplaceStatement<'a> {
                 "\"{name}\" would read itself: \"{through}\", which the new query reads, depends on it"
             )));
         }
+        let extends = self.extends(session, &object);
         let tag = Tag { text: self.tag.clone(), ..tag };
-        Ok(Replacement { base: self.catalog.version, object, from_now: self.from_now, tag, plans })
+        Ok(Replacement { base: self.catalog.version, object, from_now: self.from_now, extends, tag, plans })
+    }
+
+    /// Returns true if this is a plain view, and its present columns keep their plan.
+    fn extends(&self, session: &Session, object: &Object) -> bool {
+        match (&object.definition, &self.before.definition) {
+            // The statements of a data directory have been accepted.
+            (Definition::View { .. }, _) if session.is_recovering => true,
+            (Definition::View { raw: new, .. }, Definition::View { raw: old, .. }) => {
+                let is_read = !self.catalog.dependants(&object.name).is_empty();
+                is_read && extends(&lasting_planner(session), new, old).unwrap_or(false)
+            }
+            _ => false,
+        }
     }
 
     /// Moves an error's position in the CREATE statement to this statement. The query is at the end of both.

@@ -284,3 +284,36 @@ fn what_is_taken_away_was_there_before() {
     altered(&mut all, "x", "third");
     assert_eq!(texts(&all), ["make x", "third"]);
 }
+
+fn extended(log: &mut DdlLog, name: &str, statement: &str) {
+    let changes = vec![DdlChange::Extended { name: name.into(), statement: statement.into() }];
+    log.change(DdlChanges { changes }, &changed(&["extend"]), Standing::default());
+}
+
+#[test]
+fn a_longer_query_comes_in_its_place_behind_what_reads_the_shorter_one() {
+    let mut all = DdlLog::default();
+    created(&mut all, &["t", "m", "v"]);
+    extended(&mut all, "m", "extend m");
+    all.state(set("on_error", "keep"));
+    extended(&mut all, "m", "extend m again");
+    created(&mut all, &["w"]);
+    extended(&mut all, "m", "extend m for w");
+    let expected =
+        ["make t", "make m", "make v", "on_error = keep", "extend m again", "make w", "extend m for w"];
+    assert_eq!(texts(&all), expected);
+    assert!(all.is_extended_behind("m", &["v".into()]));
+    assert!(!all.is_extended_behind("v", &["w".into()]));
+    let reader =
+        |name: &str, reads: &str| Reader { name: name.into(), reads: vec![reads.into()], is_kept: false };
+    let found = |readers: &[Reader]| {
+        all.columns_added_since(readers).map(|(reader, relation)| format!("{reader} {relation}"))
+    };
+    assert_eq!(found(&[reader("v", "m")]).as_deref(), Some("v m"));
+    assert_eq!(found(&[reader("m", "t"), reader("v", "m")]), None);
+    dropped(&mut all, &["v", "w"]);
+    assert!(!all.is_extended_behind("m", &["v".into()]));
+    assert_eq!(texts(&all), ["make t", "make m", "on_error = keep", "extend m for w"]);
+    replaced(&mut all, "m", &[]);
+    assert_eq!(texts(&all), ["make t", "on_error = keep", "make m anew"]);
+}

@@ -6,6 +6,8 @@
 //! keep their changes. If many changes have come by the time that it is done, a thread adds them, and so on. The readers
 //! then get, in this order, the old query's newest changes taken back, the difference, and the new query's newest changes.
 //! So no prefix of them takes back a row that isn't there.
+//!
+//! If the new query has more columns, the rows of the old answer get them, too (`added_columns.rs`).
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -26,6 +28,7 @@ use crate::run::log::{Logs, Place};
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
 use crate::run::query::{ResultRows, RunningQuery};
+use crate::run::query_replacement::added_columns::AddedColumns;
 use crate::run::query_replacement::fits::unfit;
 use crate::run::waiters::Waiters;
 use crate::settings::{ClockKind, Settings};
@@ -158,7 +161,7 @@ impl Successors<'_> {
             Progress::Done(Err(error)) => return Err(error.clone()),
             Progress::Done(Ok(_)) => {}
         }
-        let (old, new) = self.outputs.logs.since_compared(successor);
+        let (old, new) = self.outputs.logs.since_compared(successor)?;
         let Some(comparison) = &mut successor.comparison else { return Ok(true) };
         let little = if self.setup.execution.options.apart.is_some() { 0 } else { LARGE_ROWS };
         if old.num_rows() + new.num_rows() <= little || comparison.rounds >= ROUNDS_MAX {
@@ -183,9 +186,9 @@ impl Successors<'_> {
         let (old, new) = (successor.object.name.clone(), successor.name.clone());
         let answers = (self.answer_apart(&old)?, self.answer_apart(&new)?);
         let (old, new) = (self.outputs.logs.end(&old), self.outputs.logs.end(&new));
-        let counted = memory.clone();
+        let (counted, added) = (memory.clone(), successor.added_columns());
         let computing = self.tasks.on_a_thread(move || {
-            let old = answers.0.rows()?;
+            let old = with_added(added.as_ref(), answers.0.rows()?)?;
             counted.count(&[&old])?;
             counted.changed(old, Delta::default(), answers.1.rows()?)
         })?;
@@ -214,8 +217,8 @@ impl Successors<'_> {
 }
 
 impl Logs {
-    /// Returns the changes of the old query and of the new one since the comparison.
-    fn since_compared(&self, successor: &Successor) -> (Delta, Delta) {
+    /// Returns the changes of the old query and of the new one since the comparison, with the same columns.
+    fn since_compared(&self, successor: &Successor) -> Result<(Delta, Delta)> {
         let since = |name: &Arc<str>| {
             let mut all = Delta::default();
             let log = successor.place_in(name).zip(self.get(name));
@@ -223,7 +226,8 @@ impl Logs {
             epochs.for_each(|(_, delta)| all.append(delta.clone()));
             all
         };
-        (since(&successor.object.name), since(&successor.name))
+        let old = with_added(successor.added_columns().as_ref(), since(&successor.object.name))?;
+        Ok((old, since(&successor.name)))
     }
 }
 
@@ -244,7 +248,7 @@ pub(super) fn difference_of_answers(
     successor: &mut Successor,
     query: &RunningQuery,
 ) -> Option<Delta> {
-    let since = outputs.logs.since_compared(successor);
+    let since = outputs.logs.since_compared(successor).ok()?;
     let old = queries.old_to_compare(successor, query)?;
     let place = queries.iter().position(|query| query.name == old.name)?;
     if outputs.is_unread(queries, waiters, place) {
@@ -258,7 +262,8 @@ pub(super) fn difference_of_answers(
     }
     let read = |query: &RunningQuery| query.content(None).and_then(Content::batches_now);
     let (old, new) = (read(old).ok()?, read(query).ok()?);
-    Some(changed(Delta::from_iter(old), Delta::default(), Delta::from_iter(new)))
+    let old = with_added(successor.added_columns().as_ref(), Delta::from_iter(old)).ok()?;
+    Some(changed(old, Delta::default(), Delta::from_iter(new)))
 }
 
 /// Returns the old query and the new one, if a reader of the relation gets the difference of their answers.
@@ -299,4 +304,12 @@ fn changed(old: Delta, difference: Delta, new: Delta) -> Delta {
     change.append(difference);
     change.append(new);
     in_sum(change)
+}
+
+/// Returns changes of the old answer with the columns that the new query adds.
+fn with_added(added: Option<&AddedColumns>, old: Delta) -> Result<Delta> {
+    match added {
+        Some(added) => added.extend(&old),
+        None => Ok(old),
+    }
 }

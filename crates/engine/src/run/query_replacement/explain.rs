@@ -11,9 +11,10 @@ use super::super::source::RunningSource;
 use crate::catalog::Object;
 use crate::run::flow_control::FlowControl;
 use crate::run::queries::Queries;
+use crate::run::query_replacement::ddl_place::check_names;
 use crate::run::query_replacement::fits::check_place;
 use crate::run::query_replacement::keeping::holds_all;
-use crate::run::query_replacement::{check_can_be_read, check_names, queries_to_be};
+use crate::run::query_replacement::{check_can_be_read, queries_to_be};
 use crate::run::read_view::ReadView;
 use crate::run::sources::Sources;
 use crate::run::tables::BaseTables;
@@ -23,7 +24,12 @@ type Lines = Vec<(String, String)>;
 
 impl ReadView<'_> {
     /// Returns the fate of a relation, its operators and its readers, or the reason for a refusal.
-    pub(in crate::run) fn explain_replace(&self, object: &Arc<Object>, from_now: bool) -> Result<Lines> {
+    /// `extends`: it is a plain view, and its present columns keep their plan.
+    pub(in crate::run) fn explain_replace(
+        &self,
+        object: &Arc<Object>,
+        (from_now, extends): (bool, bool),
+    ) -> Result<Lines> {
         let name = &object.name;
         let queries = queries_to_be(&self.setup.catalog, &self.setup.settings, self.scope(), object)?;
         let query = queries.last();
@@ -38,8 +44,8 @@ impl ReadView<'_> {
             }
             _ => Ok(()),
         };
-        let refused = check_names(self.durability, &self.setup.catalog, name)
-            .and(check_place(self.flow_control, object, query))
+        let refused = check_names(self.durability, &self.setup.catalog, object)
+            .and(check_place(self.flow_control, object, extends, query))
             .and(readable)
             .err();
         let is_copied_apart = |query, succession| {

@@ -4,6 +4,10 @@
 //! again, from the same statements over the new definition. So if the relation has readers, these properties must stay:
 //! then the readers get the same operators, which fit their saved state. A plain view over it depends on its columns
 //! alone.
+//!
+//! A relation may get more columns behind these, which the readers don't see. Streams may not: their readers find the columns
+//! of the batch behind the last one. The readers of a plain view have its plan as a part, so its present columns must keep
+//! their plan.
 
 use std::sync::Arc;
 
@@ -19,6 +23,8 @@ use crate::run::flow_control::FlowControl;
 use crate::run::queries::Queries;
 use crate::run::query_names::SharedParts;
 use crate::run::query_names::shown_name;
+use crate::run::query_replacement::added_columns::AddedColumns;
+use crate::run::query_replacement::ddl_place::stays_in_place;
 use crate::run::sources::Sources;
 use crate::run::tables::BaseTables;
 
@@ -39,9 +45,15 @@ impl Catalog {
     }
 }
 
-/// Fails if a relation can't get another query now, or if its readers would no longer fit.
-pub(super) fn check_place(view: FlowControl<'_>, object: &Object, new: Option<&RunningQuery>) -> Result<()> {
-    let FlowControl { queries, sources, outputs, setup, .. } = view;
+/// Fails if a relation can't get another query now, or if its readers would no longer fit. `extends`: it is a plain view, and
+/// its present columns keep their plan.
+pub(super) fn check_place(
+    view: FlowControl<'_>,
+    object: &Object,
+    extends: bool,
+    new: Option<&RunningQuery>,
+) -> Result<()> {
+    let FlowControl { queries, sources, outputs, setup, durability, .. } = view;
     let catalog = &setup.catalog;
     let name = &object.name;
     let dependants = catalog.dependants(name);
@@ -55,10 +67,13 @@ pub(super) fn check_place(view: FlowControl<'_>, object: &Object, new: Option<&R
     let maintained: Vec<&str> = maintained.map(AsRef::as_ref).collect();
     if let Definition::View { .. } = object.definition
         && !dependants.is_empty()
+        && !extends
     {
         let named = dependants.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
-        return Err(Error::invalid(format!("view \"{name}\" is part of {named}"))
-            .hint("Drop these first and create them again, or alter them in its place."));
+        return Err(Error::invalid(format!(
+            "view \"{name}\" is part of {named}, so its present columns can't have another query"
+        ))
+        .hint("Add columns at its end, drop what reads it first and create that again, or alter that in its place."));
     }
     if queries.query(name).is_some_and(|query| query.status.is_starting()) {
         return Err(Error::external(format!(
@@ -77,7 +92,9 @@ pub(super) fn check_place(view: FlowControl<'_>, object: &Object, new: Option<&R
         return Err(Error::invalid(format!("the late rows of \"{name}\" are read by \"{reader}\""))
             .hint(format!("Drop \"{reader}\" first, alter \"{name}\", and create it again.")));
     }
-    check_alike(queries, catalog, Scope::new(setup, queries), name, &dependants)?;
+    if !stays_in_place(durability, catalog, object) {
+        check_alike(queries, catalog, Scope::new(setup, queries), name, &dependants)?;
+    }
     let Some(Unfit { what, columns }) = unfit(queries, catalog, object, new) else {
         return Ok(());
     };
@@ -93,7 +110,10 @@ pub(super) fn check_place(view: FlowControl<'_>, object: &Object, new: Option<&R
         "{kind} \"{name}\" is read by {}, which it would no longer fit: {what}",
         readers.join(", ")
     ))
-    .hint("Let the new query have the same columns, or drop what reads it first and create that again."))
+    .hint(
+        "Let the new query have the same columns, and new ones at the end, or drop what reads it first and create that \
+         again.",
+    ))
 }
 
 /// Fails if a reader of the relation would get other operators if it were created now. A start creates it after the
@@ -182,12 +202,16 @@ pub(in crate::run) fn unfit(
     new: Option<&RunningQuery>,
 ) -> Option<Unfit> {
     let before = catalog.find(&object.name)?;
-    if let (Some(old), Some(new)) = (before.definition.schema(), object.definition.schema())
-        && let Some(what) = difference(old, new)
-    {
-        return Some(Unfit { what, columns: true });
+    let mut known = usize::MAX;
+    if let (Some(old), Some(new)) = (before.definition.schema(), object.definition.schema()) {
+        known = old.fields().len();
+        if let Some(what) = difference(old, new).or_else(|| longer_stream(object, known)) {
+            return Some(Unfit { what, columns: true });
+        }
     }
     let (Some(old), Some(new)) = (queries.query(&object.name), new) else { return None };
+    let known_times = new.flow.times().iter().filter(|(column, _)| *column < known);
+    let has_same_times = known_times.eq(old.flow.times());
     let what = match (old.append_only(), new.append_only()) {
         (true, false) => Some("it was append-only, and now its rows would be updated or deleted".to_string()),
         (false, true) => {
@@ -201,15 +225,13 @@ pub(in crate::run) fn unfit(
             named(old.key(), before),
             named(new.key(), object)
         )),
-        _ if old.flow.times() != new.flow.times() => {
-            Some("the watermarks of its columns derive from something else".to_string())
-        }
-        _ => None,
+        _ if !has_same_times => Some("the watermarks of its columns derive from something else".to_string()),
+        _ => AddedColumns::of(before, object).err().map(|error| error.message),
     };
     what.map(|what| Unfit { what, columns: false })
 }
 
-/// Returns the first difference of columns.
+/// Returns the first difference in the columns of before.
 fn difference(old: &Schema, new: &Schema) -> Option<String> {
     for (place, field) in old.fields().iter().enumerate() {
         let name = field.name();
@@ -229,8 +251,17 @@ fn difference(old: &Schema, new: &Schema) -> Option<String> {
             _ => {}
         }
     }
-    let added = new.fields().get(old.fields().len())?;
-    Some(format!("it would have another column, \"{}\"", added.name()))
+    None
+}
+
+/// Returns the difference if a stream would have more columns than these.
+fn longer_stream(object: &Object, known: usize) -> Option<String> {
+    let Definition::Stream { schema, .. } = &object.definition else { return None };
+    let added = schema.fields().get(known)?;
+    Some(format!(
+        "it would have another column, \"{}\", and in a stream the columns of the batch follow the last one",
+        added.name()
+    ))
 }
 
 /// Returns a key as text.
@@ -263,7 +294,11 @@ mod tests {
         check(&[a(), b()], None);
         check(&[a()], Some("it no longer has a column \"b\""));
         check(&[b(), a()], Some("its column \"a\" would be at another position"));
-        check(&[a(), b(), ("c", DataType::Int8, true)], Some("it would have another column, \"c\""));
+        check(&[a(), b(), ("c", DataType::Int8, true)], None);
+        check(
+            &[a(), ("c", DataType::Int8, true), b()],
+            Some("its column \"b\" would be at another position"),
+        );
         let int = ("a", DataType::Int32, true);
         check(&[int, b()], Some("its column \"a\" was of type BIGINT and would be of type INT"));
         let nullable = ("b", DataType::Utf8View, true);
