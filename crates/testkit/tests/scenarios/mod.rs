@@ -18,6 +18,7 @@ mod crashes;
 mod dead_letters;
 mod disk;
 mod errors;
+mod extended;
 mod failing;
 mod feeds;
 mod files;
@@ -102,6 +103,7 @@ const MODULES: &[&[Scenario]] = &[
     dead_letters::ALL,
     disk::ALL,
     errors::ALL,
+    extended::ALL,
     failing::ALL,
     feeds::ALL,
     files::ALL,

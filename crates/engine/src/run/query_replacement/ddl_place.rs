@@ -45,7 +45,7 @@ pub(super) fn check_names(durability: &Durability, catalog: &Catalog, object: &O
     if durability.is_recovering() || stays_in_place(durability, catalog, object) {
         return Ok(());
     }
-    let name = object.name.as_ref();
+    let name: &str = &object.name;
     let dependants = catalog.dependants(name);
     let objects = dependants.iter().filter_map(|name| catalog.find(name));
     let reads = objects.flat_map(|object| object.reads.iter().cloned()).collect();
