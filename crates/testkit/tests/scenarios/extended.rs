@@ -99,7 +99,8 @@ impl Trial {
                 let alter = "ALTER MATERIALIZED VIEW m AS";
                 let wide = format!("{alter} {}", self.query(&self.columns.concat()));
                 run(&mut self.machine.session(), &wide).await?;
-                run(&mut self.narrow, &format!("{alter} {}", self.query(""))).await.map(drop)
+                let sql = format!("{alter} {}", self.query(""));
+                run(&mut self.narrow, &sql).await.map(drop)
             }
             2 => {
                 let column = format!(", k + {} AS d{}", self.of_view.len(), self.of_view.len());
