@@ -195,7 +195,7 @@ async fn places() -> Result<()> {
                 "CREATE VIEW w AS SELECT v FROM t",
                 "CREATE VIEW ww AS SELECT * FROM w",
                 "INSERT INTO t VALUES (1, 1), (2, 1), (3, 2)",
-                "ALTER MATERIALIZED VIEW m AS SELECT v AS g, sum(k) AS n, max(k) AS top FROM t GROUP BY v",
+                "ALTER MATERIALIZED VIEW m AS SELECT v AS g, sum(k) AS n, max(k) AS highest FROM t GROUP BY v",
                 "CREATE OR REPLACE VIEW w AS SELECT v, k FROM t",
             ],
             &[
@@ -203,14 +203,14 @@ async fn places() -> Result<()> {
                 "CREATE MATERIALIZED VIEW b AS SELECT * FROM q",
                 "ALTER MATERIALIZED VIEW m RENAME TO m2",
                 "ALTER MATERIALIZED VIEW m2 AS \
-                 SELECT v AS g, sum(k) AS n, max(k) AS top, min(k) AS low FROM t GROUP BY v",
+                 SELECT v AS g, sum(k) AS n, max(k) AS highest, min(k) AS low FROM t GROUP BY v",
                 "CREATE VIEW r AS SELECT * FROM m2",
                 "CREATE OR REPLACE VIEW w AS SELECT v, k, k + v AS s FROM t",
             ],
             &[
                 "INSERT INTO t VALUES (4, 2), (5, 3)",
                 "ALTER MATERIALIZED VIEW m2 AS \
-                 SELECT v AS g, sum(k) + 1 AS n, max(k) AS top, min(k) AS low FROM t GROUP BY v",
+                 SELECT v AS g, sum(k) + 1 AS n, max(k) AS highest, min(k) AS low FROM t GROUP BY v",
             ],
         ];
         for (place, group) in groups.iter().enumerate() {
@@ -260,7 +260,7 @@ async fn subscribers() -> Result<()> {
             "CREATE SUBSCRIPTION r FROM m",
             "DECLARE c CURSOR FOR SUBSCRIBE m",
             "INSERT INTO t VALUES (2, 2)",
-            "ALTER MATERIALIZED VIEW m AS SELECT v AS g, sum(k) AS n, max(k) AS top FROM t GROUP BY v",
+            "ALTER MATERIALIZED VIEW m AS SELECT v AS g, sum(k) AS n, max(k) AS highest FROM t GROUP BY v",
             "CREATE SUBSCRIPTION later FROM m",
             "INSERT INTO t VALUES (3, 2)",
         ],
@@ -314,7 +314,7 @@ async fn transactions() -> Result<()> {
         &mut session,
         &[
             "INSERT INTO t VALUES (3, 2)",
-            "ALTER MATERIALIZED VIEW m AS SELECT v AS g, sum(k) AS n, max(k) AS top FROM t GROUP BY v",
+            "ALTER MATERIALIZED VIEW m AS SELECT v AS g, sum(k) AS n, max(k) AS highest FROM t GROUP BY v",
             "DELETE FROM t WHERE k = 1",
         ],
     )
