@@ -11,16 +11,16 @@
 //! ```
 //!
 //! Deliberately absent: flows that forget rows, or whose answer depends on the time: their state depends on when they
-//! were made. Operators that hold the result for readers stay with their flow.
+//! were made. An operator from which readers get the result of a flow can be taken out only if what is left computes each
+//! row by itself, so that the result follows from the part's.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion::logical_expr::LogicalPlan;
 
-use crate::content::content_of;
+use crate::content::keeps_all;
 use crate::dag::{Dag, Node};
 use crate::flow::Flow;
 use crate::operator::Description;
@@ -92,8 +92,10 @@ impl CommonPart {
 /// Decides which parts of a flow can be separated from the rest.
 struct Separable<'a> {
     dag: &'a Dag,
-    /// The nodes from whose state readers get the result.
+    /// The nodes by which readers get the result.
     held: HashSet<usize>,
+    /// The one of these that keeps the result. Each node above it computes each row of its input by itself.
+    keeper: Option<usize>,
     /// For each node, true if it keeps state.
     keeps_state: Vec<bool>,
     is_part: bool,
@@ -102,14 +104,9 @@ struct Separable<'a> {
 impl Separable<'_> {
     fn of(sharer: Sharer<'_>) -> Separable<'_> {
         let dag = &sharer.flow.dag;
-        let held = RefCell::new(HashSet::new());
-        if let (true, Some(root)) = (sharer.holds_result, dag.nodes.len().checked_sub(1)) {
-            content_of(&dag.nodes, root, &|node| {
-                held.borrow_mut().insert(node);
-            });
-        }
+        let (held, keeper) = if sharer.holds_result { held_of(&dag.nodes) } else { (HashSet::new(), None) };
         let keeps_state = dag.nodes.iter().map(keeps_state).collect();
-        Separable { dag, held: held.into_inner(), keeps_state, is_part: sharer.is_part }
+        Separable { dag, held, keeper, keeps_state, is_part: sharer.is_part }
     }
 
     /// Returns the number of nodes of the part that ends at an operator, if the part keeps state and the rest needs no
@@ -117,7 +114,8 @@ impl Separable<'_> {
     fn size(&self, node: usize) -> Option<usize> {
         let nodes = &self.dag.nodes;
         let is_operator = |place: usize| matches!(nodes[place], Node::Operator { .. });
-        if self.held.contains(&node) || !is_operator(node) || (self.is_part && node + 1 < nodes.len()) {
+        let is_held = self.held.contains(&node) && self.keeper != Some(node);
+        if is_held || !is_operator(node) || (self.is_part && node + 1 < nodes.len()) {
             return None;
         }
         let below = order_below(nodes, node);
@@ -136,6 +134,33 @@ impl Separable<'_> {
         let is_whole = !below.iter().any(is_needed) && !self.dag.lookups.places().iter().any(is_split);
         is_whole.then_some(below.len())
     }
+}
+
+/// Returns the nodes by which readers get the result of a flow, and the one that keeps it, if those above it compute each
+/// row of their input by itself.
+fn held_of(nodes: &[Node]) -> (HashSet<usize>, Option<usize>) {
+    let root = nodes.len().checked_sub(1);
+    let (mut held, mut left) = (HashSet::new(), Vec::from_iter(root));
+    while let Some(place) = left.pop() {
+        if let (true, false, Node::Operator { inputs, .. }) =
+            (held.insert(place), keeps_all(&nodes[place]), &nodes[place])
+        {
+            left.extend(inputs);
+        }
+    }
+    let mut keeper = root;
+    while let Some(place) = keeper.filter(|place| !keeps_all(&nodes[*place])) {
+        keeper = match &nodes[place] {
+            Node::Operator { operator, inputs } if operator.abilities().row_by_row.is_some() => {
+                match inputs[..] {
+                    [input] => Some(input),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+    }
+    (held, keeper)
 }
 
 fn keeps_state(node: &Node) -> bool {

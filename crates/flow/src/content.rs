@@ -6,7 +6,7 @@ use millstream_state::Spillable;
 
 use crate::dag::Node;
 use crate::flow::Flow;
-use crate::operator::Content;
+use crate::operator::{Content, KeepsResult};
 use crate::point_lookup::Wanted;
 
 /// The result of a flow, as far as it follows from the state of its operators.
@@ -28,6 +28,11 @@ impl ResultState<'_> {
             }
         }
         bytes
+    }
+
+    /// Returns true if the last operator keeps the whole result itself.
+    pub fn is_kept_by_root(&self) -> bool {
+        self.nodes.len().checked_sub(1).is_some_and(|root| keeps_all(&self.nodes[root]))
     }
 
     /// Returns the number of rows, if it follows from the number of keys that the operators keep.
@@ -123,6 +128,14 @@ impl Flow {
     /// Returns the bytes of spilled state of all operators, as of the last call of [`Flow::each_store`].
     pub fn spilled_bytes(&self) -> usize {
         self.dag.meters.iter().map(|meter| meter.spilled_bytes).sum()
+    }
+}
+
+/// Returns true if a node keeps its whole result itself.
+pub(crate) fn keeps_all(node: &Node) -> bool {
+    match node {
+        Node::Input { .. } => false,
+        Node::Operator { operator, .. } => operator.abilities().result.is_some_and(KeepsResult::keeps_all),
     }
 }
 

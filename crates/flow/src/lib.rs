@@ -42,6 +42,7 @@ mod provenance;
 mod recursion;
 #[cfg(test)]
 mod restarts;
+mod row_stages;
 mod sharing;
 mod sorted;
 mod succession;
@@ -74,6 +75,7 @@ pub use order::Order;
 pub use parallelism::Threads;
 pub use point_lookup::{Wanted, keys_wanted};
 pub use recursion::bound_recursion;
+pub use row_stages::RowStages;
 pub use sharing::{PersistedArrangement, Reader, Shareable, Sharing, needs_content, share_rows};
 pub use sorted::Ordering;
 pub use succession::{StateCopy, Succession};

@@ -6,7 +6,6 @@
 
 pub(super) mod step;
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use millstream_delta::{Closes, Cut, Delta, Timestamp};
@@ -18,7 +17,7 @@ use self::step::Answer;
 use super::catch_up::begins_apart;
 use super::clock::Clock;
 use super::compile::next_multiple;
-use super::contents::{Bases, Contents};
+use super::contents::{Bases, Contents, Results};
 use super::feed::Feed;
 use super::lagging::Lag;
 use super::queries::{Queries, QueryGraph};
@@ -467,8 +466,7 @@ pub(super) fn later_changes(query: &RunningQuery) -> Vec<Delta> {
 
 /// True if a thread has the content of an input over which a query is recomputed: it steps or reads it there.
 pub(super) fn content_is_away(queries: &Queries, query: &RunningQuery) -> bool {
-    let is_away = |name: &Arc<str>| queries.query(name).is_some_and(RunningQuery::is_away);
-    query.reads_contents() && query.reads().any(is_away)
+    query.reads_contents() && query.reads().any(|name| Results(queries).is_away(name))
 }
 
 /// Returns the rows of contents.

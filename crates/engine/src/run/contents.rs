@@ -2,16 +2,19 @@
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use millstream_flow::Wanted;
 use millstream_sql::{Error, Result};
 
 use super::dead_letters::all_late_rows;
 use super::late_rows::LateRows;
+use super::own_flow::COUNTED_BYTES_MAX;
 use super::queries::Queries;
+use super::query::{ResultRows, RunningQuery};
 use super::query_names::query_called;
 use super::sources::Sources;
 use super::tables::BaseTables;
 use crate::catalog::{ALL_BAD_ROWS, ALL_LATE_ROWS, bad_rows_of, late_rows_of};
-use crate::content::Content;
+use crate::content::{Content, ThroughPart};
 
 /// The relations below all queries.
 #[derive(Clone, Copy)]
@@ -40,6 +43,65 @@ pub(super) struct Contents<'a> {
     pub(super) queries: &'a Queries,
 }
 
+/// Reads the results of queries, wherever their rows are: in their operators, beside these, or in the part that they read.
+#[derive(Clone, Copy)]
+pub(super) struct Results<'a>(pub(super) &'a Queries);
+
+impl<'a> Results<'a> {
+    /// Returns the query whose operators or rows have the result of a query: itself, or the part that it reads. The
+    /// result is computed through that part.
+    pub(super) fn keeper(self, query: &'a RunningQuery) -> (&'a RunningQuery, Option<ThroughPart>) {
+        let ResultRows::Part(stages) = &query.result.rows else { return (query, None) };
+        let Some(part) = query.reads().next().and_then(|part| self.0.query(part)) else {
+            return (query, None);
+        };
+        // The query has not taken in these changes of the part yet.
+        let since = query.status.lag().and_then(|lag| lag.waiting_changes(1).pop()).unwrap_or_default();
+        (part, Some(ThroughPart::new(since, stages.clone())))
+    }
+
+    /// Returns all rows of the result that have an answer. If the query keeps only the newest rows, `stamped` adds the
+    /// columns of their batch, at its end.
+    pub(super) fn content(self, query: &RunningQuery, stamped: Option<&SchemaRef>) -> Result<Content> {
+        query.check_there()?;
+        match self.keeper(query) {
+            (_, None) => query.result.rows.content(&query.flow, stamped),
+            (part, Some(through)) => through.rows(part.flow.content()?).map(Content::Batches),
+        }
+    }
+
+    /// Returns the wanted rows of the result, and perhaps others, if operators find them by their key.
+    pub(super) fn wanted(self, query: &RunningQuery, wanted: &Wanted) -> Option<Result<Vec<RecordBatch>>> {
+        match self.keeper(query) {
+            (_, None) => query.read_wanted(wanted),
+            (part, Some(through)) if query.status.is_running() => {
+                let rows = part.flow.content_wanted(&through.wanted(wanted))?;
+                Some(rows.and_then(|rows| through.rows(rows)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the number of rows of the result, if the query keeps it and counting takes little time.
+    pub(super) fn num_rows(self, query: &RunningQuery) -> Option<u64> {
+        match self.keeper(query) {
+            (_, None) => query.result.rows.num_rows(&query.flow),
+            (part, Some(through)) if through.hands_on() => part.flow.result_rows(),
+            (part, Some(through)) => {
+                part.flow.here().filter(|flow| flow.state_bytes() <= COUNTED_BYTES_MAX)?;
+                let rows = through.rows(part.flow.content().ok()?).ok()?;
+                Some(rows.iter().map(|batch| batch.num_rows() as u64).sum())
+            }
+        }
+    }
+
+    /// Returns true if a step is not over that changes the result of this name, or moves its rows.
+    pub(super) fn is_away(self, name: &str) -> bool {
+        let is_away = |query| RunningQuery::is_away(query) || self.keeper(query).0.is_away();
+        self.0.query(name).is_some_and(is_away)
+    }
+}
+
 impl Contents<'_> {
     /// Returns the rows of a relation that have an answer: queries and sinks over it take these.
     pub(super) fn answered(&self, name: &str) -> Result<Vec<RecordBatch>> {
@@ -54,7 +116,7 @@ impl Contents<'_> {
             return Ok(Content::Snapshot(table.published()));
         }
         if let Some(query) = self.queries.query(name) {
-            return query.content(stamped);
+            return Results(self.queries).content(query, stamped);
         }
         if let Some(retained) = sources.get(name).and_then(|source| source.retained.as_ref()) {
             return retained.batches(stamped).map(Content::Batches);

@@ -13,6 +13,7 @@ use millstream_delta::{Cut, Delta, Epoch, Timestamp};
 use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
+use super::contents::Results;
 use super::lagging::Lag;
 use super::log::{Log, Logs, Place};
 use super::outputs::Outputs;
@@ -103,7 +104,7 @@ pub(super) fn keep_histories(
         let keeps =
             query.result.is_readable() && query.result.newest().is_none() && !query.role.is_temporary();
         // A step under way, or over several epochs, tells less than the history needs.
-        let tells = |lag: &Lag| lag.is_in_order() && !lag.is_away();
+        let tells = |lag: &Lag| lag.is_in_order() && !Results(queries).is_away(&query.name);
         keeps && query.status.lag().is_none_or(tells) && catalog.find(&query.name).is_some()
     });
     let names = tables.keys().chain(with_history.map(|query| &query.name));
@@ -253,7 +254,7 @@ impl Settings {
 /// True if the content of a relation has all changes up to a moment. A lagging query may have more to come.
 fn has_reached(queries: &Queries, epoch: Epoch, name: &str, moment: Moment) -> bool {
     let through = content_epoch(queries, epoch, name);
-    let lag = || queries.query(name)?.status.lag().filter(|lag| !lag.is_away());
+    let lag = || queries.query(name)?.status.lag().filter(|_| !Results(queries).is_away(name));
     match moment {
         _ if through == epoch => true,
         Moment::Epoch(epoch) => epoch <= through,

@@ -2,7 +2,6 @@
 //! log's entries.
 
 use millstream_delta::{Cut, Delta, Epoch};
-use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::content::AwaitedRows;
 
@@ -38,12 +37,9 @@ impl InitialContent {
 
     /// Takes the rows that a thread has read. If that has failed, the relation is suspended, and has no rows.
     pub(super) fn take_awaited(&mut self) {
-        let Some((_, rows)) = &mut self.awaited else { return };
-        let content = match rows.try_recv() {
-            Ok(content) => content.unwrap_or_default(),
-            Err(TryRecvError::Empty) => return,
-            Err(TryRecvError::Closed) => Vec::new(),
-        };
+        let Some((_, rows)) = &self.awaited else { return };
+        let Some(content) = rows.batches_if_there() else { return };
+        let content = content.unwrap_or_default();
         if let Some((cut, _)) = self.awaited.take() {
             *self = InitialContent::of(cut, Delta::from_iter(content));
         }
@@ -78,7 +74,7 @@ mod tests {
     #[test]
     fn rows_that_a_thread_reads_are_there_once_it_has_read_them() {
         let (sender, receiver) = oneshot::channel();
-        let mut content = InitialContent::awaited(cut(), receiver);
+        let mut content = InitialContent::awaited(cut(), AwaitedRows::new(receiver));
         content.take_awaited();
         assert!(content.is_awaited() && !content.is_taken() && content.rows.is_none());
         sender.send(Ok(rows())).unwrap();
@@ -94,7 +90,7 @@ mod tests {
     #[test]
     fn rows_of_a_thread_that_ends_without_an_answer_are_none() {
         let (sender, receiver) = oneshot::channel();
-        let mut content = InitialContent::awaited(cut(), receiver);
+        let mut content = InitialContent::awaited(cut(), AwaitedRows::new(receiver));
         drop(sender);
         content.take_awaited();
         assert!(content.is_taken());
@@ -103,7 +99,7 @@ mod tests {
     #[test]
     fn rows_that_nobody_wants_any_more_are_not_awaited() {
         let (_sender, receiver) = oneshot::channel();
-        let mut content = InitialContent::awaited(cut(), receiver);
+        let mut content = InitialContent::awaited(cut(), AwaitedRows::new(receiver));
         assert_eq!(content.drop_if(|cut| cut.now <= Timestamp(30)), Some(Epoch(3)));
         assert!(content.is_taken());
     }

@@ -37,6 +37,7 @@ use super::own_flow::{self, Told};
 use super::queries::{made_of, wanted_by_events};
 use super::query::{RunningQuery, Status, beside};
 use super::query_replacement::needs_of_successors;
+use crate::content::AwaitedRows;
 use crate::panics::PanicTrace;
 use crate::run::dead_letters::add_late_rows;
 use crate::run::deltas::Deltas;
@@ -119,8 +120,8 @@ enum Work {
     Inputs(Vec<Delta>),
     /// A step of a rebuild, whose rows are known already.
     Rebuild,
-    /// A read of the result.
-    Read,
+    /// A read of the result, and the rows for readers, if these may be other queries.
+    Read(Option<AwaitedRows>),
 }
 
 /// The result of a step on a thread.

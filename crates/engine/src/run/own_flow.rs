@@ -16,7 +16,7 @@ use crate::error;
 use crate::panics::{PanicTrace, panicked};
 
 /// If the operators keep more bytes than this, the loop doesn't count the rows of the result.
-const COUNTED_BYTES_MAX: usize = 4 << 20;
+pub(super) const COUNTED_BYTES_MAX: usize = 4 << 20;
 
 /// A query's flow, and facts about it that are available while it is lent.
 #[derive(Debug)]

@@ -278,6 +278,7 @@ fn pause_query(queries: &mut QueryGraph, outputs: &Outputs, place: usize, name: 
         Status::Paused(_) => Ok(()),
         Status::Running => {
             queries.unshare(place, false)?;
+            queries.keep_own_rows(place)?;
             let places = queries[place].reads().map(|name| outputs.logs.end(name)).collect();
             queries[place].status = Status::Paused(Box::new(CatchUp::standing(places)));
             Ok(())

@@ -12,6 +12,7 @@ use millstream_sql::{OnConflict, Result};
 
 use super::Loop;
 use super::compile::scans;
+use super::contents::Results;
 use super::lagging::Lag;
 use super::lagging::reading::returns_for_event;
 use super::queries::{content_epoch, lagging_of, wanted_by_events};
@@ -167,7 +168,7 @@ impl Loop {
         for read in std::mem::take(&mut self.waiters.reads) {
             let is_there = read.begun.as_ref().is_some_and(|begun| self.queries.is_there(begun));
             // Another read may have taken the operators just now.
-            let is_away = |asked: &Asked| self.queries.query(&asked.name).is_some_and(RunningQuery::is_away);
+            let is_away = |asked: &Asked| Results(&self.queries).is_away(&asked.name);
             if is_there
                 && !read.left().any(|asked| is_away(asked) || self.flow_control().read_waits(asked, true))
             {

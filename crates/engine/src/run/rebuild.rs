@@ -40,7 +40,7 @@ use super::system::{Lines, NULL};
 use super::tables::BaseTables;
 use crate::catalog::{Catalog, Definition};
 use crate::panics::PanicTrace;
-use crate::run::contents::{Bases, Contents};
+use crate::run::contents::{Bases, Contents, Results};
 use crate::run::flow_control::FlowControl;
 use crate::run::queries::{Queries, QueryGraph};
 use crate::run::{CatalogChanges, QuerySteps};
@@ -360,7 +360,7 @@ fn is_rebuilt_apart(
     }
     let rows = |name: &Arc<str>| match (tables.get(name), queries.query(name)) {
         (Some(table), _) => table.size().0,
-        (None, Some(query)) => query.result.rows.num_rows(&query.flow).unwrap_or(0) as usize,
+        (None, Some(query)) => Results(queries).num_rows(query).unwrap_or(0) as usize,
         (None, None) => 0,
     };
     let feeds = SharedParts::of(queries).base_feeds(&queries[place]);

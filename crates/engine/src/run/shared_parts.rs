@@ -9,17 +9,20 @@
 //! readers. A checkpoint says where each reader was divided (`save`), since a start makes the queries from their
 //! statements.
 //!
+//! If a part keeps the result of a reader, and that computes each row of it by itself, readers get the result through the
+//! part ([`Results`]), without the changes that the query has not taken in yet. A paused query keeps its rows itself.
+//!
 //! A query shares only over relations whose rows can be read again, so that it can be altered, or rebuilt after it was
 //! suspended, without the part.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use millstream_flow::{CommonPart, Divided, Flow, Sharer};
+use millstream_flow::{CommonPart, Divided, Flow, RowStages, Sharer};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::Tables;
 
-use super::contents::Bases;
+use super::contents::{Bases, Results};
 use super::feed::Feed;
 use super::outputs::Outputs;
 use super::own_flow::OwnFlow;
@@ -60,6 +63,11 @@ fn sharer(query: &RunningQuery) -> Option<Sharer<'_>> {
 fn divide(query: &mut RunningQuery, node: usize, name: &Arc<str>) -> Result<Flow> {
     let flow = query.flow.lend().ok_or_else(|| Error::bug("a query that is elsewhere is divided"))?;
     let Divided { part, rest } = Divided::of(flow, node, name.clone()).map_err(error::flow)?;
+    if let (true, ResultRows::Operators, Some(stages)) =
+        (part.result().is_kept_by_root(), &query.result.rows, RowStages::of(&rest))
+    {
+        query.result.rows = ResultRows::Part(stages);
+    }
     query.feeds = feeds_of(&rest);
     query.flow = OwnFlow::new(rest)?;
     query.role.read_part(PartRead { node, name: name.clone() });
@@ -157,6 +165,31 @@ impl QueryGraph {
         query.progress.take_over(self.queries[place].progress.epoch());
         self.queries.insert(place.min(*other), query);
         Ok(())
+    }
+
+    /// Copies the rows that a query reads from a part, so that it can stay behind the part.
+    pub(super) fn keep_own_rows(&mut self, place: usize) -> Result<()> {
+        let query = &self.queries[place];
+        if !matches!(query.result.rows, ResultRows::Part(_)) {
+            return Ok(());
+        }
+        let rows = Results(&self.queries).content(query, None)?.batches_now()?;
+        let query = &mut self.queries[place];
+        query.result.keep_beside(&mut query.flow, rows)
+    }
+
+    /// Drops these rows again: the query has become as current as the part.
+    pub(super) fn drop_own_rows(&mut self, place: usize) {
+        let query = &self.queries[place];
+        let part = query.role.parts().last().and_then(|read| self.queries.query(&read.name));
+        let keeps = |part: &RunningQuery| {
+            part.status.is_running() && part.flow.here().is_some_and(|flow| flow.result().is_kept_by_root())
+        };
+        if let (ResultRows::Beside(_), true, Some(stages)) =
+            (&query.result.rows, part.is_some_and(keeps), query.flow.here().and_then(RowStages::of))
+        {
+            self.queries[place].result.rows = ResultRows::Part(stages);
+        }
     }
 
     fn new_part_name(&self) -> Arc<str> {

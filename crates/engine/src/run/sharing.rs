@@ -46,6 +46,7 @@ impl QueryGraph {
         arranging: Arranging,
     ) -> Result<()> {
         self.note_current(place);
+        self.drop_own_rows(place);
         for sought in sought(&self.queries[place]) {
             let readers: Vec<(usize, usize)> = (0..self.queries.len())
                 .filter(|other| {

@@ -13,6 +13,7 @@ use millstream_sql::{Error, Kind, Result};
 use super::Loop;
 use super::backpressure::{holds_back, shown_status};
 use super::compile::Scope;
+use super::contents::Results;
 use super::durable::Durability;
 use super::observe::explain_what;
 use super::outputs::Outputs;
@@ -52,7 +53,7 @@ impl Loop {
         if stamped.is_none()
             && !asked.wanted.is_empty()
             && let Some(query) = self.queries.query(&asked.name)
-            && let Some(rows) = query.read_wanted(&asked.wanted)
+            && let Some(rows) = Results(&self.queries).wanted(query, &asked.wanted)
         {
             return rows.map(Content::Batches);
         }
@@ -161,7 +162,7 @@ impl ReadView<'_> {
             if !self.outputs.sinks.contains_key(name) {
                 status.rows = match &query.into {
                     Some(into) => Some(into.rows),
-                    None => query.result.rows.num_rows(&query.flow),
+                    None => Results(self.queries).num_rows(query),
                 };
                 status.epoch = Some(query.progress.epoch().0);
             }
@@ -294,10 +295,8 @@ impl BaseTables {
 
     /// Returns the number of rows of a table or a query.
     pub(super) fn content_rows(&self, queries: &Queries, name: &str) -> usize {
-        let of_query = || {
-            queries.query(name).and_then(|query| query.result.rows.num_rows(&query.flow)).unwrap_or(0)
-                as usize
-        };
+        let of_query =
+            || queries.query(name).and_then(|query| Results(queries).num_rows(query)).unwrap_or(0) as usize;
         self.get(name).map_or_else(of_query, |table| table.published().num_rows())
     }
 }
@@ -365,7 +364,7 @@ pub(super) fn found_by_key(
         let key = match tables.get(&asked.name) {
             Some(table) => table.staged_wanted(&asked.wanted).ok()??.by,
             None => {
-                queries.query(&asked.name)?.read_wanted(&asked.wanted)?.ok()?;
+                Results(queries).wanted(queries.query(&asked.name)?, &asked.wanted)?.ok()?;
                 scope.key(&asked.name)?
             }
         };

@@ -3,6 +3,7 @@
 use millstream_delta::Delta;
 
 use super::*;
+use crate::RowStages;
 use crate::fixture::{Fixture, Random, cut, sorted, step};
 
 /// Steps two flows, divides them at their smallest common part, and compares their answers with those of whole flows. Returns
@@ -33,6 +34,15 @@ fn check(one: &str, other: &str, holds_result: bool) -> Vec<&'static str> {
                 let given = inputs_of(rest, &changes, &output.rows);
                 let found = rest.step(&cut(epoch), &given).unwrap().rows;
                 assert_eq!(sorted(&found), sorted(&expected), "{one}; {other}, seed {seed}, epoch {epoch}");
+            }
+            for (whole, rest) in whole.iter().zip(&rests).filter(|_| part.result().is_kept_by_root()) {
+                let Some(stages) = RowStages::of(rest) else { continue };
+                let expected = Delta::from_iter(whole.content().unwrap().unwrap());
+                let found = Delta::from_iter(stages.content(part.content().unwrap().unwrap()).unwrap());
+                assert_eq!(sorted(&found), sorted(&expected), "the content of {one}; {other}, seed {seed}");
+                if let (true, Some(rows)) = (stages.hands_on(), part.result().rows()) {
+                    assert_eq!(found.num_rows(), rows, "the rows of {one}; {other}, seed {seed}");
+                }
             }
             // What was divided is saved and loaded like any other flow.
             if epoch == 8 {
@@ -72,9 +82,21 @@ fn the_smallest_part_is_taken_out() {
 }
 
 #[test]
-fn a_result_stays_with_its_readers() {
+fn readers_get_a_result_through_the_stages_above_the_part() {
     let max = format!("SELECT max(s) AS m FROM ({SUMS}) AS g");
-    assert_eq!(check(SUMS, &max, true), Vec::<&str>::new());
+    let some = "SELECT s + 1 AS more, k FROM (SELECT k, sum(v) AS s FROM t GROUP BY k) AS g WHERE s > 2";
+    for (one, other) in [(SUMS, SUMS), (SUMS, &*max), (&*max, SUMS), (SUMS, some), (some, &*max)] {
+        assert_eq!(check(one, other, true).last(), Some(&"Aggregate"), "{one}; {other}");
+        let stages = |sql: &str| RowStages::of(&Fixture::new().compile(sql));
+        assert!(stages(one).is_none() && stages("SELECT k + 1 AS k FROM t WHERE v > 1").is_some());
+    }
+}
+
+#[test]
+fn a_result_that_is_no_row_of_the_part_each_stays_with_its_flow() {
+    // The result of a union is that of both inputs.
+    let union = format!("{SUMS} UNION ALL SELECT k, v FROM u");
+    assert_eq!(check(SUMS, &union, true), Vec::<&str>::new());
     let joined = "SELECT t.k, count(*) AS n FROM t JOIN u ON t.id = u.id GROUP BY t.k";
     let other = "SELECT t.k, sum(t.v) AS n FROM t JOIN u ON t.id = u.id GROUP BY t.k";
     let names = check(joined, joined, true);

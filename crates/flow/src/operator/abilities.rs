@@ -129,6 +129,10 @@ pub trait KeepsResult {
     /// Returns all rows of the result, if it follows from the state; n copies are n rows. `input` returns the
     /// content of the input at a place, if that is kept.
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content;
+    /// Returns true if the operator keeps the whole result itself, and needs no content of its inputs.
+    fn keeps_all(&self) -> bool {
+        false
+    }
     /// Returns the rows of the result that a reader wants, and perhaps others, if they are found without a
     /// scan. `input` returns those of the input at a place.
     fn content_wanted(&self, _wanted: &Wanted, _input: &dyn Fn(usize, &Wanted) -> Content) -> Content {

@@ -220,6 +220,10 @@ impl KeepsResult for FullRecompute {
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         Some(self.emitted.snapshot().batches().map_err(Error::from))
     }
+
+    fn keeps_all(&self) -> bool {
+        true
+    }
 }
 
 /// Returns the physical nodes of the fragment, from the root, without the leaves.

@@ -34,8 +34,8 @@ pub struct Stateless {
 
 /// The output for one chunk.
 #[derive(Default)]
-struct Ran {
-    chunks: Vec<Chunk>,
+pub(crate) struct Ran {
+    pub(crate) chunks: Vec<Chunk>,
     failing: Vec<FailingRows>,
     failures: Vec<Failure>,
 }
@@ -89,19 +89,36 @@ impl Stateless {
     }
 
     fn run(&self, chunk: &Chunk) -> Result<Ran> {
-        let mut ran = Ran { chunks: vec![chunk.clone()], ..Ran::default() };
-        for (number, stage) in self.stages.iter().enumerate() {
-            let (mut after, mut failing) = (Vec::with_capacity(ran.chunks.len()), Vec::new());
-            for chunk in ran.chunks.into_iter().filter(|chunk| chunk.rows.num_rows() > 0) {
-                after.append(&mut stage.run(chunk, &mut failing, &mut ran.failures)?);
-            }
-            ran.chunks = after;
-            if !failing.is_empty() {
-                ran.failing.push(FailingRows::of(number, stage, failing)?);
-            }
-        }
-        Ok(ran)
+        run_stages(&self.stages, chunk)
     }
+}
+
+/// Runs a chain of stages over a chunk.
+pub(crate) fn run_stages(stages: &[Arc<StageOver>], chunk: &Chunk) -> Result<Ran> {
+    let mut ran = Ran { chunks: vec![chunk.clone()], ..Ran::default() };
+    for (number, stage) in stages.iter().enumerate() {
+        let (mut after, mut failing) = (Vec::with_capacity(ran.chunks.len()), Vec::new());
+        for chunk in ran.chunks.into_iter().filter(|chunk| chunk.rows.num_rows() > 0) {
+            after.append(&mut stage.run(chunk, &mut failing, &mut ran.failures)?);
+        }
+        ran.chunks = after;
+        if !failing.is_empty() {
+            ran.failing.push(FailingRows::of(number, stage, failing)?);
+        }
+    }
+    Ok(ran)
+}
+
+/// Returns the input rows of a chain of stages that make the wanted output rows, and perhaps others.
+pub(crate) fn row_wanted(stages: &[Arc<StageOver>], wanted: &Wanted) -> Wanted {
+    let mut wanted = wanted.clone();
+    for stage in stages.iter().rev() {
+        wanted = wanted
+            .into_iter()
+            .filter_map(|(column, values)| Some((stage.stage().column_before(column)?, values)))
+            .collect();
+    }
+    wanted
 }
 
 impl Operator for Stateless {
@@ -140,13 +157,7 @@ impl NoState for Stateless {}
 
 impl KeepsResult for Stateless {
     fn content_wanted(&self, wanted: &Wanted, input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
-        let mut wanted = wanted.clone();
-        for stage in self.stages.iter().rev() {
-            wanted = wanted
-                .into_iter()
-                .filter_map(|(column, values)| Some((stage.stage().column_before(column)?, values)))
-                .collect();
-        }
+        let wanted = row_wanted(&self.stages, wanted);
         self.content(&|place| input(place, &wanted))
     }
 
@@ -221,7 +232,7 @@ impl Stage {
     }
 
     /// Returns true if each row becomes one row, and none fails.
-    fn hands_on(&self) -> bool {
+    pub(crate) fn hands_on(&self) -> bool {
         match self {
             Stage::Project(exprs, _) => exprs.iter().all(|expr| expr.downcast_ref::<Column>().is_some()),
             Stage::Columns(..) => true,

@@ -14,6 +14,8 @@ pub const ALL: &[Scenario] = &[
     ("errors_of_a_shared_part_are_those_of_its_readers", || drive::block_on(errors())),
     ("shared_parts_survive_crashes", || drive::block_on(crashes())),
     ("shared_parts_lag_with_their_readers", || drive::block_on(lagging())),
+    ("results_of_shared_parts_are_read_beside_the_loop", || drive::block_on(read_apart())),
+    ("results_of_shared_parts_are_found_by_their_key", || drive::block_on(points())),
 ];
 
 /// Two tables, a view with a join and one with an aggregate, and queries over these.
@@ -26,12 +28,15 @@ const OBJECTS: &[&str] = &[
     "CREATE VIEW sums AS SELECT city, sum(amount) AS s FROM joined GROUP BY city",
 ];
 
-/// Queries by name. All but `alone` have the join in common; `most` and `spread` the sums, too.
+/// Queries by name. All but `alone` have the join in common; `most` to `two` the sums, too, which are the result of `per`
+/// and `two`.
 const VIEWS: &[(&str, &str)] = &[
     ("cities", "SELECT city, count(*) AS n, max(amount) AS most FROM joined GROUP BY city"),
     ("pairs", "SELECT amount, city, count(*) AS n FROM joined GROUP BY amount, city"),
     ("most", "SELECT max(s) AS s, min(s) AS least FROM sums"),
     ("spread", "SELECT s % 3 AS r, count(*) AS n FROM sums GROUP BY s % 3"),
+    ("per", "SELECT city, sum(amount) AS s FROM joined GROUP BY city"),
+    ("two", "SELECT s * 2 AS twice, city FROM sums WHERE s % 2 = 0"),
     ("alone", "SELECT name, count(*) AS n FROM c GROUP BY name"),
     ("best", "SELECT amount, city FROM joined ORDER BY amount DESC, city LIMIT 5"),
 ];
@@ -56,13 +61,19 @@ async fn compare(session: &mut Session, views: &[&str]) -> Result<()> {
     for name in views {
         let query = VIEWS.iter().find(|(view, _)| view == name).map_or("", |(_, query)| query);
         let mut expected = lines(session, query).await?;
-        let mut found = lines(session, &format!("SELECT * FROM {name}")).await?;
+        let found = sorted(session, name).await?;
         expected.sort();
-        found.sort();
         ensure(found == expected, || format!("{name} has {found:?}, not {expected:?}"))?;
         expect(session, &format!("VERIFY {name}"), &[]).await?;
     }
     Ok(())
+}
+
+/// Returns the rows of a view in order.
+async fn sorted(session: &mut Session, name: &str) -> Result<Vec<String>> {
+    let mut rows = lines(session, &format!("SELECT * FROM {name}")).await?;
+    rows.sort();
+    Ok(rows)
 }
 
 fn names() -> Vec<&'static str> {
@@ -96,9 +107,12 @@ async fn once() -> Result<()> {
     let (_engine, mut session) = started(Engine::builder()).await?;
     expect(&mut session, JOINS, &["1"]).await?;
     let plan = lines(&mut session, "EXPLAIN spread").await?.join("\n");
-    for shared in ["computed once for most, spread", "computed once for cities, pairs, most, spread, best"] {
+    let of_join = "computed once for cities, pairs, most, spread, per, two, best";
+    for shared in ["computed once for most, spread, per, two", of_join] {
         ensure(plan.contains(shared), || format!("EXPLAIN says\n{plan}"))?;
     }
+    let aggregates = "SELECT count(*) FROM millstream.operators WHERE operator = 'Aggregate'";
+    expect(&mut session, aggregates, &["6"]).await?;
     let mut random = SmallRng::seed_from_u64(3);
     for _ in 0..20 {
         change(&mut session, &mut random).await?;
@@ -123,7 +137,10 @@ async fn coming_and_going() -> Result<()> {
                 }
                 (1, true) => {
                     run(&mut session, &format!("PAUSE {name}")).await?;
+                    let before = sorted(&mut session, name).await?;
                     change(&mut session, &mut random).await?;
+                    let found = sorted(&mut session, name).await?;
+                    ensure(found == before, || format!("paused, {name} has {found:?}, not {before:?}"))?;
                     let others: Vec<&str> = there.iter().copied().filter(|other| *other != name).collect();
                     compare(&mut session, &others).await?;
                     run(&mut session, &format!("RESUME {name}")).await?;
@@ -229,18 +246,90 @@ async fn crashes() -> Result<()> {
     Ok(())
 }
 
-/// All queries step beside the loop, over several epochs at once.
+/// All queries step beside the loop, over several epochs at once. Queries over results of a part lag with these.
 async fn lagging() -> Result<()> {
     for epochs in [1, 3] {
         let (_engine, mut session) = started(Engine::builder().step_apart(epochs)).await?;
+        let over = "CREATE MATERIALIZED VIEW over AS SELECT count(*) AS n, sum(s) AS s FROM per";
+        run(&mut session, over).await?;
         let mut random = SmallRng::seed_from_u64(epochs);
-        for _ in 0..30 {
+        for round in 0..30 {
             change(&mut session, &mut random).await?;
             if random.random_bool(0.3) {
                 compare(&mut session, &names()).await?;
+                compare_over(&mut session).await?;
+            }
+            if round == 15 {
+                run_all(&mut session, &["DROP MATERIALIZED VIEW over", over]).await?;
             }
         }
         compare(&mut session, &names()).await?;
+        compare_over(&mut session).await?;
+    }
+    Ok(())
+}
+
+async fn compare_over(session: &mut Session) -> Result<()> {
+    let expected = lines(session, "SELECT count(*), sum(s) FROM sums").await?;
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    expect(session, "SELECT * FROM over", &expected).await?;
+    expect(session, "VERIFY over", &[]).await
+}
+
+/// Results of parts that threads read, while the parts and their readers go on, are as of one epoch: the total of each
+/// part is that of its readers.
+async fn read_apart() -> Result<()> {
+    for seed in seeds(&[6, 7], 0..10) {
+        let apart = |builder: EngineBuilder| if seed % 2 == 0 { builder.step_apart(2) } else { builder };
+        let (engine, mut session) = started(apart(Engine::builder().read_apart_above(0))).await?;
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut reader = engine.session();
+        let mut open = false;
+        for _ in 0..30 {
+            change(&mut session, &mut random).await?;
+            let city = random.random_range(0..6);
+            let both = format!(
+                "SELECT 2 * (SELECT coalesce(sum(s), 0) FROM per WHERE city = {city} AND s % 2 = 0) \
+                     - (SELECT coalesce(sum(twice), 0) FROM two WHERE city = {city}), \
+                     (SELECT max(s) FROM per) - (SELECT s FROM most)"
+            );
+            expect(&mut reader, &both, &["0|0"]).await?;
+            // A transaction reads older epochs.
+            run(&mut reader, if open { "COMMIT" } else { "BEGIN" }).await?;
+            open = !open;
+            expect(&mut reader, &both, &["0|0"]).await?;
+            if random.random_bool(0.2) {
+                compare(&mut session, &names()).await?;
+            }
+            if random.random_bool(0.2) {
+                let query = "SELECT city, sum(amount) + 1 - 1 AS s FROM joined GROUP BY city";
+                run(&mut session, &format!("ALTER MATERIALIZED VIEW per AS {query}")).await?;
+                run(&mut session, "ALTER MATERIALIZED VIEW per AS SELECT city, s FROM sums").await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A view whose rows a part keeps is found by its key, also through the stages above it.
+async fn points() -> Result<()> {
+    let (_engine, mut session) = started(Engine::builder()).await?;
+    for sql in ["SELECT s FROM per WHERE city = 3", "SELECT twice / 2 FROM two WHERE city = 3"] {
+        let plan = lines(&mut session, &format!("EXPLAIN {sql}")).await?.join("\n");
+        ensure(plan.contains("(city)"), || format!("EXPLAIN {sql} says\n{plan}"))?;
+    }
+    let mut random = SmallRng::seed_from_u64(8);
+    for _ in 0..20 {
+        change(&mut session, &mut random).await?;
+        let city = random.random_range(0..7);
+        let expected = lines(&mut session, &format!("SELECT city, s FROM sums WHERE city = {city}")).await?;
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        expect(&mut session, &format!("SELECT * FROM per WHERE city = {city}"), &expected).await?;
+        let even = format!("SELECT twice, city FROM two WHERE city = {city}");
+        let query = format!("SELECT s * 2, city FROM sums WHERE s % 2 = 0 AND city = {city}");
+        let expected = lines(&mut session, &query).await?;
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        expect(&mut session, &even, &expected).await?;
     }
     Ok(())
 }

@@ -66,7 +66,7 @@ impl Step {
     }
 
     pub(super) fn is_read(&self) -> bool {
-        matches!(self.work, Work::Read)
+        matches!(self.work, Work::Read(_))
     }
 }
 

@@ -30,10 +30,10 @@ use millstream_flow::{Change, Flow};
 use millstream_sql::Result;
 
 use super::{Done, GivenUp, Lag, Step, Work};
-use crate::content::{AwaitedRows, Content};
+use crate::content::{AwaitedRows, Content, ThroughPart};
 use crate::event::{Asked, Reply};
 use crate::run::Departures;
-use crate::run::contents::Bases;
+use crate::run::contents::{Bases, Results};
 use crate::run::flow_control::FlowControl;
 use crate::run::own_flow::{self, Told};
 use crate::run::queries::{Queries, QueryGraph, wanted_by_events};
@@ -64,23 +64,36 @@ impl Lag {
 /// Most waiting epochs with which a query that is stepped in order returns to the loop after a read.
 const RETURN_EPOCHS: usize = 8;
 
-/// A query whose result is read on a thread.
+/// A result that is read on a thread.
 struct Large {
+    /// The query whose operators keep it.
     place: usize,
     /// The queries that leave the loop for the read: itself and its readers. None if it lags already.
     leaving: Vec<usize>,
+    through: Option<ThroughPart>,
 }
 
 impl Departures<'_> {
     /// Lets a thread read the result of a query whose operators keep much, as of the epoch that it has reached. None
     /// for other relations, and for queries that may not lag.
     pub(in crate::run) fn read_apart(&mut self, name: &str) -> Result<Option<AwaitedRows>> {
-        let Some(Large { place, leaving }) = self.flow_control().large_result(name) else { return Ok(None) };
+        if let Some(rows) = self.queries.rows_being_read(name) {
+            return Ok(Some(rows));
+        }
+        let Some(Large { place, leaving, through }) = self.flow_control().large_result(name) else {
+            return Ok(None);
+        };
         let (reply, rows) = Reply::new();
         let lent = self.queries.lend_to_read(self.tasks, self.clock.epoch, place, leaving, move |flow| {
             reply.send(result_of(flow))
         })?;
-        Ok(lent.then_some(rows))
+        let rows = AwaitedRows::new(rows);
+        if let Some(step) =
+            self.queries[place].status.lag_mut().and_then(|lag| lag.step.as_mut()).filter(|_| lent)
+        {
+            step.work = Work::Read(Some(rows.clone()));
+        }
+        Ok(lent.then(|| rows.through(through)))
     }
 
     /// Returns the rows of a relation that a query may read, for a reader beside the loop.
@@ -97,6 +110,16 @@ impl Departures<'_> {
 }
 
 impl QueryGraph {
+    /// Returns a result that follows from a part, if a thread reads the part. Another reader of the part, in the same
+    /// statement, has asked for it.
+    fn rows_being_read(&self, name: &str) -> Option<AwaitedRows> {
+        let (part, through) = Results(&self.queries).keeper(self.queries.query(name)?);
+        match &part.status.lag()?.step.as_ref()?.work {
+            Work::Read(rows) if through.is_some() => Some(rows.as_ref()?.through(through)),
+            _ => None,
+        }
+    }
+
     /// Lends the operators of a query to a thread that reads them. It lags until then, together with `leaving`, if it
     /// doesn't yet. Returns false if its operators are elsewhere.
     pub(in crate::run) fn lend_to_read(
@@ -138,7 +161,7 @@ impl QueryGraph {
         })?;
         if let Some(lag) = self.queries[place].status.lag_mut() {
             let (begun, _given_up) = (Instant::now(), GivenUp::default());
-            lag.step = Some(Step { through, begun, cut, done, work: Work::Read, _given_up });
+            lag.step = Some(Step { through, begun, cut, done, work: Work::Read(None), _given_up });
         }
         Ok(true)
     }
@@ -147,13 +170,14 @@ impl QueryGraph {
 impl FlowControl<'_> {
     /// Returns a query whose operators keep much, if it may lag.
     fn large_result(&self, name: &str) -> Option<Large> {
-        let place = self.queries.iter().position(|query| query.name.as_ref() == name)?;
-        let query = &self.queries[place];
+        let (query, through) = Results(self.queries).keeper(self.queries.query(name)?);
+        let place = self.queries.iter().position(|other| other.name == query.name)?;
         let forced = self.setup.execution.options.apart.is_some();
         let may = forced || self.setup.settings.clock == ClockKind::System;
         // A start repeats every epoch on the loop.
         let may = may && !self.durability.is_recovering() && self.waiters.replay.is_none();
-        let by_operators = matches!(query.result.rows, ResultRows::Operators) && !query.is_per_batch();
+        let by_operators = through.is_some() || matches!(query.result.rows, ResultRows::Operators);
+        let by_operators = by_operators && !query.is_per_batch();
         let bytes_max = self.setup.execution.options.read_bytes.unwrap_or(READ_BYTES);
         let is_large = |flow: &Flow| forced || flow.result().bytes() > bytes_max;
         if !may || !by_operators || !query.flow.here().is_some_and(is_large) {
@@ -171,7 +195,7 @@ impl FlowControl<'_> {
             let name = &self.queries[*place].name;
             wanted.contains(name) && !of_events.contains(name)
         };
-        (!leaving.iter().any(stays)).then_some(Large { place, leaving })
+        (!leaving.iter().any(stays)).then_some(Large { place, leaving, through })
     }
 
     /// True if a thread must read a relation, but not now: a checkpoint is due, or an event waits until the query, or one
@@ -184,8 +208,9 @@ impl FlowControl<'_> {
         };
         let waits = self.reads_wait().is_some() || (!has_begun && is_wanted());
         // The loop finds rows by their key at once.
+        let wanted = |query| Results(self.queries).wanted(query, &asked.wanted);
         let by_key =
-            || !asked.wanted.is_empty() && self.queries[large.place].read_wanted(&asked.wanted).is_some();
+            || !asked.wanted.is_empty() && self.queries.query(&asked.name).and_then(wanted).is_some();
         waits && !by_key()
     }
 }

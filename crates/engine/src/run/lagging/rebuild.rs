@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{Done, GivenUp, Lag, Step, Work, step};
 use crate::run::QuerySteps;
 use crate::run::catch_up::PIECES_MAX;
-use crate::run::contents::Bases;
+use crate::run::contents::{Bases, Results};
 use crate::run::deltas::in_sum;
 use crate::run::queries::{Queries, QueryGraph};
 use crate::run::query::Status;
@@ -94,7 +94,7 @@ impl QuerySteps<'_> {
     fn rebuild_on(&mut self, place: usize) -> Result<()> {
         let rebuild = self.queries[place].status.lag().and_then(|lag| lag.rebuild.as_ref());
         if rebuild.is_some_and(|rebuild| !rebuild.begun) {
-            let is_here = |name: &Arc<str>| self.queries.query(name).is_none_or(|input| !input.is_away());
+            let is_here = |name: &Arc<str>| !Results(self.queries).is_away(name);
             // While an epoch is replayed, rows that it took from sources do not wait for the query yet.
             if self.waiters.replay.is_some() || !self.queries[place].reads().all(is_here) {
                 return Ok(());

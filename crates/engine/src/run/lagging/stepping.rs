@@ -34,7 +34,7 @@ impl QuerySteps<'_> {
                     self.take_step(place, done, (step.through, step.cut, inputs), step.begun);
                 }
                 Work::Rebuild => rebuilt_some(self.queries, self.clock.epoch, place, done),
-                Work::Read => {
+                Work::Read(_) => {
                     let query = &mut self.queries[place];
                     match done {
                         Ok(done) => query.flow.take_back(done.flow, done.told),

@@ -1,17 +1,14 @@
 //! Reading the result of a query.
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use millstream_flow::Wanted;
 use millstream_sql::{Error, Kind, Result};
 
 use super::{MEND, ResultRows, RunningQuery, Status};
-use crate::content::Content;
 
 impl RunningQuery {
-    /// Returns all rows of the result that have an answer. If the query keeps only the newest rows, `stamped` adds the
-    /// columns of their batch, at its end.
-    pub(crate) fn content(&self, stamped: Option<&SchemaRef>) -> Result<Content> {
+    /// Fails if there is no result to read: the query is suspended, or still backfills.
+    pub(crate) fn check_there(&self) -> Result<()> {
         match &self.status {
             Status::Suspended { reason, epoch } => Err(Error::new(
                 Kind::Invalid,
@@ -22,9 +19,7 @@ impl RunningQuery {
                 "\"{}\" is still reading the existing rows of its inputs: try again later",
                 self.name
             ))),
-            Status::Running | Status::Paused(_) | Status::Lagging(_) => {
-                self.result.rows.content(&self.flow, stamped)
-            }
+            Status::Running | Status::Paused(_) | Status::Lagging(_) => Ok(()),
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta, Timestamp};
-use millstream_flow::{FailingRows, Flow};
+use millstream_flow::{FailingRows, Flow, RowStages};
 use millstream_sql::{Error, Result};
 use millstream_state::{Rows, Tables};
 
@@ -38,6 +39,8 @@ pub(in crate::run) enum ResultRows {
     Nothing,
     /// The result, by its operators.
     Operators,
+    /// The result, by the part that it reads: its operators compute each row of the part by itself.
+    Part(RowStages),
     /// The result, beside its operators.
     Beside(Beside),
     /// The newest rows.
@@ -122,9 +125,18 @@ impl ResultStore {
         if !matches!(self.rows, ResultRows::Operators) {
             return Ok(());
         }
+        let content = flow.content()?;
+        self.keep_beside(flow, content)
+    }
+
+    /// Keeps these rows beside the operators from now on.
+    pub(in crate::run) fn keep_beside(
+        &mut self,
+        flow: &mut OwnFlow,
+        content: Vec<RecordBatch>,
+    ) -> Result<()> {
         let flow = flow.here_mut().ok_or_else(|| Error::bug("the operators of a query are elsewhere"))?;
         let mut rows = Rows::new(flow.schema().map_err(error::flow)?.clone());
-        let content = flow.content().unwrap_or(Ok(Vec::new())).map_err(error::flow)?;
         rows.apply(&Delta::from_iter(content)).map_err(error::state)?;
         flow.forget_closed();
         self.rows = ResultRows::Beside(Beside::Here(rows));
@@ -138,7 +150,7 @@ impl ResultStore {
 
     /// Returns true if readers see the result only once it is complete; other queries pass rows on as they arrive.
     pub(crate) fn shows_at_once(&self) -> bool {
-        matches!(self.rows, ResultRows::Operators | ResultRows::Beside(_))
+        matches!(self.rows, ResultRows::Operators | ResultRows::Part(_) | ResultRows::Beside(_))
     }
 
     /// Returns the newest rows, if the query keeps only these.
@@ -163,7 +175,8 @@ impl ResultStore {
         match &mut self.rows {
             ResultRows::Beside(kept) if !is_kept => kept.here_mut()?.apply(rows).map_err(error::state)?,
             ResultRows::Newest(kept) if !is_held => kept.push(cut, rows),
-            ResultRows::Newest(_) | ResultRows::Beside(_) | ResultRows::Nothing | ResultRows::Operators => {}
+            ResultRows::Newest(_) | ResultRows::Beside(_) | ResultRows::Nothing => {}
+            ResultRows::Operators | ResultRows::Part(_) => {}
         }
         self.errors.apply(errors, failing)?;
         if let Some(errors_of) = self.errors_of.as_mut().filter(|_| !is_held) {
@@ -216,7 +229,7 @@ impl ResultStore {
     /// Adds the changes since the newest checkpoint.
     pub(super) fn save(&self, all: &mut Tables) -> Result<()> {
         match &self.rows {
-            ResultRows::Nothing | ResultRows::Operators => {}
+            ResultRows::Nothing | ResultRows::Operators | ResultRows::Part(_) => {}
             ResultRows::Beside(rows) => put_rows(all, "result", rows.here()?)?,
             ResultRows::Newest(rows) => all.put_part("newest", rows.save()?),
         }
@@ -233,7 +246,7 @@ impl ResultStore {
     /// Loads the saved result of these operators.
     pub(super) fn load(&mut self, all: &mut Tables, flow: &Flow) -> Result<()> {
         match &mut self.rows {
-            ResultRows::Nothing | ResultRows::Operators => {}
+            ResultRows::Nothing | ResultRows::Operators | ResultRows::Part(_) => {}
             ResultRows::Beside(rows) => take_rows(all, "result", rows.here_mut()?)?,
             ResultRows::Newest(rows) => rows.load(&mut all.take_part("newest"))?,
         }
@@ -250,7 +263,7 @@ impl ResultStore {
     /// Returns the approximate memory in bytes; `closed` is the operators' share of closed windows: rows and bytes.
     pub(super) fn memory_bytes(&self, closed: Option<(usize, usize)>) -> usize {
         let rows = match &self.rows {
-            ResultRows::Nothing => 0,
+            ResultRows::Nothing | ResultRows::Part(_) => 0,
             ResultRows::Operators => closed.map_or(0, |(_, bytes)| bytes),
             ResultRows::Beside(rows) => rows.memory_bytes(),
             ResultRows::Newest(rows) => rows.memory_bytes(),
@@ -267,6 +280,7 @@ impl ResultRows {
         match self {
             ResultRows::Nothing => Ok(Content::Batches(Vec::new())),
             ResultRows::Operators => flow.content().map(Content::Batches),
+            ResultRows::Part(_) => Err(Error::bug("the rows of a result are in another query")),
             ResultRows::Beside(rows) => Ok(Content::Snapshot(rows.snapshot())),
             ResultRows::Newest(rows) => rows.batches(stamped).map(Content::Batches),
         }
@@ -277,6 +291,7 @@ impl ResultRows {
         match self {
             ResultRows::Newest(rows) => Some(rows.num_rows() as u64),
             ResultRows::Operators => flow.result_rows(),
+            ResultRows::Part(_) => None,
             ResultRows::Beside(rows) => Some(rows.num_rows() as u64),
             ResultRows::Nothing => Some(0),
         }
@@ -293,7 +308,8 @@ impl ResultRows {
     pub(in crate::run) fn is_stored_like(&self, other: &ResultRows) -> bool {
         !matches!(
             (self, other),
-            (ResultRows::Operators, ResultRows::Beside(_)) | (ResultRows::Beside(_), ResultRows::Operators)
+            (ResultRows::Operators | ResultRows::Part(_), ResultRows::Beside(_))
+                | (ResultRows::Beside(_), ResultRows::Operators | ResultRows::Part(_))
         )
     }
 }

@@ -63,7 +63,7 @@ impl RunningQuery {
             return Ok(());
         }
         if all.tables().any(|(name, _)| name == "result") {
-            self.result.move_beside(&mut self.flow)?;
+            self.result.keep_beside(&mut self.flow, Vec::new())?;
         }
         let flow =
             self.flow.here_mut().ok_or_else(|| Error::bug("a query that is behind is to be loaded"))?;

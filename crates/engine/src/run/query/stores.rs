@@ -55,7 +55,7 @@ impl ResultRows {
     pub(super) fn explained(&self, closed: Option<(usize, usize)>) -> Option<Explained> {
         let mut meter = Meter::default();
         let (state, growth, state_rows, state_bytes) = match self {
-            ResultRows::Nothing => return None,
+            ResultRows::Nothing | ResultRows::Part(_) => return None,
             ResultRows::Operators => {
                 let (rows, bytes) = closed?;
                 ("the rows of closed windows".to_string(), Growth::With("the result".into()), rows, bytes)

@@ -19,9 +19,10 @@ use millstream_sql::{Error, Result};
 
 use super::Successor;
 use crate::catalog::Catalog;
-use crate::content::Content;
+use crate::content::{Content, through_part};
 use crate::run::Successors;
 use crate::run::catch_up::BeginningMemory;
+use crate::run::contents::Results;
 use crate::run::deltas::in_sum;
 use crate::run::lagging::{LARGE_ROWS, result_of};
 use crate::run::log::{Logs, Place};
@@ -145,9 +146,8 @@ impl Successors<'_> {
             else {
                 return Ok(true);
             };
-            let rows = |query: &RunningQuery| {
-                query.result.rows.num_rows(&query.flow).unwrap_or(LARGE_ROWS as u64 + 1)
-            };
+            let rows =
+                |query: &RunningQuery| Results(self.queries).num_rows(query).unwrap_or(LARGE_ROWS as u64 + 1);
             let is_large = rows(old) + rows(new) > LARGE_ROWS as u64;
             if self.durability.is_recovering() || !(is_large || self.setup.execution.options.apart.is_some())
             {
@@ -203,14 +203,17 @@ impl Successors<'_> {
         let place = self.queries.iter().position(|query| query.name == *name).ok_or_else(gone)?;
         let may =
             self.setup.execution.options.apart.is_some() || self.setup.settings.clock == ClockKind::System;
-        let is_read = may && matches!(self.queries[place].result.rows, ResultRows::Operators);
+        let query = &self.queries[place];
+        let (keeper, through) = Results(self.queries).keeper(query);
+        let is_read = may && (through.is_some() || matches!(query.result.rows, ResultRows::Operators));
+        let place = self.queries.iter().position(|query| query.name == keeper.name).ok_or_else(gone)?;
         let Some(leaving) = self.flow_control().leaving_with(place).filter(|_| is_read) else {
-            return Ok(Answer::Content(self.queries[place].content(None)?));
+            return Ok(Answer::Content(Results(self.queries).content(query, None)?));
         };
         let (sender, rows) = channel();
         // If the statement was cancelled, nobody receives them.
         let lent = self.queries.lend_to_read(self.tasks, self.clock.epoch, place, leaving, move |flow| {
-            drop(sender.send(result_of(flow)))
+            drop(sender.send(result_of(flow).and_then(|rows| through_part(through, rows))))
         })?;
         if lent { Ok(Answer::Read(rows)) } else { Err(gone()) }
     }
@@ -260,7 +263,7 @@ pub(super) fn difference_of_answers(
         change.append(since.1);
         return Some(if change.num_rows() <= LARGE_ROWS { in_sum(change) } else { change });
     }
-    let read = |query: &RunningQuery| query.content(None).and_then(Content::batches_now);
+    let read = |query: &RunningQuery| Results(queries).content(query, None).and_then(Content::batches_now);
     let (old, new) = (read(old).ok()?, read(query).ok()?);
     let old = with_added(successor.added_columns().as_ref(), Delta::from_iter(old)).ok()?;
     Some(changed(old, Delta::default(), Delta::from_iter(new)))

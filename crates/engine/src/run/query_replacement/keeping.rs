@@ -11,7 +11,7 @@ use millstream_flow::{StateCopy, Succession};
 use millstream_sql::{Error, Result};
 
 use super::Successor;
-use crate::run::contents::Bases;
+use crate::run::contents::{Bases, Results};
 use crate::run::execution::Execution;
 use crate::run::feed::Feed;
 use crate::run::flow_control::FlowControl;
@@ -159,7 +159,7 @@ impl BaseTables {
     fn rows_in(&self, queries: &Queries, name: &str) -> usize {
         match (self.get(name), queries.query(name)) {
             (Some(table), _) => table.published().num_rows(),
-            (None, Some(query)) => query.result.rows.num_rows(&query.flow).unwrap_or(0) as usize,
+            (None, Some(query)) => Results(queries).num_rows(query).unwrap_or(0) as usize,
             (None, None) => 0,
         }
     }

@@ -406,6 +406,10 @@ impl KeepsResult for Aggregate {
         Some(self.all())
     }
 
+    fn keeps_all(&self) -> bool {
+        true
+    }
+
     fn content_wanted(&self, wanted: &Wanted, _input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
         let found = self.groups.wanted(wanted)?;
         Some(found.and_then(|groups| self.of(&groups)))

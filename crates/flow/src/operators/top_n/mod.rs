@@ -381,7 +381,10 @@ impl KeyedState for TopN {
 
 impl KeepsResult for TopN {
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        let alone = self.partition.is_empty() && !self.taken.numbered && self.rank == Rank::Row;
-        alone.then(|| self.first_rows())
+        self.keeps_all().then(|| self.first_rows())
+    }
+
+    fn keeps_all(&self) -> bool {
+        self.partition.is_empty() && !self.taken.numbered && self.rank == Rank::Row
     }
 }

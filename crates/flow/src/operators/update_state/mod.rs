@@ -521,4 +521,8 @@ impl KeepsResult for UpdateState {
         };
         Some(all())
     }
+
+    fn keeps_all(&self) -> bool {
+        true
+    }
 }

@@ -375,4 +375,8 @@ impl KeepsResult for SlidingAggregate {
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         Some(self.total.all())
     }
+
+    fn keeps_all(&self) -> bool {
+        true
+    }
 }
