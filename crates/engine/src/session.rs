@@ -223,7 +223,8 @@ impl Session {
             return Err(Error::invalid(format!("one statement was expected, {} were found", pieces.len()))
                 .hint("Run several statements as a script."));
         };
-        let result = statements::run(self, &piece.text).await;
+        let text = self.variables.spelled_out(&piece.text)?;
+        let result = statements::run(self, &text).await;
         let zone = self.variables.time_zone();
         let result = result.map(|response| response.in_zone(zone.as_deref()));
         self.leave(result).map_err(|error| error.shift(piece.range.start))

@@ -26,6 +26,9 @@ pub(crate) use session::SessionVariables;
 const DEFAULT_READ_ONLY: &str = "default_transaction_read_only";
 const READ_ONLY: &str = "transaction_read_only";
 
+/// The meaning of the operator `^`.
+const CARET: &str = "caret";
+
 /// The maximum run time of a statement.
 const STATEMENT_TIMEOUT: &str = "statement_timeout";
 
@@ -97,6 +100,12 @@ pub(crate) const VARIABLES: &[Variable] = &[
     of("application_name", "", Accepts::Anything, "what a client calls itself"),
     words("array_nulls", "on", &["on"], "NULL in the text of an array is NULL"),
     words("bytea_output", "hex", &["hex"], "how bytes are written"),
+    words(
+        CARET,
+        "power",
+        &["power", "xor"],
+        "the operator `^`: power, or the XOR of bits as in Spark and MySQL",
+    ),
     words("check_function_bodies", "on", ON_OFF, "accepted; a function's body is always checked"),
     words("client_encoding", "UTF8", &["UTF8", "UTF-8", "UNICODE"], "the encoding of a client's text"),
     words("client_min_messages", "notice", MESSAGES, "the least of messages that a client is sent"),

@@ -99,7 +99,7 @@ pub use sequence::{SequenceChange, SequenceOptions};
 pub use system_time::AS_OF;
 pub use temporal_filter::at;
 pub use time_joins::LOOKED_UP;
-pub use tokens::{AtomicBlocks, Lexeme, Piece, is_complete, statements, tokenise};
+pub use tokens::{AtomicBlocks, Lexeme, Piece, is_complete, statements, tokenise, with_xor_for_caret};
 pub use user_types::{Domain, UserType, UserTypes};
 pub use watermark::{Watermark, WatermarkFunction};
 pub use zones::in_zone as type_in_zone;

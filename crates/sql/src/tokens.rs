@@ -101,6 +101,26 @@ pub fn statements(sql: &str) -> Result<Vec<Piece>> {
     Ok(ranges.into_iter().map(|range| Piece { text: sql[range.clone()].to_string(), range }).collect())
 }
 
+/// Returns a text with XOR, `#`, in place of the operator `^`, and all else at the same place.
+pub fn with_xor_for_caret(sql: &str) -> Result<String> {
+    let mut text = sql.to_string();
+    if sql.contains('^') {
+        let lexemes = tokenise(sql)?;
+        let mut before: Option<&Lexeme> = None;
+        for lexeme in &lexemes {
+            // `<^` and `>^` compare points.
+            let is_alone = |before: &Lexeme| {
+                before.range.end < lexeme.range.start || !matches!(before.token.token, Token::Lt | Token::Gt)
+            };
+            if lexeme.token.token == Token::Caret && before.is_none_or(is_alone) {
+                text.replace_range(lexeme.range.clone(), "#");
+            }
+            before = Some(lexeme);
+        }
+    }
+    Ok(text)
+}
+
 /// True if a text that is being typed ends with a whole statement: its last token is a `;`. A text of
 /// comments alone is complete. A text that ends within a string, a quoted name, a comment or a statement set
 /// isn't.

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use millstream_sql::functions::quoted_ident;
-use millstream_sql::{Error, PUBLIC, Planner, Result};
+use millstream_sql::{Error, PUBLIC, Planner, Result, with_xor_for_caret};
 
 use super::lasting::{Lasts, Point, Values, Within};
-use super::{DEFAULT_READ_ONLY, READ_ONLY, STATEMENT_TIMEOUT, Variables, milliseconds};
+use super::{CARET, DEFAULT_READ_ONLY, READ_ONLY, STATEMENT_TIMEOUT, Variables, milliseconds};
 use crate::advisory_locks::SessionLocks;
 use crate::catalog::Catalog;
 use crate::sequences::SessionSequences;
@@ -43,6 +43,13 @@ impl SessionVariables {
     /// Returns the session's time zone; none for UTC.
     pub(crate) fn time_zone(&self) -> Option<Arc<str>> {
         self.values.lock().unwrap_or_else(PoisonError::into_inner).time_zone()
+    }
+
+    /// Returns the text of a statement with the operators that the session means by it. No later reader of the text needs
+    /// to know the session's settings.
+    pub(crate) fn spelled_out(&self, sql: &str) -> Result<String> {
+        let caret = self.values.lock().unwrap_or_else(PoisonError::into_inner).get(CARET);
+        if caret.as_deref() == Some("xor") { with_xor_for_caret(sql) } else { Ok(sql.to_string()) }
     }
 
     /// Returns the planner for the session's time zone.
