@@ -151,7 +151,7 @@ async fn prepare_here(
                 .hint("Prepare them one by one, or send them without parameters."));
         }
     };
-    let text = session.variables.spelled_out(&piece.text)?;
+    let text = session.variables.spelled_out(&piece.text);
     let prepared = prepare_piece(session, &text, types).await;
     prepared
         .inspect_err(|_| session.fail_transaction())

@@ -71,7 +71,7 @@ impl Script {
             }
             // Names are looked up in the schema, and among the types, afterwards.
             let is_last = LAST.iter().any(|words| reader.is_keyword(words));
-            group.extend(self.next(session)?);
+            group.extend(self.next(session));
             if is_last {
                 break;
             }
@@ -79,7 +79,7 @@ impl Script {
         if !group.is_empty() {
             return run_group(session, &group).await.map(Some);
         }
-        let Some(piece) = self.next(session)? else { return Ok(None) };
+        let Some(piece) = self.next(session) else { return Ok(None) };
         let Piece { range, text: sql } = piece;
         let reader = reader_of(session, &sql)?;
         if self.holding && !reader.is_keyword(&["SET"]) && !replace::begins(&reader) {
@@ -103,10 +103,9 @@ impl Script {
     }
 
     /// Takes the next statement, as the session means it.
-    fn next(&mut self, session: &Session) -> Result<Option<Piece>> {
-        let Some(Piece { range, text }) = self.pieces.pop_front() else { return Ok(None) };
-        let text = session.variables.spelled_out(&text)?;
-        Ok(Some(Piece { range, text }))
+    fn next(&mut self, session: &Session) -> Option<Piece> {
+        let Piece { range, text } = self.pieces.pop_front()?;
+        Some(Piece { range, text: session.variables.spelled_out(&text) })
     }
 
     /// Returns the number of statements left.

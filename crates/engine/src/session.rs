@@ -197,7 +197,8 @@ impl Session {
     pub async fn execute(&mut self, sql: &str) -> Result<Response> {
         self.parameters = None;
         self.time_anew();
-        self.execute_one(sql).await
+        let text = self.variables.spelled_out(sql);
+        self.execute_one(&text).await
     }
 
     /// Restarts the statement timeout. For a statement whose rows a client fetches in pieces, with other work
@@ -223,8 +224,7 @@ impl Session {
             return Err(Error::invalid(format!("one statement was expected, {} were found", pieces.len()))
                 .hint("Run several statements as a script."));
         };
-        let text = self.variables.spelled_out(&piece.text)?;
-        let result = statements::run(self, &text).await;
+        let result = statements::run(self, &piece.text).await;
         let zone = self.variables.time_zone();
         let result = result.map(|response| response.in_zone(zone.as_deref()));
         self.leave(result).map_err(|error| error.shift(piece.range.start))

@@ -152,9 +152,9 @@ impl Scope<'_> {
             Some(Relation {
                 name: table.name().into(),
                 columns: columns.collect::<Result<_, _>>().ok()?,
-                schema,
                 append_only: self.append_only(table.name()),
-                key: self.key(table.name()),
+                key: self.key_within(table.name(), &schema),
+                schema,
                 about: self.watermark_of(table.name()),
                 window: None,
                 times,
@@ -273,9 +273,9 @@ impl Scope<'_> {
         Ok(Taken {
             of: name.into(),
             stamped: full.is_some(),
+            key: if append_only { None } else { self.key_within(name, &plain) },
             schema: full.unwrap_or(plain),
             window: append_only.then_some(Kind::Batch),
-            key: if append_only { None } else { self.key(name) },
         })
     }
 
@@ -330,7 +330,7 @@ impl Scope<'_> {
                 let operation = Field::new(OPERATION, DataType::Utf8View, false);
                 let fields = std::iter::once(operation).chain(fields);
                 let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-                (schema, Kind::Changes { plain: plain.clone(), key: self.key(name) })
+                (schema, Kind::Changes { plain: plain.clone(), key: self.key_within(name, &plain) })
             }
         };
         let full = self.stamped(name).filter(|_| batch).map(|_| stamped(&plain));
@@ -427,6 +427,11 @@ impl Scope<'_> {
             }
             _ => None,
         }
+    }
+
+    /// Returns the same if a reader that knows these columns knows the whole key.
+    fn key_within(&self, name: &str, known: &SchemaRef) -> Option<Vec<usize>> {
+        self.key(name).filter(|key| key.iter().all(|column| *column < known.fields().len()))
     }
 
     /// Returns the columns of a relation of this catalog that have a watermark.

@@ -19,7 +19,7 @@ use super::queries::{content_epoch, lagging_of, wanted_by_events};
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
 use super::settling::{Settling, is_settled, settling_of};
-use crate::catalog::{Catalog, Definition, Object};
+use crate::catalog::{Catalog, Definition, Object, as_of};
 use crate::content::Content;
 use crate::event::{Apart, Asked, Change, Event, Followed, Modification, Question, Reply, Snapshot};
 use crate::run::Admission;
@@ -127,6 +127,10 @@ impl Loop {
         };
         let mut taken = begun.map_or_else(Vec::new, |begun| begun.taken);
         taken.resize_with(asked.len(), || None);
+        // The loop reads past content. It does so before it lends operators that have that, too.
+        for (asked, taken) in asked.iter().zip(&mut taken).filter(|(asked, _)| as_of(&asked.name).is_some()) {
+            taken.get_or_insert_with(|| self.content_asked(asked, stamped));
+        }
         let relations = since.and_then(|since| {
             let relations = asked.iter().zip(taken).zip(since).map(|((asked, taken), since)| {
                 // All later changes are undone, also of rows that aren't wanted: the result may have other rows, too.

@@ -107,6 +107,7 @@ impl Restoration<'_> {
             if matches!(query.status, Status::Paused(_)) && reads > 0 && !of.has_number("place0") {
                 query.status = Status::Running;
             }
+            query.keep_loaded_rows()?;
             if let Status::Paused(catch_up) = &mut query.status {
                 let places = (0..reads).map(|place| take_place(&mut of, &format!("place{place}")));
                 catch_up.places = places.collect::<Result<_>>()?;

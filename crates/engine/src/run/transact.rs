@@ -90,7 +90,10 @@ impl Pins<'_> {
         self.outputs.transactions.last += 1;
         let number = self.outputs.transactions.last;
         let kept =
-            self.queries.iter().filter(|query| query.result.is_readable() && !query.role.is_temporary());
+            // What reads a part stops where the part does.
+            self.queries.iter().filter(|query| {
+                query.role.is_part() || (query.result.is_readable() && !query.role.is_temporary())
+            });
         let retained = self.sources.iter().filter(|(_, source)| source.retained.is_some());
         let names = kept.map(|query| &query.name).chain(retained.map(|(name, _)| name));
         let places = names.map(|name| (name.clone(), self.outputs.logs.end(name))).collect();

@@ -45,11 +45,14 @@ impl SessionVariables {
         self.values.lock().unwrap_or_else(PoisonError::into_inner).time_zone()
     }
 
-    /// Returns the text of a statement with the operators that the session means by it. No later reader of the text needs
-    /// to know the session's settings.
-    pub(crate) fn spelled_out(&self, sql: &str) -> Result<String> {
+    /// Returns a text with the operators that the session means by it. No later reader of the text needs to know the
+    /// session's settings.
+    pub(crate) fn spelled_out(&self, sql: &str) -> String {
         let caret = self.values.lock().unwrap_or_else(PoisonError::into_inner).get(CARET);
-        if caret.as_deref() == Some("xor") { with_xor_for_caret(sql) } else { Ok(sql.to_string()) }
+        let is_xor = caret.as_deref() == Some("xor");
+        // A text that can't be read fails when it runs.
+        let text = is_xor.then(|| with_xor_for_caret(sql).ok()).flatten();
+        text.unwrap_or_else(|| sql.to_string())
     }
 
     /// Returns the planner for the session's time zone.

@@ -92,8 +92,9 @@ pub(super) fn check_place(
         return Err(Error::invalid(format!("the late rows of \"{name}\" are read by \"{reader}\""))
             .hint(format!("Drop \"{reader}\" first, alter \"{name}\", and create it again.")));
     }
-    if !stays_in_place(durability, catalog, object) {
-        check_alike(queries, catalog, Scope::new(setup, queries), name, &dependants)?;
+    match stays_in_place(durability, catalog, object) {
+        true => check_reads(catalog, object, &dependants)?,
+        false => check_alike(queries, catalog, Scope::new(setup, queries), name, &dependants)?,
     }
     let Some(Unfit { what, columns }) = unfit(queries, catalog, object, new) else {
         return Ok(());
@@ -114,6 +115,20 @@ pub(super) fn check_place(
         "Let the new query have the same columns, and new ones at the end, or drop what reads it first and create that \
          again.",
     ))
+}
+
+/// Fails if a relation that gets its new query in its place no longer reads what it reads now. A start runs its older
+/// statements as well, so what these read must stay.
+fn check_reads(catalog: &Catalog, object: &Object, dependants: &[Arc<str>]) -> Result<()> {
+    let name = &object.name;
+    let mut before = catalog.find(name).into_iter().flat_map(|before| &before.reads);
+    let Some(lost) = before.find(|read| !object.reads.contains(read)) else { return Ok(()) };
+    Err(Error::invalid(format!(
+        "{} \"{name}\" gets columns while {} reads it, so it must go on reading \"{lost}\"",
+        object.definition.kind(),
+        dependants.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
+    ))
+    .hint("Drop what reads it first and create that again, or let the new query read the same relations, and more."))
 }
 
 /// Fails if a reader of the relation would get other operators if it were created now. A start creates it after the
