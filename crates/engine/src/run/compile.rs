@@ -330,7 +330,7 @@ impl Scope<'_> {
                 let operation = Field::new(OPERATION, DataType::Utf8View, false);
                 let fields = std::iter::once(operation).chain(fields);
                 let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-                (schema, Kind::Changes { plain: plain.clone(), key: self.key_within(name, &plain) })
+                (schema, Kind::Changes { plain: plain.clone(), key: self.key_within(name, plain) })
             }
         };
         let full = self.stamped(name).filter(|_| batch).map(|_| stamped(&plain));

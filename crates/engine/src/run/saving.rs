@@ -11,7 +11,7 @@ use millstream_state::Tables;
 use super::lagging::Lag;
 use super::log::{Log, Logs, Place};
 use super::outputs::Outputs;
-use super::query::{RunningQuery, Status};
+use super::query::{ResultRows, RunningQuery, Status};
 use super::query_names::SharedParts;
 use super::query_names::shown_name;
 use super::sharing::Arranging;
@@ -107,7 +107,10 @@ impl Restoration<'_> {
             if matches!(query.status, Status::Paused(_)) && reads > 0 && !of.has_number("place0") {
                 query.status = Status::Running;
             }
-            query.keep_loaded_rows()?;
+            if let (Status::Paused(_), ResultRows::Part(_)) = (&query.status, &query.result.rows) {
+                // It keeps its rows itself, and a checkpoint has no table for no rows.
+                query.result.keep_beside(&mut query.flow, Vec::new())?;
+            }
             if let Status::Paused(catch_up) = &mut query.status {
                 let places = (0..reads).map(|place| take_place(&mut of, &format!("place{place}")));
                 catch_up.places = places.collect::<Result<_>>()?;

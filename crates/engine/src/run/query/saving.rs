@@ -7,7 +7,7 @@ use millstream_flow::{Arrangement, PersistedArrangement};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::{Rows, Tables};
 
-use super::{ResultRows, RunningQuery, Status};
+use super::{RunningQuery, Status};
 use crate::error;
 use crate::run::lagging::Lag;
 use crate::run::saving::number;
@@ -87,16 +87,6 @@ impl RunningQuery {
             into.rows = number(all, "into_rows")? as u64;
         }
         Ok(())
-    }
-}
-
-impl RunningQuery {
-    /// Lets a query that was saved while it was paused keep its rows itself: a checkpoint has no table for no rows.
-    pub(in crate::run) fn keep_loaded_rows(&mut self) -> Result<()> {
-        match (&self.status, &self.result.rows) {
-            (Status::Paused(_), ResultRows::Part(_)) => self.result.keep_beside(&mut self.flow, Vec::new()),
-            _ => Ok(()),
-        }
     }
 }
 
