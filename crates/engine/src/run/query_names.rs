@@ -130,6 +130,15 @@ impl<'a> SharedParts<'a> {
         feeds
     }
 
+    /// Returns the approximate bytes of a query's state, with that of the parts whose oldest reader it is.
+    pub(super) fn state_bytes(self, query: &'a RunningQuery) -> usize {
+        let is_oldest = |part: &RunningQuery| {
+            self.readers_of(part).first().is_some_and(|oldest| oldest.name == query.name)
+        };
+        let parts = self.parts_of(query).into_iter().filter(|part| is_oldest(part));
+        query.state_bytes() + parts.map(RunningQuery::state_bytes).sum::<usize>()
+    }
+
     /// Returns the number of errors of a query and its parts.
     pub(super) fn error_count(self, query: &'a RunningQuery) -> usize {
         let parts = self.parts_of(query);

@@ -158,7 +158,7 @@ impl ReadView<'_> {
         }
         let relation = self.outputs.sinks.get(name).map_or(name, |sink| &sink.from);
         if let Some(query) = query_called(self.queries, relation) {
-            status.state_bytes = Some(query.state_bytes() as u64);
+            status.state_bytes = Some(SharedParts::of(self.queries).state_bytes(query) as u64);
             if !self.outputs.sinks.contains_key(name) {
                 status.rows = match &query.into {
                     Some(into) => Some(into.rows),
