@@ -1,5 +1,6 @@
 //! Scripts: texts of several statements, run step by step.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use futures::FutureExt;
@@ -104,8 +105,11 @@ impl Script {
 
     /// Takes the next statement, as the session means it.
     fn next(&mut self, session: &Session) -> Option<Piece> {
-        let Piece { range, text } = self.pieces.pop_front()?;
-        Some(Piece { range, text: session.variables.spelled_out(&text) })
+        let mut piece = self.pieces.pop_front()?;
+        if let Cow::Owned(text) = session.variables.spelled_out(&piece.text) {
+            piece.text = text;
+        }
+        Some(piece)
     }
 
     /// Returns the number of statements left.

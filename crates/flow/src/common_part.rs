@@ -25,6 +25,7 @@ use crate::dag::{Dag, Node};
 use crate::flow::Flow;
 use crate::operator::Description;
 use crate::provenance::Provenance;
+use crate::row_stages::row_by_row_input;
 use crate::sharing::{Findables, Lookups};
 use crate::succession::PlanPair;
 use crate::{Error, Result};
@@ -150,15 +151,7 @@ fn held_of(nodes: &[Node]) -> (HashSet<usize>, Option<usize>) {
     }
     let mut keeper = root;
     while let Some(place) = keeper.filter(|place| !keeps_all(&nodes[*place])) {
-        keeper = match &nodes[place] {
-            Node::Operator { operator, inputs } if operator.abilities().row_by_row.is_some() => {
-                match inputs[..] {
-                    [input] => Some(input),
-                    _ => None,
-                }
-            }
-            _ => None,
-        };
+        keeper = row_by_row_input(&nodes[place]);
     }
     (held, keeper)
 }

@@ -3,14 +3,27 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use millstream_delta::Chunk;
 
 use crate::Result;
 use crate::dag::Node;
 use crate::failing_rows::StageOver;
 use crate::flow::Flow;
-use crate::operators::stateless::{row_wanted, run_stages};
+use crate::operator::RowByRow;
+use crate::operators::stateless::{content_through, row_wanted};
 use crate::point_lookup::Wanted;
+
+/// Returns the only input of an operator that computes each row of it by itself.
+pub(crate) fn row_by_row_input(node: &Node) -> Option<usize> {
+    match node {
+        Node::Operator { operator, inputs } if operator.abilities().row_by_row.is_some() => {
+            match inputs[..] {
+                [input] => Some(input),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
 
 /// The stages of a flow over one relation that computes each row by itself, in their order.
 #[derive(Clone, Debug)]
@@ -21,22 +34,16 @@ impl RowStages {
     pub fn of(flow: &Flow) -> Option<RowStages> {
         let nodes = &flow.dag.nodes;
         let (mut stages, mut place) = (Vec::new(), nodes.len().checked_sub(1)?);
-        while let Node::Operator { operator, inputs } = &nodes[place] {
-            let &[input] = &inputs[..] else { return None };
-            stages.push(operator.abilities().row_by_row?.stages());
-            place = input;
+        while let Node::Operator { operator, .. } = &nodes[place] {
+            place = row_by_row_input(&nodes[place])?;
+            stages.extend(operator.abilities().row_by_row.map(RowByRow::stages));
         }
         Some(RowStages(stages.into_iter().rev().flatten().cloned().collect()))
     }
 
     /// Returns the result, given all rows of the relation.
     pub fn content(&self, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-        let mut content = Vec::with_capacity(rows.len());
-        for rows in rows {
-            let ran = run_stages(&self.0, &Chunk::insert(rows))?;
-            content.extend(ran.chunks.into_iter().map(|chunk| chunk.rows));
-        }
-        Ok(content)
+        content_through(&self.0, rows)
     }
 
     /// Returns the rows of the relation that make the wanted rows of the result, and perhaps others.

@@ -103,20 +103,17 @@ pub fn statements(sql: &str) -> Result<Vec<Piece>> {
 
 /// Returns a text with XOR, `#`, in place of the operator `^`, and all else at the same place.
 pub fn with_xor_for_caret(sql: &str) -> Result<String> {
-    let mut text = sql.to_string();
-    if sql.contains('^') {
-        let lexemes = tokenise(sql)?;
-        let mut before: Option<&Lexeme> = None;
-        for lexeme in &lexemes {
-            // `<^` and `>^` compare points.
-            let is_alone = |before: &Lexeme| {
-                before.range.end < lexeme.range.start || !matches!(before.token.token, Token::Lt | Token::Gt)
-            };
-            if lexeme.token.token == Token::Caret && before.is_none_or(is_alone) {
-                text.replace_range(lexeme.range.clone(), "#");
-            }
-            before = Some(lexeme);
+    let (mut text, lexemes) = (sql.to_string(), tokenise(sql)?);
+    let mut before: Option<&Lexeme> = None;
+    for lexeme in &lexemes {
+        // `<^` and `>^` compare points.
+        let is_alone = |before: &Lexeme| {
+            before.range.end < lexeme.range.start || !matches!(before.token.token, Token::Lt | Token::Gt)
+        };
+        if lexeme.token.token == Token::Caret && before.is_none_or(is_alone) {
+            text.replace_range(lexeme.range.clone(), "#");
         }
+        before = Some(lexeme);
     }
     Ok(text)
 }

@@ -48,48 +48,51 @@ pub(super) struct Contents<'a> {
 pub(super) struct Results<'a>(pub(super) &'a Queries);
 
 impl<'a> Results<'a> {
-    /// Returns the query whose operators or rows have the result of a query: itself, or the part that it reads. The
-    /// result is computed through that part.
-    pub(super) fn keeper(self, query: &'a RunningQuery) -> (&'a RunningQuery, Option<ThroughPart>) {
-        let ResultRows::Part(stages) = &query.result.rows else { return (query, None) };
-        let Some(part) = query.reads().next().and_then(|part| self.0.query(part)) else {
-            return (query, None);
-        };
+    /// Returns the query whose operators or rows have the result of a query: itself, or the part that it reads.
+    pub(super) fn keeper(self, query: &'a RunningQuery) -> &'a RunningQuery {
+        let ResultRows::Part(_) = &query.result.rows else { return query };
+        query.reads().next().and_then(|part| self.0.query(part)).unwrap_or(query)
+    }
+
+    /// Returns the way from the rows of the part to the result of a query whose result the part keeps.
+    pub(super) fn through(self, query: &RunningQuery) -> Option<ThroughPart> {
+        let ResultRows::Part(stages) = &query.result.rows else { return None };
         // The query has not taken in these changes of the part yet.
         let since = query.status.lag().and_then(|lag| lag.waiting_changes(1).pop()).unwrap_or_default();
-        (part, Some(ThroughPart::new(since, stages.clone())))
+        Some(ThroughPart::new(since, stages.clone()))
     }
 
     /// Returns all rows of the result that have an answer. If the query keeps only the newest rows, `stamped` adds the
     /// columns of their batch, at its end.
     pub(super) fn content(self, query: &RunningQuery, stamped: Option<&SchemaRef>) -> Result<Content> {
         query.check_there()?;
-        match self.keeper(query) {
-            (_, None) => query.result.rows.content(&query.flow, stamped),
-            (part, Some(through)) => through.rows(part.flow.content()?).map(Content::Batches),
+        match self.through(query) {
+            None => query.result.rows.content(&query.flow, stamped),
+            Some(through) => through.rows(self.keeper(query).flow.content()?).map(Content::Batches),
         }
     }
 
     /// Returns the wanted rows of the result, and perhaps others, if operators find them by their key.
     pub(super) fn wanted(self, query: &RunningQuery, wanted: &Wanted) -> Option<Result<Vec<RecordBatch>>> {
-        match self.keeper(query) {
-            (_, None) => query.read_wanted(wanted),
-            (part, Some(through)) if query.status.is_running() => {
-                let rows = part.flow.content_wanted(&through.wanted(wanted))?;
+        match self.through(query) {
+            None => query.read_wanted(wanted),
+            Some(through) if query.status.is_running() => {
+                let rows = self.keeper(query).flow.content_wanted(&through.wanted(wanted))?;
                 Some(rows.and_then(|rows| through.rows(rows)))
             }
-            _ => None,
+            Some(_) => None,
         }
     }
 
     /// Returns the number of rows of the result, if the query keeps it and counting takes little time.
     pub(super) fn num_rows(self, query: &RunningQuery) -> Option<u64> {
-        match self.keeper(query) {
-            (_, None) => query.result.rows.num_rows(&query.flow),
-            (part, Some(through)) if through.hands_on() => part.flow.result_rows(),
-            (part, Some(through)) => {
-                part.flow.here().filter(|flow| flow.state_bytes() <= COUNTED_BYTES_MAX)?;
-                let rows = through.rows(part.flow.content().ok()?).ok()?;
+        let part = &self.keeper(query).flow;
+        match self.through(query) {
+            None => query.result.rows.num_rows(&query.flow),
+            Some(through) if through.hands_on() => part.result_rows(),
+            Some(through) => {
+                part.here().filter(|flow| flow.state_bytes() <= COUNTED_BYTES_MAX)?;
+                let rows = through.rows(part.content().ok()?).ok()?;
                 Some(rows.iter().map(|batch| batch.num_rows() as u64).sum())
             }
         }
@@ -97,7 +100,7 @@ impl<'a> Results<'a> {
 
     /// Returns true if a step is not over that changes the result of this name, or moves its rows.
     pub(super) fn is_away(self, name: &str) -> bool {
-        let is_away = |query| RunningQuery::is_away(query) || self.keeper(query).0.is_away();
+        let is_away = |query| RunningQuery::is_away(query) || self.keeper(query).is_away();
         self.0.query(name).is_some_and(is_away)
     }
 }

@@ -1,5 +1,6 @@
 //! PostgreSQL's settings of one session, and the default modes of its transactions.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -47,12 +48,12 @@ impl SessionVariables {
 
     /// Returns a text with the operators that the session means by it. No later reader of the text needs to know the
     /// session's settings.
-    pub(crate) fn spelled_out(&self, sql: &str) -> String {
+    pub(crate) fn spelled_out<'a>(&self, sql: &'a str) -> Cow<'a, str> {
         let caret = self.values.lock().unwrap_or_else(PoisonError::into_inner).get(CARET);
-        let is_xor = caret.as_deref() == Some("xor");
+        let is_xor = caret.as_deref() == Some("xor") && sql.contains('^');
         // A text that can't be read fails when it runs.
         let text = is_xor.then(|| with_xor_for_caret(sql).ok()).flatten();
-        text.unwrap_or_else(|| sql.to_string())
+        text.map_or(Cow::Borrowed(sql), Cow::Owned)
     }
 
     /// Returns the planner for the session's time zone.

@@ -34,8 +34,8 @@ pub struct Stateless {
 
 /// The output for one chunk.
 #[derive(Default)]
-pub(crate) struct Ran {
-    pub(crate) chunks: Vec<Chunk>,
+struct Ran {
+    chunks: Vec<Chunk>,
     failing: Vec<FailingRows>,
     failures: Vec<Failure>,
 }
@@ -93,8 +93,18 @@ impl Stateless {
     }
 }
 
+/// Returns the rows that a chain of stages makes of all rows of its input.
+pub(crate) fn content_through(stages: &[Arc<StageOver>], rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    let mut content = Vec::with_capacity(rows.len());
+    for rows in rows {
+        let ran = run_stages(stages, &Chunk::insert(rows))?;
+        content.extend(ran.chunks.into_iter().map(|chunk| chunk.rows));
+    }
+    Ok(content)
+}
+
 /// Runs a chain of stages over a chunk.
-pub(crate) fn run_stages(stages: &[Arc<StageOver>], chunk: &Chunk) -> Result<Ran> {
+fn run_stages(stages: &[Arc<StageOver>], chunk: &Chunk) -> Result<Ran> {
     let mut ran = Ran { chunks: vec![chunk.clone()], ..Ran::default() };
     for (number, stage) in stages.iter().enumerate() {
         let (mut after, mut failing) = (Vec::with_capacity(ran.chunks.len()), Vec::new());
@@ -162,18 +172,7 @@ impl KeepsResult for Stateless {
     }
 
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
-        let batches = match input(0)? {
-            Ok(batches) => batches,
-            Err(error) => return Some(Err(error)),
-        };
-        let mut content = Vec::with_capacity(batches.len());
-        for rows in batches {
-            match self.run(&Chunk::insert(rows)) {
-                Ok(ran) => content.extend(ran.chunks.into_iter().map(|chunk| chunk.rows)),
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        Some(Ok(content))
+        Some(input(0)?.and_then(|rows| content_through(&self.stages, rows)))
     }
 }
 

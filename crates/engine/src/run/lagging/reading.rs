@@ -113,11 +113,9 @@ impl QueryGraph {
     /// Returns a result that follows from a part, if a thread reads the part. Another reader of the part, in the same
     /// statement, has asked for it.
     fn rows_being_read(&self, name: &str) -> Option<AwaitedRows> {
-        let (part, through) = Results(&self.queries).keeper(self.queries.query(name)?);
-        match &part.status.lag()?.step.as_ref()?.work {
-            Work::Read(rows) if through.is_some() => Some(rows.as_ref()?.through(through)),
-            _ => None,
-        }
+        let (results, query) = (Results(&self.queries), self.queries.query(name)?);
+        let Work::Read(rows) = &results.keeper(query).status.lag()?.step.as_ref()?.work else { return None };
+        Some(rows.as_ref()?.through(Some(results.through(query)?)))
     }
 
     /// Lends the operators of a query to a thread that reads them. It lags until then, together with `leaving`, if it
@@ -170,7 +168,8 @@ impl QueryGraph {
 impl FlowControl<'_> {
     /// Returns a query whose operators keep much, if it may lag.
     fn large_result(&self, name: &str) -> Option<Large> {
-        let (query, through) = Results(self.queries).keeper(self.queries.query(name)?);
+        let (results, of) = (Results(self.queries), self.queries.query(name)?);
+        let (query, through) = (results.keeper(of), results.through(of));
         let place = self.queries.iter().position(|other| other.name == query.name)?;
         let forced = self.setup.execution.options.apart.is_some();
         let may = forced || self.setup.settings.clock == ClockKind::System;

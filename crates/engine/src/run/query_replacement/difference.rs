@@ -204,11 +204,12 @@ impl Successors<'_> {
         let may =
             self.setup.execution.options.apart.is_some() || self.setup.settings.clock == ClockKind::System;
         let query = &self.queries[place];
-        let (keeper, through) = Results(self.queries).keeper(query);
+        let results = Results(self.queries);
+        let (keeper, through) = (results.keeper(query), results.through(query));
         let is_read = may && (through.is_some() || matches!(query.result.rows, ResultRows::Operators));
         let place = self.queries.iter().position(|query| query.name == keeper.name).ok_or_else(gone)?;
         let Some(leaving) = self.flow_control().leaving_with(place).filter(|_| is_read) else {
-            return Ok(Answer::Content(Results(self.queries).content(query, None)?));
+            return Ok(Answer::Content(results.content(query, None)?));
         };
         let (sender, rows) = channel();
         // If the statement was cancelled, nobody receives them.
