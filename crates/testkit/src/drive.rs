@@ -100,6 +100,24 @@ pub async fn expect(session: &mut Session, sql: &str, expected: &[&str]) -> Resu
     Err(format!("{sql}\n  gives    {found:?}\n  expected {expected:?}"))
 }
 
+/// Fails unless the rows of `sql` are those of `query`, in any order.
+pub async fn expect_like(session: &mut Session, sql: &str, query: &str) -> Result<()> {
+    let expected = lines(session, query).await?;
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    expect(session, sql, &expected).await
+}
+
+/// Fetches changes one by one. Each is its operation and its row, without the epoch.
+pub async fn fetch(session: &mut Session, cursor: &str, count: usize) -> Result<Vec<String>> {
+    let mut fetched = Vec::new();
+    for _ in 0..count {
+        let changes = lines(session, &format!("FETCH 1 FROM {cursor}")).await?;
+        let change = |line: String| line.split_once('|').map_or(line.clone(), |(_, change)| change.into());
+        fetched.extend(changes.into_iter().map(change));
+    }
+    Ok(fetched)
+}
+
 /// Repeats a query until its rows, as sorted text, equal `expected`; fails after a minute.
 pub async fn expect_soon(session: &mut Session, sql: &str, expected: &[&str]) -> Result<()> {
     let mut last = Ok(());

@@ -2,7 +2,7 @@
 //! changed, through crashes.
 
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, seeds};
+use millstream_testkit::drive::{self, Result, ensure, expect, expect_like, fetch, run, run_all, seeds};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -137,9 +137,8 @@ impl Trial {
         let batch = self.query(&self.columns.concat());
         let all = [("m".to_string(), "*".to_string())];
         for (name, columns) in all.iter().chain(&self.made) {
-            let expected = lines(&mut session, &format!("SELECT {columns} FROM ({batch}) AS m")).await?;
-            let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
-            expect(&mut session, &format!("SELECT * FROM {name}"), &expected).await?;
+            let query = format!("SELECT {columns} FROM ({batch}) AS m");
+            expect_like(&mut session, &format!("SELECT * FROM {name}"), &query).await?;
         }
         let made = self.made.iter().map(|(name, _)| name.as_str());
         for name in MAINTAINED.iter().copied().chain(made) {
@@ -266,15 +265,9 @@ async fn subscribers() -> Result<()> {
         ],
     )
     .await?;
-    let rows = |lines: Vec<String>| -> Vec<String> {
-        lines.iter().map(|line| line.split_once('|').map_or(line.clone(), |(_, row)| row.into())).collect()
-    };
     let before = ["insert|1|1", "insert|2|2", "update_delete|2|2", "update_insert|2|5"];
     let after = ["insert|1|1|1", "insert|2|2|2", "update_delete|2|2|2", "update_insert|2|5|3"];
-    let mut fetched = Vec::new();
-    for _ in 0..4 {
-        fetched.extend(rows(lines(&mut session, "FETCH 1 FROM c").await?));
-    }
+    let fetched = fetch(&mut session, "c", 4).await?;
     ensure(fetched == before, || format!("the cursor has {fetched:?}"))?;
     for crash in [false, true, true] {
         if crash {
@@ -283,10 +276,7 @@ async fn subscribers() -> Result<()> {
         let mut session = machine.session();
         for (name, expected) in [("r", before), ("later", after)] {
             run(&mut session, &format!("DECLARE d SUBSCRIPTION CURSOR FOR {name}")).await?;
-            let mut fetched = Vec::new();
-            for _ in 0..4 {
-                fetched.extend(rows(lines(&mut session, "FETCH 1 FROM d").await?));
-            }
+            let mut fetched = fetch(&mut session, "d", 4).await?;
             fetched.sort();
             ensure(fetched == expected, || format!("crash {crash}: {name} has {fetched:?}"))?;
             run(&mut session, "CLOSE d").await?;

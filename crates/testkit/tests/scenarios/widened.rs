@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, seeds};
+use millstream_testkit::drive::{self, Result, ensure, expect, fetch, lines, run, run_all, seeds};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -422,13 +422,7 @@ async fn readers() -> Result<()> {
         ],
     )
     .await?;
-    let rows = |lines: Vec<String>| -> Vec<String> {
-        lines.iter().map(|line| line.split_once('|').map_or(line.clone(), |(_, row)| row.into())).collect()
-    };
-    let mut fetched = Vec::new();
-    for _ in 0..3 {
-        fetched.extend(rows(lines(&mut session, "FETCH 1 FROM c").await?));
-    }
+    let fetched = fetch(&mut session, "c", 3).await?;
     ensure(fetched == ["insert|1|2", "insert|2|3", "insert|3|4"], || format!("the cursor has {fetched:?}"))?;
     for crash in [false, true] {
         if crash {
@@ -450,10 +444,7 @@ async fn readers() -> Result<()> {
             ),
         ] {
             run(&mut session, &format!("DECLARE d SUBSCRIPTION CURSOR FOR {name}")).await?;
-            let mut fetched = Vec::new();
-            for _ in 0..count {
-                fetched.extend(rows(lines(&mut session, "FETCH 1 FROM d").await?));
-            }
+            let mut fetched = fetch(&mut session, "d", count).await?;
             fetched.sort();
             ensure(fetched == expected, || format!("crash {crash}: {name} has {fetched:?}"))?;
             run(&mut session, "CLOSE d").await?;
