@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
-use arrow::datatypes::{Int64Type, TimestampNanosecondType};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use millstream::{Engine, Session};
 use millstream_benches::options::Options;
 use millstream_benches::{Result, measure, yardstick};
@@ -164,9 +164,9 @@ async fn check_watermarks(session: &mut Session) -> Result<()> {
                WHERE partition LIKE 'backlog/%' AND watermark IS NOT NULL";
     for rows in yardstick::rows(session, sql).await? {
         let positions = rows.column(0).as_primitive::<Int64Type>().values();
-        let watermarks = rows.column(1).as_primitive::<TimestampNanosecondType>().values();
+        let watermarks = rows.column(1).as_primitive::<TimestampMicrosecondType>().values();
         for (position, watermark) in positions.iter().zip(watermarks) {
-            let expected = (BEGIN + position - 1 - 1000) * 1_000_000;
+            let expected = (BEGIN + position - 1 - 1000) * 1_000;
             if *watermark != expected {
                 return Err(
                     format!("at offset {position} the watermark is {watermark}, not {expected}").into()

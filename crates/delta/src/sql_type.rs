@@ -204,9 +204,11 @@ pub fn sql_type(data_type: &DataType) -> String {
             "BYTEA".into()
         }
         DataType::Date32 | DataType::Date64 => "DATE".into(),
-        DataType::Time32(unit) | DataType::Time64(unit) => format!("TIME{}", digits(unit)),
-        DataType::Timestamp(unit, None) => format!("TIMESTAMP{}", digits(unit)),
-        DataType::Timestamp(unit, Some(_)) => format!("TIMESTAMPTZ{}", digits(unit)),
+        DataType::Time32(unit) | DataType::Time64(unit) => {
+            format!("TIME{}", digits(unit, TimeUnit::Nanosecond))
+        }
+        DataType::Timestamp(unit, None) => format!("TIMESTAMP{}", digits(unit, TimeUnit::Microsecond)),
+        DataType::Timestamp(unit, Some(_)) => format!("TIMESTAMPTZ{}", digits(unit, TimeUnit::Microsecond)),
         DataType::Interval(IntervalUnit::MonthDayNano) => "INTERVAL".into(),
         DataType::Interval(IntervalUnit::YearMonth) => "INTERVAL YEAR TO MONTH".into(),
         DataType::Interval(IntervalUnit::DayTime) => "INTERVAL DAY TO SECOND".into(),
@@ -236,12 +238,13 @@ pub fn sql_type(data_type: &DataType) -> String {
     }
 }
 
-/// Returns the precision of a time unit, unless it is nine digits.
-fn digits(unit: &TimeUnit) -> &'static str {
+/// Returns the precision of a time unit, unless it is the one that the type has without digits.
+fn digits(unit: &TimeUnit, default: TimeUnit) -> &'static str {
     match unit {
+        unit if *unit == default => "",
         TimeUnit::Second => "(0)",
         TimeUnit::Millisecond => "(3)",
         TimeUnit::Microsecond => "(6)",
-        TimeUnit::Nanosecond => "",
+        TimeUnit::Nanosecond => "(9)",
     }
 }

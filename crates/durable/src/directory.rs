@@ -13,8 +13,21 @@ use crate::{Error, Result};
 /// The label file, which identifies a data directory.
 pub(crate) const LABEL: &str = "MILLSTREAM";
 
-/// The content of the label.
-pub(crate) const LABEL_TEXT: &str = "millstream data directory, format 1\n";
+/// The content of the label that this version writes.
+pub(crate) const LABEL_TEXT: &str = "millstream data directory, format 2\n";
+
+/// The content of a label of format 1, whose TIMESTAMP without digits is in nanoseconds.
+const LABEL_TEXT_1: &str = "millstream data directory, format 1\n";
+
+/// The format of a data directory, by its label.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DirectoryFormat {
+    /// A TIMESTAMP without digits is in nanoseconds.
+    One,
+    /// A TIMESTAMP without digits is in microseconds.
+    #[default]
+    Two,
+}
 
 /// The file that is locked while a process has the directory open.
 const LOCK: &str = "LOCK";
@@ -38,6 +51,7 @@ pub struct DataDirectory {
     notes: Option<Arc<dyn Disk>>,
     /// The claim that gives write access, on an object store.
     claim: Option<Arc<Claim>>,
+    format: DirectoryFormat,
     _lock: Option<File>,
     _folder: Option<File>,
 }
@@ -49,7 +63,7 @@ impl DataDirectory {
     pub fn open(path: &Path) -> Result<DataDirectory> {
         let shown = path.display().to_string();
         make_folder(path).map_err(|error| Error::disk("making directory", &shown, error))?;
-        check_label(path)?;
+        let format = check_label(path)?;
         let lock = lock(path)?;
         let locked = lock_folder(path)?;
         write_label(path)?;
@@ -69,6 +83,7 @@ impl DataDirectory {
             checkpoints,
             notes,
             claim: None,
+            format,
             _lock: Some(lock),
             _folder: locked,
         })
@@ -92,6 +107,7 @@ impl DataDirectory {
             checkpoints: disk,
             notes: None,
             claim: None,
+            format: DirectoryFormat::default(),
             _lock: None,
             _folder: None,
         }
@@ -103,16 +119,27 @@ impl DataDirectory {
     }
 
     /// Returns a data directory on an object store. Without a claim it is read-only.
-    pub(crate) fn on_store(store: &Store, claim: Option<Claim>) -> DataDirectory {
+    pub(crate) fn on_store(store: &Store, claim: Option<Claim>, format: DirectoryFormat) -> DataDirectory {
         DataDirectory {
             path: PathBuf::from(store.shown()),
             journal: Arc::new(StoreDisk::new(store.clone(), JOURNAL)),
             checkpoints: Arc::new(StoreDisk::new(store.clone(), CHECKPOINTS)),
             notes: None,
             claim: claim.map(Arc::new),
+            format,
             _lock: None,
             _folder: None,
         }
+    }
+
+    /// Returns the format of the directory.
+    pub fn format(&self) -> DirectoryFormat {
+        self.format
+    }
+
+    /// Gives the directory another format, for tests.
+    pub fn with_format(self, format: DirectoryFormat) -> DataDirectory {
+        DataDirectory { format, ..self }
     }
 
     /// Returns the location of the directory.
@@ -152,8 +179,9 @@ impl DataDirectory {
     }
 }
 
-/// Fails if the path holds something other than a data directory of this format.
-fn check_label(path: &Path) -> Result<()> {
+/// Returns the format of a data directory, or of one that is to be written at this path. Fails if the path holds
+/// something else.
+fn check_label(path: &Path) -> Result<DirectoryFormat> {
     let foreign = |reason: String| Error::Foreign { directory: path.to_path_buf(), reason };
     let label = path.join(LABEL);
     match fs::read(&label) {
@@ -166,7 +194,7 @@ fn check_label(path: &Path) -> Result<()> {
             let is_ours =
                 |entry: &fs::DirEntry| entry.file_name() == LOCK || entry.file_name() == unfinished.as_str();
             match entries.find_map(|entry| entry.ok().filter(|entry| !is_ours(entry))) {
-                None => Ok(()),
+                None => Ok(DirectoryFormat::default()),
                 Some(entry) => Err(foreign(format!(
                     "it has no file {LABEL}, but holds '{}': name a directory that is empty, or not there yet",
                     entry.file_name().to_string_lossy()
@@ -177,14 +205,17 @@ fn check_label(path: &Path) -> Result<()> {
     }
 }
 
-/// Fails if a label differs from the one that this version writes.
-pub(crate) fn check_label_text(text: &[u8]) -> Result<(), String> {
+/// Returns the format that a label says. Fails if this version can't read it.
+pub(crate) fn check_label_text(text: &[u8]) -> Result<DirectoryFormat, String> {
     if text == LABEL_TEXT.as_bytes() {
-        return Ok(());
+        return Ok(DirectoryFormat::Two);
+    }
+    if text == LABEL_TEXT_1.as_bytes() {
+        return Ok(DirectoryFormat::One);
     }
     let (found, expected) = (String::from_utf8_lossy(text), LABEL_TEXT.trim_end());
     let found: String = found.trim_end().chars().take(80).collect();
-    Err(format!("its file {LABEL} says '{found}', but '{expected}' was expected"))
+    Err(format!("its file {LABEL} says '{found}', but '{expected}' or an earlier format was expected"))
 }
 
 /// Writes the label if there is none. The write is atomic.
@@ -315,6 +346,6 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join(LABEL), "millstream data directory, format 7\n").unwrap();
         let error = DataDirectory::open(place.path()).unwrap_err().to_string();
-        assert!(error.contains("format 7") && error.contains("format 1"), "{error}");
+        assert!(error.contains("format 7") && error.contains("format 2"), "{error}");
     }
 }

@@ -50,7 +50,7 @@ mod table;
 mod tests;
 
 pub use checkpoint::{Checkpoint, Checkpoints, Draft, Found, Size};
-pub use directory::DataDirectory;
+pub use directory::{DataDirectory, DirectoryFormat};
 pub use disk::{Disk, Growing, OsDisk};
 pub use entry::{Brought, Delivered, Digested, Entry, Plan, Recorded, SequenceValue, Standing};
 pub use error::{Error, Result};

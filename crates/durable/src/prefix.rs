@@ -12,7 +12,7 @@ use object_store::path::Path;
 
 use crate::checkpoint;
 use crate::claim::Claim;
-use crate::directory::{CHECKPOINTS, LABEL, LABEL_TEXT, check_label_text};
+use crate::directory::{CHECKPOINTS, DirectoryFormat, LABEL, LABEL_TEXT, check_label_text};
 use crate::store::{Put, Store};
 use crate::{DataDirectory, Error, Result};
 
@@ -55,11 +55,11 @@ impl StorePrefix {
     /// Errors: the prefix holds something else; the store can't be reached; it overwrites existing objects.
     pub fn open(&self) -> Result<DataDirectory> {
         let store = self.store()?;
-        if !self.is_labelled(&store)? {
+        if self.label(&store)?.is_none() {
             let found = store.any().map_err(|error| Error::disk("listing", &self.shown, error))?;
             // Another process may have initialized it meanwhile.
             if let Some(found) = found
-                && !self.is_labelled(&store)?
+                && self.label(&store)?.is_none()
             {
                 let reason =
                     format!("it has no object {LABEL}, but holds '{found}': name a prefix that is empty");
@@ -67,12 +67,14 @@ impl StorePrefix {
             }
             self.put_label(&store, LABEL_TEXT)?;
         }
+        // Another process, of another version, may have put it.
+        let format = self.check_existing(&store)?;
         self.check_condition(&store)?;
         // Entries that a checkpoint covers are written, even if the journal has been removed.
         let names = store.list(CHECKPOINTS).map_err(|error| Error::disk("listing", CHECKPOINTS, error))?;
         let known = names.iter().filter_map(|name| checkpoint::number_of_manifest(name)).max();
         let claim = Claim::take(&store, known.unwrap_or_default())?;
-        Ok(DataDirectory::on_store(&store, Some(claim)))
+        Ok(DataDirectory::on_store(&store, Some(claim), format))
     }
 
     /// Opens an existing data directory.
@@ -84,8 +86,8 @@ impl StorePrefix {
     /// Opens an existing data directory for reading. Its owner keeps it.
     pub(crate) fn look(&self) -> Result<DataDirectory> {
         let store = self.store()?;
-        self.check_existing(&store)?;
-        Ok(DataDirectory::on_store(&store, None))
+        let format = self.check_existing(&store)?;
+        Ok(DataDirectory::on_store(&store, None, format))
     }
 
     fn store(&self) -> Result<Store> {
@@ -93,18 +95,15 @@ impl StorePrefix {
         store.map_err(|error| Error::disk("opening", &self.shown, error))
     }
 
-    fn check_existing(&self, store: &Store) -> Result<()> {
-        match self.is_labelled(store)? {
-            true => Ok(()),
-            false => Err(self.foreign(format!("it has no object {LABEL}"))),
-        }
+    fn check_existing(&self, store: &Store) -> Result<DirectoryFormat> {
+        self.label(store)?.ok_or_else(|| self.foreign(format!("it has no object {LABEL}")))
     }
 
-    /// Returns true if the prefix has a label; fails if the label is of something else.
-    fn is_labelled(&self, store: &Store) -> Result<bool> {
+    /// Returns the format that the label of the prefix says; none without a label. Fails if it is of something else.
+    fn label(&self, store: &Store) -> Result<Option<DirectoryFormat>> {
         match store.read(LABEL) {
-            Ok(text) => check_label_text(&text).map(|()| true).map_err(|reason| self.foreign(reason)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Ok(text) => check_label_text(&text).map(Some).map_err(|reason| self.foreign(reason)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::disk("reading", &self.name(LABEL), error)),
         }
     }

@@ -15,8 +15,8 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::SessionContext;
 use millstream_connect::Connector;
 use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES, Timestamp, on_large_stack};
-use millstream_durable::{DataDirectory, StorePrefix};
-use millstream_sql::{Error, Planner, Result};
+use millstream_durable::{DataDirectory, DirectoryFormat, StorePrefix};
+use millstream_sql::{Error, Planner, Result, nanosecond_planner};
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -438,7 +438,7 @@ impl EngineBuilder {
             progress: Mutex::default(),
             shutdown: Mutex::default(),
             settings_version: AtomicU64::new(0),
-            planner: planner(self.context, &sequences)?,
+            planner: planner(self.context, &sequences, directory.as_ref())?,
             connectors,
             handle: runtime.handle().clone(),
             statements: RunningStatements {
@@ -484,11 +484,18 @@ impl EngineBuilder {
 }
 
 /// Returns a planner with the functions of a user's context, and those of the engine.
-fn planner(context: Option<SessionContext>, sequences: &Arc<Sequences>) -> Result<Planner> {
+fn planner(
+    context: Option<SessionContext>,
+    sequences: &Arc<Sequences>,
+    directory: Option<&DataDirectory>,
+) -> Result<Planner> {
     let mut state = context.unwrap_or_default().state();
     sequences::register(&mut state, sequences).and_then(|()| advisory_locks::register(&mut state))?;
     sleep::register(&mut state)?;
-    Ok(Planner::with_state(state))
+    Ok(match directory.map(DataDirectory::format) {
+        Some(DirectoryFormat::One) => nanosecond_planner(state),
+        Some(DirectoryFormat::Two) | None => Planner::with_state(state),
+    })
 }
 
 /// Returns a runtime with threads of this name; without a count, one for each core.

@@ -79,7 +79,7 @@ impl SystemColumnKind {
             SystemColumnKind::Number => DataType::Int64,
             SystemColumnKind::Real => DataType::Float64,
             SystemColumnKind::Bytes => DataType::BinaryView,
-            SystemColumnKind::Time => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
+            SystemColumnKind::Time => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
         }
     }
 }

@@ -90,9 +90,9 @@ const LEVELS: &[&str] = &["read uncommitted", "read committed", "repeatable read
 const MESSAGES: &[&str] =
     &["debug5", "debug4", "debug3", "debug2", "debug1", "debug", "log", "info", "notice", "warning", "error"];
 
-static SINCE_NS: LazyLock<i64> = LazyLock::new(|| {
+static SINCE_US: LazyLock<i64> = LazyLock::new(|| {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 });
 
 /// All settings, by name.
@@ -192,8 +192,8 @@ pub(crate) struct Variables {
     pub(crate) backend: i64,
     /// The addresses of the client and of this server, if they are connected by TCP.
     pub(crate) addresses: Option<(SocketAddr, SocketAddr)>,
-    /// The start of the first session of this process, in nanoseconds since 1970 UTC.
-    pub(crate) since_ns: i64,
+    /// The start of the first session of this process, in microseconds since 1970 UTC.
+    pub(crate) since_us: i64,
     /// The values that were set.
     values: Values,
     /// The values that take effect when the open transaction ends.
@@ -207,7 +207,7 @@ impl Default for Variables {
             database: "millstream".into(),
             backend: i64::from(std::process::id()),
             addresses: None,
-            since_ns: *SINCE_NS,
+            since_us: *SINCE_US,
             values: Values::default(),
             within: None,
         }

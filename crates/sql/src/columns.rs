@@ -205,9 +205,10 @@ mod tests {
         is("bool", DataType::Boolean);
         is("date", DataType::Date32);
         is("bytea", DataType::Binary);
-        is("TIMESTAMP", DataType::Timestamp(TimeUnit::Nanosecond, None));
+        is("TIMESTAMP", DataType::Timestamp(TimeUnit::Microsecond, None));
+        is("TIMESTAMP(9)", DataType::Timestamp(TimeUnit::Nanosecond, None));
         for text in ["TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE"] {
-            is(text, DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())));
+            is(text, DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())));
         }
         is("BIGINT[]", DataType::new_list(DataType::Int64, true));
     }

@@ -26,7 +26,7 @@ use parser::StatementParser;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef, TimeUnit};
 use datafusion::common::alias::AliasGenerator;
 use datafusion::common::config::ConfigOptions;
 use datafusion::execution::session_state::SessionStateBuilder;
@@ -124,6 +124,8 @@ pub struct Planner {
     parameters: Option<Arc<Parameters>>,
     pub(crate) parser: StatementParser,
     pub(crate) types: Arc<UserTypes>,
+    /// The unit of a TIMESTAMP without digits, and of the results of functions like `now()`.
+    pub(crate) unit: TimeUnit,
 }
 
 impl Default for Planner {
@@ -145,37 +147,7 @@ impl Planner {
 
     /// Returns a planner with a state's functions and settings, except those that must be ours.
     pub fn with_state(state: SessionState) -> Planner {
-        let mut builder = SessionStateBuilder::new_from_existing(state);
-        // Functions copy their settings when a state is built, so the settings come first.
-        let options = builder.config().get_or_insert_default().options_mut();
-        settle(options);
-        let zone = options.execution.time_zone.as_deref().unwrap_or(UTC).into();
-        let type_planner = Arc::new(Spellings { users: builder.type_planner().clone(), zone });
-        let rules = builder.optimizer().take().unwrap_or_default().rules;
-        let rules: Vec<_> = rules.into_iter().filter(|rule| is_sound(rule.name())).collect();
-        let physical = &mut builder.physical_optimizers().get_or_insert_default().rules;
-        *physical = crate::physical::lambda_columns::guarded(std::mem::take(physical));
-        physical.insert(0, Arc::new(Guards));
-        let check =
-            physical.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(physical.len());
-        physical.insert(check, Arc::new(MissingSorts));
-        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(functions::nth::Nth));
-        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(JsonOperators));
-        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(functions::postgres::Arrays));
-        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(NetworkOperators));
-        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(BitOperators));
-        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(RangeOperators));
-        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(TextSearchOperators));
-        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(GeometricOperators));
-        let mut state = builder.with_optimizer_rules(rules::joins::guarded(&rules)).build();
-        functions::register(&mut state);
-        // Physical expressions read the settings from here. `at` sets the clock.
-        state.mark_start_execution();
-        state.execution_props_mut().query_execution_start_time = None;
-        let analyzer = analyzer(&state);
-        let parser = StatementParser::new(state.config_options());
-        let (state, analyzer) = (Arc::new(state), Arc::new(analyzer));
-        Planner { state, type_planner, analyzer, parameters: None, parser, types: Arc::default() }
+        planner(state, TimeUnit::Microsecond)
     }
 
     /// Returns the user-defined types, which all copies of the planner share.
@@ -310,6 +282,46 @@ impl Planner {
     }
 }
 
+/// Returns a planner like [`Planner::with_state`] whose TIMESTAMP without digits is in nanoseconds, as in data directories
+/// of earlier versions.
+pub fn nanosecond_planner(state: SessionState) -> Planner {
+    planner(state, TimeUnit::Nanosecond)
+}
+
+/// Returns a planner whose TIMESTAMP without digits has this unit.
+fn planner(state: SessionState, unit: TimeUnit) -> Planner {
+    let mut builder = SessionStateBuilder::new_from_existing(state);
+    // Functions copy their settings when a state is built, so the settings come first.
+    let options = builder.config().get_or_insert_default().options_mut();
+    settle(options);
+    let zone = options.execution.time_zone.as_deref().unwrap_or(UTC).into();
+    let type_planner = Arc::new(Spellings { users: builder.type_planner().clone(), zone, unit });
+    let rules = builder.optimizer().take().unwrap_or_default().rules;
+    let rules: Vec<_> = rules.into_iter().filter(|rule| is_sound(rule.name())).collect();
+    let physical = &mut builder.physical_optimizers().get_or_insert_default().rules;
+    *physical = crate::physical::lambda_columns::guarded(std::mem::take(physical));
+    physical.insert(0, Arc::new(Guards));
+    let check = physical.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(physical.len());
+    physical.insert(check, Arc::new(MissingSorts));
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(functions::nth::Nth));
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(JsonOperators));
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(functions::postgres::Arrays));
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(NetworkOperators));
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(BitOperators));
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(RangeOperators));
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(TextSearchOperators));
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(GeometricOperators));
+    let mut state = builder.with_optimizer_rules(rules::joins::guarded(&rules)).build();
+    functions::register(&mut state, unit);
+    // Physical expressions read the settings from here. `at` sets the clock.
+    state.mark_start_execution();
+    state.execution_props_mut().query_execution_start_time = None;
+    let analyzer = analyzer(&state, unit);
+    let parser = StatementParser::new(state.config_options());
+    let (state, analyzer) = (Arc::new(state), Arc::new(analyzer));
+    Planner { state, type_planner, analyzer, parameters: None, parser, types: Arc::default(), unit }
+}
+
 /// Overrides settings whose defaults give wrong answers or worse errors. Each has its reason.
 fn settle(options: &mut ConfigOptions) {
     // A plan that is kept and run again would keep the filters that its first run pushed into the scans.
@@ -341,8 +353,8 @@ fn is_sound(rule: &str) -> bool {
 }
 
 /// Builds the analyzer's rules: ours for plans as written, DataFusion's, the user's, ours that need types.
-fn analyzer(state: &SessionState) -> Analyzer {
-    let mut all = rules::before_types();
+fn analyzer(state: &SessionState, unit: TimeUnit) -> Analyzer {
+    let mut all = rules::before_types(unit);
     all.extend(state.analyzer().rules.iter().cloned());
     all.extend(rules::after_types());
     let mut analyzer = Analyzer::with_rules(all);

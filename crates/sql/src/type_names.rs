@@ -100,6 +100,8 @@ pub(crate) struct Spellings {
     pub(crate) users: Option<Arc<dyn TypePlanner>>,
     /// The zone of a TIMESTAMPTZ.
     pub(crate) zone: Arc<str>,
+    /// The unit of a TIMESTAMP or TIMESTAMPTZ without digits.
+    pub(crate) unit: TimeUnit,
 }
 
 impl TypePlanner for Spellings {
@@ -236,11 +238,11 @@ impl Spellings {
         Ok(Some(match sql_type {
             SqlType::Timestamp(precision, zone) => {
                 let zoned = matches!(zone, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone);
-                DataType::Timestamp(unit(*precision)?, zoned.then(|| Arc::clone(&self.zone)))
+                DataType::Timestamp(unit(*precision, self.unit)?, zoned.then(|| Arc::clone(&self.zone)))
             }
-            SqlType::Datetime(precision) => DataType::Timestamp(unit(*precision)?, None),
+            SqlType::Datetime(precision) => DataType::Timestamp(unit(*precision, self.unit)?, None),
             SqlType::Time(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
-                match unit(*precision)? {
+                match unit(*precision, TimeUnit::Nanosecond)? {
                     unit @ (TimeUnit::Second | TimeUnit::Millisecond) => DataType::Time32(unit),
                     unit => DataType::Time64(unit),
                 }
@@ -391,12 +393,13 @@ fn numeric(digits: &ExactNumberInfo) -> Result<DataType> {
 }
 
 /// Returns the time unit for this many digits of a second.
-fn unit(digits: Option<u64>) -> Result<TimeUnit> {
+fn unit(digits: Option<u64>, default: TimeUnit) -> Result<TimeUnit> {
     match digits {
         Some(0) => Ok(TimeUnit::Second),
         Some(1..=3) => Ok(TimeUnit::Millisecond),
         Some(4..=6) => Ok(TimeUnit::Microsecond),
-        None | Some(7..=9) => Ok(TimeUnit::Nanosecond),
+        Some(7..=9) => Ok(TimeUnit::Nanosecond),
+        None => Ok(default),
         Some(more) => Err(Error::invalid(format!("{more} digits of a second: there are from 0 to 9"))),
     }
 }

@@ -70,7 +70,7 @@ impl<'a> Walk<'a> {
                 _ => DataType::Float64,
             }),
             "string" => Ok(match schema.get("format").and_then(Value::as_str) {
-                Some("date-time") => DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())),
+                Some("date-time") => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
                 Some("date") => DataType::Date32,
                 _ => DataType::Utf8View,
             }),

@@ -112,7 +112,7 @@ mod tests {
             Field::new("b", DataType::Boolean, true),
             Field::new("n", DataType::Int64, true),
             Field::new("f", DataType::Float32, true),
-            Field::new("at", DataType::Timestamp(TimeUnit::Nanosecond, zone), true),
+            Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, zone), true),
             Field::new("d", DataType::Date32, true),
             Field::new("s", DataType::Utf8View, true),
             Field::new("p", DataType::Struct(point), true),

@@ -43,7 +43,7 @@ impl Gives {
             Gives::Int => DataType::Int64,
             Gives::Text => DataType::Utf8View,
             Gives::Texts => DataType::new_list(DataType::Utf8View, true),
-            Gives::Time => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
+            Gives::Time => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
         }
     }
 }

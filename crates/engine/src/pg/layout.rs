@@ -96,7 +96,7 @@ fn arrow_type(name: &str) -> DataType {
         "float8" => DataType::Float64,
         "numeric" => DataType::Decimal128(38, 10),
         "bytea" => DataType::Binary,
-        "timestamptz" => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
+        "timestamptz" => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
         "interval" => DataType::Interval(IntervalUnit::MonthDayNano),
         "int2vector" => DataType::new_list(DataType::Int16, true),
         "oidvector" => DataType::new_list(DataType::UInt32, true),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, BooleanArray, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, Int64Builder,
     IntervalMonthDayNanoArray, ListBuilder, RecordBatch, StringViewArray, StringViewBuilder,
-    TimestampNanosecondArray, UInt32Array, new_null_array,
+    TimestampMicrosecondArray, UInt32Array, new_null_array,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, IntervalMonthDayNano};
@@ -166,7 +166,7 @@ pub(super) fn column<'a>(
             Arc::new(Float64Array::from_iter(values.map(|value| int(value).map(|n| n as f64))))
         }
         DataType::Timestamp(..) => {
-            Arc::new(TimestampNanosecondArray::from_iter(values.map(int)).with_timezone(UTC))
+            Arc::new(TimestampMicrosecondArray::from_iter(values.map(int)).with_timezone(UTC))
         }
         // Intervals are given in seconds.
         DataType::Interval(_) => Arc::new(IntervalMonthDayNanoArray::from_iter(values.map(|value| {

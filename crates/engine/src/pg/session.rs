@@ -98,7 +98,7 @@ fn activity(facts: &Facts, rows: &mut Rows) {
             ("usesysid", OWNER.into()),
             ("usename", user.into()),
             ("state", "active".into()),
-            ("query_start", job.map(|job| job.began.0.saturating_mul(1000)).into()),
+            ("query_start", job.map(|job| job.began.0).into()),
             ("query", job.map(|job| job.shown_statement()).into()),
             ("backend_type", "client backend".into()),
         ];

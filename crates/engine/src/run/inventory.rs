@@ -138,7 +138,7 @@ impl Sources {
                     number(end.map(|end| end - progress.through)),
                     reach.last_record.map_or(NULL, |time| Cell::from(Timestamp(time))),
                     progress.done.to_string().into(),
-                    marked.map_or(NULL, |(watermark, _)| Cell::Number(watermark)),
+                    marked.and_then(|(watermark, _)| watermark).map_or(NULL, Cell::from),
                     marked.map_or(NULL, |(_, idle)| idle.to_string().into()),
                 ]);
             }
@@ -148,13 +148,13 @@ impl Sources {
 }
 
 impl Watermarks {
-    /// Returns the watermark of a split in nanoseconds, if it has one by now, and true if the split is idle. None if
+    /// Returns the watermark of a split, if it has one by now, and true if the split is idle. None if
     /// the source has no watermark, or the split has ended.
-    fn marked(&self, source: &str, split: &str) -> Option<(Option<i64>, bool)> {
+    fn marked(&self, source: &str, split: &str) -> Option<(Option<Timestamp>, bool)> {
         let watched = self.get(source)?;
         let partition = watched.partition(split)?;
         let at = partition.newest.and_then(|newest| watched.column.watermark(newest));
-        Some((at.and_then(|at| watched.column.nanos(at)), partition.idle))
+        Some((at.and_then(|at| watched.column.instant(at)), partition.idle))
     }
 }
 

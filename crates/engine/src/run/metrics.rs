@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Int64Type, TimestampNanosecondType};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use millstream_delta::{Epoch, Timestamp};
 use millstream_sql::{Error, Result};
 
@@ -47,14 +47,14 @@ impl Rows {
         column.as_string_view_opt().filter(|texts| texts.is_valid(row)).map_or("", |texts| texts.value(row))
     }
 
-    /// Returns a number, or a time in nanoseconds.
+    /// Returns a number, or a time in microseconds.
     fn number(&self, column: &str, row: usize) -> Option<i64> {
         let column = self.batch.column_by_name(column)?;
         if !column.is_valid(row) {
             return None;
         }
         let number = column.as_primitive_opt::<Int64Type>().map(|numbers| numbers.value(row));
-        number.or_else(|| Some(column.as_primitive_opt::<TimestampNanosecondType>()?.value(row)))
+        number.or_else(|| Some(column.as_primitive_opt::<TimestampMicrosecondType>()?.value(row)))
     }
 }
 
@@ -109,8 +109,8 @@ impl ReadView<'_> {
         let has_failed = |at: usize| !checkpoints.text("reason", at).is_empty();
         let newest = (0..count).rev().find(|at| !has_failed(*at));
         if let Some(newest) = newest {
-            let now = self.clock.now(settings).0.saturating_mul(1000);
-            let age = checkpoints.number("at", newest).map(|at| now.saturating_sub(at).max(0) as f64 / 1e9);
+            let now = self.clock.now(settings).0;
+            let age = checkpoints.number("at", newest).map(|at| now.saturating_sub(at).max(0) as f64 / 1e6);
             values.single(&all::CHECKPOINT_AGE, age);
             let took = checkpoints.number("duration_us", newest).map(|us| us as f64 / 1e6);
             values.single(&all::CHECKPOINT_DURATION, took);
@@ -147,9 +147,9 @@ impl ReadView<'_> {
             values.add(&all::SOURCE_LAG, &[source], lag as f64);
         }
         let now = self.clock.now(&self.setup.settings);
-        for (name, nanos) in self.watermarks.all_nanos() {
-            let lag = now.0.saturating_mul(1000).saturating_sub(nanos);
-            values.add(&all::SOURCE_WATERMARK, &[name], lag as f64 / 1e9);
+        for (name, at) in self.watermarks.instants() {
+            let lag = now.0.saturating_sub(at.0);
+            values.add(&all::SOURCE_WATERMARK, &[name], lag as f64 / 1e6);
         }
         Ok(())
     }

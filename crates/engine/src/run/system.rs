@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use arrow::array::{
-    ArrayRef, Float64Array, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray,
+    ArrayRef, Float64Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
 };
 use millstream_connect::Limit;
 use millstream_delta::Timestamp;
@@ -65,9 +65,9 @@ impl From<u64> for Cell {
 }
 
 impl From<Timestamp> for Cell {
-    /// Converts to nanoseconds, the unit of columns of times.
+    /// Converts to microseconds, the unit of columns of times.
     fn from(time: Timestamp) -> Cell {
-        Cell::Number(time.0.checked_mul(1000))
+        Cell::Number(Some(time.0))
     }
 }
 
@@ -259,7 +259,7 @@ pub(super) fn batch(table: &SystemTableDoc, lines: Lines) -> Result<RecordBatch>
             SystemColumnKind::Number => Arc::new(Int64Array::from_iter(cells.map(number))),
             SystemColumnKind::Real => Arc::new(Float64Array::from_iter(cells.map(real))),
             SystemColumnKind::Time => {
-                Arc::new(TimestampNanosecondArray::from_iter(cells.map(number)).with_timezone(UTC))
+                Arc::new(TimestampMicrosecondArray::from_iter(cells.map(number)).with_timezone(UTC))
             }
             SystemColumnKind::Bytes | SystemColumnKind::Text => {
                 Arc::new(StringViewArray::from_iter(cells.map(|cell| match cell {

@@ -119,10 +119,10 @@ impl Watermarks {
         self.iter().filter_map(at).collect()
     }
 
-    /// Returns the watermarks in nanoseconds since 1970, of those relations that have one by now.
-    pub(super) fn all_nanos(&self) -> impl Iterator<Item = (&str, i64)> {
-        let nanos = |watched: &Watched| watched.column.nanos(watched.marks.at()?);
-        self.iter().filter_map(move |(name, watched)| Some((name.as_ref(), nanos(watched)?)))
+    /// Returns the watermarks as times, of those relations that have one by now.
+    pub(super) fn instants(&self) -> impl Iterator<Item = (&str, Timestamp)> {
+        let instant = |watched: &Watched| watched.column.instant(watched.marks.at()?);
+        self.iter().filter_map(move |(name, watched)| Some((name.as_ref(), instant(watched)?)))
     }
 
     /// Returns the row of `watermark('relation')`.

@@ -29,20 +29,24 @@ impl BatchClock {
         self.0.store(now_us, Ordering::Relaxed);
     }
 
-    /// Returns the function that reads this clock.
-    pub(crate) fn function(&self) -> Arc<ScalarUDF> {
-        Arc::new(ScalarUDF::new_from_impl(BatchTime::new(self.clone())))
+    /// Returns the function that reads this clock in a unit.
+    pub(crate) fn function(&self, unit: TimeUnit) -> Arc<ScalarUDF> {
+        Arc::new(ScalarUDF::new_from_impl(BatchTime::new(self.clone(), unit)))
     }
 
     /// Makes a plan's functions of the present time read this clock. Also returns true if there are any.
     pub(super) fn replace_clocks(&self, plan: LogicalPlan) -> Result<(LogicalPlan, bool)> {
-        let call = Expr::ScalarFunction(ScalarFunction::new_udf(self.function(), Vec::new()));
+        let call = |unit| Expr::ScalarFunction(ScalarFunction::new_udf(self.function(unit), Vec::new()));
         let replaced = plan.transform_down_with_subqueries(|node| {
             map_named(node, |expr| {
                 expr.transform(|part| match &part {
                     Expr::ScalarFunction(function) if CLOCKS.contains(&function.func.name()) => {
                         let kind = part.get_type(&DFSchema::empty())?;
-                        Ok(Transformed::yes(cast(call.clone(), kind)))
+                        let unit = match kind {
+                            DataType::Timestamp(unit, _) => unit,
+                            _ => TimeUnit::Nanosecond,
+                        };
+                        Ok(Transformed::yes(cast(call(unit), kind)))
                     }
                     _ => Ok(Transformed::no(part)),
                 })
@@ -52,9 +56,10 @@ impl BatchClock {
     }
 }
 
-/// Returns the clock that a function reads.
-pub(crate) fn clock_in(function: &ScalarUDF) -> Option<&BatchClock> {
-    Some(&function.inner().downcast_ref::<BatchTime>()?.clock)
+/// Returns the clock that a function reads, and its unit.
+pub(crate) fn clock_in(function: &ScalarUDF) -> Option<(&BatchClock, TimeUnit)> {
+    let time = function.inner().downcast_ref::<BatchTime>()?;
+    Some((&time.clock, time.unit))
 }
 
 /// Compares by identity: two clocks with equal times are different.
@@ -74,18 +79,19 @@ impl fmt::Debug for BatchClock {
 #[derive(Debug)]
 struct BatchTime {
     clock: BatchClock,
+    unit: TimeUnit,
     signature: Signature,
 }
 
 impl BatchTime {
-    fn new(clock: BatchClock) -> BatchTime {
-        BatchTime { clock, signature: Signature::exact(Vec::new(), Volatility::Volatile) }
+    fn new(clock: BatchClock, unit: TimeUnit) -> BatchTime {
+        BatchTime { clock, unit, signature: Signature::exact(Vec::new(), Volatility::Volatile) }
     }
 }
 
 impl PartialEq for BatchTime {
     fn eq(&self, other: &BatchTime) -> bool {
-        self.clock == other.clock
+        self.clock == other.clock && self.unit == other.unit
     }
 }
 
@@ -110,11 +116,12 @@ impl ScalarUDFImpl for BatchTime {
     }
 
     fn return_type(&self, _arguments: &[DataType]) -> PlanResult<DataType> {
-        Ok(DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())))
+        Ok(DataType::Timestamp(self.unit, Some("+00:00".into())))
     }
 
     fn invoke_with_args(&self, _arguments: ScalarFunctionArgs) -> PlanResult<ColumnarValue> {
-        let nanos = self.clock.0.load(Ordering::Relaxed).saturating_mul(1000);
-        Ok(ColumnarValue::Scalar(ScalarValue::TimestampNanosecond(Some(nanos), Some("+00:00".into()))))
+        let now = self.clock.0.load(Ordering::Relaxed);
+        let now = ScalarValue::TimestampMicrosecond(Some(now), Some("+00:00".into()));
+        Ok(ColumnarValue::Scalar(now.cast_to(&DataType::Timestamp(self.unit, Some("+00:00".into())))?))
     }
 }

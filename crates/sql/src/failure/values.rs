@@ -49,7 +49,7 @@ fn beyond_nanoseconds(message: &str) -> Option<String> {
             .map(|_| "a time".to_string()),
     }?;
     Some(format!(
-        "{value} is out of the range of TIMESTAMP, which is from 1677-09-21 to 2262-04-11: \
+        "{value} is out of the range of TIMESTAMP(9), which is from 1677-09-21 to 2262-04-11: \
          TIMESTAMP(6) holds other years"
     ))
 }
@@ -113,7 +113,7 @@ mod tests {
             ("cannot cast string 'a' to value of Int32 type", Some("cannot cast 'a' to INT")),
             (
                 "cannot cast string 'it's' to value of Timestamp(ns) type",
-                Some("cannot cast 'it's' to TIMESTAMP"),
+                Some("cannot cast 'it's' to TIMESTAMP(9)"),
             ),
             ("can't cast value 300 to type Int8", Some("300 is out of the range of TINYINT")),
             (
@@ -131,7 +131,7 @@ mod tests {
                 "overflow converting 2500-01-01 00:00:00 to Nanosecond. The dates that can be represented as \
                  nanoseconds have to be between 1677-09-21T00:12:44.0 and 2262-04-11T23:47:16.854775804",
                 Some(
-                    "'2500-01-01 00:00:00' is out of the range of TIMESTAMP, which is from 1677-09-21 to \
+                    "'2500-01-01 00:00:00' is out of the range of TIMESTAMP(9), which is from 1677-09-21 to \
                      2262-04-11: TIMESTAMP(6) holds other years",
                 ),
             ),
@@ -139,7 +139,7 @@ mod tests {
                 "cannot cast Timestamp(\u{b5}s) value 16725225600000000 to Timestamp(ns): converted value exceeds \
                  the representable i64 range",
                 Some(
-                    "a time is out of the range of TIMESTAMP, which is from 1677-09-21 to 2262-04-11: \
+                    "a time is out of the range of TIMESTAMP(9), which is from 1677-09-21 to 2262-04-11: \
                      TIMESTAMP(6) holds other years",
                 ),
             ),
@@ -152,7 +152,7 @@ mod tests {
     fn types_within_a_message_get_their_names_in_sql() {
         for (message, expected) in [
             ("takes Utf8View and List(Int64)", "takes TEXT and BIGINT[]"),
-            ("f(Timestamp(ns, \"+TZ\"), Decimal128(38, 10)) of T", "f(TIMESTAMPTZ, NUMERIC(38, 10)) of T"),
+            ("f(Timestamp(ns, \"+TZ\"), Decimal128(38, 10)) of T", "f(TIMESTAMPTZ(9), NUMERIC(38, 10)) of T"),
             ("column Int64x and \"Int64\", é", "column Int64x and \"BIGINT\", é"),
             ("Expected (", "Expected ("),
         ] {

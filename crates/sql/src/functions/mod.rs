@@ -2,6 +2,7 @@
 
 pub(crate) mod bits;
 mod coalesce;
+mod date_bin;
 pub(crate) mod date_part;
 mod decimal_series;
 pub(crate) mod either;
@@ -19,13 +20,16 @@ pub(crate) mod json;
 mod lambdas;
 mod maps;
 pub(crate) mod marks;
+mod moments;
 pub(crate) mod network;
 pub(crate) mod nth;
+mod of_times;
 pub mod one_form;
 mod other_numbers;
 mod other_texts;
 mod other_times;
 pub(crate) mod postgres;
+mod present_time;
 pub(crate) mod ranges;
 pub(crate) mod read_text;
 mod recast;
@@ -49,6 +53,7 @@ mod spark_texts;
 mod spark_times;
 mod table;
 pub(crate) mod text_search;
+mod time_series;
 pub(crate) mod time_text;
 pub(crate) mod value_size_limit;
 mod whole_sum;
@@ -57,6 +62,7 @@ pub(crate) mod zoned_times;
 
 use std::sync::{Arc, LazyLock};
 
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
@@ -75,14 +81,17 @@ pub const EXACT: &str = "millstream.exact";
 pub(crate) static ALIASES: LazyLock<[String; 1]> = LazyLock::new(|| [EXACT.to_string()]);
 
 /// Registers the functions that a statement can name. A user's function of the same name stays.
-pub(crate) fn register(state: &mut SessionState) {
-    let mut registry = Registry { state };
+/// `unit` is that of the times that they return.
+pub(crate) fn register(state: &mut SessionState, unit: TimeUnit) {
+    let mut registry = Registry { state, unit };
     table::register(&mut registry, table::FUNCTIONS);
 }
 
 /// The functions of a session. Functions of its user stay.
 pub(crate) struct Registry<'a> {
     state: &'a mut SessionState,
+    /// The unit of the times that functions of texts and numbers return.
+    unit: TimeUnit,
 }
 
 impl Registry<'_> {
@@ -99,11 +108,34 @@ impl Registry<'_> {
         &mut self,
         name: &str,
         is_theirs: fn(&ScalarUDF) -> bool,
-        around: fn(Arc<ScalarUDF>) -> ScalarUDF,
+        around: impl FnOnce(Arc<ScalarUDF>) -> ScalarUDF,
     ) {
         let found = self.state.scalar_functions().get(name).cloned();
         if let Some(function) = found.filter(|function| is_theirs(function)) {
             let _ = self.state.register_udf(Arc::new(around(function)));
+        }
+    }
+
+    /// Returns the unit of the times that functions return.
+    pub(crate) fn unit(&self) -> TimeUnit {
+        self.unit
+    }
+
+    /// Returns the function of this name.
+    pub(crate) fn scalar(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.state.scalar_functions().get(name).cloned()
+    }
+
+    /// Returns the type of a TIMESTAMP that a function takes or returns.
+    pub(crate) fn timestamp(&self) -> DataType {
+        DataType::Timestamp(self.unit, None)
+    }
+
+    /// Returns one of two functions of the same name: the one that returns times in microseconds, or in nanoseconds.
+    pub(crate) fn in_unit<T>(&self, microseconds: T, nanoseconds: T) -> T {
+        match self.unit {
+            TimeUnit::Nanosecond => nanoseconds,
+            _ => microseconds,
         }
     }
 

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Float64Array, Int64Array};
+use arrow::array::{ArrayRef, AsArray, Date32Array, Float64Array, Int64Array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Date32Type, Int64Type, TimeUnit};
+use arrow::datatypes::{DataType, Date32Type, Int64Type};
 use datafusion::error::Result;
 
 use super::Registry;
+use super::moments::nanoseconds;
+use super::of_times::of_times;
 use super::postgres::calendar::{self, Date};
 use super::scalar::Scalar;
 use crate::error::Error;
@@ -15,20 +17,18 @@ use crate::error::Error;
 const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400 * SECOND;
 
-/// A time without a zone.
-const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Nanosecond, None);
-
 /// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
-    let difference = vec![DataType::Utf8View, TIMESTAMP, TIMESTAMP];
-    registry.add(Scalar::exact("timestamp_difference", difference, |_| Ok(DataType::Int64), difference_of));
+    let timestamp = registry.timestamp();
+    let difference = vec![DataType::Utf8View, timestamp.clone(), timestamp.clone()];
+    registry.add(of_times("timestamp_difference", difference, |_| Ok(DataType::Int64), difference_of));
     let day = vec![DataType::Date32, DataType::Utf8View];
     registry.add(Scalar::exact("next_day", day, |_| Ok(DataType::Date32), next_day));
-    let months = vec![TIMESTAMP, TIMESTAMP];
-    registry.add(Scalar::exact("months_between", months, |_| Ok(DataType::Float64), months_between));
+    let months = vec![timestamp; 2];
+    registry.add(of_times("months_between", months, |_| Ok(DataType::Float64), months_between));
 }
 
-/// Returns the nanoseconds of a column of times or timestamps.
+/// Returns the nanoseconds of a column of times of a day.
 pub(super) fn ticks(column: &ArrayRef) -> Result<Int64Array> {
     Ok(cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
 }
@@ -36,16 +36,12 @@ pub(super) fn ticks(column: &ArrayRef) -> Result<Int64Array> {
 /// Returns the number of whole units between two times.
 fn difference_of(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let units = columns[0].as_string_view();
-    let (from, to) = (ticks(&columns[1])?, ticks(&columns[2])?);
-    let rows = (0..units.len()).map(|row| {
-        if columns.iter().any(|column| column.is_null(row)) {
-            return Ok(None);
-        }
-        let (from, to) = (from.value(row), to.value(row));
-        let length = i128::from(to) - i128::from(from);
+    let times = nanoseconds(&columns[1])?.into_iter().zip(nanoseconds(&columns[2])?);
+    let rows = units.iter().zip(times).map(|row| {
+        let (Some(unit), (Some(from), Some(to))) = row else { return Ok(None) };
+        let length = to - from;
         let of = |unit: i64| i64::try_from(length / i128::from(unit)).ok();
         let months = || months(from, to);
-        let unit = units.value(row);
         Ok(match unit.trim_end_matches('s') {
             "microsecond" => of(1_000),
             "millisecond" => of(1_000_000),
@@ -66,14 +62,20 @@ fn difference_of(columns: &[ArrayRef]) -> Result<ArrayRef> {
     Ok(Arc::new(rows.collect::<Result<Int64Array, Error>>()?))
 }
 
+/// Returns the date of a time, and the nanoseconds of the day.
+fn date_and_time(nanoseconds: i128) -> (Date, i64) {
+    let day = i128::from(DAY);
+    (Date::of_days(nanoseconds.div_euclid(day) as i64), nanoseconds.rem_euclid(day) as i64)
+}
+
 /// Returns the number of whole months between two times.
-fn months(from: i64, to: i64) -> i64 {
+fn months(from: i128, to: i128) -> i64 {
     if to < from {
         return -months(to, from);
     }
-    let (start, end) = (Date::of_days(from.div_euclid(DAY)), Date::of_days(to.div_euclid(DAY)));
+    let ((start, from), (end, to)) = (date_and_time(from), date_and_time(to));
     let months = (end.year - start.year) * 12 + end.month - start.month;
-    let is_short = (end.day, to.rem_euclid(DAY)) < (start.day, from.rem_euclid(DAY));
+    let is_short = (end.day, to) < (start.day, from);
     months - i64::from(is_short)
 }
 
@@ -97,16 +99,15 @@ fn next_day(columns: &[ArrayRef]) -> Result<ArrayRef> {
 
 /// Returns the months between two times. Between the same days of months, or two last days, it is whole.
 pub(super) fn months_between_all(columns: &[ArrayRef]) -> Result<Vec<Option<f64>>> {
-    let (to, from) = (ticks(&columns[0])?, ticks(&columns[1])?);
-    let rows = to.iter().zip(&from).map(|(to, from)| {
-        let (to, from) = (to?, from?);
-        let (end, start) = (Date::of_days(to.div_euclid(DAY)), Date::of_days(from.div_euclid(DAY)));
+    let (to, from) = (nanoseconds(&columns[0])?, nanoseconds(&columns[1])?);
+    let rows = to.into_iter().zip(from).map(|(to, from)| {
+        let ((end, to), (start, from)) = (date_and_time(to?), date_and_time(from?));
         let months = ((end.year - start.year) * 12 + end.month - start.month) as f64;
         let is_last = |date: Date| date.day == calendar::days_of_month(date.year, date.month);
         if end.day == start.day || (is_last(end) && is_last(start)) {
             return Some(months);
         }
-        let seconds = |day: i64, time: i64| (day * DAY + time.rem_euclid(DAY)) as f64 / SECOND as f64;
+        let seconds = |day: i64, time: i64| (day * DAY + time) as f64 / SECOND as f64;
         let rest = (seconds(end.day, to) - seconds(start.day, from)) / (31.0 * 86_400.0);
         Some(months + rest)
     });

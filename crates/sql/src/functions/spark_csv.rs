@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, StringViewArray, StructArray};
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -25,7 +25,8 @@ use crate::error::Error;
 
 /// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
-    registry.add(ScalarUDF::from(FromCsv { signature: Signature::variadic_any(Volatility::Immutable) }));
+    let signature = Signature::variadic_any(Volatility::Immutable);
+    registry.add(ScalarUDF::from(FromCsv { unit: registry.unit(), signature }));
     let written = |types: &[DataType]| match types {
         [DataType::Struct(fields)] | [DataType::Struct(fields), _] => {
             match fields.iter().find(|field| field.data_type().is_nested()) {
@@ -154,6 +155,8 @@ fn write_field(line: &mut String, text: &str, separator: char) {
 /// The function `from_csv(text, type [, pattern [, separator]])`.
 #[derive(Debug)]
 struct FromCsv {
+    /// The unit of times.
+    unit: TimeUnit,
     signature: Signature,
 }
 
@@ -204,7 +207,7 @@ impl ScalarUDFImpl for FromCsv {
             return Err(Error::invalid("from_csv takes options that are literals").into());
         }
         separator(literal(3).flatten())?;
-        match typed_schema::parse(text)? {
+        match typed_schema::parse(text, self.unit)? {
             DataType::Struct(fields) if fields.iter().all(|field| !field.data_type().is_nested()) => {
                 Ok(Arc::new(Field::new("from_csv", DataType::Struct(fields), true)))
             }

@@ -10,6 +10,8 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
 use datafusion::error::Result;
 
 use super::Registry;
+use super::moments::{Nanos, nanoseconds, out_of_range};
+use super::of_times::of_times;
 use super::other_times::{self, ticks};
 use super::scalar::{Kernel, Scalar};
 use crate::error::Error;
@@ -17,7 +19,6 @@ use crate::error::Error;
 const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400 * SECOND;
 const TIME: DataType = DataType::Time64(TimeUnit::Nanosecond);
-const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Nanosecond, None);
 
 /// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
@@ -46,11 +47,16 @@ pub(super) fn register(registry: &mut Registry<'_>) {
         let seconds: Decimal128Array = times.iter().map(|time| Some(i128::from(time? / 1_000))).collect();
         Ok(Arc::new(seconds.with_precision_and_scale(14, 6)?))
     }));
-    registry.add(Scalar::exact("unix_nanos", vec![TIMESTAMP], integer, |columns| {
-        Ok(Arc::new(ticks(&columns[0])?))
+    registry.add(of_times("unix_nanos", vec![registry.timestamp()], integer, |columns| {
+        let numbers = nanoseconds(&columns[0])?.into_iter().map(|time| match time.map(i64::try_from) {
+            None => Ok(None),
+            Some(Ok(number)) => Ok(Some(number)),
+            Some(Err(_)) => Err(out_of_range::<Nanos>("unix_nanos")),
+        });
+        Ok(Arc::new(numbers.collect::<Result<Int64Array, Error>>()?))
     }));
-    let months = vec![TIMESTAMP, TIMESTAMP, DataType::Boolean];
-    registry.add(Scalar::exact(
+    let months = vec![registry.timestamp(), registry.timestamp(), DataType::Boolean];
+    registry.add(of_times(
         "months_between_rounded",
         months,
         |_| Ok(DataType::Float64),

@@ -6,10 +6,10 @@
 mod initials;
 
 use super::{
-    Registry, coalesce, date_part, flink, generators, hashes, java_patterns, json, lambdas, maps, marks,
-    other_numbers, other_texts, other_times, postgres, ranges, read_text, round, row_casts, signed_results,
-    sketches, spark, spark_aggregates, spark_arrays, spark_bytes, spark_csv, spark_numbers, spark_options,
-    spark_random, spark_texts, spark_times, value_size_limit, xml, zoned_times,
+    Registry, coalesce, date_bin, date_part, flink, generators, hashes, java_patterns, json, lambdas, maps,
+    marks, other_numbers, other_texts, other_times, postgres, present_time, ranges, read_text, round,
+    row_casts, signed_results, sketches, spark, spark_aggregates, spark_arrays, spark_bytes, spark_csv,
+    spark_numbers, spark_options, spark_random, spark_texts, spark_times, value_size_limit, xml, zoned_times,
 };
 
 /// Adds the functions of a file to a session.
@@ -20,6 +20,7 @@ pub(super) static FUNCTIONS: &[Register] = &[
     value_size_limit::register,
     read_text::register,
     coalesce::register,
+    date_bin::register,
     date_part::register,
     json::register,
     marks::catalog::register,
@@ -39,6 +40,7 @@ pub(super) static FUNCTIONS: &[Register] = &[
     postgres::ordered_sets::register,
     postgres::periods::register,
     postgres::time::register,
+    present_time::register,
     postgres::age::register,
     postgres::truncate::register,
     postgres::varchar::register,
@@ -79,6 +81,7 @@ pub(super) fn register(registry: &mut Registry<'_>, functions: &[Register]) {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::TimeUnit;
     use datafusion::execution::SessionStateBuilder;
     use datafusion::prelude::SessionContext;
 
@@ -98,7 +101,7 @@ mod tests {
     #[test]
     fn a_file_and_a_line_add_a_function() {
         let mut state = SessionStateBuilder::new().with_default_features().build();
-        register(&mut Registry { state: &mut state }, WITH_INITIALS);
+        register(&mut Registry { state: &mut state, unit: TimeUnit::Microsecond }, WITH_INITIALS);
         let context = SessionContext::new_with_state(state);
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let rows = runtime.block_on(async {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute::kernels::length::length;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use datafusion::error::Result;
 use datafusion::functions::string::repeat::RepeatFunc;
 use datafusion::functions::unicode::lpad::LPadFunc;
@@ -20,7 +20,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
-use super::{Registry, decimal_series};
+use super::{Registry, decimal_series, time_series};
 use crate::error::Error;
 use crate::sqlstate;
 
@@ -57,11 +57,13 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     let elements: fn(Arc<ScalarUDF>) -> ScalarUDF = |f| put(f, Bytes::Elements);
     registry.replace("array_repeat", |function| function.inner().is::<ArrayRepeat>(), elements);
     registry.replace("array_resize", |function| function.inner().is::<ArrayResize>(), elements);
-    registry.replace("range", |function| function.inner().is::<Range>(), |f| put(f, Bytes::Steps));
+    let has_micros = registry.unit() == TimeUnit::Microsecond;
+    let of_times = |f| if has_micros { time_series::around(Arc::new(f)) } else { f };
+    registry.replace("range", |function| function.inner().is::<Range>(), |f| of_times(put(f, Bytes::Steps)));
     registry.replace(
         "generate_series",
         |function| function.inner().is::<Range>(),
-        |f| decimal_series::around(Arc::new(put(f, Bytes::Steps))),
+        |f| of_times(decimal_series::around(Arc::new(put(f, Bytes::Steps)))),
     );
 }
 

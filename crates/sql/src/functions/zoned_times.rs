@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::timezone::Tz;
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringViewBuilder, TimestampNanosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringViewBuilder};
 use arrow::compute::cast;
 use arrow::compute::kernels::cast_utils::string_to_datetime;
-use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
+use arrow::datatypes::{
+    ArrowTimestampType, DataType, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+};
 use chrono::{DateTime, Days, FixedOffset, Months, NaiveDateTime, TimeDelta};
 use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
@@ -17,11 +19,12 @@ use datafusion::scalar::ScalarValue;
 
 use crate::error::Error;
 use crate::functions::Registry;
+use crate::functions::moments::{Micros, Nanos, moments, timestamptz, zoned};
 use crate::functions::postgres::{
     SECOND, ZoneOffsets, Zones, date_trunc_in_zone, local_offset, read_in_zone, timezone_function,
     units_of_second, utc_offset,
 };
-use crate::functions::scalar::Scalar;
+use crate::functions::scalar::{Kernel, Scalar, Typed};
 use crate::literals::time::rewrite_literal;
 use crate::sqlstate;
 
@@ -30,7 +33,7 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add(offset_function());
     registry.add(sum_function("add_in_zone"));
     registry.add(sum_function("subtract_in_zone"));
-    registry.add(read_function());
+    registry.add(read_function(registry.unit));
 }
 
 /// Reads a text as a local time of a zone: adds the zone's offset unless the text has one.
@@ -68,8 +71,8 @@ pub(crate) fn truncated(unit: Expr, time: Expr, zone: &str) -> Expr {
 }
 
 /// Builds the call that reads a text by a pattern, as a local time of a zone.
-pub(crate) fn read(text: Expr, pattern: Expr, zone: &str) -> Expr {
-    read_function().call(vec![text, pattern, lit(zone)])
+pub(crate) fn read(text: Expr, pattern: Expr, zone: &str, unit: TimeUnit) -> Expr {
+    read_function(unit).call(vec![text, pattern, lit(zone)])
 }
 
 const OFFSET: &str = "text_in_zone";
@@ -188,26 +191,30 @@ fn by_calendar(local: NaiveDateTime, months: i64, days: i64) -> Option<NaiveDate
     if days < 0 { local.checked_sub_days(count) } else { local.checked_add_days(count) }
 }
 
-fn read_function() -> ScalarUDF {
+fn read_function(unit: TimeUnit) -> ScalarUDF {
     let texts = vec![DataType::Utf8View; 3];
-    let typed = |_: &[DataType]| Ok(DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())));
-    Scalar::exact("to_timestamp_in_zone", texts, typed, |columns| {
-        let texts = cast(&columns[0], &DataType::Utf8View)?;
-        let patterns = cast(&columns[1], &DataType::Utf8View)?;
-        let mut zones = Zones::new(&columns[2])?;
-        let local = read_in_zone(&texts, patterns.as_string_view())?;
-        let times = local.into_iter().enumerate().map(|(row, read)| {
-            let (Some((time, has_zone)), Some(zone)) = (read, zones.get(row)?) else { return Ok(None) };
-            if has_zone {
-                return Ok(Some(time));
-            }
-            let offset = local_offset(zone, time.div_euclid(SECOND));
-            let utc = offset.and_then(|offset| time.checked_sub(offset * SECOND));
-            utc.map(Some).ok_or_else(out_of_range)
-        });
-        let times = times.collect::<std::result::Result<TimestampNanosecondArray, Error>>()?;
-        Ok(Arc::new(times.with_timezone("+00:00")))
-    })
+    let (typed, kernel): (Typed, Kernel) = match unit {
+        TimeUnit::Nanosecond => (|_| Ok(timestamptz::<Nanos>()), read_columns::<Nanos>),
+        _ => (|_| Ok(timestamptz::<Micros>()), read_columns::<Micros>),
+    };
+    Scalar::exact("to_timestamp_in_zone", texts, typed, kernel)
+}
+
+fn read_columns<T: ArrowTimestampType>(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let texts = cast(&columns[0], &DataType::Utf8View)?;
+    let patterns = cast(&columns[1], &DataType::Utf8View)?;
+    let mut zones = Zones::new(&columns[2])?;
+    let local = read_in_zone(&texts, patterns.as_string_view())?;
+    let times = local.into_iter().enumerate().map(|(row, read)| {
+        let (Some((time, has_zone)), Some(zone)) = (read, zones.get(row)?) else { return Ok(None) };
+        if has_zone {
+            return Ok(Some(time));
+        }
+        let seconds = i64::try_from(time.div_euclid(i128::from(SECOND))).map_err(|_| out_of_range())?;
+        let offset = local_offset(zone, seconds).ok_or_else(out_of_range)?;
+        Ok(Some(time - i128::from(offset) * i128::from(SECOND)))
+    });
+    Ok(zoned(moments::<T>(times, out_of_range)?))
 }
 
 fn out_of_range() -> Error {

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
+use arrow::datatypes::TimeUnit;
 use datafusion::execution::{SessionState, SessionStateDefaults};
 use datafusion::logical_expr::{
     AggregateUDF, HigherOrderUDF, ScalarUDF, WindowFunctionDefinition, WindowUDF,
@@ -86,6 +87,27 @@ fn name_of<'v>(written: &'v Value, kind: &str) -> Option<&'v str> {
     written.get(kind).and_then(Value::as_str)
 }
 
+/// Adds the digits of the time that a function returns. Earlier versions had nanoseconds, and wrote no digits.
+fn with_digits(mut function: Value, unit: TimeUnit) -> Value {
+    let digits = match unit {
+        TimeUnit::Second => 0,
+        TimeUnit::Millisecond => 3,
+        TimeUnit::Microsecond => 6,
+        TimeUnit::Nanosecond => return function,
+    };
+    function["digits"] = json!(digits);
+    function
+}
+
+fn unit_of(function: &Value) -> TimeUnit {
+    match function.get("digits").and_then(Value::as_u64) {
+        Some(0) => TimeUnit::Second,
+        Some(3) => TimeUnit::Millisecond,
+        Some(6) => TimeUnit::Microsecond,
+        _ => TimeUnit::Nanosecond,
+    }
+}
+
 fn options(order: &[SortOptions]) -> Value {
     order.iter().map(|key| json!([key.descending, key.nulls_first])).collect()
 }
@@ -101,12 +123,12 @@ impl PlanEncoder<'_> {
         if let Some(function) = inner.downcast_ref::<UserFunction>() {
             return Ok(json!({"routine": function.name}));
         }
-        if let Some((written, zone)) = temporal_filter::clock_parts(function) {
-            return Ok(json!({"epoch_time": written, "zone": zone}));
+        if let Some((written, zone, unit)) = temporal_filter::clock_parts(function) {
+            return Ok(with_digits(json!({"epoch_time": written, "zone": zone}), unit));
         }
-        if let Some(clock) = crate::batches::clock_in(function) {
+        if let Some((clock, unit)) = crate::batches::clock_in(function) {
             let place = self.clock(clock).ok_or_else(|| format!("the function {name}"))?;
-            return Ok(json!({"batch_time": place}));
+            return Ok(with_digits(json!({"batch_time": place}), unit));
         }
         if let Some(read) = inner.downcast_ref::<ReadText>() {
             return Ok(read.to_json());
@@ -216,11 +238,11 @@ impl PlanDecoder<'_> {
             };
         }
         if let Some(name) = name_of(written, "epoch_time") {
-            return temporal_filter::clock_of_parts(name, text(written, "zone")?)
+            return temporal_filter::clock_of_parts(name, text(written, "zone")?, unit_of(written))
                 .ok_or_else(|| unknown(name));
         }
         if let Some(place) = written.get("batch_time") {
-            return Ok(self.clock(number(Some(place))?)?.function());
+            return Ok(self.clock(number(Some(place))?)?.function(unit_of(written)));
         }
         if let Some(inner) = written.get("date_part") {
             return Ok(date_part(self.scalar_function(inner)?));

@@ -30,12 +30,14 @@ mod set_copies;
 pub mod sliding;
 mod sort_keys;
 pub mod subqueries;
+pub mod time_units;
 mod type_names;
 pub mod using_joins;
 pub mod wide_sums;
 
 use std::sync::Arc;
 
+use arrow::datatypes::TimeUnit;
 use datafusion::optimizer::AnalyzerRule;
 
 pub(crate) use orderings::{missing, orderable};
@@ -44,11 +46,12 @@ pub(crate) use orderings::{missing, orderable};
 pub type Rule = Arc<dyn AnalyzerRule + Send + Sync>;
 
 /// Returns the rules that need the plan as it was written.
-pub fn before_types() -> Vec<Rule> {
+pub fn before_types(unit: TimeUnit) -> Vec<Rule> {
     vec![
         Arc::new(interval_averages::IntervalAverages),
         Arc::new(type_names::TypeNames),
         Arc::new(marked_types::MarkedTypes),
+        Arc::new(time_units::TimeUnits::new(unit)),
         Arc::new(conditions::Conditions),
         Arc::new(distribution::Distribution),
         Arc::new(using_joins::UsingJoins),

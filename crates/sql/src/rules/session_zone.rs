@@ -17,7 +17,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef, IntervalUnit};
+use arrow::datatypes::{DataType, FieldRef, IntervalUnit, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
@@ -97,8 +97,12 @@ impl SessionZone {
                 let read = zoned_times::with_offset(of, &self.zone);
                 read.update_data(|read| cast(read, field))
             }
-            (DataType::Timestamp(_, None) | DataType::Date32, DataType::Timestamp(_, Some(_))) => {
+            (DataType::Timestamp(_, None), DataType::Timestamp(_, Some(_))) => {
                 Transformed::yes(cast_to(zoned_times::timezone(&self.zone, of), &to, schema)?)
+            }
+            (DataType::Date32, DataType::Timestamp(unit, Some(_))) => {
+                let midnight = Expr::Cast(Cast::new(Box::new(of), DataType::Timestamp(*unit, None)));
+                Transformed::yes(cast_to(zoned_times::timezone(&self.zone, midnight), &to, schema)?)
             }
             (
                 DataType::Timestamp(_, Some(_)),
@@ -162,6 +166,10 @@ impl SessionZone {
             return Ok(Transformed::no(Expr::ScalarFunction(call)));
         }
         let function = call.func.clone();
+        let unit = match Expr::ScalarFunction(call.clone()).get_type(schema) {
+            Ok(DataType::Timestamp(unit, _)) => unit,
+            _ => TimeUnit::Microsecond,
+        };
         match (function.name(), &mut call.args[..]) {
             ("date_trunc", [unit, time]) if zone_at(&time.get_type(schema)?) => {
                 let (unit, time) = (std::mem::take(unit), std::mem::take(time));
@@ -171,7 +179,7 @@ impl SessionZone {
                 if text.get_type(schema)?.is_string() && !is_of_strftime(pattern) =>
             {
                 let (text, pattern) = (std::mem::take(text), std::mem::take(pattern));
-                return Ok(Transformed::yes(zoned_times::read(text, pattern, &self.zone)));
+                return Ok(Transformed::yes(zoned_times::read(text, pattern, &self.zone, unit)));
             }
             _ => {}
         }

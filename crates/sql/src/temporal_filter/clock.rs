@@ -26,6 +26,8 @@ struct EpochTime {
     /// The function that the query's text calls.
     written: &'static str,
     zone: Arc<str>,
+    /// The unit of `now()`.
+    unit: TimeUnit,
     signature: Signature,
 }
 
@@ -39,16 +41,12 @@ impl ScalarUDFImpl for EpochTime {
     }
 
     fn return_type(&self, _arguments: &[DataType]) -> PlanResult<DataType> {
-        Ok(time_type(&self.zone))
+        Ok(self.time_type())
     }
 
     fn invoke_with_args(&self, _arguments: ScalarFunctionArgs) -> PlanResult<ColumnarValue> {
         Err(Error::bug(format!("{}() was asked for where time doesn't go on", self.written)).into())
     }
-}
-
-fn time_type(zone: &Arc<str>) -> DataType {
-    DataType::Timestamp(TimeUnit::Nanosecond, Some(zone.clone()))
 }
 
 /// True if a plan as written reads the present time.
@@ -71,15 +69,15 @@ fn written(part: &Expr) -> Option<&'static str> {
     }
 }
 
-/// Replaces such calls in a plan as written by `epoch_time()`, as times of this zone.
-pub(super) fn replace_clocks(plan: LogicalPlan, zone: &str) -> Result<LogicalPlan> {
+/// Replaces such calls in a plan as written by `epoch_time()`, as times of this zone and unit.
+pub(super) fn replace_clocks(plan: LogicalPlan, zone: &str, unit: TimeUnit) -> Result<LogicalPlan> {
     let replaced = plan.transform_down_with_subqueries(|node| {
         map_named(node, |expr| {
             expr.transform(|part| {
                 let Some(written) = written(&part) else { return Ok(Transformed::no(part)) };
                 let kind = part.get_type(&DFSchema::empty())?;
-                let function = EpochTime::new(written, zone);
-                let time = time_type(&function.zone);
+                let function = EpochTime::new(written, zone, unit);
+                let time = function.time_type();
                 let function = Arc::new(ScalarUDF::new_from_impl(function));
                 let call = Expr::ScalarFunction(ScalarFunction::new_udf(function, Vec::new()));
                 Ok(Transformed::yes(if kind == time { call } else { cast(call, kind) }))
@@ -89,22 +87,26 @@ pub(super) fn replace_clocks(plan: LogicalPlan, zone: &str) -> Result<LogicalPla
     Ok(replaced.data)
 }
 
-/// Returns the function of the query's text and the time zone.
-pub(crate) fn clock_parts(function: &ScalarUDF) -> Option<(&'static str, &str)> {
+/// Returns the function of the query's text, the time zone and the unit.
+pub(crate) fn clock_parts(function: &ScalarUDF) -> Option<(&'static str, &str, TimeUnit)> {
     let clock = function.inner().downcast_ref::<EpochTime>()?;
-    Some((clock.written, &clock.zone))
+    Some((clock.written, &clock.zone, clock.unit))
 }
 
 /// Creates the function from its parts.
-pub(crate) fn clock_of_parts(written: &str, zone: &str) -> Option<Arc<ScalarUDF>> {
+pub(crate) fn clock_of_parts(written: &str, zone: &str, unit: TimeUnit) -> Option<Arc<ScalarUDF>> {
     let written = CLOCKS.into_iter().find(|clock| *clock == written)?;
-    Some(Arc::new(ScalarUDF::new_from_impl(EpochTime::new(written, zone))))
+    Some(Arc::new(ScalarUDF::new_from_impl(EpochTime::new(written, zone, unit))))
 }
 
 impl EpochTime {
-    fn new(written: &'static str, zone: &str) -> EpochTime {
+    fn new(written: &'static str, zone: &str, unit: TimeUnit) -> EpochTime {
         let signature = Signature::exact(Vec::new(), Volatility::Volatile);
-        EpochTime { written, zone: zone.into(), signature }
+        EpochTime { written, zone: zone.into(), unit, signature }
+    }
+
+    fn time_type(&self) -> DataType {
+        DataType::Timestamp(self.unit, Some(self.zone.clone()))
     }
 }
 
@@ -141,15 +143,15 @@ pub(super) fn zone_of(part: &Expr) -> Option<&str> {
 
 /// Converts a continuous query's plan to a batch query at a time, in microseconds since 1970 UTC.
 pub fn at(plan: LogicalPlan, now_us: i64) -> Result<LogicalPlan> {
-    let now = Some(now_us.saturating_mul(1000));
     let plan = plan.transform_down_with_subqueries(|node| {
         node.map_expressions(|expression| {
-            expression.transform(|part| match zone_of(&part) {
-                Some(zone) => {
-                    let now = ScalarValue::TimestampNanosecond(now, Some(zone.into()));
+            expression.transform(|part| match &part {
+                Expr::ScalarFunction(call) if let Some((_, zone, unit)) = clock_parts(&call.func) => {
+                    let now = ScalarValue::TimestampMicrosecond(Some(now_us), Some(zone.into()));
+                    let now = now.cast_to(&DataType::Timestamp(unit, Some(zone.into())))?;
                     Ok(Transformed::yes(Expr::Literal(now, None)))
                 }
-                None => Ok(Transformed::no(part)),
+                _ => Ok(Transformed::no(part)),
             })
         })
     })?;

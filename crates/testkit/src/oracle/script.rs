@@ -77,7 +77,8 @@ fn sql_type(data_type: &DataType) -> String {
         DataType::Utf8View => "TEXT",
         DataType::Binary => "BYTEA",
         DataType::Date32 => "DATE",
-        DataType::Timestamp(TimeUnit::Nanosecond, None) => "TIMESTAMP",
+        DataType::Timestamp(TimeUnit::Microsecond, None) => "TIMESTAMP",
+        DataType::Timestamp(TimeUnit::Nanosecond, None) => "TIMESTAMP(9)",
         DataType::List(inner) => return format!("{}[]", sql_type(inner.data_type())),
         DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
             return format!("DECIMAL({precision}, {scale})");

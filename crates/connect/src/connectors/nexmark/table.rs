@@ -113,7 +113,7 @@ impl Kind {
         match self {
             Number => DataType::Int64,
             Text => DataType::Utf8View,
-            Time => DataType::Timestamp(TimeUnit::Nanosecond, None),
+            Time => DataType::Timestamp(TimeUnit::Microsecond, None),
         }
     }
 

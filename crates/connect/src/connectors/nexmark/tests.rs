@@ -6,7 +6,7 @@ use super::*;
 use crate::numbered::SPLIT;
 use crate::{Health, More};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Field, Int64Type, Schema, TimestampNanosecondType};
+use arrow::datatypes::{Field, Int64Type, Schema, TimestampMicrosecondType};
 use millstream_delta::{Position, Span};
 
 const WIDE: Limit = Limit { rows: usize::MAX, bytes: usize::MAX };
@@ -84,17 +84,18 @@ async fn times_follow_the_options() {
     let options =
         [("table", "bid"), ("events", "50"), ("first_event_time", "2024-02-29"), ("event_gap", "1 second")];
     let bids = rows(spec(&[], &options).unwrap().as_mut(), WIDE).await;
-    let times = bids.column_by_name("date_time").unwrap().as_primitive::<TimestampNanosecondType>();
-    let first = 1_709_164_800_000_000_000;
-    assert_eq!(times.value(0), first + 4_000_000_000);
-    assert_eq!(times.value(45), first + 49_000_000_000);
+    let times = bids.column_by_name("date_time").unwrap().as_primitive::<TimestampMicrosecondType>();
+    let first = 1_709_164_800_000_000;
+    assert_eq!(times.value(0), first + 4_000_000);
+    assert_eq!(times.value(45), first + 49_000_000);
     let seconds = DataType::Timestamp(TimeUnit::Second, Some("UTC".into()));
     let declared = [("DATE_TIME", seconds.clone()), ("price", DataType::Int64)];
     let some = rows(spec(&declared, &options).unwrap().as_mut(), WIDE).await;
     assert_eq!(some.column(0).data_type(), &seconds);
     assert_eq!(some.column(1).as_primitive::<Int64Type>(), bids.column(2).as_primitive::<Int64Type>());
     let soon = [("table", "bid"), ("events", "5000000"), ("event_gap", "1 hour")];
-    let mut source = spec(&[], &soon).unwrap();
+    let nanos = DataType::Timestamp(TimeUnit::Nanosecond, None);
+    let mut source = spec(&[("date_time", nanos)], &soon).unwrap();
     let span = Span { split: SPLIT.into(), from: 4_000_000, to: 4_000_050, done: false };
     let error = source.replay(&span, WIDE).await.err().unwrap().to_string();
     assert!(error.contains("event_gap"), "{error}");

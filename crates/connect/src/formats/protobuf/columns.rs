@@ -58,7 +58,7 @@ impl Walk<'_> {
                 let message = self.schema.message(*id);
                 match (message.name.as_str(), message.fields.as_slice()) {
                     ("google.protobuf.Timestamp", _) => {
-                        DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))
+                        DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
                     }
                     ("google.protobuf.Duration", _) => DataType::Interval(IntervalUnit::MonthDayNano),
                     (name, [only]) if name.starts_with("google.protobuf.") && name.ends_with("Value") => {

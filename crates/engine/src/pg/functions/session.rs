@@ -35,7 +35,7 @@ pub(super) const FUNCTIONS: &[Known] = &[
         let Some(Value::Int(backend)) = arguments.first() else { return Ok(Value::Null) };
         Ok(facts.jobs.cancel(*backend).into())
     }),
-    ("pg_postmaster_start_time", Gives::Time, |facts, _| Ok(facts.variables().since_ns.into())),
+    ("pg_postmaster_start_time", Gives::Time, |facts, _| Ok(facts.variables().since_us.into())),
     ("pg_client_encoding", Gives::Text, |_, _| Ok("UTF8".into())),
     ("getdatabaseencoding", Gives::Text, |_, _| Ok("UTF8".into())),
     ("inet_server_addr", Gives::Text, |facts, _| Ok(address(facts, |(_, server)| ip(server)))),
@@ -60,7 +60,7 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("pg_trigger_depth", Gives::Int, |_, _| Ok(0.into())),
     ("pg_blocking_pids", Gives::Texts, |_, _| Ok(Value::Texts(Vec::new()))),
     ("pg_safe_snapshot_blocking_pids", Gives::Texts, |_, _| Ok(Value::Texts(Vec::new()))),
-    ("pg_conf_load_time", Gives::Time, |facts, _| Ok(facts.variables().since_ns.into())),
+    ("pg_conf_load_time", Gives::Time, |facts, _| Ok(facts.variables().since_us.into())),
     ("pg_current_logfile", Gives::Text, |_, _| Ok(Value::Null)),
     ("pg_notification_queue_usage", Gives::Int, |_, _| Ok(0.into())),
     ("pg_settings_get_flags", Gives::Texts, |_, _| Ok(Value::Null)),

@@ -137,14 +137,14 @@ impl TimeColumn {
         cast(&Int64Array::from(vec![count]), &self.data_type).map_err(error::arrow)
     }
 
-    /// Returns a count of its unit in nanoseconds, if it fits.
-    pub(crate) fn nanos(&self, count: i64) -> Option<i64> {
-        match self.data_type {
-            DataType::Timestamp(TimeUnit::Second, _) => count.checked_mul(1_000_000_000),
-            DataType::Timestamp(TimeUnit::Millisecond, _) => count.checked_mul(1_000_000),
-            DataType::Timestamp(TimeUnit::Microsecond, _) => count.checked_mul(1_000),
-            _ => Some(count),
-        }
+    /// Returns the time that is a count of its unit after 1970, rounded down, if it fits.
+    pub(crate) fn instant(&self, count: i64) -> Option<Timestamp> {
+        Some(Timestamp(match self.data_type {
+            DataType::Timestamp(TimeUnit::Second, _) => count.checked_mul(1_000_000)?,
+            DataType::Timestamp(TimeUnit::Millisecond, _) => count.checked_mul(1_000)?,
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => count.div_euclid(1_000),
+            _ => count,
+        }))
     }
 
     fn times(&self, rows: &RecordBatch) -> Result<ArrayRef> {
@@ -195,7 +195,7 @@ mod tests {
                 assert_eq!(column.newest(&rows, None).unwrap(), Some(4 * per_second));
                 let delta = Delta::insert(rows.slice(0, 2));
                 assert_eq!(column.newest_of(&delta, Some(latest)).unwrap(), Some(-7 * per_second));
-                assert_eq!(column.nanos(per_second), Some(1_000_000_000));
+                assert_eq!(column.instant(per_second), Some(Timestamp(1_000_000)));
                 assert_eq!(column.micros(3 * per_second), 3_000_000);
                 assert!(column.count(Timestamp(column.micros(7))) >= 7);
                 assert_eq!(column.watermark(0), Some(-((1.5 * per_second as f64).ceil() as i64)));

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Schema, TimeUnit};
 use millstream_connect::Findings;
 use millstream_delta::sql_type;
-use millstream_sql::Error;
 use millstream_sql::functions::quoted_ident;
+use millstream_sql::{Error, Planner};
 
 use crate::session::Session;
 
@@ -77,7 +77,7 @@ impl Completed {
 fn declarations(session: &Session, columns: &Schema) -> Option<String> {
     let mut all = Vec::with_capacity(columns.fields().len());
     for field in columns.fields() {
-        let written = written_type(field.data_type());
+        let written = written_type(&session.shared.planner, field.data_type());
         let read = session.shared.planner.data_type(&written).ok()?;
         // Arrow's types differ in names of zones and of nested fields, which SQL doesn't have.
         if sql_type(read.data_type()) != sql_type(field.data_type()) {
@@ -89,25 +89,37 @@ fn declarations(session: &Session, columns: &Schema) -> Option<String> {
     Some(all.join(", "))
 }
 
+/// True if a TIMESTAMP without digits is in nanoseconds.
+fn is_of_nanoseconds(planner: &Planner) -> bool {
+    let found = planner.data_type("TIMESTAMP");
+    found.is_ok_and(|field| matches!(field.data_type(), DataType::Timestamp(TimeUnit::Nanosecond, _)))
+}
+
 /// Returns a type as CREATE takes it. Names of fields keep their case.
-fn written_type(data_type: &DataType) -> String {
+fn written_type(planner: &Planner, data_type: &DataType) -> String {
     match data_type {
         DataType::Struct(fields) => {
             let fields: Vec<String> = fields
                 .iter()
-                .map(|field| format!("{} {}", quoted_ident(field.name()), written_type(field.data_type())))
+                .map(|field| {
+                    format!("{} {}", quoted_ident(field.name()), written_type(planner, field.data_type()))
+                })
                 .collect();
             format!("STRUCT<{}>", fields.join(", "))
         }
-        DataType::List(item) => format!("{}[]", written_type(item.data_type())),
+        DataType::List(item) => format!("{}[]", written_type(planner, item.data_type())),
         DataType::Map(entries, _) => match entries.data_type() {
             DataType::Struct(fields) if fields.len() == 2 => format!(
                 "MAP({}, {})",
-                written_type(fields[0].data_type()),
-                written_type(fields[1].data_type())
+                written_type(planner, fields[0].data_type()),
+                written_type(planner, fields[1].data_type())
             ),
             _ => sql_type(data_type),
         },
+        // In data directories of earlier versions a type without digits means nanoseconds.
+        DataType::Timestamp(TimeUnit::Microsecond, _) if is_of_nanoseconds(planner) => {
+            format!("{}(6)", sql_type(data_type))
+        }
         _ => sql_type(data_type),
     }
 }

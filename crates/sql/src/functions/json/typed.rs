@@ -12,7 +12,7 @@ use arrow::array::{
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, Fields};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -28,12 +28,15 @@ use crate::functions::spark_options::{with_moments, with_texts};
 
 /// Registers the function.
 pub(super) fn register(registry: &mut Registry<'_>) {
-    registry.add(ScalarUDF::from(FromJson { signature: Signature::variadic_any(Volatility::Immutable) }));
+    let signature = Signature::variadic_any(Volatility::Immutable);
+    registry.add(ScalarUDF::from(FromJson { unit: registry.unit(), signature }));
 }
 
 /// The function.
 #[derive(Debug)]
 struct FromJson {
+    /// The unit of times.
+    unit: TimeUnit,
     signature: Signature,
 }
 
@@ -82,7 +85,7 @@ impl ScalarUDFImpl for FromJson {
         {
             return Err(Error::invalid("from_json takes the pattern of timestamps as a literal").into());
         }
-        let of = typed_schema::parse(text)?;
+        let of = typed_schema::parse(text, self.unit)?;
         match of {
             DataType::Struct(_) | DataType::List(_) | DataType::Map(..) => {
                 Ok(Arc::new(Field::new("from_json", of, true)))

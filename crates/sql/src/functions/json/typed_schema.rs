@@ -10,9 +10,9 @@ use crate::functions::maps::map_type;
 /// The most levels of a type.
 const DEPTH_MAX: usize = 100;
 
-/// Reads a type. A list of fields without STRUCT is a struct, too.
-pub(in crate::functions) fn parse(text: &str) -> Result<DataType> {
-    let mut reader = Reader { text, at: 0, depth: 0 };
+/// Reads a type, whose times have this unit. A list of fields without STRUCT is a struct, too.
+pub(in crate::functions) fn parse(text: &str, unit: TimeUnit) -> Result<DataType> {
+    let mut reader = Reader { text, at: 0, depth: 0, unit };
     let of = match reader.is_type_alone() {
         true => reader.data_type()?,
         false => DataType::Struct(reader.fields(None)?),
@@ -29,6 +29,7 @@ struct Reader<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
+    unit: TimeUnit,
 }
 
 impl Reader<'_> {
@@ -148,7 +149,7 @@ impl Reader<'_> {
                 self.expect(')')?;
                 DataType::Utf8View
             }
-            name => match simple(name) {
+            name => match simple(name, self.unit) {
                 Some(of) => of,
                 None => {
                     self.at = start;
@@ -185,7 +186,7 @@ impl Reader<'_> {
     }
 }
 
-fn simple(name: &str) -> Option<DataType> {
+fn simple(name: &str, unit: TimeUnit) -> Option<DataType> {
     Some(match name {
         "boolean" => DataType::Boolean,
         "tinyint" | "byte" => DataType::Int8,
@@ -197,8 +198,8 @@ fn simple(name: &str) -> Option<DataType> {
         "string" | "text" => DataType::Utf8View,
         "binary" => DataType::Binary,
         "date" => DataType::Date32,
-        "timestamp" | "timestamp_ltz" => DataType::Timestamp(TimeUnit::Nanosecond, Some(Arc::from("+00:00"))),
-        "timestamp_ntz" => DataType::Timestamp(TimeUnit::Nanosecond, None),
+        "timestamp" | "timestamp_ltz" => DataType::Timestamp(unit, Some(Arc::from("+00:00"))),
+        "timestamp_ntz" => DataType::Timestamp(unit, None),
         _ => return None,
     })
 }

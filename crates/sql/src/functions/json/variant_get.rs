@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringViewArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -22,7 +22,7 @@ use crate::functions::Registry;
 pub(super) fn register(registry: &mut Registry<'_>) {
     for (name, tries) in [("variant_as", false), ("variant_as_or_null", true)] {
         let signature = Signature::any(3, Volatility::Immutable);
-        registry.add(ScalarUDF::from(VariantGet { name, tries, signature }));
+        registry.add(ScalarUDF::from(VariantGet { name, tries, unit: registry.unit(), signature }));
     }
 }
 
@@ -32,6 +32,8 @@ struct VariantGet {
     name: &'static str,
     /// True if a value that the type can't hold is NULL rather than an error.
     tries: bool,
+    /// The unit of times.
+    unit: TimeUnit,
     signature: Signature,
 }
 
@@ -76,7 +78,7 @@ impl ScalarUDFImpl for VariantGet {
                 .hint("variant_get(v, '$.a', 'int')")
                 .into());
         };
-        Ok(Arc::new(Field::new(self.name, typed_schema::parse(text)?, true)))
+        Ok(Arc::new(Field::new(self.name, typed_schema::parse(text, self.unit)?, true)))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {

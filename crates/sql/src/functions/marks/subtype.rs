@@ -52,8 +52,8 @@ impl Subtype {
             Subtype::Int4 => DataType::Int32,
             Subtype::Int8 => DataType::Int64,
             Subtype::Numeric => DataType::Decimal128(38, 10),
-            Subtype::Timestamp => DataType::Timestamp(TimeUnit::Nanosecond, None),
-            Subtype::Timestamptz => DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())),
+            Subtype::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Subtype::Timestamptz => DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
             Subtype::Date => DataType::Date32,
         }
     }

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, IntervalMonthDayNanoArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNano, IntervalUnit, TimeUnit};
+use arrow::array::{ArrayRef, IntervalMonthDayNanoArray};
+use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalUnit, TimeUnit};
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, TimeDelta};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
@@ -15,20 +14,23 @@ use super::time_parts::SECOND;
 use super::zone_offsets::ZoneOffsets;
 use crate::error::Error;
 use crate::functions::Registry;
+use crate::functions::moments::nanoseconds;
 use crate::functions::scalar::Scalar;
+use crate::sqlstate;
 
 /// Registers the function.
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     let interval = |_: &[DataType]| Ok(DataType::Interval(IntervalUnit::MonthDayNano));
     let inner = Scalar::any("age", interval, age);
     let signature = Signature::user_defined(Volatility::Immutable);
-    registry.add(ScalarUDF::from(Age { inner, signature }));
+    registry.add(ScalarUDF::from(Age { inner, unit: registry.unit(), signature }));
 }
 
 /// The function, whose arguments have one type: if one is a TIMESTAMPTZ, the other one becomes such a time too.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Age {
     inner: ScalarUDF,
+    unit: TimeUnit,
     signature: Signature,
 }
 
@@ -56,7 +58,7 @@ impl ScalarUDFImpl for Age {
             DataType::Timestamp(_, zone) => zone.clone(),
             _ => None,
         });
-        Ok(vec![DataType::Timestamp(TimeUnit::Nanosecond, zone); 2])
+        Ok(vec![DataType::Timestamp(self.unit, zone); 2])
     }
 
     fn return_type(&self, found: &[DataType]) -> Result<DataType> {
@@ -75,19 +77,23 @@ fn age(columns: &[ArrayRef]) -> Result<ArrayRef> {
     Ok(Arc::new(ages.collect::<IntervalMonthDayNanoArray>()))
 }
 
-/// Returns times in nanoseconds as the clocks of their zone show them.
+/// Returns times as the clocks of their zone show them.
 fn local_times(times: &ArrayRef) -> Result<Vec<Option<NaiveDateTime>>> {
     let zone = match times.data_type() {
         DataType::Timestamp(_, Some(zone)) => ZoneOffsets::new(zone)?,
         _ => ZoneOffsets::default(),
     };
-    let local = |time: i64| {
-        let utc = DateTime::from_timestamp_nanos(time).naive_utc();
-        // A time in nanoseconds and an offset are always within the range.
-        utc.checked_add_signed(TimeDelta::seconds(zone.at(time.div_euclid(SECOND)))).unwrap_or(utc)
+    let local = |time: i128| {
+        let out_of_range =
+            || Error::invalid("a time is out of the range of age").code(sqlstate::DATETIME_FIELD_OVERFLOW);
+        let second = i128::from(SECOND);
+        let seconds = i64::try_from(time.div_euclid(second)).map_err(|_| out_of_range())?;
+        let rest = u32::try_from(time.rem_euclid(second)).map_err(|_| out_of_range())?;
+        let utc = DateTime::from_timestamp(seconds, rest).ok_or_else(out_of_range)?.naive_utc();
+        utc.checked_add_signed(TimeDelta::seconds(zone.at(seconds))).ok_or_else(out_of_range)
     };
-    let ticks = cast(times, &DataType::Int64)?;
-    Ok(ticks.as_primitive::<Int64Type>().iter().map(|time| time.map(local)).collect())
+    let times = nanoseconds(times)?.into_iter().map(|time| time.map(local).transpose());
+    Ok(times.collect::<Result<Vec<_>, Error>>()?)
 }
 
 fn between(from: NaiveDateTime, to: NaiveDateTime) -> IntervalMonthDayNano {
@@ -133,6 +139,12 @@ mod tests {
         check("age(TIMESTAMP '2001-04-10', TIMESTAMP '1957-06-13')", "525 mons 27 days");
         check("age(TIMESTAMP '2024-03-01', TIMESTAMP '2024-01-31')", "1 mons 1 days");
         check("age(TIMESTAMP '2024-01-01', TIMESTAMP '2024-01-02 01:00:00')", "-1 days -1 hours");
+    }
+
+    #[test]
+    fn ages_have_the_range_of_microseconds() {
+        check("age(TIMESTAMP '9999-03-01', TIMESTAMP '1000-03-01')", "107988 mons");
+        check("age(TIMESTAMPTZ '9999-03-01 00:00+00', '1000-03-01 00:00+00')", "107988 mons");
     }
 
     #[test]

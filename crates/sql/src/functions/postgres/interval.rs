@@ -30,7 +30,7 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.add(multiply());
     registry.add(Scalar::any("make_interval", make_type, make));
     registry.add(Scalar::any("try_make_interval", make_type, |columns| or_null(columns, &INTERVAL, make)));
-    registry.add_planner(Arc::new(Products));
+    registry.add_planner(Arc::new(Products { unit: registry.unit() }));
 }
 
 fn each(
@@ -115,7 +115,10 @@ pub(super) fn product(interval: IntervalMonthDayNano, factor: f64) -> Option<Int
 
 /// Plans `interval * number`, `number * interval` and `interval / number`.
 #[derive(Debug)]
-struct Products;
+struct Products {
+    /// The unit of a TIMESTAMP that a date becomes.
+    unit: TimeUnit,
+}
 
 impl ExprPlanner for Products {
     fn plan_binary_op(
@@ -134,7 +137,7 @@ impl ExprPlanner for Products {
         let moved = |date: &DataType, by: &DataType, interval: &Expr| {
             *date == DataType::Date32 && matches!(by, DataType::Interval(_)) && !is_whole_days(interval)
         };
-        let time = |date: Expr| cast_expr(date, DataType::Timestamp(TimeUnit::Nanosecond, None));
+        let time = |date: Expr| cast_expr(date, DataType::Timestamp(self.unit, None));
         Ok(PlannerResult::Planned(match written.op {
             // A date moved by hours is a time. Moved by whole days it stays a date, which has a wider range.
             Plus if moved(&left, &right, &written.right) => time(written.left) + written.right,

@@ -93,8 +93,12 @@ fn ends(starts: &ArrayRef, ends: &ArrayRef, unit: TimeUnit) -> Result<ArrayRef> 
 }
 
 fn overlap(columns: &[ArrayRef]) -> Result<ArrayRef> {
-    let has_days = columns.iter().any(|column| *column.data_type() == DataType::Date32);
-    let unit = if has_days { TimeUnit::Microsecond } else { TimeUnit::Nanosecond };
+    // Days and microseconds are beyond the range of nanoseconds.
+    let is_wide = |data_type: &DataType| {
+        matches!(data_type, DataType::Date32 | DataType::Timestamp(TimeUnit::Microsecond, _))
+    };
+    let has_wide = columns.iter().any(|column| is_wide(column.data_type()));
+    let unit = if has_wide { TimeUnit::Microsecond } else { TimeUnit::Nanosecond };
     let starts = [points(&columns[0], unit)?, points(&columns[2], unit)?];
     let ends = [ends(&starts[0], &columns[1], unit)?, ends(&starts[1], &columns[3], unit)?];
     let numbers = |column: &ArrayRef| -> Result<Int64Array> {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, TimestampNanosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
+use arrow::datatypes::{ArrowTimestampType, DataType, Float64Type, Int64Type, TimeUnit};
 use chrono::{NaiveDate, NaiveTime};
 use datafusion::error::Result;
 use datafusion::logical_expr::ScalarUDF;
@@ -13,18 +13,27 @@ use super::time_parts::units_of_second;
 use super::zone_offsets::{Zones, local_offset, utc_offset};
 use crate::error::Error;
 use crate::functions::Registry;
-use crate::functions::scalar::{Scalar, or_null};
+use crate::functions::moments::{Micros, Nanos, moments, out_of_range};
+use crate::functions::scalar::{Kernel, Scalar, Typed, or_null};
 
 /// Registers the functions.
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.add(timezone_function());
     let mut parts = vec![DataType::Int64; 5];
     parts.push(DataType::Float64);
-    let timestamp = |_: &[DataType]| Ok(DataType::Timestamp(TimeUnit::Nanosecond, None));
-    registry.add(Scalar::exact("timestamp_from_parts", parts.clone(), timestamp, from_parts));
-    registry.add(Scalar::exact("timestamp_from_parts_or_null", parts, timestamp, |columns| {
-        or_null(columns, &DataType::Timestamp(TimeUnit::Nanosecond, None), from_parts)
-    }));
+    let typed: Typed = registry.in_unit(local_type::<Micros>, local_type::<Nanos>);
+    let kernel: Kernel = registry.in_unit(from_parts::<Micros>, from_parts::<Nanos>);
+    let kernel_or_null: Kernel = registry.in_unit(from_parts_or_null::<Micros>, from_parts_or_null::<Nanos>);
+    registry.add(Scalar::exact("timestamp_from_parts", parts.clone(), typed, kernel));
+    registry.add(Scalar::exact("timestamp_from_parts_or_null", parts, typed, kernel_or_null));
+}
+
+fn local_type<T: ArrowTimestampType>(_arguments: &[DataType]) -> Result<DataType> {
+    Ok(DataType::Timestamp(T::UNIT, None))
+}
+
+fn from_parts_or_null<T: ArrowTimestampType>(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    or_null(columns, &local_type::<T>(&[])?, from_parts::<T>)
 }
 
 /// Returns the function `timezone(zone, x)`.
@@ -78,7 +87,7 @@ fn timezone(columns: &[ArrayRef]) -> Result<ArrayRef> {
 }
 
 /// As in PostgreSQL, 60 seconds and 24 hours are the beginning of the next minute and day.
-fn from_parts(columns: &[ArrayRef]) -> Result<ArrayRef> {
+fn from_parts<T: ArrowTimestampType>(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let rows = (0..columns[0].len()).map(|row| {
         if columns.iter().any(|column| column.is_null(row)) {
             return Ok(None);
@@ -99,10 +108,10 @@ fn from_parts(columns: &[ArrayRef]) -> Result<ArrayRef> {
         if !fits || time > 86_400_000_000_000 {
             return Err(wrong());
         }
-        let midnight = date.and_time(NaiveTime::MIN).and_utc().timestamp_nanos_opt();
-        midnight.and_then(|midnight| midnight.checked_add(time)).map(Some).ok_or_else(wrong)
+        let midnight = date.and_time(NaiveTime::MIN).and_utc().timestamp();
+        Ok(Some(i128::from(midnight) * 1_000_000_000 + i128::from(time)))
     });
-    Ok(Arc::new(rows.collect::<std::result::Result<TimestampNanosecondArray, Error>>()?))
+    Ok(Arc::new(moments::<T>(rows, || out_of_range::<T>("TIMESTAMP"))?))
 }
 
 #[cfg(test)]
@@ -130,5 +139,6 @@ mod tests {
     #[test]
     fn parts_are_times() {
         check("make_timestamp(2024, 2, 29, 1, 2, 3.5)", "2024-02-29T01:02:03.500");
+        check("make_timestamp(9999, 12, 31, 23, 59, 59.999999)", "9999-12-31T23:59:59.999999");
     }
 }

@@ -27,6 +27,7 @@ use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::scalar::Scalar;
 use crate::sqlstate;
+use crate::zones::is_utc;
 
 /// Registers the functions.
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
@@ -157,10 +158,8 @@ impl Unit {
 }
 
 fn out_of_range() -> Error {
-    Error::invalid(
-        "date_trunc returns a time out of the range of TIMESTAMP, which is from 1677-09-21 to 2262-04-11",
-    )
-    .code(sqlstate::DATETIME_FIELD_OVERFLOW)
+    Error::invalid("date_trunc returns a time out of the range of its type")
+        .code(sqlstate::DATETIME_FIELD_OVERFLOW)
 }
 
 /// Wraps DataFusion's function.
@@ -215,8 +214,15 @@ impl ScalarUDFImpl for DateTrunc {
             ColumnarValue::Scalar(_) => (1, true),
             ColumnarValue::Array(_) => (arguments.number_rows, false),
         };
+        // DataFusion's function cuts to days and more in nanoseconds.
+        let is_wide = |of: TimeUnit, zone: &Option<Arc<str>>| {
+            of != TimeUnit::Nanosecond && unit >= Unit::Day && zone.as_deref().is_none_or(is_utc)
+        };
         let result = match (value.data_type(), unit.name()) {
             (DataType::Interval(_), _) => intervals(&value.clone().into_array(rows)?, unit)?,
+            (DataType::Timestamp(of, zone), _) if is_wide(of, &zone) => {
+                times(&value.clone().into_array(rows)?, |time| Ok(unit.cut(time)))?
+            }
             (DataType::Timestamp(..), None) => {
                 times(&value.clone().into_array(rows)?, |time| Ok(unit.cut(time)))?
             }

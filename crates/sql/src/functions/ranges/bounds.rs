@@ -6,7 +6,7 @@ use arrow::array::types::{
     Date32Type, Decimal128Type, Decimal256Type, Float64Type, Int64Type, TimestampMicrosecondType,
     TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
-use arrow::array::{Array, ArrayRef, AsArray, Date32Array, StringViewArray, TimestampNanosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, Date32Array, StringViewArray, TimestampMicrosecondArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, TimeUnit};
 
@@ -32,10 +32,10 @@ pub(super) fn name(subtype: Subtype, is_lower: bool) -> &'static str {
         (Subtype::Int8, false) => "upper_of_int8range",
         (Subtype::Numeric, true) => "lower_of_numrange",
         (Subtype::Numeric, false) => "upper_of_numrange",
-        (Subtype::Timestamp, true) => "lower_of_tsrange",
-        (Subtype::Timestamp, false) => "upper_of_tsrange",
-        (Subtype::Timestamptz, true) => "lower_of_tstzrange",
-        (Subtype::Timestamptz, false) => "upper_of_tstzrange",
+        (Subtype::Timestamp, true) => "lower_time_of_tsrange",
+        (Subtype::Timestamp, false) => "upper_time_of_tsrange",
+        (Subtype::Timestamptz, true) => "lower_time_of_tstzrange",
+        (Subtype::Timestamptz, false) => "upper_time_of_tstzrange",
         (Subtype::Date, true) => "lower_of_daterange",
         (Subtype::Date, false) => "upper_of_daterange",
     }
@@ -60,6 +60,34 @@ pub(super) fn list(add: &mut dyn FnMut(MarkedFunction)) {
             add(MarkedFunction::new(name(subtype, is_lower), &[SET], returns, Kernel::Column(kernel)));
         }
     }
+    earlier(add);
+}
+
+/// The functions that plans of earlier versions mean: they return nanoseconds.
+fn earlier(add: &mut dyn FnMut(MarkedFunction)) {
+    let all: [(&str, Option<&str>, Compute); 4] = [
+        ("lower_of_tsrange", None, |all| in_nanoseconds(lower(all, Subtype::Timestamp)?, None)),
+        ("upper_of_tsrange", None, |all| in_nanoseconds(upper(all, Subtype::Timestamp)?, None)),
+        ("lower_of_tstzrange", Some(UTC), |all| in_nanoseconds(lower(all, Subtype::Timestamptz)?, Some(UTC))),
+        ("upper_of_tstzrange", Some(UTC), |all| in_nanoseconds(upper(all, Subtype::Timestamptz)?, Some(UTC))),
+    ];
+    for (name, zone, kernel) in all {
+        let returns = Returns::Type(DataType::Timestamp(TimeUnit::Nanosecond, zone.map(Into::into)));
+        add(MarkedFunction::new(name, &[SET], returns, Kernel::Column(kernel)));
+    }
+}
+
+/// The zone of a TIMESTAMPTZ.
+const UTC: &str = "+00:00";
+
+fn in_nanoseconds(times: ArrayRef, zone: Option<&str>) -> Result<ArrayRef> {
+    let target = DataType::Timestamp(TimeUnit::Nanosecond, zone.map(Into::into));
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(&times, &target, &options).map_err(|_| {
+        Error::invalid("a bound is out of range for TIMESTAMP(9)")
+            .hint("Create the view anew: its bounds are then in microseconds.")
+            .code(sqlstate::DATETIME_FIELD_OVERFLOW)
+    })
 }
 
 /// Returns an argument as a value that can be compared with bounds; none if it is NULL.
@@ -133,16 +161,15 @@ fn ends(
             Arc::new(days.collect::<Result<Date32Array>>()?)
         }
         Subtype::Timestamp | Subtype::Timestamptz => {
-            let found: Vec<Option<i128>> = times("TIMESTAMP").collect::<Result<_>>()?;
-            let nanoseconds = found.iter().zip(&values).map(|(time, value)| match (time, value) {
-                (Some(time), Some(value)) => {
-                    i64::try_from(*time).map(Some).map_err(|_| unrepresentable(value, "TIMESTAMP"))
-                }
+            let microseconds = times("TIMESTAMP").zip(&values).map(|(time, value)| match (time?, value) {
+                (Some(time), Some(value)) => i64::try_from(time.div_euclid(1_000))
+                    .map(Some)
+                    .map_err(|_| unrepresentable(value, "TIMESTAMP")),
                 _ => Ok(None),
             });
-            let array = nanoseconds.collect::<Result<TimestampNanosecondArray>>()?;
+            let array = microseconds.collect::<Result<TimestampMicrosecondArray>>()?;
             let zoned = subtype == Subtype::Timestamptz;
-            Arc::new(if zoned { array.with_timezone("+00:00") } else { array })
+            Arc::new(if zoned { array.with_timezone(UTC) } else { array })
         }
         _ => {
             let text = |value: &Value<'_>| {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringViewArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, FieldRef, TimeUnit};
 use datafusion::error::Result;
 use millstream_delta::sql_type;
 
@@ -16,6 +16,7 @@ use super::tree::Document;
 use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::json::schema::{Schema, Style};
+use crate::functions::json::typed_schema;
 use crate::functions::json::value::Value;
 use crate::functions::maps::entry_fields;
 use crate::functions::scalar::Scalar;
@@ -30,7 +31,8 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     // The JSON of a document, as `from_json` reads it for the type of `from_xml`.
     registry.add(Scalar::exact("xml_to_json", vec![DataType::Utf8View; 2], text, |columns| {
         let shape = columns[1].as_string_view().iter().next().flatten();
-        let shape = shape.map(crate::functions::json::typed_schema::parse).transpose()?;
+        let parse = |text: &str| typed_schema::parse(text, TimeUnit::Microsecond);
+        let shape = shape.map(parse).transpose()?;
         let rows = columns[0].as_string_view().iter().map(|xml| {
             let document = Document::read(xml?).ok()?;
             let value = value_of(&document, document.nodes[0].children[0], true, 0);

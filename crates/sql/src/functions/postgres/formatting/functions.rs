@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Date32Array, StringBuilder, StringViewArray,
-    Time64NanosecondArray, TimestampNanosecondArray, new_null_array,
+    Time64NanosecondArray, new_null_array,
 };
 use arrow::compute::{cast, filter, interleave};
-use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type, TimeUnit};
+use arrow::datatypes::{
+    ArrowTimestampType, DataType, Decimal128Type, Field, FieldRef, Float64Type, TimeUnit,
+};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -20,9 +22,10 @@ use super::pattern::{self, Node};
 use super::read_time::{self, Parsed};
 use super::write_time::{self, Moment};
 use crate::error::Error;
+use crate::functions::moments::{self, Micros, Nanos, timestamptz, zoned};
 use crate::functions::postgres::patterns;
 use crate::functions::postgres::time_parts::{DAY, SECOND, ShownZone, TimeColumn, TimeValue, is_time};
-use crate::functions::scalar::{Scalar, or_null};
+use crate::functions::scalar::{Kernel, Scalar, Typed, or_null};
 use crate::functions::value_size_limit::check_column;
 use crate::sqlstate;
 
@@ -41,16 +44,18 @@ pub(super) struct Formatting {
     /// The function for patterns of strftime, and for other forms.
     other: Arc<ScalarUDF>,
     kind: Kind,
+    /// The unit of the times that it returns.
+    unit: TimeUnit,
     signature: Signature,
 }
 
 impl Formatting {
-    pub(super) fn new(inner: Arc<ScalarUDF>, kind: Kind) -> Formatting {
+    pub(super) fn new(inner: Arc<ScalarUDF>, kind: Kind, unit: TimeUnit) -> Formatting {
         let signature = match kind {
             Kind::ToChar => Signature::any(2, Volatility::Immutable),
             Kind::ToDate | Kind::ToTimestamp => inner.signature().clone(),
         };
-        Formatting { other: Arc::new(patterns::patterned(inner)), kind, signature }
+        Formatting { other: Arc::new(patterns::patterned(inner)), kind, unit, signature }
     }
 
     /// Calls the function by PostgreSQL's patterns.
@@ -59,11 +64,15 @@ impl Formatting {
             Kind::ToChar => to_char(values, patterns),
             Kind::ToDate => {
                 let days = read_each(values, patterns, |_, parsed| {
-                    i32::try_from(parsed.days).map_err(|_| out_of_range("DATE"))
+                    i32::try_from(parsed.days).map_err(|_| {
+                        Error::invalid("a time is out of the range of DATE")
+                            .code(sqlstate::DATETIME_FIELD_OVERFLOW)
+                    })
                 })?;
                 Ok(Arc::new(days.into_iter().collect::<Date32Array>()))
             }
-            Kind::ToTimestamp => moments_of(values, patterns),
+            Kind::ToTimestamp if self.unit == TimeUnit::Nanosecond => moments_of::<Nanos>(values, patterns),
+            Kind::ToTimestamp => moments_of::<Micros>(values, patterns),
         }
     }
 
@@ -123,7 +132,11 @@ impl Formatting {
 
 impl ScalarUDFImpl for Formatting {
     fn name(&self) -> &str {
-        self.other.name()
+        match self.kind {
+            Kind::ToChar => "to_char",
+            Kind::ToDate => "to_date",
+            Kind::ToTimestamp => "to_timestamp",
+        }
     }
 
     fn signature(&self) -> &Signature {
@@ -162,6 +175,10 @@ impl ScalarUDFImpl for Formatting {
             (_, [text, pattern]) => is_text(text) && is_text(pattern),
             // Formats of a number have no effect.
             (Kind::ToTimestamp, [number, ..]) if number.is_numeric() => false,
+            // DataFusion's function reads nanoseconds.
+            (Kind::ToTimestamp, [text]) if is_text(text) && self.unit != TimeUnit::Nanosecond => {
+                return arguments.args[0].cast_to(arguments.return_type(), None);
+            }
             _ => return self.other.inner().invoke_with_args(arguments),
         };
         let is_scalar = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
@@ -170,7 +187,10 @@ impl ScalarUDFImpl for Formatting {
         let columns = columns.collect::<Result<Vec<ArrayRef>>>()?;
         let result = match (&columns[..], has_pattern) {
             ([values, patterns], true) => self.by_column(&arguments, values.clone(), patterns.clone())?,
-            ([numbers, ..], false) => cast(&moments(numbers)?, arguments.return_type())?,
+            ([numbers, ..], false) if self.unit == TimeUnit::Nanosecond => {
+                cast(&moments_after_1970::<Nanos>(numbers)?, arguments.return_type())?
+            }
+            ([numbers, ..], false) => cast(&moments_after_1970::<Micros>(numbers)?, arguments.return_type())?,
             _ => return Err(Error::invalid("to_char takes a value and a pattern").into()),
         };
         Ok(match is_scalar {
@@ -261,15 +281,17 @@ fn read_each<T>(
 }
 
 /// Returns the function that reads a text by a pattern, and gives NULL for one that doesn't fit.
-pub(super) fn try_to_timestamp() -> ScalarUDF {
-    Scalar::exact(
-        "timestamp_or_null",
-        vec![DataType::Utf8View; 2],
-        |_| Ok(moment_type()),
-        |columns| {
-            or_null(columns, &moment_type(), |columns| moments_of(&columns[0], columns[1].as_string_view()))
-        },
-    )
+pub(super) fn try_to_timestamp(unit: TimeUnit) -> ScalarUDF {
+    let (typed, kernel): (Typed, Kernel) = match unit {
+        TimeUnit::Nanosecond => (|_| Ok(timestamptz::<Nanos>()), moments_or_null::<Nanos>),
+        _ => (|_| Ok(timestamptz::<Micros>()), moments_or_null::<Micros>),
+    };
+    Scalar::exact("timestamp_or_null", vec![DataType::Utf8View; 2], typed, kernel)
+}
+
+fn moments_or_null<T: ArrowTimestampType>(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let read: Kernel = |columns| moments_of::<T>(&columns[0], columns[1].as_string_view());
+    or_null(columns, &timestamptz::<T>(), read)
 }
 
 /// Returns the functions that read a time of day by a pattern: of another text, one is an error and one gives NULL.
@@ -292,30 +314,30 @@ fn read_times(columns: &[ArrayRef]) -> Result<ArrayRef> {
     Ok(Arc::new(times.into_iter().collect::<Time64NanosecondArray>()))
 }
 
-fn moment_type() -> DataType {
-    DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into()))
+fn moments_of<T: ArrowTimestampType>(values: &ArrayRef, patterns: &StringViewArray) -> Result<ArrayRef> {
+    let times = read_each(values, patterns, |_, parsed| Ok(nanoseconds(&parsed)))?;
+    Ok(zoned(moments::moments::<T>(times.into_iter().map(Ok), out_of_range::<T>)?))
 }
 
-fn moments_of(values: &ArrayRef, patterns: &StringViewArray) -> Result<ArrayRef> {
-    let times = read_each(values, patterns, |_, parsed| nanoseconds(parsed))?;
-    Ok(Arc::new(times.into_iter().collect::<TimestampNanosecondArray>().with_timezone("+00:00")))
+fn out_of_range<T: ArrowTimestampType>() -> Error {
+    moments::out_of_range::<T>("TIMESTAMPTZ")
 }
 
-/// Reads each text by its pattern, as a time in UTC. Also returns true for a text with an offset.
+/// Reads each text by its pattern, as nanoseconds since 1970 in UTC. Also returns true for a text with an offset.
 pub(in crate::functions) fn read_in_zone(
     texts: &ArrayRef,
     patterns: &StringViewArray,
-) -> Result<Vec<Option<(i64, bool)>>> {
-    read_each(texts, patterns, |_, parsed| Ok((nanoseconds(parsed)?, parsed.has_offset)))
+) -> Result<Vec<Option<(i128, bool)>>> {
+    read_each(texts, patterns, |_, parsed| Ok((nanoseconds(&parsed), parsed.has_offset)))
 }
 
 /// Reads texts by one pattern. A text that doesn't fit is NULL.
 pub(in crate::functions) fn read_moments(texts: &ArrayRef, pattern: &str) -> Result<ArrayRef> {
     let texts = cast(texts, &DataType::Utf8View)?;
     let nodes = pattern::parse(pattern);
-    let read = |text: &str| read_time::read(text, &nodes).and_then(nanoseconds).ok();
-    let times = texts.as_string_view().iter().map(|text| text.and_then(read));
-    Ok(Arc::new(times.collect::<TimestampNanosecondArray>().with_timezone("+00:00")))
+    let read = |text: &str| read_time::read(text, &nodes).map(|parsed| nanoseconds(&parsed)).ok();
+    let times = texts.as_string_view().iter().map(|text| Ok(text.and_then(read)));
+    Ok(zoned(moments::moments::<Micros>(times, out_of_range::<Micros>)?))
 }
 
 /// Writes times by one pattern.
@@ -324,43 +346,34 @@ pub(in crate::functions) fn write_moments(times: &ArrayRef, pattern: &str) -> Re
     to_char(times, &patterns)
 }
 
-fn out_of_range(name: &str) -> Error {
-    let range = if name == "DATE" { "" } else { ", which is from 1677-09-21 to 2262-04-11" };
-    Error::invalid(format!("a time is out of the range of {name}{range}"))
-        .code(sqlstate::DATETIME_FIELD_OVERFLOW)
-}
-
-fn nanoseconds(parsed: Parsed) -> Result<i64, Error> {
-    let nanoseconds = i128::from(parsed.days) * i128::from(DAY) + i128::from(parsed.microseconds) * 1_000
-        - i128::from(parsed.offset) * i128::from(SECOND);
-    i64::try_from(nanoseconds).map_err(|_| out_of_range("TIMESTAMPTZ"))
+fn nanoseconds(parsed: &Parsed) -> i128 {
+    i128::from(parsed.days) * i128::from(DAY) + i128::from(parsed.microseconds) * 1_000
+        - i128::from(parsed.offset) * i128::from(SECOND)
 }
 
 /// Returns the times that are numbers of seconds after 1970. As in PostgreSQL, floats are rounded to microseconds.
-fn moments(numbers: &ArrayRef) -> Result<ArrayRef> {
-    let out_of_range = || out_of_range("TIMESTAMPTZ");
-    let times: Vec<Option<i64>> = if numbers.data_type().is_integer() {
+fn moments_after_1970<T: ArrowTimestampType>(numbers: &ArrayRef) -> Result<ArrayRef> {
+    let times: Vec<Option<i128>> = if numbers.data_type().is_integer() {
         let seconds = cast(numbers, &DataType::Decimal128(20, 0))?;
-        let seconds = cast(&seconds, &DataType::Int64)?;
-        let seconds = seconds.as_primitive::<Int64Type>().iter();
-        let time = |second: i64| second.checked_mul(SECOND).ok_or_else(out_of_range);
-        seconds.map(|second| second.map(time).transpose()).collect::<Result<_, Error>>()?
+        let seconds = seconds.as_primitive::<Decimal128Type>().iter();
+        seconds.map(|second| second.map(|second| second * i128::from(SECOND))).collect()
     } else if matches!(numbers.data_type(), DataType::Decimal128(..) | DataType::Decimal256(..)) {
-        let exact = cast(numbers, &DataType::Decimal128(38, 9))?;
-        let exact = exact.as_primitive::<arrow::datatypes::Decimal128Type>().iter();
-        let time = |value: i128| i64::try_from(value).map_err(|_| out_of_range());
-        exact.map(|value| value.map(time).transpose()).collect::<Result<_, Error>>()?
+        let digits = if T::UNIT == TimeUnit::Nanosecond { 9 } else { 6 };
+        let exact = cast(numbers, &DataType::Decimal128(38, digits))?;
+        let each = if digits == 9 { 1 } else { 1_000 };
+        let exact = exact.as_primitive::<Decimal128Type>().iter();
+        exact.map(|value| value.map(|value| value.saturating_mul(each))).collect()
     } else {
         let floats = cast(numbers, &DataType::Float64)?;
         let floats = floats.as_primitive::<Float64Type>().iter();
         let time = |value: f64| {
             let microseconds = (value * 1e6).round_ties_even();
-            let fits = microseconds.abs() < 9.2e15;
-            fits.then_some(microseconds as i64 * 1_000).ok_or_else(out_of_range)
+            let fits = microseconds.abs() < 9.2e18;
+            fits.then_some(microseconds as i128 * 1_000).ok_or_else(out_of_range::<T>)
         };
         floats.map(|value| value.map(time).transpose()).collect::<Result<_, Error>>()?
     };
-    Ok(Arc::new(times.into_iter().collect::<TimestampNanosecondArray>().with_timezone("+00:00")))
+    Ok(zoned(moments::moments::<T>(times.into_iter().map(Ok), out_of_range::<T>)?))
 }
 
 #[cfg(test)]

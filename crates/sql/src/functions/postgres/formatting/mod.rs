@@ -30,14 +30,19 @@ use crate::functions::Registry;
 
 /// Registers the functions.
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
-    let char = |inner| ScalarUDF::from(Formatting::new(inner, Kind::ToChar));
+    let unit = registry.unit();
+    let char = |inner| ScalarUDF::from(Formatting::new(inner, Kind::ToChar, unit));
     registry.replace("to_char", |function| function.inner().is::<ToCharFunc>(), char);
-    let date = |inner| ScalarUDF::from(Formatting::new(inner, Kind::ToDate));
+    let date = |inner| ScalarUDF::from(Formatting::new(inner, Kind::ToDate, unit));
     registry.replace("to_date", |function| function.inner().is::<ToDateFunc>(), date);
-    let time = |inner| ScalarUDF::from(Formatting::new(inner, Kind::ToTimestamp));
-    registry.replace("to_timestamp", |function| function.inner().is::<ToTimestampFunc>(), time);
+    // The function for microseconds takes the same texts and patterns.
+    let name = registry.in_unit("to_timestamp_micros", "to_timestamp");
+    if let Some(other) = registry.scalar(name) {
+        let time = |_| ScalarUDF::from(Formatting::new(other, Kind::ToTimestamp, unit));
+        registry.replace("to_timestamp", |function| function.inner().is::<ToTimestampFunc>(), time);
+    }
     registry.add(numbers::to_number());
-    registry.add(functions::try_to_timestamp());
+    registry.add(functions::try_to_timestamp(unit));
     functions::to_time().into_iter().for_each(|function| registry.add(function));
 }
 
