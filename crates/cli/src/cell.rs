@@ -6,7 +6,7 @@
 use arrow::array::{Array, ArrayRef, AsArray, IntervalMonthDayNanoArray};
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, DurationNanosecondType, IntervalMonthDayNano, IntervalUnit, TimeUnit};
+use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNano, IntervalUnit, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, DurationFormat, FormatOptions};
 
@@ -24,7 +24,7 @@ const OPTIONS: FormatOptions<'static> = FormatOptions::new()
 const ZONED: FormatOptions<'static> = OPTIONS.with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f%::z"));
 
 /// A day in nanoseconds.
-const DAY: i64 = 86_400_000_000_000;
+const DAY: i128 = 86_400_000_000_000;
 
 /// Formats the values of one column.
 pub struct Cells<'a> {
@@ -78,11 +78,18 @@ pub fn is_number(data_type: &DataType) -> bool {
 /// Converts intervals of every unit, and durations, to the widest unit.
 fn as_intervals(column: &ArrayRef) -> Result<IntervalMonthDayNanoArray, ArrowError> {
     let interval = DataType::Interval(IntervalUnit::MonthDayNano);
-    if let DataType::Duration(_) = column.data_type() {
-        let nanoseconds = cast(column, &DataType::Duration(TimeUnit::Nanosecond))?;
-        let nanoseconds = nanoseconds.as_primitive::<DurationNanosecondType>();
-        let days = |time: i64| IntervalMonthDayNano::new(0, (time / DAY) as i32, time % DAY);
-        return Ok(nanoseconds.unary(days));
+    if let DataType::Duration(unit) = column.data_type() {
+        let each = match unit {
+            TimeUnit::Second => 1_000_000_000,
+            TimeUnit::Millisecond => 1_000_000,
+            TimeUnit::Microsecond => 1_000,
+            TimeUnit::Nanosecond => 1,
+        };
+        let ticks = cast(column, &DataType::Int64)?;
+        return Ok(ticks.as_primitive::<Int64Type>().unary(|tick| {
+            let time = i128::from(tick) * each;
+            IntervalMonthDayNano::new(0, (time / DAY) as i32, (time % DAY) as i64)
+        }));
     }
     Ok(cast(column, &interval)?.as_primitive().clone())
 }

@@ -264,7 +264,16 @@ mod tests {
 
     fn spec() -> SourceSpec {
         let (options, health) = (Options::default(), Health::default());
-        SourceSpec { name: "s".into(), columns: None, key: vec![], options, max_record_bytes: 1, health }
+        let timestamp_unit = arrow::datatypes::TimeUnit::Microsecond;
+        SourceSpec {
+            name: "s".into(),
+            columns: None,
+            key: vec![],
+            options,
+            max_record_bytes: 1,
+            timestamp_unit,
+            health,
+        }
     }
 
     #[tokio::test]

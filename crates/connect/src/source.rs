@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use millstream_delta::{Position, Span};
 
@@ -23,6 +23,8 @@ pub struct SourceSpec {
     pub options: Options,
     /// Maximum length of a record; a longer one is a bad row.
     pub max_record_bytes: usize,
+    /// The unit of times in columns that are not declared, if the source has no unit of its own.
+    pub timestamp_unit: TimeUnit,
     /// The slot for problems that no method returns.
     pub health: Health,
 }

@@ -36,9 +36,9 @@ pub use interval_total::IntervalTotal;
 pub use moments::{Moments, Statistic};
 pub use pool::Pool;
 pub use sql_type::{
-    checks_of, declared, declared_type, default_of, enum_parts, enum_type, generated_of, identity_of,
-    indexes_of, sql_type, sql_type_of, type_alone, undeclared, with_check, with_default, with_generated,
-    with_identity, with_index, without_check, without_identity, without_index,
+    checks_of, declared, declared_type, default_of, enum_parts, enum_type, exact_sql_type, exact_sql_type_of,
+    generated_of, identity_of, indexes_of, sql_type, sql_type_of, type_alone, undeclared, with_check,
+    with_default, with_generated, with_identity, with_index, without_check, without_identity, without_index,
 };
 pub use stack::{STACK_BYTES, on_large_stack};
 pub use total_order::{OrderedType, TotalOrder, interval_length};

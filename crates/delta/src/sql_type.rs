@@ -180,8 +180,26 @@ pub fn sql_type_of(field: &Field) -> String {
     }
 }
 
+/// Returns a field's type like [`sql_type_of`], with the digits of each timestamp.
+pub fn exact_sql_type_of(field: &Field) -> String {
+    match declared_type(field) {
+        None => exact_sql_type(field.data_type()),
+        Some(_) => sql_type_of(field),
+    }
+}
+
 /// Returns a type as CREATE TABLE takes it, or Arrow's name if SQL has none.
 pub fn sql_type(data_type: &DataType) -> String {
+    spelled(data_type, false)
+}
+
+/// Returns a type like [`sql_type`], with the digits of each timestamp. Texts with it mean the same in data directories in
+/// which a TIMESTAMP without digits is in nanoseconds.
+pub fn exact_sql_type(data_type: &DataType) -> String {
+    spelled(data_type, true)
+}
+
+fn spelled(data_type: &DataType, exact: bool) -> String {
     match data_type {
         DataType::Boolean => "BOOLEAN".into(),
         DataType::Int8 => "TINYINT".into(),
@@ -205,33 +223,41 @@ pub fn sql_type(data_type: &DataType) -> String {
         }
         DataType::Date32 | DataType::Date64 => "DATE".into(),
         DataType::Time32(unit) | DataType::Time64(unit) => {
-            format!("TIME{}", digits(unit, TimeUnit::Nanosecond))
+            format!("TIME{}", digits(unit, Some(TimeUnit::Nanosecond)))
         }
-        DataType::Timestamp(unit, None) => format!("TIMESTAMP{}", digits(unit, TimeUnit::Microsecond)),
-        DataType::Timestamp(unit, Some(_)) => format!("TIMESTAMPTZ{}", digits(unit, TimeUnit::Microsecond)),
+        DataType::Timestamp(unit, None) => {
+            format!("TIMESTAMP{}", digits(unit, (!exact).then_some(TimeUnit::Microsecond)))
+        }
+        DataType::Timestamp(unit, Some(_)) => {
+            format!("TIMESTAMPTZ{}", digits(unit, (!exact).then_some(TimeUnit::Microsecond)))
+        }
         DataType::Interval(IntervalUnit::MonthDayNano) => "INTERVAL".into(),
         DataType::Interval(IntervalUnit::YearMonth) => "INTERVAL YEAR TO MONTH".into(),
         DataType::Interval(IntervalUnit::DayTime) => "INTERVAL DAY TO SECOND".into(),
         DataType::List(item)
         | DataType::LargeList(item)
         | DataType::ListView(item)
-        | DataType::LargeListView(item) => format!("{}[]", sql_type(item.data_type())),
-        DataType::FixedSizeList(item, size) => format!("{}[{size}]", sql_type(item.data_type())),
+        | DataType::LargeListView(item) => format!("{}[]", spelled(item.data_type(), exact)),
+        DataType::FixedSizeList(item, size) => format!("{}[{size}]", spelled(item.data_type(), exact)),
         DataType::Struct(fields) => {
             let fields: Vec<String> = fields
                 .iter()
-                .map(|field| format!("{} {}", field.name(), sql_type(field.data_type())))
+                .map(|field| format!("{} {}", field.name(), spelled(field.data_type(), exact)))
                 .collect();
             format!("STRUCT<{}>", fields.join(", "))
         }
         DataType::Map(entries, _) => match entries.data_type() {
             DataType::Struct(fields) if fields.len() == 2 => {
-                format!("MAP({}, {})", sql_type(fields[0].data_type()), sql_type(fields[1].data_type()))
+                format!(
+                    "MAP({}, {})",
+                    spelled(fields[0].data_type(), exact),
+                    spelled(fields[1].data_type(), exact)
+                )
             }
             other => other.to_string(),
         },
-        DataType::Dictionary(_, values) => sql_type(values),
-        DataType::RunEndEncoded(_, values) => sql_type(values.data_type()),
+        DataType::Dictionary(_, values) => spelled(values, exact),
+        DataType::RunEndEncoded(_, values) => spelled(values.data_type(), exact),
         DataType::Union(..) => "UNION".into(),
         DataType::Duration(_) => "DURATION".into(),
         DataType::Null => "NULL".into(),
@@ -239,9 +265,9 @@ pub fn sql_type(data_type: &DataType) -> String {
 }
 
 /// Returns the precision of a time unit, unless it is the one that the type has without digits.
-fn digits(unit: &TimeUnit, default: TimeUnit) -> &'static str {
+fn digits(unit: &TimeUnit, default: Option<TimeUnit>) -> &'static str {
     match unit {
-        unit if *unit == default => "",
+        unit if Some(*unit) == default => "",
         TimeUnit::Second => "(0)",
         TimeUnit::Millisecond => "(3)",
         TimeUnit::Microsecond => "(6)",

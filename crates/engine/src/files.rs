@@ -137,6 +137,7 @@ fn spec(function: &str, arguments: &[String]) -> Result<SourceSpec> {
         key: Vec::new(),
         options,
         max_record_bytes: RECORD_BYTES_MAX,
+        timestamp_unit: arrow::datatypes::TimeUnit::Microsecond,
         health: Health::default(),
     })
 }

@@ -22,7 +22,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuil
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::Statement;
-use millstream_delta::{declared_type, generated_of, sql_type, sql_type_of, with_generated};
+use millstream_delta::{declared_type, exact_sql_type, generated_of, sql_type, sql_type_of, with_generated};
 
 use crate::error::{Error, Result};
 use crate::functions::read_text::ReadText;
@@ -136,7 +136,9 @@ fn planned(
     let (logical, data_type) = match declared {
         Some(field) => (typed(name, logical, &found, field)?, field.data_type().clone()),
         None => {
-            let data_type = planner.data_type(&sql_type(&found)).map(|field| field.data_type().clone());
+            // Analysis may find another type than the expression as it was written.
+            let found = analysed_type(planner, &logical, &input).unwrap_or(found);
+            let data_type = planner.data_type(&exact_sql_type(&found)).map(|field| field.data_type().clone());
             let data_type = data_type.unwrap_or_else(|_| found.clone());
             (cast(logical, data_type.clone()), data_type)
         }
@@ -146,6 +148,12 @@ fn planned(
             .hint("Declare it, as in: name BIGINT GENERATED ALWAYS AS (…)."));
     }
     Ok(Planned { logical, input, data_type })
+}
+
+fn analysed_type(planner: &Planner, logical: &Expr, input: &LogicalPlan) -> Option<DataType> {
+    let plan = LogicalPlanBuilder::from(input.clone()).project([logical.clone()]).ok()?.build().ok()?;
+    let plan = planner.analysed(plan).ok()?;
+    Some(plan.schema().field(0).data_type().clone())
 }
 
 /// Plans an expression over the columns of a row, which may be NULL. `of` names the expression in messages.

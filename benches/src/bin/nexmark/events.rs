@@ -34,6 +34,7 @@ async fn write_table(path: &Path, table: &str, events: usize) -> Result<()> {
         key: Vec::new(),
         options: Options(options.map(|(name, value)| (name.to_string(), value)).into()),
         max_record_bytes: usize::MAX,
+        timestamp_unit: arrow::datatypes::TimeUnit::Microsecond,
         health: Health::default(),
     })?;
     // A half-written file must not be mistaken for a complete one.

@@ -354,6 +354,7 @@ mod tests {
             key: vec![],
             options,
             max_record_bytes: 1,
+            timestamp_unit: arrow::datatypes::TimeUnit::Microsecond,
             health: Health::default(),
         };
         Queue.source(&spec).unwrap()

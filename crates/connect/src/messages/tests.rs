@@ -79,6 +79,7 @@ fn spec(options: &[(&str, &str)], key: Vec<usize>) -> SourceSpec {
         key,
         options: Options(pairs.collect()),
         max_record_bytes: 30,
+        timestamp_unit: arrow::datatypes::TimeUnit::Microsecond,
         health: Health::default(),
     }
 }

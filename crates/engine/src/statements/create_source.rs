@@ -103,6 +103,7 @@ async fn plan_as(
         key,
         options,
         max_record_bytes: settings.sources.record_bytes_max,
+        timestamp_unit: completed::timestamp_unit(&session.shared.planner),
         health: Health::default(),
     };
     if is_new {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_delta::{declared_type, sql_type_of};
+use millstream_delta::{declared_type, exact_sql_type_of};
 use millstream_sql::functions::quoted_ident;
 use millstream_sql::{Error, Lexeme, Operation, Result, TokenReader, as_shown, qualified_ident};
 
@@ -240,7 +240,7 @@ async fn columns(session: &mut Session, wanted: &Wanted) -> Result<SchemaRef> {
         let kind = match field.data_type() {
             // A column of NULLs is text, as in PostgreSQL.
             DataType::Null => "TEXT".to_string(),
-            _ => sql_type_of(field),
+            _ => exact_sql_type_of(field),
         };
         let text = format!("({name} {kind})");
         let declared = TokenReader::new(&text)

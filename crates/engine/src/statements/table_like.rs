@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use arrow::datatypes::{Field, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_delta::{checks_of, default_of, generated_of, sql_type_of};
+use millstream_delta::{checks_of, default_of, exact_sql_type_of, generated_of};
 use millstream_sql::functions::quote_ident;
 use millstream_sql::{Error, Identity, IndexKind, Result, TableIndex, TokenReader, is_hidden};
 
@@ -99,7 +99,7 @@ fn like(catalog: &Catalog, reader: &mut TokenReader<'_>) -> Result<Option<(Range
 fn declared(object: &Object, schema: &Schema, copied: &Parts) -> String {
     let [defaults, generated, identity, constraints, indexes] = *copied;
     let column = |field: &Field| {
-        let mut text = format!("{} {}", quote_ident(field.name()), sql_type_of(field));
+        let mut text = format!("{} {}", quote_ident(field.name()), exact_sql_type_of(field));
         match (Identity::of(field), generated_of(field), default_of(field)) {
             (Some(of), _, _) if identity => {
                 let kind = if of.always { "ALWAYS" } else { "BY DEFAULT" };

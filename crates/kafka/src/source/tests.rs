@@ -31,6 +31,7 @@ fn source(servers: &str, more: &[(&str, &str)]) -> KafkaSource {
         key: Vec::new(),
         options: Options(options),
         max_record_bytes: 1 << 20,
+        timestamp_unit: arrow::datatypes::TimeUnit::Microsecond,
         health: Health::default(),
     };
     KafkaSource::new(&spec).unwrap()

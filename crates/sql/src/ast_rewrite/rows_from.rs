@@ -77,9 +77,7 @@ pub(super) fn lists(called: &str, arguments: Vec<Expr>) -> Option<Vec<Expr>> {
         "jsonb_object_keys" => call("jsonb_keys", arguments),
         "json_array_elements_text" => call("json_element_texts", arguments),
         "jsonb_array_elements_text" => call("jsonb_array_texts", arguments),
-        "generate_series" if times::is_series(&arguments) => {
-            call("generate_series", times::series(arguments))
-        }
+        "generate_series" | "range" if times::is_series(&arguments) => call(called, times::series(arguments)),
         "generate_series" => {
             let mut arguments = arguments;
             arguments.iter_mut().for_each(exact_literals::make_exact);

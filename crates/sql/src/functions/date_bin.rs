@@ -28,6 +28,9 @@ const DAY: i128 = 86_400_000_000_000;
 
 /// Replaces DataFusion's function.
 pub(super) fn register(registry: &mut Registry<'_>) {
+    if registry.unit() == TimeUnit::Nanosecond {
+        return;
+    }
     let around =
         |inner| ScalarUDF::from(DateBin { inner, signature: Signature::user_defined(Volatility::Immutable) });
     registry.replace("date_bin", |function| function.inner().is::<DateBinFunc>(), around);
@@ -58,14 +61,15 @@ impl ScalarUDFImpl for DateBin {
             |of: &DataType| of.is_string() || matches!(of, DataType::Timestamp(..) | DataType::Date32);
         match found {
             // DataFusion's rules would cast the time to nanoseconds.
-            [stride, time @ DataType::Timestamp(..), origin @ ..]
+            [stride, time @ DataType::Timestamp(unit, zone), origin @ ..]
                 if is_stride(stride) && origin.len() < 2 && origin.iter().all(is_origin) =>
             {
+                let origin = origin.iter().map(|origin| match origin {
+                    DataType::Timestamp(finer, _) => DataType::Timestamp(*finer.max(unit), zone.clone()),
+                    _ => time.clone(),
+                });
                 let interval = DataType::Interval(IntervalUnit::MonthDayNano);
-                Ok([interval]
-                    .into_iter()
-                    .chain(std::iter::repeat_n(time.clone(), 1 + origin.len()))
-                    .collect())
+                Ok([interval, time.clone()].into_iter().chain(origin).collect())
             }
             _ => coerced(found, self.inner.as_ref()),
         }

@@ -19,14 +19,17 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{InList, InSubquery};
-use datafusion::logical_expr::logical_plan::{Join, Union};
+use datafusion::logical_expr::expr::{InList, InSubquery, SetComparison};
+use datafusion::logical_expr::logical_plan::{Join, Subquery, Union};
 use datafusion::logical_expr::{
     BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, cast,
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::functions::marks::catalog;
+use crate::functions::ranges;
 use crate::rules::names::map_parts;
+use crate::zones::UTC;
 
 /// Functions whose arguments have one type, from the first place on.
 const OF_ONE_TYPE: [&str; 7] = ["coalesce", "greatest", "least", "nullif", "ifnull", "nvl", "make_array"];
@@ -49,16 +52,19 @@ impl AnalyzerRule for TimeUnits {
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         if self.unit == TimeUnit::Nanosecond {
-            return Ok(plan);
+            let earlier = |node| map_parts(node, |part, _| Ok(earlier_bound(part)));
+            return Ok(plan.transform_up_with_subqueries(earlier)?.data);
         }
-        let changed = plan.transform_up_with_subqueries(|node| match node {
-            LogicalPlan::Union(union) => unite(union),
-            LogicalPlan::Join(join) if !join.on.is_empty() => {
-                let join = join_on(join)?;
-                let rest = map_parts(join.data, |part, schema| self.change(part, schema))?;
-                Ok(Transformed::new_transformed(rest.data, join.transformed || rest.transformed))
+        let mut has_changed = false;
+        let changed = plan.transform_up_with_subqueries(|node| {
+            // The types of the columns below may have changed.
+            let node = if has_changed { node.recompute_schema()? } else { node };
+            let changed = self.change_node(node)?;
+            has_changed |= changed.transformed;
+            match changed.transformed {
+                true => changed.map_data(LogicalPlan::recompute_schema),
+                false => Ok(changed),
             }
-            node => map_parts(node, |part, schema| self.change(part, schema)),
         })?;
         Ok(changed.data)
     }
@@ -69,6 +75,18 @@ impl TimeUnits {
         TimeUnits { unit }
     }
 
+    fn change_node(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        match node {
+            LogicalPlan::Union(union) => unite(union),
+            LogicalPlan::Join(join) if !join.on.is_empty() => {
+                let join = join_on(join)?;
+                let rest = map_parts(join.data, |part, schema| self.change(part, schema))?;
+                Ok(Transformed::new_transformed(rest.data, join.transformed || rest.transformed))
+            }
+            node => map_parts(node, |part, schema| self.change(part, schema)),
+        }
+    }
+
     fn change(&self, mut part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         let changed = match &mut part {
             Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(*op) => {
@@ -77,9 +95,11 @@ impl TimeUnits {
             Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right })
                 if ![&*left, &*right].iter().any(|of| type_of(of, schema).is_string()) =>
             {
-                align(&mut [left.as_mut(), right.as_mut()], schema)
+                self.sum(left, right, true, schema) || align(&mut [left.as_mut(), right.as_mut()], schema)
             }
-            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => self.sum(left, right, schema),
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => {
+                self.sum(left, right, false, schema)
+            }
             Expr::Between(between) => {
                 align(&mut [between.expr.as_mut(), between.low.as_mut(), between.high.as_mut()], schema)
             }
@@ -87,22 +107,9 @@ impl TimeUnits {
                 let mut all: Vec<&mut Expr> = std::iter::once(expr.as_mut()).chain(list).collect();
                 align(&mut all, schema)
             }
-            Expr::InSubquery(InSubquery { expr, subquery, .. }) => {
-                let column =
-                    subquery.subquery.schema().fields().first().map(|field| field.data_type().clone());
-                let types = [type_of(expr, schema), column.unwrap_or(DataType::Null)];
-                match common(&types).as_deref() {
-                    Some([Some(target), _]) => {
-                        replace(expr, |of| cast(of, target.clone()));
-                        true
-                    }
-                    Some([_, Some(target)]) => {
-                        let plan = Arc::clone(&subquery.subquery);
-                        subquery.subquery = with_casts(plan, &[Some(target.clone())])?;
-                        true
-                    }
-                    _ => false,
-                }
+            Expr::InSubquery(InSubquery { expr, subquery, .. })
+            | Expr::SetComparison(SetComparison { expr, subquery, .. }) => {
+                align_query(expr, subquery, schema)?
             }
             Expr::Case(case) => {
                 let (mut whens, mut results) = (Vec::new(), Vec::new());
@@ -124,13 +131,18 @@ impl TimeUnits {
             Expr::ScalarFunction(call) => {
                 let places = OF_TIMES.into_iter().find(|(name, _)| *name == call.name());
                 let places = places.map_or(&[][..], |(_, places)| places);
+                let is_in_zone = call.name() == "date_trunc_in_zone";
                 let mut changed = false;
                 for (_, time) in call.args.iter_mut().enumerate().filter(|(at, _)| places.contains(at)) {
-                    if type_of(time, schema) == DataType::Date32 {
-                        let data_type = DataType::Timestamp(self.unit, None);
-                        replace(time, |date| cast(date, data_type));
-                        changed = true;
-                    }
+                    let target = match type_of(time, schema) {
+                        DataType::Date32 => DataType::Timestamp(self.unit, None),
+                        DataType::Timestamp(unit, None) if is_in_zone => {
+                            DataType::Timestamp(unit, Some(UTC.into()))
+                        }
+                        _ => continue,
+                    };
+                    replace(time, |date| cast(date, target));
+                    changed = true;
                 }
                 changed
             }
@@ -139,16 +151,30 @@ impl TimeUnits {
         Ok(Transformed::new_transformed(part, changed))
     }
 
-    /// Adds a time of a day to a date. Returns true if these are the two.
-    fn sum(&self, left: &mut Expr, right: &mut Expr, schema: &DFSchema) -> bool {
+    /// Adds a time of a day to a date, or subtracts it. Returns true if these are the two.
+    fn sum(&self, left: &mut Expr, right: &mut Expr, is_minus: bool, schema: &DFSchema) -> bool {
         let (date, time, unit) = match (type_of(left, schema), type_of(right, schema)) {
             (DataType::Date32, DataType::Time32(unit) | DataType::Time64(unit)) => (left, right, unit),
-            (DataType::Time32(unit) | DataType::Time64(unit), DataType::Date32) => (right, left, unit),
+            (DataType::Time32(unit) | DataType::Time64(unit), DataType::Date32) if !is_minus => {
+                (right, left, unit)
+            }
             _ => return false,
         };
         replace(date, |date| cast(date, DataType::Timestamp(self.unit, None)));
         replace(time, |time| cast(cast(time, DataType::Int64), DataType::Duration(unit)));
         true
+    }
+}
+
+/// Gives a call the function of earlier versions, if it returns the bound of a range of times.
+fn earlier_bound(part: Expr) -> Transformed<Expr> {
+    let Expr::ScalarFunction(mut call) = part else { return Transformed::no(part) };
+    match ranges::earlier_bound(call.name()).and_then(catalog::function) {
+        Some(function) => {
+            call.func = function;
+            Transformed::yes(Expr::ScalarFunction(call))
+        }
+        None => Transformed::no(Expr::ScalarFunction(call)),
     }
 }
 
@@ -176,6 +202,21 @@ fn align(all: &mut [&mut Expr], schema: &DFSchema) -> bool {
         }
     }
     true
+}
+
+/// Casts an expression, or the column of a subquery with which it is compared. Returns true if one has changed.
+fn align_query(expr: &mut Expr, subquery: &mut Subquery, schema: &DFSchema) -> Result<bool> {
+    let column = subquery.subquery.schema().fields().first().map(|field| field.data_type().clone());
+    let types = [type_of(expr, schema), column.unwrap_or(DataType::Null)];
+    match common(&types).as_deref() {
+        Some([Some(target), _]) => replace(expr, |of| cast(of, target.clone())),
+        Some([_, Some(target)]) => {
+            let plan = Arc::clone(&subquery.subquery);
+            subquery.subquery = with_casts(plan, &[Some(target.clone())])?;
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 /// Returns the types to which dates and texts beside a TIMESTAMP are cast; none if there is nothing to cast.

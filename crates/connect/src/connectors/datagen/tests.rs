@@ -22,6 +22,7 @@ fn open(columns: &[(&str, DataType)], options: &[(&str, &str)]) -> Result<Box<dy
         key: vec![],
         options,
         max_record_bytes: 1 << 20,
+        timestamp_unit: arrow::datatypes::TimeUnit::Microsecond,
         health: crate::Health::default(),
     })
 }
@@ -151,6 +152,7 @@ fn wrong_options_are_named() {
         key: vec![],
         options: Options::default(),
         max_record_bytes: 1,
+        timestamp_unit: arrow::datatypes::TimeUnit::Microsecond,
         health: crate::Health::default(),
     };
     assert!(Datagen.source(&none).err().unwrap().to_string().contains("declare its columns"));

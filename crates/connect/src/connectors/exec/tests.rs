@@ -19,6 +19,7 @@ fn source(command: &str, more: &[(&str, &str)]) -> Result<(Box<dyn Source>, Heal
         key: vec![],
         options,
         max_record_bytes: 1000,
+        timestamp_unit: arrow::datatypes::TimeUnit::Microsecond,
         health: health.clone(),
     };
     Ok((Exec.source(&spec)?, health))

@@ -108,12 +108,12 @@ impl Table {
 }
 
 impl Kind {
-    /// Returns the type of a column that was not declared.
-    fn data_type(self) -> DataType {
+    /// Returns the type of a column that was not declared. Times have the unit.
+    fn data_type(self, unit: TimeUnit) -> DataType {
         match self {
             Number => DataType::Int64,
             Text => DataType::Utf8View,
-            Time => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Time => DataType::Timestamp(unit, None),
         }
     }
 
@@ -139,8 +139,9 @@ impl Layout {
     pub fn new(table: Table, spec: &SourceSpec) -> Result<Layout> {
         let columns = table.columns();
         let Some(schema) = spec.columns.clone().filter(|declared| !declared.fields().is_empty()) else {
-            let fields: Vec<Field> =
-                columns.iter().map(|(name, kind)| Field::new(*name, kind.data_type(), false)).collect();
+            let field =
+                |(name, kind): &(&str, Kind)| Field::new(*name, kind.data_type(spec.timestamp_unit), false);
+            let fields: Vec<Field> = columns.iter().map(field).collect();
             let places = (0..columns.len()).collect();
             return Ok(Layout { schema: Arc::new(Schema::new(fields)), places });
         };
@@ -199,7 +200,7 @@ fn place(columns: &[(&str, Kind)], field: &Field, source: &str) -> Result<usize>
             "column '{}' of source '{source}' is declared as {}, but {} was expected",
             field.name(),
             sql_type(field.data_type()),
-            sql_type(&kind.data_type())
+            sql_type(&kind.data_type(TimeUnit::Microsecond))
         )));
     }
     Ok(place)

@@ -23,6 +23,7 @@ fn spec(columns: &[(&str, DataType)], options: &[(&str, &str)]) -> Result<Box<dy
         key: Vec::new(),
         options,
         max_record_bytes: 1 << 20,
+        timestamp_unit: arrow::datatypes::TimeUnit::Microsecond,
         health: Health::default(),
     })
 }

@@ -20,6 +20,7 @@ fn source(pairs: &[(&str, &str)]) -> Result<(Box<dyn Source>, Health)> {
         key: vec![],
         options,
         max_record_bytes: 10,
+        timestamp_unit: arrow::datatypes::TimeUnit::Microsecond,
         health: health.clone(),
     };
     Ok((Sockets.source(&spec)?, health))

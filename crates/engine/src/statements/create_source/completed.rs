@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use arrow::datatypes::{DataType, Schema, TimeUnit};
 use millstream_connect::Findings;
-use millstream_delta::sql_type;
+use millstream_delta::{exact_sql_type, sql_type};
 use millstream_sql::functions::quoted_ident;
 use millstream_sql::{Error, Planner};
 
@@ -89,10 +89,12 @@ fn declarations(session: &Session, columns: &Schema) -> Option<String> {
     Some(all.join(", "))
 }
 
-/// True if a TIMESTAMP without digits is in nanoseconds.
-fn is_of_nanoseconds(planner: &Planner) -> bool {
-    let found = planner.data_type("TIMESTAMP");
-    found.is_ok_and(|field| matches!(field.data_type(), DataType::Timestamp(TimeUnit::Nanosecond, _)))
+/// Returns the unit of a TIMESTAMP without digits.
+pub(super) fn timestamp_unit(planner: &Planner) -> TimeUnit {
+    match planner.data_type("TIMESTAMP").map(|field| field.data_type().clone()) {
+        Ok(DataType::Timestamp(unit, _)) => unit,
+        _ => TimeUnit::Microsecond,
+    }
 }
 
 /// Returns a type as CREATE takes it. Names of fields keep their case.
@@ -117,8 +119,8 @@ fn written_type(planner: &Planner, data_type: &DataType) -> String {
             _ => sql_type(data_type),
         },
         // In data directories of earlier versions a type without digits means nanoseconds.
-        DataType::Timestamp(TimeUnit::Microsecond, _) if is_of_nanoseconds(planner) => {
-            format!("{}(6)", sql_type(data_type))
+        DataType::Timestamp(..) if timestamp_unit(planner) != TimeUnit::Microsecond => {
+            exact_sql_type(data_type)
         }
         _ => sql_type(data_type),
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema};
 use millstream_delta::{
-    checks_of, generated_of, identity_of, sql_type, type_alone, with_check, with_generated, without_check,
-    without_index,
+    checks_of, exact_sql_type, generated_of, identity_of, type_alone, with_check, with_generated,
+    without_check, without_index,
 };
 
 use super::{Altered, names_column};
@@ -47,7 +47,7 @@ impl Sources {
 
 /// Returns the cast of a column to Arrow's type alone: values that don't fit a declared length are refused, not cut.
 fn cast_text(column: &str, to: &Field) -> String {
-    format!("{}::{}", quoted_ident(column), sql_type(to.data_type()))
+    format!("{}::{}", quoted_ident(column), exact_sql_type(to.data_type()))
 }
 
 /// The end of the names of computed columns. No statement can write it.

@@ -93,12 +93,13 @@ fn ends(starts: &ArrayRef, ends: &ArrayRef, unit: TimeUnit) -> Result<ArrayRef> 
 }
 
 fn overlap(columns: &[ArrayRef]) -> Result<ArrayRef> {
-    // Days and microseconds are beyond the range of nanoseconds.
-    let is_wide = |data_type: &DataType| {
-        matches!(data_type, DataType::Date32 | DataType::Timestamp(TimeUnit::Microsecond, _))
-    };
-    let has_wide = columns.iter().any(|column| is_wide(column.data_type()));
-    let unit = if has_wide { TimeUnit::Microsecond } else { TimeUnit::Nanosecond };
+    // Days are beyond the range of nanoseconds. Times of a day are not.
+    let is = |of: fn(&DataType) -> bool| columns.iter().any(|column| of(column.data_type()));
+    let has_nanoseconds = is(|of| {
+        matches!(of, DataType::Timestamp(TimeUnit::Nanosecond, _) | DataType::Time64(TimeUnit::Nanosecond))
+    });
+    let has_days = is(|of| *of == DataType::Date32);
+    let unit = if has_nanoseconds && !has_days { TimeUnit::Nanosecond } else { TimeUnit::Microsecond };
     let starts = [points(&columns[0], unit)?, points(&columns[2], unit)?];
     let ends = [ends(&starts[0], &columns[1], unit)?, ends(&starts[1], &columns[3], unit)?];
     let numbers = |column: &ArrayRef| -> Result<Int64Array> {

@@ -109,6 +109,17 @@ impl Unit {
         }
     }
 
+    /// Returns the nanoseconds of a unit that always has the same; none of the others.
+    fn length(self) -> Option<i64> {
+        match self {
+            Unit::Microsecond => Some(1_000),
+            Unit::Millisecond => Some(1_000_000),
+            Unit::Second | Unit::Minute | Unit::Hour => Some(self.seconds() * SECOND),
+            Unit::Day => Some(86_400 * SECOND),
+            _ => None,
+        }
+    }
+
     /// Cuts a local time in nanoseconds since 1970.
     fn cut(self, time: i128) -> i128 {
         const DAY: i128 = 86_400_000_000_000;
@@ -214,14 +225,18 @@ impl ScalarUDFImpl for DateTrunc {
             ColumnarValue::Scalar(_) => (1, true),
             ColumnarValue::Array(_) => (arguments.number_rows, false),
         };
-        // DataFusion's function cuts to days and more in nanoseconds.
+        // DataFusion's function computes in nanoseconds.
         let is_wide = |of: TimeUnit, zone: &Option<Arc<str>>| {
-            of != TimeUnit::Nanosecond && unit >= Unit::Day && zone.as_deref().is_none_or(is_utc)
+            of != TimeUnit::Nanosecond && zone.as_deref().is_none_or(is_utc)
         };
         let result = match (value.data_type(), unit.name()) {
             (DataType::Interval(_), _) => intervals(&value.clone().into_array(rows)?, unit)?,
             (DataType::Timestamp(of, zone), _) if is_wide(of, &zone) => {
-                times(&value.clone().into_array(rows)?, |time| Ok(unit.cut(time)))?
+                let values = value.clone().into_array(rows)?;
+                match unit.length() {
+                    Some(length) => whole_units(&values, length / (SECOND / units_of_second(of)))?,
+                    None => times(&values, |time| Ok(unit.cut(time)))?,
+                }
             }
             (DataType::Timestamp(..), None) => {
                 times(&value.clone().into_array(rows)?, |time| Ok(unit.cut(time)))?
@@ -270,6 +285,15 @@ fn times(values: &ArrayRef, change: impl Fn(i128) -> Result<i128, Error>) -> Res
         i64::try_from(time.div_euclid(unit)).map(Some).map_err(|_| out_of_range())
     });
     Ok(cast(&changed.collect::<Result<Int64Array, Error>>()?, &found)?)
+}
+
+/// Cuts times to multiples of a count of their unit.
+fn whole_units(values: &ArrayRef, length: i64) -> Result<ArrayRef> {
+    let ticks = cast(values, &DataType::Int64)?;
+    let cut = ticks.as_primitive::<Int64Type>().try_unary::<_, Int64Type, Error>(|tick| {
+        tick.checked_sub(tick.rem_euclid(length.max(1))).ok_or_else(out_of_range)
+    })?;
+    Ok(cast(&cut, values.data_type())?)
 }
 
 fn in_zone_type(arguments: &[DataType]) -> Result<DataType> {

@@ -6,9 +6,9 @@ use arrow::array::types::{
     Date32Type, Decimal128Type, Decimal256Type, Float64Type, Int64Type, TimestampMicrosecondType,
     TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
-use arrow::array::{Array, ArrayRef, AsArray, Date32Array, StringViewArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, Date32Array, PrimitiveArray, StringViewArray};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{ArrowTimestampType, DataType, TimeUnit};
 
 use super::range::Bound;
 use super::set::Set;
@@ -63,13 +63,24 @@ pub(super) fn list(add: &mut dyn FnMut(MarkedFunction)) {
     earlier(add);
 }
 
+/// Returns the function of earlier versions in the place of one that returns microseconds.
+pub(super) fn earlier_name(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "lower_time_of_tsrange" => "lower_of_tsrange",
+        "upper_time_of_tsrange" => "upper_of_tsrange",
+        "lower_time_of_tstzrange" => "lower_of_tstzrange",
+        "upper_time_of_tstzrange" => "upper_of_tstzrange",
+        _ => return None,
+    })
+}
+
 /// The functions that plans of earlier versions mean: they return nanoseconds.
 fn earlier(add: &mut dyn FnMut(MarkedFunction)) {
     let all: [(&str, Option<&str>, Compute); 4] = [
-        ("lower_of_tsrange", None, |all| in_nanoseconds(lower(all, Subtype::Timestamp)?, None)),
-        ("upper_of_tsrange", None, |all| in_nanoseconds(upper(all, Subtype::Timestamp)?, None)),
-        ("lower_of_tstzrange", Some(UTC), |all| in_nanoseconds(lower(all, Subtype::Timestamptz)?, Some(UTC))),
-        ("upper_of_tstzrange", Some(UTC), |all| in_nanoseconds(upper(all, Subtype::Timestamptz)?, Some(UTC))),
+        ("lower_of_tsrange", None, |all| of_nanoseconds(all, false, |set| set.lower().cloned())),
+        ("upper_of_tsrange", None, |all| of_nanoseconds(all, false, |set| set.upper().cloned())),
+        ("lower_of_tstzrange", Some(UTC), |all| of_nanoseconds(all, true, |set| set.lower().cloned())),
+        ("upper_of_tstzrange", Some(UTC), |all| of_nanoseconds(all, true, |set| set.upper().cloned())),
     ];
     for (name, zone, kernel) in all {
         let returns = Returns::Type(DataType::Timestamp(TimeUnit::Nanosecond, zone.map(Into::into)));
@@ -80,14 +91,38 @@ fn earlier(add: &mut dyn FnMut(MarkedFunction)) {
 /// The zone of a TIMESTAMPTZ.
 const UTC: &str = "+00:00";
 
-fn in_nanoseconds(times: ArrayRef, zone: Option<&str>) -> Result<ArrayRef> {
-    let target = DataType::Timestamp(TimeUnit::Nanosecond, zone.map(Into::into));
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(&times, &target, &options).map_err(|_| {
-        Error::invalid("a bound is out of range for TIMESTAMP(9)")
-            .hint("Create the view anew: its bounds are then in microseconds.")
-            .code(sqlstate::DATETIME_FIELD_OVERFLOW)
-    })
+fn of_nanoseconds(
+    all: &Arguments,
+    is_zoned: bool,
+    of: impl for<'s> Fn(&Set<'s>) -> Option<Bound<'s>>,
+) -> Result<ArrayRef> {
+    let times = time_bounds::<TimestampNanosecondType>(&values(all, of)?)?;
+    Ok(Arc::new(if is_zoned { times.with_timezone(UTC) } else { times }))
+}
+
+/// Returns bounds that are times; NULL where there is none.
+fn time_bounds<T: ArrowTimestampType>(values: &[Option<Value<'_>>]) -> Result<PrimitiveArray<T>> {
+    let each = if T::UNIT == TimeUnit::Nanosecond { 1 } else { 1_000 };
+    let times = values.iter().map(|value| match value {
+        None => Ok(None),
+        Some(bound @ Value::Time(time, _)) if !bound.is_infinite() => {
+            i64::try_from(time.div_euclid(each)).map(Some).map_err(|_| unrepresentable(bound, "TIMESTAMP"))
+        }
+        Some(value) => Err(unrepresentable(value, "TIMESTAMP")),
+    });
+    times.collect()
+}
+
+/// Returns the bounds of a column.
+fn values<'a>(
+    all: &'a Arguments,
+    of: impl for<'s> Fn(&Set<'s>) -> Option<Bound<'s>>,
+) -> Result<Vec<Option<Value<'a>>>> {
+    let value = |row: usize| -> Result<Option<Value<'a>>> {
+        let Some(text) = all.text(0, row) else { return Ok(None) };
+        Ok(of(&Set::of_canonical(text)?).and_then(|bound| bound.value))
+    };
+    (0..all.rows).map(value).collect()
 }
 
 /// Returns an argument as a value that can be compared with bounds; none if it is NULL.
@@ -138,11 +173,7 @@ fn ends(
     subtype: Subtype,
     of: impl for<'s> Fn(&Set<'s>) -> Option<Bound<'s>>,
 ) -> Result<ArrayRef> {
-    let value = |row: usize| -> Result<Option<Value<'_>>> {
-        let Some(text) = all.text(0, row) else { return Ok(None) };
-        Ok(of(&Set::of_canonical(text)?).and_then(|bound| bound.value))
-    };
-    let values: Vec<Option<Value<'_>>> = (0..all.rows).map(value).collect::<Result<_>>()?;
+    let values = values(all, of)?;
     let times = |out_of: &'static str| {
         values.iter().map(move |value| match value {
             None => Ok(None),
@@ -161,13 +192,7 @@ fn ends(
             Arc::new(days.collect::<Result<Date32Array>>()?)
         }
         Subtype::Timestamp | Subtype::Timestamptz => {
-            let microseconds = times("TIMESTAMP").zip(&values).map(|(time, value)| match (time?, value) {
-                (Some(time), Some(value)) => i64::try_from(time.div_euclid(1_000))
-                    .map(Some)
-                    .map_err(|_| unrepresentable(value, "TIMESTAMP")),
-                _ => Ok(None),
-            });
-            let array = microseconds.collect::<Result<TimestampMicrosecondArray>>()?;
+            let array = time_bounds::<TimestampMicrosecondType>(&values)?;
             let zoned = subtype == Subtype::Timestamptz;
             Arc::new(if zoned { array.with_timezone(UTC) } else { array })
         }

@@ -37,6 +37,12 @@ pub(super) fn canonical(mark: Mark, text: &str) -> Result<String> {
     Ok(Set::read(mark, subtype, text)?.text())
 }
 
+/// Returns the name of the function of earlier versions, which returns nanoseconds, in the place of one that returns the
+/// bound of a range of times.
+pub(crate) fn earlier_bound(name: &str) -> Option<&'static str> {
+    bounds::earlier_name(name)
+}
+
 /// Returns the function that a call means if its first argument has a type.
 pub(crate) fn overload(name: &str, mark: Mark) -> Option<&'static str> {
     let subtype = Subtype::of(mark)?;

@@ -65,6 +65,7 @@ impl Dir {
             key: vec![],
             options,
             max_record_bytes: 1000,
+            timestamp_unit: arrow::datatypes::TimeUnit::Microsecond,
             health: crate::Health::default(),
         };
         Files.check_source(&spec)?;

@@ -130,6 +130,7 @@ async fn a_file_that_grows_after_its_end_is_counted() {
         key,
         options,
         max_record_bytes: 1000,
+        timestamp_unit: arrow::datatypes::TimeUnit::Microsecond,
         health: health.clone(),
     };
     let mut source = Files.source(&spec).unwrap();
