@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `ts < date`, `ts - date`, `ts IN (date, …)`, `CASE … THEN ts ELSE date END`, `coalesce(ts, date)` | `CAST(date AS TIMESTAMP)` |
 //! | `ts < '2024-01-01'` | `CAST('2024-01-01' AS TIMESTAMP)` |
+//! | `ts - ts < INTERVAL '30 days'` | the interval as a duration |
 //! | `date + time` | `CAST(date AS TIMESTAMP) +` the time as a duration |
 //! | `date AT TIME ZONE zone`, `date_trunc('hour', date)`, `date_bin(interval, date)` | the function of `CAST(date AS TIMESTAMP)` |
 //!
@@ -14,7 +15,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, ScalarValue};
@@ -91,6 +92,8 @@ impl TimeUnits {
         let changed = match &mut part {
             Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(*op) => {
                 align(&mut [left.as_mut(), right.as_mut()], schema)
+                    || measure(left.as_ref(), right.as_mut(), schema)
+                    || measure(right.as_ref(), left.as_mut(), schema)
             }
             Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right })
                 if ![&*left, &*right].iter().any(|of| type_of(of, schema).is_string()) =>
@@ -181,6 +184,21 @@ fn earlier_bound(part: Expr) -> Transformed<Expr> {
 fn compares(operator: Operator) -> bool {
     use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
     matches!(operator, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
+}
+
+/// Gives an interval that is compared with a difference of times the type of the difference. DataFusion compares both as
+/// intervals, which have at most 292 years of hours. Returns true if it has changed.
+fn measure(difference: &Expr, interval: &mut Expr, schema: &DFSchema) -> bool {
+    let Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(length)), _) = interval else { return false };
+    let IntervalMonthDayNano { months: 0, days, nanoseconds } = *length else { return false };
+    let days = i64::from(days).checked_mul(86_400_000_000);
+    let Some(length) = days.and_then(|days| days.checked_add(nanoseconds / 1_000)) else { return false };
+    let is_exact = nanoseconds % 1_000 == 0;
+    if !is_exact || type_of(difference, schema) != DataType::Duration(TimeUnit::Microsecond) {
+        return false;
+    }
+    *interval = Expr::Literal(ScalarValue::DurationMicrosecond(Some(length)), None);
+    true
 }
 
 fn type_of(expression: &Expr, schema: &DFSchema) -> DataType {
