@@ -1,8 +1,11 @@
 //! Compares our answers with those of plain DataFusion: the same rows in any order, exact except for the last
 //! digits of floats, whose sums are exact here.
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float32Type, Float64Type};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::drive;
@@ -20,6 +23,7 @@ type Row = (Vec<String>, Vec<f64>);
 
 /// Describes the difference between our answer and the plain one; `None` if they agree.
 pub fn disagreement(ours: &RecordBatch, plain: &RecordBatch) -> drive::Result<Option<String>> {
+    let plain = &in_our_units(plain, ours)?;
     if compare::difference(ours, plain)?.is_none() {
         return Ok(None);
     }
@@ -67,6 +71,27 @@ pub fn disagreement(ours: &RecordBatch, plain: &RecordBatch) -> drive::Result<Op
         second.len(),
         show(&second, &first)
     )))
+}
+
+/// Casts times in nanoseconds to the unit that they have here: functions return microseconds.
+fn in_our_units(plain: &RecordBatch, ours: &RecordBatch) -> drive::Result<RecordBatch> {
+    let (plain_schema, our_schema) = (plain.schema(), ours.schema());
+    let mut fields: Vec<Field> = plain_schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+    let mut columns = plain.columns().to_vec();
+    for ((field, column), our_field) in fields.iter_mut().zip(&mut columns).zip(our_schema.fields()) {
+        let (DataType::Timestamp(TimeUnit::Nanosecond, zone), target @ DataType::Timestamp(_, our_zone)) =
+            (field.data_type(), our_field.data_type())
+        else {
+            continue;
+        };
+        if zone == our_zone {
+            *column = cast(column, target).map_err(|error| error.to_string())?;
+            *field = field.clone().with_data_type(target.clone());
+        }
+    }
+    let schema = Arc::new(Schema::new(fields));
+    let options = RecordBatchOptions::new().with_row_count(Some(plain.num_rows()));
+    RecordBatch::try_new_with_options(schema, columns, &options).map_err(|error| error.to_string())
 }
 
 /// Returns true if all rows of `part` are rows of `whole`, with at most as many copies.
