@@ -8,6 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
 };
+use chrono::DateTime;
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::functions::datetime::date_bin::DateBinFunc;
@@ -176,7 +177,11 @@ impl Bins {
     }
 
     fn tick(&self, nanoseconds: i128) -> Result<i64, Error> {
-        i64::try_from(nanoseconds.div_euclid(self.each)).map_err(|_| out_of_range())
+        // A unit may count to times that no calendar has.
+        let seconds = i64::try_from(nanoseconds.div_euclid(1_000_000_000)).ok();
+        let is_time = seconds.is_some_and(|seconds| DateTime::from_timestamp(seconds, 0).is_some());
+        let tick = i64::try_from(nanoseconds.div_euclid(self.each)).ok();
+        tick.filter(|_| is_time).ok_or_else(out_of_range)
     }
 
     /// Returns the begin of a bin of some months. It has the day and the time of the origin.
@@ -246,6 +251,10 @@ mod tests {
         check(
             "date_bin('1500 nanoseconds', TIMESTAMP '1970-01-01 00:00:00.000002')",
             "1970-01-01T00:00:00.000001",
+        );
+        Tables::new().fails(
+            "SELECT date_bin(INTERVAL '1637426858 months', TIMESTAMP(3) '2024-01-01', TIMESTAMP(3) '2025-01-01')",
+            "date_bin returns a time out of the range of TIMESTAMP",
         );
         Tables::new().fails(
             "SELECT date_bin('1 month 1 day', TIMESTAMP '2024-01-01')",
