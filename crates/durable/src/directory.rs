@@ -137,11 +137,6 @@ impl DataDirectory {
         self.format
     }
 
-    /// Gives the directory another format, for tests.
-    pub fn with_format(self, format: DirectoryFormat) -> DataDirectory {
-        DataDirectory { format, ..self }
-    }
-
     /// Returns the location of the directory.
     pub fn path(&self) -> &Path {
         &self.path

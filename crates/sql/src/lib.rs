@@ -85,7 +85,7 @@ pub use identity::Identity;
 pub use indexes::{IndexKind, TableIndex, WrittenIndex, without_order};
 pub use output_names::as_shown;
 pub use parameters::Parameters;
-pub use planner::{Planner, Query, function_names, nanosecond_planner, replaying};
+pub use planner::{Planner, Query, function_names, nanosecond_planner, replaying, timestamp_unit};
 pub use reader::{TokenReader, column_name};
 pub use relation::{
     INFORMATION_SCHEMA, PG_CATALOG, PUBLIC, Provide, Relation, RelationTable, Relations, RoutineCatalog,

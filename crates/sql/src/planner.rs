@@ -288,6 +288,11 @@ pub fn nanosecond_planner(state: SessionState) -> Planner {
     planner(state, TimeUnit::Nanosecond)
 }
 
+/// Returns the unit of a TIMESTAMP without digits.
+pub fn timestamp_unit(planner: &Planner) -> TimeUnit {
+    planner.unit
+}
+
 /// Returns a planner whose TIMESTAMP without digits has this unit.
 fn planner(state: SessionState, unit: TimeUnit) -> Planner {
     let mut builder = SessionStateBuilder::new_from_existing(state);

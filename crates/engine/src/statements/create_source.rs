@@ -11,7 +11,7 @@ use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{Connector, Health, Options, Source, SourceSpec};
 use millstream_delta::{checks_of, declared_type, default_of, identity_of, sql_type_of};
-use millstream_sql::{Columns, Error, Result, TableIndex, TokenReader, Watermark, is_hidden};
+use millstream_sql::{Columns, Error, Result, TableIndex, TokenReader, Watermark, is_hidden, timestamp_unit};
 
 use self::completed::{Completed, Places, completed};
 use super::create_stream::retention;
@@ -103,7 +103,7 @@ async fn plan_as(
         key,
         options,
         max_record_bytes: settings.sources.record_bytes_max,
-        timestamp_unit: completed::timestamp_unit(&session.shared.planner),
+        timestamp_unit: timestamp_unit(&session.shared.planner),
         health: Health::default(),
     };
     if is_new {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
@@ -19,7 +19,7 @@ use datafusion::logical_expr::{
 
 use super::Registry;
 use super::either::coerced;
-use super::moments::{nanoseconds, nanoseconds_of};
+use super::moments::{nanoseconds, nanoseconds_of, rounded_down};
 use super::postgres::calendar::{Date, days_of_month};
 use crate::error::Error;
 use crate::sqlstate;
@@ -29,7 +29,7 @@ const DAY: i128 = 86_400_000_000_000;
 
 /// Replaces DataFusion's function.
 pub(super) fn register(registry: &mut Registry<'_>) {
-    if registry.unit() == TimeUnit::Nanosecond {
+    if registry.unit == TimeUnit::Nanosecond {
         return;
     }
     let around =
@@ -148,23 +148,18 @@ impl Bins {
     }
 
     fn column(&self, times: &ArrayRef) -> Result<ArrayRef> {
+        if let Some((stride, origin)) = self.in_units() {
+            return rounded_down(times, stride, origin, out_of_range);
+        }
         let ticks = cast(times, &DataType::Int64)?;
-        let ticks = ticks.as_primitive::<Int64Type>();
-        let found = times.data_type();
-        let binned: PrimitiveArray<Int64Type> = match (&self.stride, self.in_units()) {
-            (Stride::Nanoseconds(_), Some((stride, origin))) => ticks.try_unary(|tick| {
-                let rest = tick.checked_sub(origin).map(|length| length.rem_euclid(stride));
-                rest.and_then(|rest| tick.checked_sub(rest)).ok_or_else(out_of_range)
-            })?,
-            (Stride::Nanoseconds(stride), None) => ticks.try_unary(|tick| {
-                let time = i128::from(tick) * self.each;
-                self.tick(time - (time - self.origin).rem_euclid(*stride))
-            })?,
-            (Stride::Months(stride), _) => {
-                ticks.try_unary(|tick| self.tick(self.month_bin(i128::from(tick) * self.each, *stride)))?
-            }
-        };
-        Ok(cast(&binned, found)?)
+        let binned = ticks.as_primitive::<Int64Type>().try_unary::<_, Int64Type, Error>(|tick| {
+            let time = i128::from(tick) * self.each;
+            self.tick(match self.stride {
+                Stride::Nanoseconds(stride) => time - (time - self.origin).rem_euclid(stride),
+                Stride::Months(stride) => self.month_bin(time, stride),
+            })
+        })?;
+        Ok(cast(&binned, times.data_type())?)
     }
 
     /// Returns the stride and the origin in units of the times, if they have whole ones.

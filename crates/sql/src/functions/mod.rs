@@ -116,11 +116,6 @@ impl Registry<'_> {
         }
     }
 
-    /// Returns the unit of the times that functions return.
-    pub(crate) fn unit(&self) -> TimeUnit {
-        self.unit
-    }
-
     /// Returns the function of this name.
     pub(crate) fn scalar(&self, name: &str) -> Option<Arc<ScalarUDF>> {
         self.state.scalar_functions().get(name).cloned()
@@ -133,10 +128,7 @@ impl Registry<'_> {
 
     /// Returns one of two functions of the same name: the one that returns times in microseconds, or in nanoseconds.
     pub(crate) fn in_unit<T>(&self, microseconds: T, nanoseconds: T) -> T {
-        match self.unit {
-            TimeUnit::Nanosecond => nanoseconds,
-            _ => microseconds,
-        }
+        moments::in_unit(self.unit, microseconds, nanoseconds)
     }
 
     /// Adds a rewrite that replaces functions once types are known.

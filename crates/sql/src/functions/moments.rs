@@ -19,6 +19,14 @@ use crate::sqlstate;
 pub(super) type Micros = TimestampMicrosecondType;
 pub(super) type Nanos = TimestampNanosecondType;
 
+/// Returns one of two functions: the one that returns times in microseconds, or in nanoseconds.
+pub(super) fn in_unit<T>(unit: TimeUnit, microseconds: T, nanoseconds: T) -> T {
+    match unit {
+        TimeUnit::Nanosecond => nanoseconds,
+        _ => microseconds,
+    }
+}
+
 /// The nanoseconds of a second.
 const SECOND: i128 = 1_000_000_000;
 
@@ -52,6 +60,21 @@ pub(super) fn nanoseconds(column: &ArrayRef) -> Result<Vec<Option<i128>>> {
         .iter()
         .map(|tick| tick.map(|tick| i128::from(tick) * each))
         .collect())
+}
+
+/// Rounds times down to whole strides from an origin, both in the unit of the times.
+pub(super) fn rounded_down(
+    times: &ArrayRef,
+    stride: i64,
+    origin: i64,
+    out_of_range: impl Fn() -> Error,
+) -> Result<ArrayRef> {
+    let ticks = cast(times, &DataType::Int64)?;
+    let rounded = ticks.as_primitive::<Int64Type>().try_unary::<_, Int64Type, Error>(|tick| {
+        let rest = tick.checked_sub(origin).map(|length| length.rem_euclid(stride));
+        rest.and_then(|rest| tick.checked_sub(rest)).ok_or_else(&out_of_range)
+    })?;
+    Ok(cast(&rounded, times.data_type())?)
 }
 
 /// Returns the nanoseconds of a unit.

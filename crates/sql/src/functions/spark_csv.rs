@@ -26,7 +26,7 @@ use crate::error::Error;
 /// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
     let signature = Signature::variadic_any(Volatility::Immutable);
-    registry.add(ScalarUDF::from(FromCsv { unit: registry.unit(), signature }));
+    registry.add(ScalarUDF::from(FromCsv { unit: registry.unit, signature }));
     let written = |types: &[DataType]| match types {
         [DataType::Struct(fields)] | [DataType::Struct(fields), _] => {
             match fields.iter().find(|field| field.data_type().is_nested()) {

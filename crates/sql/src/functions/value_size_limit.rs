@@ -57,7 +57,7 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     let elements: fn(Arc<ScalarUDF>) -> ScalarUDF = |f| put(f, Bytes::Elements);
     registry.replace("array_repeat", |function| function.inner().is::<ArrayRepeat>(), elements);
     registry.replace("array_resize", |function| function.inner().is::<ArrayResize>(), elements);
-    let has_micros = registry.unit() == TimeUnit::Microsecond;
+    let has_micros = registry.unit == TimeUnit::Microsecond;
     let of_times = |f| if has_micros { time_series::around(Arc::new(f)) } else { f };
     registry.replace("range", |function| function.inner().is::<Range>(), |f| of_times(put(f, Bytes::Steps)));
     registry.replace(

@@ -19,7 +19,7 @@ use datafusion::scalar::ScalarValue;
 
 use crate::error::Error;
 use crate::functions::Registry;
-use crate::functions::moments::{Micros, Nanos, moments, timestamptz, zoned};
+use crate::functions::moments::{Micros, Nanos, in_unit, moments, timestamptz, zoned};
 use crate::functions::postgres::{
     SECOND, ZoneOffsets, Zones, date_trunc_in_zone, local_offset, read_in_zone, timezone_function,
     units_of_second, utc_offset,
@@ -193,10 +193,8 @@ fn by_calendar(local: NaiveDateTime, months: i64, days: i64) -> Option<NaiveDate
 
 fn read_function(unit: TimeUnit) -> ScalarUDF {
     let texts = vec![DataType::Utf8View; 3];
-    let (typed, kernel): (Typed, Kernel) = match unit {
-        TimeUnit::Nanosecond => (|_| Ok(timestamptz::<Nanos>()), read_columns::<Nanos>),
-        _ => (|_| Ok(timestamptz::<Micros>()), read_columns::<Micros>),
-    };
+    let typed: Typed = in_unit(unit, |_| Ok(timestamptz::<Micros>()), |_| Ok(timestamptz::<Nanos>()));
+    let kernel: Kernel = in_unit(unit, read_columns::<Micros>, read_columns::<Nanos>);
     Scalar::exact("to_timestamp_in_zone", texts, typed, kernel)
 }
 

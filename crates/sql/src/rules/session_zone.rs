@@ -17,7 +17,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef, IntervalUnit, TimeUnit};
+use arrow::datatypes::{DataType, FieldRef, IntervalUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
@@ -166,10 +166,6 @@ impl SessionZone {
             return Ok(Transformed::no(Expr::ScalarFunction(call)));
         }
         let function = call.func.clone();
-        let unit = match Expr::ScalarFunction(call.clone()).get_type(schema) {
-            Ok(DataType::Timestamp(unit, _)) => unit,
-            _ => TimeUnit::Microsecond,
-        };
         match (function.name(), &mut call.args[..]) {
             ("date_trunc", [unit, time]) if zone_at(&time.get_type(schema)?) => {
                 let (unit, time) = (std::mem::take(unit), std::mem::take(time));
@@ -178,6 +174,11 @@ impl SessionZone {
             ("to_timestamp", [text, pattern])
                 if text.get_type(schema)?.is_string() && !is_of_strftime(pattern) =>
             {
+                let DataType::Timestamp(unit, _) =
+                    function.return_type(&[DataType::Utf8View, DataType::Utf8View])?
+                else {
+                    return Err(Error::bug("to_timestamp returns no timestamp").into());
+                };
                 let (text, pattern) = (std::mem::take(text), std::mem::take(pattern));
                 return Ok(Transformed::yes(zoned_times::read(text, pattern, &self.zone, unit)));
             }

@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Schema, TimeUnit};
 use millstream_connect::Findings;
 use millstream_delta::{exact_sql_type, sql_type};
 use millstream_sql::functions::quoted_ident;
-use millstream_sql::{Error, Planner};
+use millstream_sql::{Error, Planner, timestamp_unit};
 
 use crate::session::Session;
 
@@ -87,14 +87,6 @@ fn declarations(session: &Session, columns: &Schema) -> Option<String> {
         all.push(format!("{} {written}{not_null}", quoted_ident(field.name())));
     }
     Some(all.join(", "))
-}
-
-/// Returns the unit of a TIMESTAMP without digits.
-pub(super) fn timestamp_unit(planner: &Planner) -> TimeUnit {
-    match planner.data_type("TIMESTAMP").map(|field| field.data_type().clone()) {
-        Ok(DataType::Timestamp(unit, _)) => unit,
-        _ => TimeUnit::Microsecond,
-    }
 }
 
 /// Returns a type as CREATE takes it. Names of fields keep their case.

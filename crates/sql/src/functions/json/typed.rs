@@ -29,7 +29,7 @@ use crate::functions::spark_options::{with_moments, with_texts};
 /// Registers the function.
 pub(super) fn register(registry: &mut Registry<'_>) {
     let signature = Signature::variadic_any(Volatility::Immutable);
-    registry.add(ScalarUDF::from(FromJson { unit: registry.unit(), signature }));
+    registry.add(ScalarUDF::from(FromJson { unit: registry.unit, signature }));
 }
 
 /// The function.

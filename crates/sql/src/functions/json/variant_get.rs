@@ -22,7 +22,7 @@ use crate::functions::Registry;
 pub(super) fn register(registry: &mut Registry<'_>) {
     for (name, tries) in [("variant_as", false), ("variant_as_or_null", true)] {
         let signature = Signature::any(3, Volatility::Immutable);
-        registry.add(ScalarUDF::from(VariantGet { name, tries, unit: registry.unit(), signature }));
+        registry.add(ScalarUDF::from(VariantGet { name, tries, unit: registry.unit, signature }));
     }
 }
 

@@ -23,7 +23,7 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     let interval = |_: &[DataType]| Ok(DataType::Interval(IntervalUnit::MonthDayNano));
     let inner = Scalar::any("age", interval, age);
     let signature = Signature::user_defined(Volatility::Immutable);
-    registry.add(ScalarUDF::from(Age { inner, unit: registry.unit(), signature }));
+    registry.add(ScalarUDF::from(Age { inner, unit: registry.unit, signature }));
 }
 
 /// The function, whose arguments have one type: if one is a TIMESTAMPTZ, the other one becomes such a time too.

@@ -30,7 +30,7 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.add(multiply());
     registry.add(Scalar::any("make_interval", make_type, make));
     registry.add(Scalar::any("try_make_interval", make_type, |columns| or_null(columns, &INTERVAL, make)));
-    registry.add_planner(Arc::new(Products { unit: registry.unit() }));
+    registry.add_planner(Arc::new(Products { unit: registry.unit }));
 }
 
 fn each(

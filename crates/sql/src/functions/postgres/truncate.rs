@@ -25,6 +25,7 @@ use super::time_parts::{SECOND, units_of_second};
 use super::zone_offsets::{Zones, local_offset, utc_offset};
 use crate::error::Error;
 use crate::functions::Registry;
+use crate::functions::moments::rounded_down;
 use crate::functions::scalar::Scalar;
 use crate::sqlstate;
 use crate::zones::is_utc;
@@ -234,7 +235,11 @@ impl ScalarUDFImpl for DateTrunc {
             (DataType::Timestamp(of, zone), _) if is_wide(of, &zone) => {
                 let values = value.clone().into_array(rows)?;
                 match unit.length() {
-                    Some(length) => whole_units(&values, length / (SECOND / units_of_second(of)))?,
+                    Some(length) => {
+                        // A unit that is shorter than one of the times cuts nothing.
+                        let stride = (length / (SECOND / units_of_second(of))).max(1);
+                        rounded_down(&values, stride, 0, out_of_range)?
+                    }
                     None => times(&values, |time| Ok(unit.cut(time)))?,
                 }
             }
@@ -285,15 +290,6 @@ fn times(values: &ArrayRef, change: impl Fn(i128) -> Result<i128, Error>) -> Res
         i64::try_from(time.div_euclid(unit)).map(Some).map_err(|_| out_of_range())
     });
     Ok(cast(&changed.collect::<Result<Int64Array, Error>>()?, &found)?)
-}
-
-/// Cuts times to multiples of a count of their unit.
-fn whole_units(values: &ArrayRef, length: i64) -> Result<ArrayRef> {
-    let ticks = cast(values, &DataType::Int64)?;
-    let cut = ticks.as_primitive::<Int64Type>().try_unary::<_, Int64Type, Error>(|tick| {
-        tick.checked_sub(tick.rem_euclid(length.max(1))).ok_or_else(out_of_range)
-    })?;
-    Ok(cast(&cut, values.data_type())?)
 }
 
 fn in_zone_type(arguments: &[DataType]) -> Result<DataType> {

@@ -96,12 +96,11 @@ fn of_nanoseconds(
     is_zoned: bool,
     of: impl for<'s> Fn(&Set<'s>) -> Option<Bound<'s>>,
 ) -> Result<ArrayRef> {
-    let times = time_bounds::<TimestampNanosecondType>(&values(all, of)?)?;
-    Ok(Arc::new(if is_zoned { times.with_timezone(UTC) } else { times }))
+    time_bounds::<TimestampNanosecondType>(&values(all, of)?, is_zoned)
 }
 
 /// Returns bounds that are times; NULL where there is none.
-fn time_bounds<T: ArrowTimestampType>(values: &[Option<Value<'_>>]) -> Result<PrimitiveArray<T>> {
+fn time_bounds<T: ArrowTimestampType>(values: &[Option<Value<'_>>], is_zoned: bool) -> Result<ArrayRef> {
     let each = if T::UNIT == TimeUnit::Nanosecond { 1 } else { 1_000 };
     let times = values.iter().map(|value| match value {
         None => Ok(None),
@@ -110,7 +109,8 @@ fn time_bounds<T: ArrowTimestampType>(values: &[Option<Value<'_>>]) -> Result<Pr
         }
         Some(value) => Err(unrepresentable(value, "TIMESTAMP")),
     });
-    times.collect()
+    let times = times.collect::<Result<PrimitiveArray<T>>>()?;
+    Ok(Arc::new(if is_zoned { times.with_timezone(UTC) } else { times }))
 }
 
 /// Returns the bounds of a column.
@@ -174,27 +174,21 @@ fn ends(
     of: impl for<'s> Fn(&Set<'s>) -> Option<Bound<'s>>,
 ) -> Result<ArrayRef> {
     let values = values(all, of)?;
-    let times = |out_of: &'static str| {
-        values.iter().map(move |value| match value {
-            None => Ok(None),
-            Some(Value::Time(time, _)) if !value.as_ref().is_some_and(Value::is_infinite) => Ok(Some(*time)),
-            Some(value) => Err(unrepresentable(value, out_of)),
-        })
-    };
     Ok(match subtype {
         Subtype::Date => {
-            let days = times("DATE").map(|time| match time? {
+            let days = values.iter().map(|value| match value {
                 None => Ok(None),
-                Some(time) => i32::try_from(time.div_euclid(DAY))
-                    .map(Some)
-                    .map_err(|_| Error::bug("a date is out of range")),
+                Some(bound @ Value::Time(time, _)) if !bound.is_infinite() => {
+                    i32::try_from(time.div_euclid(DAY))
+                        .map(Some)
+                        .map_err(|_| Error::bug("a date is out of range"))
+                }
+                Some(value) => Err(unrepresentable(value, "DATE")),
             });
             Arc::new(days.collect::<Result<Date32Array>>()?)
         }
         Subtype::Timestamp | Subtype::Timestamptz => {
-            let array = time_bounds::<TimestampMicrosecondType>(&values)?;
-            let zoned = subtype == Subtype::Timestamptz;
-            Arc::new(if zoned { array.with_timezone(UTC) } else { array })
+            time_bounds::<TimestampMicrosecondType>(&values, subtype == Subtype::Timestamptz)?
         }
         _ => {
             let text = |value: &Value<'_>| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Date32Array, StringBuilder, StringViewArray,
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, PrimitiveArray, StringBuilder, StringViewArray,
     Time64NanosecondArray, new_null_array,
 };
 use arrow::compute::{cast, filter, interleave};
@@ -22,7 +22,7 @@ use super::pattern::{self, Node};
 use super::read_time::{self, Parsed};
 use super::write_time::{self, Moment};
 use crate::error::Error;
-use crate::functions::moments::{self, Micros, Nanos, timestamptz, zoned};
+use crate::functions::moments::{self, Micros, Nanos, in_unit, timestamptz, zoned};
 use crate::functions::postgres::patterns;
 use crate::functions::postgres::time_parts::{DAY, SECOND, ShownZone, TimeColumn, TimeValue, is_time};
 use crate::functions::scalar::{Kernel, Scalar, Typed, or_null};
@@ -37,6 +37,12 @@ pub(super) enum Kind {
     ToDate,
     ToTimestamp,
 }
+
+/// Reads each text by its pattern.
+type ByPattern = fn(&ArrayRef, &StringViewArray) -> Result<ArrayRef>;
+
+/// Reads numbers.
+type OfNumbers = fn(&ArrayRef) -> Result<ArrayRef>;
 
 /// DataFusion's function with PostgreSQL's patterns.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -71,8 +77,10 @@ impl Formatting {
                 })?;
                 Ok(Arc::new(days.into_iter().collect::<Date32Array>()))
             }
-            Kind::ToTimestamp if self.unit == TimeUnit::Nanosecond => moments_of::<Nanos>(values, patterns),
-            Kind::ToTimestamp => moments_of::<Micros>(values, patterns),
+            Kind::ToTimestamp => {
+                let read: ByPattern = in_unit(self.unit, moments_of::<Micros>, moments_of::<Nanos>);
+                read(values, patterns)
+            }
         }
     }
 
@@ -187,10 +195,11 @@ impl ScalarUDFImpl for Formatting {
         let columns = columns.collect::<Result<Vec<ArrayRef>>>()?;
         let result = match (&columns[..], has_pattern) {
             ([values, patterns], true) => self.by_column(&arguments, values.clone(), patterns.clone())?,
-            ([numbers, ..], false) if self.unit == TimeUnit::Nanosecond => {
-                cast(&moments_after_1970::<Nanos>(numbers)?, arguments.return_type())?
+            ([numbers, ..], false) => {
+                let read: OfNumbers =
+                    in_unit(self.unit, moments_after_1970::<Micros>, moments_after_1970::<Nanos>);
+                cast(&read(numbers)?, arguments.return_type())?
             }
-            ([numbers, ..], false) => cast(&moments_after_1970::<Micros>(numbers)?, arguments.return_type())?,
             _ => return Err(Error::invalid("to_char takes a value and a pattern").into()),
         };
         Ok(match is_scalar {
@@ -282,10 +291,8 @@ fn read_each<T>(
 
 /// Returns the function that reads a text by a pattern, and gives NULL for one that doesn't fit.
 pub(super) fn try_to_timestamp(unit: TimeUnit) -> ScalarUDF {
-    let (typed, kernel): (Typed, Kernel) = match unit {
-        TimeUnit::Nanosecond => (|_| Ok(timestamptz::<Nanos>()), moments_or_null::<Nanos>),
-        _ => (|_| Ok(timestamptz::<Micros>()), moments_or_null::<Micros>),
-    };
+    let typed: Typed = in_unit(unit, |_| Ok(timestamptz::<Micros>()), |_| Ok(timestamptz::<Nanos>()));
+    let kernel: Kernel = in_unit(unit, moments_or_null::<Micros>, moments_or_null::<Nanos>);
     Scalar::exact("timestamp_or_null", vec![DataType::Utf8View; 2], typed, kernel)
 }
 
@@ -335,9 +342,12 @@ pub(in crate::functions) fn read_in_zone(
 pub(in crate::functions) fn read_moments(texts: &ArrayRef, pattern: &str) -> Result<ArrayRef> {
     let texts = cast(texts, &DataType::Utf8View)?;
     let nodes = pattern::parse(pattern);
-    let read = |text: &str| read_time::read(text, &nodes).map(|parsed| nanoseconds(&parsed)).ok();
-    let times = texts.as_string_view().iter().map(|text| Ok(text.and_then(read)));
-    Ok(zoned(moments::moments::<Micros>(times, out_of_range::<Micros>)?))
+    let read = |text: &str| {
+        let time = nanoseconds(&read_time::read(text, &nodes).ok()?);
+        i64::try_from(time.div_euclid(1_000)).ok()
+    };
+    let times = texts.as_string_view().iter().map(|text| text.and_then(read));
+    Ok(zoned(times.collect::<PrimitiveArray<Micros>>()))
 }
 
 /// Writes times by one pattern.

@@ -30,7 +30,7 @@ use crate::functions::Registry;
 
 /// Registers the functions.
 pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
-    let unit = registry.unit();
+    let unit = registry.unit;
     let char = |inner| ScalarUDF::from(Formatting::new(inner, Kind::ToChar, unit));
     registry.replace("to_char", |function| function.inner().is::<ToCharFunc>(), char);
     let date = |inner| ScalarUDF::from(Formatting::new(inner, Kind::ToDate, unit));
