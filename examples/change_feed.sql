@@ -24,7 +24,7 @@ SELECT * FROM customers ORDER BY id;
 SELECT * FROM cities ORDER BY city;
 
 -- What was to be deleted, but isn't there.
-SELECT position, reason, CAST(bytes AS TEXT) AS record FROM bad_rows('orders');
+SELECT position, reason, CAST(bytes AS STRING) AS record FROM bad_rows('orders');
 
 -- The answer is that of a batch over the current rows: no row differs.
 VERIFY cities;

@@ -14,19 +14,24 @@ use crate::{Error, Result};
 pub(crate) const LABEL: &str = "MILLSTREAM";
 
 /// The content of the label that this version writes.
-pub(crate) const LABEL_TEXT: &str = "millstream data directory, format 2\n";
+pub(crate) const LABEL_TEXT: &str = "millstream data directory, format 3\n";
 
-/// The content of a label of format 1, whose TIMESTAMP without digits is in nanoseconds.
-const LABEL_TEXT_1: &str = "millstream data directory, format 1\n";
+/// The contents of the labels of earlier versions.
+const EARLIER_LABELS: [(&str, DirectoryFormat); 2] = [
+    ("millstream data directory, format 1\n", DirectoryFormat::One),
+    ("millstream data directory, format 2\n", DirectoryFormat::Two),
+];
 
-/// The format of a data directory, by its label.
+/// The format of a data directory, by its label. It says what statements mean (docs/formats.md).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DirectoryFormat {
     /// A TIMESTAMP without digits is in nanoseconds.
     One,
-    /// A TIMESTAMP without digits is in microseconds.
-    #[default]
+    /// Numbers and bytes are cast as in DataFusion.
     Two,
+    /// Numbers and bytes are cast as in PostgreSQL.
+    #[default]
+    Three,
 }
 
 /// The file that is locked while a process has the directory open.
@@ -203,10 +208,10 @@ fn check_label(path: &Path) -> Result<DirectoryFormat> {
 /// Returns the format that a label says. Fails if this version can't read it.
 pub(crate) fn check_label_text(text: &[u8]) -> Result<DirectoryFormat, String> {
     if text == LABEL_TEXT.as_bytes() {
-        return Ok(DirectoryFormat::Two);
+        return Ok(DirectoryFormat::default());
     }
-    if text == LABEL_TEXT_1.as_bytes() {
-        return Ok(DirectoryFormat::One);
+    if let Some((_, format)) = EARLIER_LABELS.into_iter().find(|(label, _)| text == label.as_bytes()) {
+        return Ok(format);
     }
     let (found, expected) = (String::from_utf8_lossy(text), LABEL_TEXT.trim_end());
     let found: String = found.trim_end().chars().take(80).collect();

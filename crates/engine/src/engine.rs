@@ -16,7 +16,7 @@ use datafusion::prelude::SessionContext;
 use millstream_connect::Connector;
 use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES, Timestamp, on_large_stack};
 use millstream_durable::{DataDirectory, DirectoryFormat, StorePrefix};
-use millstream_sql::{Error, Planner, Result, nanosecond_planner};
+use millstream_sql::{CompatibilityLevel, Error, Planner, Result, planner_at};
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -492,10 +492,12 @@ fn planner(
     let mut state = context.unwrap_or_default().state();
     sequences::register(&mut state, sequences).and_then(|()| advisory_locks::register(&mut state))?;
     sleep::register(&mut state)?;
-    Ok(match directory.map(DataDirectory::format) {
-        Some(DirectoryFormat::One) => nanosecond_planner(state),
-        Some(DirectoryFormat::Two) | None => Planner::with_state(state),
-    })
+    let level = match directory.map(DataDirectory::format) {
+        Some(DirectoryFormat::One) => CompatibilityLevel::One,
+        Some(DirectoryFormat::Two) => CompatibilityLevel::Two,
+        Some(DirectoryFormat::Three) | None => CompatibilityLevel::Three,
+    };
+    Ok(planner_at(state, level))
 }
 
 /// Returns a runtime with threads of this name; without a count, one for each core.

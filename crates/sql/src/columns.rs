@@ -32,7 +32,7 @@ use crate::planner::Planner;
 use crate::reader::{TokenReader, is_word};
 use crate::relation::{Relation, Relations};
 use crate::tokens::DIALECT;
-use crate::type_names::unknown_type;
+use crate::type_names::{unknown_type, without_string};
 use crate::watermark::Watermark;
 use list::{AFTER_TYPE, ColumnList};
 
@@ -143,7 +143,7 @@ impl Planner {
         let options = ParserOptions::from(&self.state().config_options().sql_parser);
         let schema = SqlToRel::new_with_options(&context, options).build_schema(vec![column]);
         match schema {
-            Ok(schema) => Ok(Arc::clone(&schema.fields()[0])),
+            Ok(schema) => Ok(without_string(Arc::clone(&schema.fields()[0]))),
             Err(DataFusionError::NotImplemented(_)) => Err(unknown()),
             Err(error) => Err(Error::from(error)),
         }

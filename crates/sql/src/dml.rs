@@ -461,7 +461,7 @@ mod tests {
         check("UPDATE t SET n = l.n FROM log l WHERE t.id = l.id", &["1|a|1.5|1|a|10.0", "3|c|3.0|3|c|30.0"]);
         check(
             "UPDATE log SET n = t.n FROM t WHERE t.id = log.id",
-            &["1|10|1|1", "1|10|1|1", "1|20|1|1", "3|30|3|3"],
+            &["1|10|1|2", "1|10|1|2", "1|20|1|2", "3|30|3|3"],
         );
     }
 

@@ -12,6 +12,7 @@ mod ast_walk;
 pub mod batches;
 mod checks;
 mod columns;
+mod compatibility_level;
 pub mod complexity;
 mod context;
 mod declared_types;
@@ -62,6 +63,7 @@ pub use ast_rewrite::files::READERS as FILE_READERS;
 pub use batches::{BatchClock, BatchQuery, Window, WindowKind, WindowOf, length_text};
 pub use checks::{Checks, constraint_name_in, row_text};
 pub use columns::{Alteration, Columns, Sources};
+pub use compatibility_level::CompatibilityLevel;
 pub use defaults::{ColumnDefault, NEXT_OF_IDENTITY};
 pub use dialect::Emit;
 pub use dml::conflict::{EXCLUDED, OnConflict};
@@ -85,7 +87,7 @@ pub use identity::Identity;
 pub use indexes::{IndexKind, TableIndex, WrittenIndex, without_order};
 pub use output_names::as_shown;
 pub use parameters::Parameters;
-pub use planner::{Planner, Query, function_names, nanosecond_planner, replaying, timestamp_unit};
+pub use planner::{Planner, Query, function_names, planner_at, replaying, timestamp_unit};
 pub use reader::{TokenReader, column_name};
 pub use relation::{
     INFORMATION_SCHEMA, PG_CATALOG, PUBLIC, Provide, Relation, RelationTable, Relations, RoutineCatalog,

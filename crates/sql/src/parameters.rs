@@ -21,6 +21,7 @@ use crate::functions::marks::expressions::expected_mark;
 use crate::functions::marks::shape::Shape;
 use crate::functions::postgres::quantified;
 use crate::functions::read_text::ReadText;
+use crate::functions::rounding::{self, Mode};
 use crate::rules::equal_forms::is_comparison;
 use crate::rules::names::input_schema;
 
@@ -105,12 +106,15 @@ impl Parameters {
     }
 }
 
-/// Casts a value to another type. If `exact`, a decimal stays as it is, since the cast may lose digits.
+/// Casts a value to another type. A cast to an integer rounds. If `exact`, a decimal stays as it is, since the cast may lose digits.
 fn fitted(value: &ScalarValue, data_type: &DataType, exact: bool) -> Result<ScalarValue> {
     if exact && data_type.is_decimal() && value.data_type().is_decimal() {
         return Ok(value.clone());
     }
-    value.cast_to(data_type)
+    match data_type.is_integer() && rounding::rounds(&value.data_type()) {
+        true => rounding::rounded_value(value, Mode::HalfUp)?.cast_to(data_type),
+        false => value.cast_to(data_type),
+    }
 }
 
 /// Returns the types of a plan's parameters by their numbers.

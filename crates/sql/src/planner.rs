@@ -40,6 +40,7 @@ use datafusion::sql::sqlparser::ast::{Query as QueryTree, Statement};
 
 use crate::ast_rewrite;
 use crate::ast_rewrite::multiranges;
+use crate::compatibility_level::CompatibilityLevel;
 use crate::complexity;
 use crate::context::Context;
 use crate::declared_types::{self, Declared};
@@ -124,8 +125,8 @@ pub struct Planner {
     parameters: Option<Arc<Parameters>>,
     pub(crate) parser: StatementParser,
     pub(crate) types: Arc<UserTypes>,
-    /// The unit of a TIMESTAMP without digits, and of the results of functions like `now()`.
-    pub(crate) unit: TimeUnit,
+    /// What SQL means.
+    pub(crate) level: CompatibilityLevel,
 }
 
 impl Default for Planner {
@@ -147,7 +148,7 @@ impl Planner {
 
     /// Returns a planner with a state's functions and settings, except those that must be ours.
     pub fn with_state(state: SessionState) -> Planner {
-        planner(state, TimeUnit::Microsecond)
+        planner_at(state, CompatibilityLevel::default())
     }
 
     /// Returns the user-defined types, which all copies of the planner share.
@@ -282,25 +283,19 @@ impl Planner {
     }
 }
 
-/// Returns a planner like [`Planner::with_state`] whose TIMESTAMP without digits is in nanoseconds, as in data directories
-/// of earlier versions.
-pub fn nanosecond_planner(state: SessionState) -> Planner {
-    planner(state, TimeUnit::Nanosecond)
-}
-
 /// Returns the unit of a TIMESTAMP without digits.
 pub fn timestamp_unit(planner: &Planner) -> TimeUnit {
-    planner.unit
+    planner.level.timestamp_unit()
 }
 
-/// Returns a planner whose TIMESTAMP without digits has this unit.
-fn planner(state: SessionState, unit: TimeUnit) -> Planner {
+/// Returns a planner like [`Planner::with_state`], as in data directories of this level.
+pub fn planner_at(state: SessionState, level: CompatibilityLevel) -> Planner {
     let mut builder = SessionStateBuilder::new_from_existing(state);
     // Functions copy their settings when a state is built, so the settings come first.
     let options = builder.config().get_or_insert_default().options_mut();
     settle(options);
     let zone = options.execution.time_zone.as_deref().unwrap_or(UTC).into();
-    let type_planner = Arc::new(Spellings { users: builder.type_planner().clone(), zone, unit });
+    let type_planner = Arc::new(Spellings { users: builder.type_planner().clone(), zone, level });
     let rules = builder.optimizer().take().unwrap_or_default().rules;
     let rules: Vec<_> = rules.into_iter().filter(|rule| is_sound(rule.name())).collect();
     let physical = &mut builder.physical_optimizers().get_or_insert_default().rules;
@@ -317,14 +312,14 @@ fn planner(state: SessionState, unit: TimeUnit) -> Planner {
     builder.expr_planners().get_or_insert_default().insert(0, Arc::new(TextSearchOperators));
     builder.expr_planners().get_or_insert_default().insert(0, Arc::new(GeometricOperators));
     let mut state = builder.with_optimizer_rules(rules::joins::guarded(&rules)).build();
-    functions::register(&mut state, unit);
+    functions::register(&mut state, level.timestamp_unit());
     // Physical expressions read the settings from here. `at` sets the clock.
     state.mark_start_execution();
     state.execution_props_mut().query_execution_start_time = None;
-    let analyzer = analyzer(&state, unit);
+    let analyzer = analyzer(&state, level);
     let parser = StatementParser::new(state.config_options());
     let (state, analyzer) = (Arc::new(state), Arc::new(analyzer));
-    Planner { state, type_planner, analyzer, parameters: None, parser, types: Arc::default(), unit }
+    Planner { state, type_planner, analyzer, parameters: None, parser, types: Arc::default(), level }
 }
 
 /// Overrides settings whose defaults give wrong answers or worse errors. Each has its reason.
@@ -358,10 +353,10 @@ fn is_sound(rule: &str) -> bool {
 }
 
 /// Builds the analyzer's rules: ours for plans as written, DataFusion's, the user's, ours that need types.
-fn analyzer(state: &SessionState, unit: TimeUnit) -> Analyzer {
-    let mut all = rules::before_types(unit);
+fn analyzer(state: &SessionState, level: CompatibilityLevel) -> Analyzer {
+    let mut all = rules::before_types(level);
     all.extend(state.analyzer().rules.iter().cloned());
-    all.extend(rules::after_types());
+    all.extend(rules::after_types(level));
     let mut analyzer = Analyzer::with_rules(all);
     for rewrite in state.analyzer().function_rewrites() {
         analyzer.add_function_rewrite(Arc::clone(rewrite));

@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use millstream_delta::{BitType, declared};
 
+use crate::compatibility_level::CompatibilityLevel;
 use crate::error::{Error, Result};
 use crate::functions::bits::value;
 use crate::functions::marks::Mark;
@@ -80,6 +81,9 @@ const TYPES: [&str; 56] = [
     "tinyint unsigned",
 ];
 
+/// The metadata of the type STRING in a cast as it was written. Elsewhere it is TEXT.
+const STRING: &str = "millstream.string";
+
 /// The most digits that a NUMERIC can have.
 const DIGITS_MAX: u64 = 76;
 
@@ -93,6 +97,27 @@ pub(crate) fn unknown_type(written: &str) -> Error {
     ))
 }
 
+/// True if a type was written as STRING.
+pub(crate) fn is_string(field: &Field) -> bool {
+    field.metadata().contains_key(STRING)
+}
+
+/// Returns the type for which STRING stands, also within other types.
+pub(crate) fn without_string(field: FieldRef) -> FieldRef {
+    let inner = |field: &FieldRef| without_string(Arc::clone(field));
+    let data_type = match field.data_type() {
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(inner).collect()),
+        DataType::List(item) => DataType::List(inner(item)),
+        other => other.clone(),
+    };
+    if !is_string(&field) && data_type == *field.data_type() {
+        return field;
+    }
+    let mut field = Arc::unwrap_or_clone(field).with_data_type(data_type);
+    field.metadata_mut().remove(STRING);
+    Arc::new(field)
+}
+
 /// Resolves the types of SQL text, for columns and casts alike. Types of the user's session come first.
 #[derive(Debug)]
 pub(crate) struct Spellings {
@@ -100,8 +125,8 @@ pub(crate) struct Spellings {
     pub(crate) users: Option<Arc<dyn TypePlanner>>,
     /// The zone of a TIMESTAMPTZ.
     pub(crate) zone: Arc<str>,
-    /// The unit of a TIMESTAMP or TIMESTAMPTZ without digits.
-    pub(crate) unit: TimeUnit,
+    /// What SQL means.
+    pub(crate) level: CompatibilityLevel,
 }
 
 impl TypePlanner for Spellings {
@@ -110,6 +135,10 @@ impl TypePlanner for Spellings {
             && let Some(found) = users.plan_type_field(sql_type)?
         {
             return Ok(Some(found));
+        }
+        if self.level.has_postgres_numbers() && matches!(sql_type, SqlType::String(_)) {
+            let marked = [(STRING.to_string(), String::new())].into();
+            return Ok(Some(Arc::new(Field::new("", DataType::Utf8View, true).with_metadata(marked))));
         }
         let Some(data_type) = self.arrow_type(sql_type)? else { return Ok(None) };
         let field = Field::new("", data_type, true);
@@ -238,9 +267,14 @@ impl Spellings {
         Ok(Some(match sql_type {
             SqlType::Timestamp(precision, zone) => {
                 let zoned = matches!(zone, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone);
-                DataType::Timestamp(unit(*precision, self.unit)?, zoned.then(|| Arc::clone(&self.zone)))
+                DataType::Timestamp(
+                    unit(*precision, self.level.timestamp_unit())?,
+                    zoned.then(|| Arc::clone(&self.zone)),
+                )
             }
-            SqlType::Datetime(precision) => DataType::Timestamp(unit(*precision, self.unit)?, None),
+            SqlType::Datetime(precision) => {
+                DataType::Timestamp(unit(*precision, self.level.timestamp_unit())?, None)
+            }
             SqlType::Time(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
                 match unit(*precision, TimeUnit::Nanosecond)? {
                     unit @ (TimeUnit::Second | TimeUnit::Millisecond) => DataType::Time32(unit),

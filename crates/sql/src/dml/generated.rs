@@ -1,8 +1,10 @@
 //! Generated columns in the column list and the values of an INSERT: only DEFAULT may be given for them.
 
-use arrow::datatypes::Schema;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, FieldRef, Schema};
 use datafusion::sql::sqlparser::ast::{ObjectName, Query, SetExpr};
-use millstream_delta::generated_of;
+use millstream_delta::{checks_of, generated_of};
 
 use super::tree::quoted;
 use super::{Scope, is_default};
@@ -12,6 +14,7 @@ use crate::generated_columns::GeneratedExprs;
 use crate::hidden_columns::last_name;
 use crate::planner::Raw;
 use crate::relation::Relation;
+use crate::rules::names::with_casts;
 
 impl Scope<'_> {
     /// Computes the generated columns of a table, and enforces its constraints, in a plan that has its visible columns from
@@ -24,10 +27,20 @@ impl Scope<'_> {
         columns: &Schema,
     ) -> Result<Raw> {
         let Some(Relation::Rows { schema, .. }) = self.relations.get(table) else { return Ok(raw) };
+        let wrong = |error| Error::from_datafusion(&error, self.reader.text());
         let mut plan = raw.plan;
-        if let Some(generated) = GeneratedExprs::of(self.planner, &schema)? {
-            let computed = generated.compute(plan, first, columns);
-            plan = computed.map_err(|error| Error::from_datafusion(&error, self.reader.text()))?;
+        let generated = GeneratedExprs::of(self.planner, &schema)?;
+        if generated.is_some() || schema.fields().iter().any(|field| !checks_of(field).is_empty()) {
+            // What is computed of a column doesn't depend on the way in which its value was written.
+            let fields = plan.schema().fields().iter().enumerate();
+            let own = |(at, field): (usize, &FieldRef)| {
+                (at >= first && field.data_type().is_floating()).then(|| field.data_type().clone())
+            };
+            let casts: Vec<Option<DataType>> = fields.map(own).collect();
+            plan = Arc::unwrap_or_clone(with_casts(Arc::new(plan), &casts).map_err(wrong)?);
+        }
+        if let Some(generated) = generated {
+            plan = generated.compute(plan, first, columns).map_err(wrong)?;
         }
         Ok(Raw { plan: checks::enforce(self.planner, plan, first, table, columns, &schema)?, ..raw })
     }

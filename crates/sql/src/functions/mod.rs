@@ -34,6 +34,7 @@ pub(crate) mod ranges;
 pub(crate) mod read_text;
 mod recast;
 mod round;
+pub(crate) mod rounding;
 mod row_casts;
 pub(crate) mod row_key;
 pub(crate) mod scalar;

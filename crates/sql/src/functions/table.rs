@@ -8,8 +8,9 @@ mod initials;
 use super::{
     Registry, coalesce, date_bin, date_part, flink, generators, hashes, java_patterns, json, lambdas, maps,
     marks, other_numbers, other_texts, other_times, postgres, present_time, ranges, read_text, round,
-    row_casts, signed_results, sketches, spark, spark_aggregates, spark_arrays, spark_bytes, spark_csv,
-    spark_numbers, spark_options, spark_random, spark_texts, spark_times, value_size_limit, xml, zoned_times,
+    rounding, row_casts, signed_results, sketches, spark, spark_aggregates, spark_arrays, spark_bytes,
+    spark_csv, spark_numbers, spark_options, spark_random, spark_texts, spark_times, value_size_limit, xml,
+    zoned_times,
 };
 
 /// Adds the functions of a file to a session.
@@ -49,6 +50,7 @@ pub(super) static FUNCTIONS: &[Register] = &[
     postgres::regexp::register,
     row_casts::register,
     round::register,
+    rounding::register,
     flink::register,
     generators::register,
     hashes::register,

@@ -112,7 +112,8 @@ impl Planner {
     /// Casts the expression to the declared type.
     fn returning(&self, expr: Expr, input: &LogicalPlan, returns: &DataType, name: &str) -> Result<Expr> {
         let found = expr.get_type(input.schema())?;
-        if found == *returns {
+        // Planning can make a DOUBLE PRECISION of a REAL.
+        if found == *returns && !returns.is_floating() {
             return Ok(expr);
         }
         let is_literal = matches!(expr, Expr::Literal(..));

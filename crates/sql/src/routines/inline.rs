@@ -89,7 +89,8 @@ fn replace(expression: Expr, schema: &DFSchema, queries: &mut Queries) -> Result
             let message = format!("{message}, {wanted} was declared");
             return Err(Error::invalid(message).hint(format!("Cast it: (…)::{wanted}.")).into());
         }
-        let same = found == *wanted;
+        // A computed DOUBLE PRECISION counts as NUMERIC in some places, and a REAL can become one.
+        let same = found == *wanted && !wanted.is_floating();
         arguments.push(if same { argument.clone() } else { cast(argument.clone(), wanted.clone()) });
     }
     if has_queries(&function.body.expr) {

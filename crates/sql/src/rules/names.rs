@@ -1,10 +1,13 @@
 //! Changes the expressions of a node and keeps the names of its columns.
 
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, TableReference};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
 
 /// Changes each expression of a node under its old name. The expressions of GROUPING SETS keep their own
 /// names: an alias around the sets would hide them from code that looks for sets.
@@ -39,6 +42,22 @@ pub(crate) fn map_parts(
 ) -> Result<Transformed<LogicalPlan>> {
     let schema = input_schema(&node);
     map_named(node, |expression| expression.transform_up(|part| change(part, &schema)))
+}
+
+/// Casts the columns of a plan, which keep their names.
+pub(crate) fn with_casts(input: Arc<LogicalPlan>, casts: &[Option<DataType>]) -> Result<Arc<LogicalPlan>> {
+    if casts.iter().all(Option::is_none) {
+        return Ok(input);
+    }
+    let columns = input.schema().iter().zip(casts).map(|((qualifier, field), target)| {
+        let column = Expr::Column((qualifier, field).into());
+        match target {
+            Some(target) => cast(column, target.clone()).alias_qualified(qualifier.cloned(), field.name()),
+            None => column,
+        }
+    });
+    let columns: Vec<Expr> = columns.collect();
+    Ok(Arc::new(LogicalPlanBuilder::from(Arc::unwrap_or_clone(input)).project(columns)?.build()?))
 }
 
 /// Names a column, unless that is its name.

@@ -47,7 +47,8 @@ impl Planner {
         query.check_determinism()?;
         if asks(&query.raw)? {
             let zone = self.state().config_options().execution.time_zone.as_deref().unwrap_or(UTC);
-            let analysed = self.analysed(replace_clocks(query.raw.clone(), zone, self.unit)?)?;
+            let analysed =
+                self.analysed(replace_clocks(query.raw.clone(), zone, self.level.timestamp_unit())?)?;
             let hidden = hidden(analysed)?;
             // A filter above a semi join can't see both sides. For a condition over both, keep the join.
             query.plan = match placed(self.optimized(hidden.clone(), "")?) {

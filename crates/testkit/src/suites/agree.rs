@@ -23,7 +23,7 @@ type Row = (Vec<String>, Vec<f64>);
 
 /// Describes the difference between our answer and the plain one; `None` if they agree.
 pub fn disagreement(ours: &RecordBatch, plain: &RecordBatch) -> drive::Result<Option<String>> {
-    let plain = &in_our_units(plain, ours)?;
+    let (ours, plain) = (&in_narrow_floats(ours, plain)?, &in_our_types(plain, ours)?);
     if compare::difference(ours, plain)?.is_none() {
         return Ok(None);
     }
@@ -73,24 +73,40 @@ pub fn disagreement(ours: &RecordBatch, plain: &RecordBatch) -> drive::Result<Op
     )))
 }
 
-/// Casts times in nanoseconds to the unit that they have here: functions return microseconds.
-fn in_our_units(plain: &RecordBatch, ours: &RecordBatch) -> drive::Result<RecordBatch> {
-    let (plain_schema, our_schema) = (plain.schema(), ours.schema());
-    let mut fields: Vec<Field> = plain_schema.fields().iter().map(|field| field.as_ref().clone()).collect();
-    let mut columns = plain.columns().to_vec();
-    for ((field, column), our_field) in fields.iter_mut().zip(&mut columns).zip(our_schema.fields()) {
-        let (DataType::Timestamp(TimeUnit::Nanosecond, zone), target @ DataType::Timestamp(_, our_zone)) =
-            (field.data_type(), our_field.data_type())
-        else {
-            continue;
-        };
-        if zone == our_zone {
-            *column = cast(column, target).map_err(|error| error.to_string())?;
-            *field = field.clone().with_data_type(target.clone());
+/// Casts columns to the types that they have here: functions return microseconds, and a NUMERIC with a DOUBLE PRECISION is a
+/// DOUBLE PRECISION.
+fn in_our_types(plain: &RecordBatch, ours: &RecordBatch) -> drive::Result<RecordBatch> {
+    cast_columns(plain, ours, |plain, ours| match (plain, ours) {
+        (DataType::Timestamp(TimeUnit::Nanosecond, zone), DataType::Timestamp(_, our_zone)) => {
+            zone == our_zone
+        }
+        (decimal, DataType::Float64) => decimal.is_decimal(),
+        _ => false,
+    })
+}
+
+/// Casts columns to REAL that are DOUBLE PRECISION only here, such as sums of REAL and integers.
+fn in_narrow_floats(ours: &RecordBatch, plain: &RecordBatch) -> drive::Result<RecordBatch> {
+    cast_columns(ours, plain, |ours, plain| (ours, plain) == (&DataType::Float64, &DataType::Float32))
+}
+
+/// Casts columns to the types of another batch, where `is_cast` accepts both types.
+fn cast_columns(
+    batch: &RecordBatch,
+    other: &RecordBatch,
+    is_cast: fn(&DataType, &DataType) -> bool,
+) -> drive::Result<RecordBatch> {
+    let (schema, other_schema) = (batch.schema(), other.schema());
+    let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+    let mut columns = batch.columns().to_vec();
+    for ((field, column), other) in fields.iter_mut().zip(&mut columns).zip(other_schema.fields()) {
+        if is_cast(field.data_type(), other.data_type()) {
+            *column = cast(column, other.data_type()).map_err(|error| error.to_string())?;
+            *field = field.clone().with_data_type(other.data_type().clone());
         }
     }
     let schema = Arc::new(Schema::new(fields));
-    let options = RecordBatchOptions::new().with_row_count(Some(plain.num_rows()));
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(schema, columns, &options).map_err(|error| error.to_string())
 }
 

@@ -38,7 +38,7 @@ async fn crashes_seed(kept: Kept, seed: u64) -> Result<()> {
         folder.path().display()
     );
     let dead =
-        format!("CREATE SINK dead AS SELECT CAST(bytes AS TEXT) AS record FROM bad_rows('s') {}", to("dead"));
+        format!("CREATE SINK dead AS SELECT bytes::STRING AS record FROM bad_rows('s') {}", to("dead"));
     let late = format!("CREATE SINK late AS SELECT _relation, n FROM late_rows('w') {}", to("late"));
     machine.set_interval(&mut random).await?;
     let statements = [

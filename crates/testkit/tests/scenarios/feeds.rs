@@ -282,7 +282,7 @@ async fn connection() -> Result<()> {
     expect_soon(&mut session, "SELECT * FROM f", &["2|b"]).await?;
     run(&mut session, "CREATE MATERIALIZED VIEW late AS SELECT count(*) AS c, max(name) AS m FROM f").await?;
     expect_soon(&mut session, "SELECT * FROM late", &["1|b"]).await?;
-    let bad = "SELECT split LIKE '127.0.0.1:%', position, reason, CAST(bytes AS TEXT) FROM bad_rows('f')";
+    let bad = "SELECT split LIKE '127.0.0.1:%', position, reason, CAST(bytes AS STRING) FROM bad_rows('f')";
     let expected = "true|73|there is no row to delete with the key id = 9|{\"_op\": \"delete\", \"id\": 9}";
     expect_soon(&mut session, bad, &[expected]).await?;
     stream.write_all(b"{\"id\": 2, \"name\": \"c\"}\n").map_err(io)?;

@@ -65,7 +65,7 @@ async fn crashes() -> Result<()> {
     let group = ", group_id = 'watchers'";
     let made = [
         &source(&kafka, "orders", "id BIGINT, v BIGINT", "orders", group),
-        "CREATE MATERIALIZED VIEW sums AS SELECT _key::TEXT AS k, count(*) AS n, sum(v) AS s FROM orders GROUP BY 1",
+        "CREATE MATERIALIZED VIEW sums AS SELECT _key::STRING AS k, count(*) AS n, sum(v) AS s FROM orders GROUP BY 1",
         "CREATE MATERIALIZED VIEW distinct_ids AS SELECT count(*) AS n, count(DISTINCT id) AS d, count(_timestamp) AS t FROM orders",
     ];
     run_all(&mut machine.session(), &made).await?;

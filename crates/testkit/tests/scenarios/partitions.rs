@@ -395,7 +395,7 @@ async fn ahead() -> Result<()> {
         expect(&mut session, &format!("SELECT k FROM {name}"), &["t", "w", "x", "z"]).await?;
     }
     expect(&mut session, "SELECT watermark('s')", &["2024-05-01T00:00:30"]).await?;
-    let bad = "SELECT CAST(bytes AS TEXT) FROM bad_rows('s') WHERE reason LIKE '%event_time_ahead_max%'";
+    let bad = "SELECT CAST(bytes AS STRING) FROM bad_rows('s') WHERE reason LIKE '%event_time_ahead_max%'";
     let expected = ["u", "v", "y"].map(String::from);
     let found: Vec<String> = lines(&mut session, bad).await?;
     let keys: Vec<String> = found.iter().filter_map(|row| row.get(6..7)).map(String::from).collect();

@@ -106,7 +106,7 @@ async fn clients() -> Result<()> {
     }
     expect_soon(&mut session, "SELECT * FROM totals", &["1000|4500"]).await?;
     expect_soon(&mut session, "SELECT rows, bad_rows FROM millstream.sources", &["1000|10"]).await?;
-    let bad = lines(&mut session, "SELECT DISTINCT CAST(bytes AS TEXT) FROM bad_rows('orders')").await?;
+    let bad = lines(&mut session, "SELECT DISTINCT CAST(bytes AS STRING) FROM bad_rows('orders')").await?;
     ensure(bad == ["what"], || format!("bad rows are {bad:?}"))?;
     expect(&mut session, "SELECT count(DISTINCT split) FROM bad_rows('orders')", &["10"]).await?;
     run(&mut session, "DROP SOURCE orders CASCADE").await?;

@@ -6,6 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int32Array, Int64Arr
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, ScalarUDF, lit};
 use millstream_delta::sql_type;
 
 use crate::error::Error;
@@ -83,11 +84,7 @@ fn register_bits(registry: &mut Registry<'_>) {
 /// Registers conversions between encodings.
 fn register_encodings(registry: &mut Registry<'_>) {
     registry.add(Scalar::any("convert", |types| typed("convert", types, "btt", DataType::Binary), convert));
-    registry.add(Scalar::any(
-        "convert_from",
-        |types| typed("convert_from", types, "bt", DataType::Utf8View),
-        from,
-    ));
+    registry.add(convert_from());
     registry.add(Scalar::any("convert_to", |types| typed("convert_to", types, "tt", DataType::Binary), to));
     registry.add(Scalar::any(
         "encoded_length",
@@ -110,6 +107,15 @@ fn register_encodings(registry: &mut Registry<'_>) {
             Ok(Arc::new(texts.collect::<Result<StringViewArray, Error>>()?))
         },
     ));
+}
+
+fn convert_from() -> ScalarUDF {
+    Scalar::any("convert_from", |types| typed("convert_from", types, "bt", DataType::Utf8View), from)
+}
+
+/// Builds an expression that reads bytes as UTF-8.
+pub(crate) fn read_utf8(bytes: Expr) -> Expr {
+    convert_from().call(vec![bytes, lit("UTF8")])
 }
 
 fn wrong(message: String) -> Error {

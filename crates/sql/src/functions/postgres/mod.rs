@@ -3,7 +3,7 @@
 pub(super) mod age;
 pub(super) mod arrays;
 pub(super) mod byte_forms;
-pub(super) mod byte_strings;
+pub(crate) mod byte_strings;
 pub(super) mod bytes;
 pub(super) mod calendar;
 pub(super) mod degrees;

@@ -1,0 +1,227 @@
+//! Rounds numbers to whole ones, and the elements of arrays: `round_half_even(x)`, `round_half_up(x)` and `round_down(x)`.
+//!
+//! The rule `postgres_casts` and rewrites of other systems' casts call them. They keep the type of their argument.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, ArrayData, ArrayRef, ArrowNativeTypeOp, AsArray, PrimitiveArray, make_array};
+use arrow::compute::cast;
+use arrow::datatypes::ArrowNativeType;
+use arrow::datatypes::{
+    DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType, Float32Type,
+    Float64Type,
+};
+use datafusion::common::ScalarValue;
+use datafusion::error::Result;
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use millstream_delta::sql_type;
+
+use super::Registry;
+use crate::error::Error;
+use crate::sqlstate;
+
+/// How a number between two whole ones is rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Mode {
+    /// To the nearest one, in the middle to the even one.
+    HalfEven,
+    /// To the nearest one, in the middle away from zero.
+    HalfUp,
+    /// Towards zero. Values that aren't numbers stay.
+    Down,
+}
+
+static HALF_EVEN: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Rounding::function(Mode::HalfEven));
+static HALF_UP: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Rounding::function(Mode::HalfUp));
+static DOWN: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Rounding::function(Mode::Down));
+
+/// Registers the functions.
+pub(super) fn register(registry: &mut Registry<'_>) {
+    [&HALF_EVEN, &HALF_UP, &DOWN].into_iter().for_each(|function| registry.add(function.as_ref().clone()));
+}
+
+/// Builds a call.
+pub(crate) fn call(mode: Mode, argument: Expr) -> Expr {
+    let function = match mode {
+        Mode::HalfEven => &HALF_EVEN,
+        Mode::HalfUp => &HALF_UP,
+        Mode::Down => &DOWN,
+    };
+    function.call(vec![argument])
+}
+
+/// True if an expression is a call of one of the functions.
+pub(crate) fn is_call(expression: &Expr) -> bool {
+    matches!(expression, Expr::ScalarFunction(call) if call.func.inner().is::<Rounding>())
+}
+
+/// True if the functions round values of this type: numbers with digits behind the point, and arrays of them.
+pub(crate) fn rounds(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            rounds(item.data_type())
+        }
+        DataType::Decimal32(_, scale)
+        | DataType::Decimal64(_, scale)
+        | DataType::Decimal128(_, scale)
+        | DataType::Decimal256(_, scale) => *scale > 0,
+        other => other.is_floating(),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Rounding {
+    mode: Mode,
+    signature: Signature,
+}
+
+impl Rounding {
+    fn function(mode: Mode) -> Arc<ScalarUDF> {
+        let signature = Signature::any(1, Volatility::Immutable);
+        Arc::new(ScalarUDF::from(Rounding { mode, signature }))
+    }
+}
+
+impl ScalarUDFImpl for Rounding {
+    fn name(&self) -> &str {
+        match self.mode {
+            Mode::HalfEven => "round_half_even",
+            Mode::HalfUp => "round_half_up",
+            Mode::Down => "round_down",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, found: &[DataType]) -> Result<DataType> {
+        match found {
+            [of] if rounds(of) || of.is_numeric() || of.is_null() || self.mode == Mode::Down => {
+                Ok(of.clone())
+            }
+            _ => {
+                let found: Vec<String> = found.iter().map(sql_type).collect();
+                let (name, found) = (self.name(), found.join(", "));
+                Err(Error::invalid(format!("function \"{name}\" doesn't take {found}"))
+                    .hint("It takes a number, or an array of numbers.")
+                    .code(sqlstate::UNDEFINED_FUNCTION)
+                    .into())
+            }
+        }
+    }
+
+    fn is_strict(&self) -> bool {
+        true
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        match &arguments.args[0] {
+            ColumnarValue::Array(array) => Ok(ColumnarValue::Array(rounded(array, self.mode)?)),
+            ColumnarValue::Scalar(value) => Ok(ColumnarValue::Scalar(rounded_value(value, self.mode)?)),
+        }
+    }
+
+    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
+        // Rounded elements of arrays can be equal.
+        let is_number = inputs[0].range.data_type().is_numeric();
+        Ok(if is_number { inputs[0].sort_properties } else { SortProperties::Unordered })
+    }
+}
+
+/// Rounds a value.
+pub(crate) fn rounded_value(value: &ScalarValue, mode: Mode) -> Result<ScalarValue> {
+    ScalarValue::try_from_array(&rounded(&value.to_array()?, mode)?, 0)
+}
+
+fn rounded(array: &ArrayRef, mode: Mode) -> Result<ArrayRef> {
+    Ok(match array.data_type() {
+        found if !rounds(found) => Arc::clone(array),
+        DataType::Float64 => {
+            let whole = match mode {
+                Mode::HalfEven => f64::round_ties_even,
+                Mode::HalfUp => f64::round,
+                Mode::Down => f64::trunc,
+            };
+            Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(whole)) as ArrayRef
+        }
+        DataType::Float32 => {
+            let whole = match mode {
+                Mode::HalfEven => f32::round_ties_even,
+                Mode::HalfUp => f32::round,
+                Mode::Down => f32::trunc,
+            };
+            Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(whole))
+        }
+        DataType::Float16 => {
+            let exact = cast(array, &DataType::Float32)?;
+            cast(&rounded(&exact, mode)?, &DataType::Float16)?
+        }
+        DataType::Decimal32(_, scale) => whole_decimals::<Decimal32Type>(array, *scale, mode),
+        DataType::Decimal64(_, scale) => whole_decimals::<Decimal64Type>(array, *scale, mode),
+        DataType::Decimal128(_, scale) => whole_decimals::<Decimal128Type>(array, *scale, mode),
+        DataType::Decimal256(_, scale) => whole_decimals::<Decimal256Type>(array, *scale, mode),
+        _ => {
+            let list = array.to_data();
+            let items: Result<Vec<ArrayData>> = list
+                .child_data()
+                .iter()
+                .map(|items| Ok(rounded(&make_array(items.clone()), mode)?.to_data()))
+                .collect();
+            make_array(list.into_builder().child_data(items?).build()?)
+        }
+    })
+}
+
+/// Rounds decimals. PostgreSQL rounds their halves in one way only, away from zero. The results have the scale of the values, and
+/// may have one digit more than their type.
+fn whole_decimals<T: DecimalType>(array: &ArrayRef, scale: i8, mode: Mode) -> ArrayRef {
+    let (ten, two) = (T::Native::usize_as(10), T::Native::usize_as(2));
+    let unit = ten.pow_wrapping(u32::from(scale.unsigned_abs()));
+    let half = unit.div_wrapping(two);
+    let whole: PrimitiveArray<T> = array.as_primitive::<T>().unary(|value: T::Native| {
+        let rest = value.mod_wrapping(unit);
+        let down = value.sub_wrapping(rest);
+        match rest {
+            _ if mode == Mode::Down => down,
+            above if above.is_ge(half) => down.add_wrapping(unit),
+            below if below.is_le(half.neg_wrapping()) => down.sub_wrapping(unit),
+            _ => down,
+        }
+    });
+    Arc::new(whole.with_data_type(array.data_type().clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::Tables;
+
+    #[test]
+    fn halves_are_rounded_to_even_or_away_from_zero() {
+        let tables = Tables::new().table(
+            "t",
+            "(d DOUBLE, r REAL, n NUMERIC(3, 2), w NUMERIC(50, 1), i INT)",
+            "VALUES (0.5, 1.5, 9.99, -2.5, 1), (-2.5, 2.5, -0.5, 2.4, 2), (NULL, NULL, NULL, NULL, NULL)",
+        );
+        tables.check(
+            "SELECT round_half_even(d), round_half_up(d), round_half_even(r), round_half_up(r) FROM t",
+            &["-2.0|-3.0|2.0|3.0", "0.0|1.0|2.0|2.0", "NULL|NULL|NULL|NULL"],
+        );
+        tables.check(
+            "SELECT round_half_up(n)::INT, round_half_up(w)::INT, round_half_up(i) FROM t",
+            &["-1|2|2", "10|-3|1", "NULL|NULL|NULL"],
+        );
+        tables.check(
+            "SELECT round_half_even([0.5, NULL, d]), round_half_up([[1.5], NULL, [d, 2.5]]) FROM t WHERE i = 1",
+            &["[0.0, NULL, 0.0]|[[2.0], NULL, [1.0, 3.0]]"],
+        );
+        tables.check(
+            "SELECT round_down(d), round_down(n), round_down(w), round_down('x') FROM t WHERE i < 3",
+            &["-2.0|0.00|2.0|x", "0.0|9.00|-2.0|x"],
+        );
+        tables.fails("SELECT round_half_even('x'::TEXT)", "function \"round_half_even\" doesn't take TEXT\nHINT: It takes a number, or an array of numbers.");
+    }
+}
