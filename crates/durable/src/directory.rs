@@ -346,6 +346,6 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join(LABEL), "millstream data directory, format 7\n").unwrap();
         let error = DataDirectory::open(place.path()).unwrap_err().to_string();
-        assert!(error.contains("format 7") && error.contains("format 2"), "{error}");
+        assert!(error.contains("format 7") && error.contains("format 3"), "{error}");
     }
 }
