@@ -125,7 +125,7 @@ pub struct Planner {
     parameters: Option<Arc<Parameters>>,
     pub(crate) parser: StatementParser,
     pub(crate) types: Arc<UserTypes>,
-    /// What SQL means.
+    /// The meaning that SQL has.
     pub(crate) level: CompatibilityLevel,
 }
 

@@ -125,7 +125,7 @@ pub(crate) struct Spellings {
     pub(crate) users: Option<Arc<dyn TypePlanner>>,
     /// The zone of a TIMESTAMPTZ.
     pub(crate) zone: Arc<str>,
-    /// What SQL means.
+    /// The meaning that SQL has.
     pub(crate) level: CompatibilityLevel,
 }
 

@@ -6,10 +6,9 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayData, ArrayRef, ArrowNativeTypeOp, AsArray, PrimitiveArray, make_array};
 use arrow::compute::cast;
-use arrow::datatypes::ArrowNativeType;
 use arrow::datatypes::{
-    DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType, Float32Type,
-    Float64Type,
+    ArrowNativeType, DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType,
+    Float32Type, Float64Type,
 };
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
@@ -60,15 +59,22 @@ pub(crate) fn is_call(expression: &Expr) -> bool {
 
 /// True if the functions round values of this type: numbers with digits behind the point, and arrays of them.
 pub(crate) fn rounds(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
-            rounds(item.data_type())
-        }
+    match leaf_type(data_type) {
         DataType::Decimal32(_, scale)
         | DataType::Decimal64(_, scale)
         | DataType::Decimal128(_, scale)
         | DataType::Decimal256(_, scale) => *scale > 0,
         other => other.is_floating(),
+    }
+}
+
+/// Returns the type of an array's elements, at any depth. Other types are their own.
+pub(crate) fn leaf_type(data_type: &DataType) -> &DataType {
+    match data_type {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            leaf_type(item.data_type())
+        }
+        other => other,
     }
 }
 

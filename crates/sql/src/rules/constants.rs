@@ -9,13 +9,15 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, cast, lit};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+
+use crate::rules::names::has_part;
 
 /// The rule. It must run before the one that simplifies expressions.
 #[derive(Debug, Default)]
@@ -31,12 +33,7 @@ impl OptimizerRule for Constants {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let mut computes = false;
-        plan.apply_expressions(|expr| {
-            computes = expr.exists(|part| Ok(is_arithmetic(part)))?;
-            Ok(if computes { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-        })?;
-        if !computes {
+        if !has_part(&plan, is_arithmetic)? {
             return Ok(Transformed::no(plan));
         }
         let names = NamePreserver::new(&plan);

@@ -11,6 +11,8 @@ use datafusion::logical_expr::{
     Aggregate, BinaryExpr, Distinct, Expr, ExprSchemable, JoinType, LogicalPlan, Operator,
 };
 
+use crate::functions::rounding::leaf_type;
+
 /// The most expressions that are looked at for one answer: columns of nested queries can lead to very many.
 const STEPS_MAX: usize = 1_000;
 
@@ -18,7 +20,7 @@ const STEPS_MAX: usize = 1_000;
 const DEPTH_MAX: usize = 100;
 
 /// Functions that return numbers of the kind of their first argument.
-const OF_FIRST: [&str; 22] = [
+const OF_FIRST: [&str; 21] = [
     "abs",
     "array_agg",
     "array_element",
@@ -38,7 +40,6 @@ const OF_FIRST: [&str; 22] = [
     "stddev_pop",
     "sum",
     "trunc",
-    "unnest",
     "var",
     "var_pop",
 ];
@@ -49,7 +50,7 @@ const OF_INTEGERS: [&str; 5] = ["avg", "stddev", "stddev_pop", "var", "var_pop"]
 /// Functions that return a number of one of the kinds of their arguments.
 const OF_ALL: [&str; 8] = ["coalesce", "greatest", "ifnull", "least", "make_array", "mod", "nvl", "power"];
 
-/// What a number is in PostgreSQL, in the order in which the types of an operation's operands decide on that of its result.
+/// The type of a number in PostgreSQL. The greatest one among the operands of an operation is the type of its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Integer,
@@ -93,7 +94,6 @@ impl Search {
             Expr::Literal(value, _) => of_type(&value.data_type()),
             Expr::Alias(alias) => self.kind(&alias.expr, inputs),
             Expr::Negative(inner) => self.kind(inner, inputs),
-            Expr::Unnest(unnest) => self.kind(&unnest.expr, inputs),
             Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => {
                 of_type(field.data_type())
             }
@@ -228,12 +228,9 @@ fn typed_at(plan: &LogicalPlan, at: usize) -> Kind {
 }
 
 fn of_type(data_type: &DataType) -> Kind {
-    match data_type {
+    match leaf_type(data_type) {
         integer if integer.is_integer() || integer.is_null() => Kind::Integer,
         decimal if decimal.is_decimal() => Kind::Numeric,
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
-            of_type(item.data_type())
-        }
         _ => Kind::Double,
     }
 }

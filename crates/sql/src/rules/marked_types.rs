@@ -57,7 +57,7 @@ use crate::functions::marks::{Mark, Order};
 use crate::functions::read_text::{Kind, ReadText};
 use crate::functions::text_search;
 use crate::rules::equal_forms::is_comparison;
-use crate::rules::names::map_named;
+use crate::rules::names::{has_part, map_named};
 
 /// The analyzer rule.
 #[derive(Debug, Default)]
@@ -81,12 +81,7 @@ fn has_marked(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
         found |= node.schema().fields().iter().any(|field| Mark::of(field).is_some());
-        if !found {
-            node.apply_expressions(|expression| {
-                found |= expression.exists(|part| Ok(returns_marked(part)))?;
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-        }
+        found = found || has_part(node, returns_marked)?;
         Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(found)

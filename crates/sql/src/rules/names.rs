@@ -3,11 +3,21 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, TableReference};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
+
+/// True if an expression of a node has a part that satisfies a condition.
+pub(crate) fn has_part(node: &LogicalPlan, satisfies: impl Fn(&Expr) -> bool) -> Result<bool> {
+    let mut found = false;
+    node.apply_expressions(|expression| {
+        found = expression.exists(|part| Ok(satisfies(part)))?;
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
 
 /// Changes each expression of a node under its old name. The expressions of GROUPING SETS keep their own
 /// names: an alias around the sets would hide them from code that looks for sets.

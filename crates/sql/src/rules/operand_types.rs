@@ -97,13 +97,13 @@ impl OperandTypes {
             }
             Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => {
                 self.sum(left, right, false, schema)
-                    || self.align_numbers(&mut [left.as_mut(), right.as_mut()], Place::Operand, schema)
+                    || self.align_operands(&mut [left.as_mut(), right.as_mut()], schema)
             }
             Expr::BinaryExpr(BinaryExpr {
                 left,
                 op: Operator::Multiply | Operator::Divide | Operator::Modulo,
                 right,
-            }) => self.align_numbers(&mut [left.as_mut(), right.as_mut()], Place::Operand, schema),
+            }) => self.align_operands(&mut [left.as_mut(), right.as_mut()], schema),
             Expr::Between(between) => {
                 let mut all = [between.expr.as_mut(), between.low.as_mut(), between.high.as_mut()];
                 self.align(&mut all, Place::Operand, schema)
@@ -199,12 +199,7 @@ impl OperandTypes {
         for (left, right) in &mut join.on {
             let types = [type_of(left, join.left.schema()), type_of(right, join.right.schema())];
             let Some(targets) = self.common(&types, Place::Operand) else { continue };
-            for (key, target) in [left, right].into_iter().zip(targets) {
-                if let Some(target) = target {
-                    replace(key, |key| cast(key, target));
-                    changed = true;
-                }
-            }
+            changed |= cast_each([left, right], targets);
         }
         Transformed::new_transformed(LogicalPlan::Join(join), changed)
     }
@@ -214,9 +209,9 @@ impl OperandTypes {
         cast_to(all, schema, |types| self.common(types, place))
     }
 
-    /// Gives expressions of numbers their common type. Returns true if one has changed.
-    fn align_numbers(&self, all: &mut [&mut Expr], place: Place, schema: &DFSchema) -> bool {
-        cast_to(all, schema, |types| self.common_numbers(types, place))
+    /// Gives the operands of an operation with numbers their common type. Returns true if one has changed.
+    fn align_operands(&self, all: &mut [&mut Expr], schema: &DFSchema) -> bool {
+        cast_to(all, schema, |types| self.common_numbers(types, Place::Operand))
     }
 
     /// Returns the types to which values are cast; none if there is nothing to cast.
@@ -254,20 +249,17 @@ impl OperandTypes {
                 casts.push(targets.next().flatten().filter(|target| target != found));
             }
         }
-        if casts.iter().flatten().all(Option::is_none) {
-            // The types of inputs may have changed.
-            let present = Union::try_new_with_loose_types(union.inputs.clone())?;
-            let types = |union: &Union| -> Vec<DataType> {
-                union.schema.fields().iter().map(|field| field.data_type().clone()).collect()
-            };
-            return Ok(match types(&present) == types(&union) {
-                true => Transformed::no(LogicalPlan::Union(union)),
-                false => Transformed::yes(LogicalPlan::Union(present)),
-            });
-        }
+        let has_casts = casts.iter().flatten().any(Option::is_some);
         let inputs = union.inputs.into_iter().zip(casts).map(|(input, casts)| with_casts(input, &casts));
-        let inputs = inputs.collect::<Result<Vec<_>>>()?;
-        Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?)))
+        let united = Union::try_new_with_loose_types(inputs.collect::<Result<_>>()?)?;
+        // The types of the inputs may have changed.
+        let types = |schema: &DFSchema| -> Vec<DataType> {
+            schema.fields().iter().map(|field| field.data_type().clone()).collect()
+        };
+        match has_casts || types(&united.schema) != types(&union.schema) {
+            true => Ok(Transformed::yes(LogicalPlan::Union(united))),
+            false => Ok(Transformed::no(LogicalPlan::Union(Union { schema: union.schema, ..united }))),
+        }
     }
 }
 
@@ -329,9 +321,17 @@ fn cast_to(
 ) -> bool {
     let types: Vec<DataType> = all.iter().map(|of| written_type(of, schema)).collect();
     let Some(targets) = common(&types) else { return false };
+    // A literal that counts as NUMERIC can have the type already.
+    let targets = all.iter().zip(targets).map(|(of, target)| target.filter(|to| type_of(of, schema) != *to));
+    let targets: Vec<Option<DataType>> = targets.collect();
+    cast_each(all.iter_mut().map(|of| &mut **of), targets)
+}
+
+/// Casts each expression that has a target. Returns true if one has.
+fn cast_each<'e>(all: impl IntoIterator<Item = &'e mut Expr>, targets: Vec<Option<DataType>>) -> bool {
     let mut changed = false;
-    for (of, target) in all.iter_mut().zip(targets) {
-        if let Some(target) = target.filter(|target| type_of(of, schema) != *target) {
+    for (of, target) in all.into_iter().zip(targets) {
+        if let Some(target) = target {
             replace(of, |of| cast(of, target));
             changed = true;
         }

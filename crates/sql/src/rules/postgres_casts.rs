@@ -5,7 +5,7 @@
 //! | `x::INT` of a DOUBLE PRECISION | `CAST(round_half_even(x) AS INT)` |
 //! | `x::INT` of a NUMERIC, `(v * 0.5)::INT` | `CAST(round_half_up(x) AS INT)` |
 //! | `round(x)` of a DOUBLE PRECISION | `round_half_even(x)` |
-//! | `bytes::STRING` | `'\x' \|\| encode(bytes, 'hex')` |
+//! | `bytes::TEXT` | `'\x' \|\| encode(bytes, 'hex')` |
 //! | `CAST(bytes AS STRING)`, as in Spark and Flink | `convert_from(bytes, 'UTF8')` |
 //!
 //! The first pass sees what a statement says, before casts of operands and arguments are added. A second pass, after types
@@ -13,10 +13,10 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::FieldRef;
 use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
 use datafusion::functions::encoding;
 use datafusion::functions::math::round::RoundFunc;
@@ -27,7 +27,7 @@ use datafusion::optimizer::AnalyzerRule;
 use crate::functions::postgres::byte_strings;
 use crate::functions::rounding::{self, Mode};
 use crate::rules::exact_numbers::is_numeric;
-use crate::rules::names::{input_schema, map_named};
+use crate::rules::names::{has_part, input_schema, map_named};
 use crate::rules::retyped::retyped;
 use crate::type_names::{is_string, without_string};
 
@@ -50,12 +50,7 @@ impl AnalyzerRule for PostgresCasts {
 
 impl PostgresCasts {
     fn change_node(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-        let mut is_candidate = false;
-        node.apply_expressions(|expression| {
-            is_candidate |= expression.exists(|part| Ok(may_change(part)))?;
-            Ok(TreeNodeRecursion::Continue)
-        })?;
-        if !is_candidate {
+        if !has_part(&node, may_change)? {
             return Ok(Transformed::no(node));
         }
         let schema = input_schema(&node);
@@ -102,7 +97,7 @@ impl PostgresCasts {
             Ok(found) if !rounding::is_call(&expr) => found,
             _ => return Transformed::new_transformed((Box::new(expr), field), had_marks),
         };
-        let changed = if rounding::rounds(&found) && is_integer(field.data_type()) {
+        let changed = if rounding::rounds(&found) && rounding::leaf_type(field.data_type()).is_integer() {
             let mode = match is_numeric(&expr, inputs) {
                 true => Mode::HalfUp,
                 false => Mode::HalfEven,
@@ -122,7 +117,7 @@ fn may_change(part: &Expr) -> bool {
     match part {
         Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => {
             let target = field.data_type();
-            is_integer(target) || target.is_string() || target.is_nested()
+            target.is_integer() || target.is_string() || target.is_nested()
         }
         Expr::ScalarFunction(call) => is_round(&call.func, &call.args),
         _ => false,
@@ -131,16 +126,6 @@ fn may_change(part: &Expr) -> bool {
 
 fn is_round(function: &ScalarUDF, arguments: &[Expr]) -> bool {
     arguments.len() == 1 && function.inner().is::<RoundFunc>()
-}
-
-/// True for integers, and arrays of them.
-fn is_integer(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
-            is_integer(item.data_type())
-        }
-        other => other.is_integer(),
-    }
 }
 
 /// Returns the text of bytes as PostgreSQL shows them.

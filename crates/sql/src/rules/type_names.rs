@@ -1,14 +1,14 @@
 //! `pg_typeof(x)` of a VARCHAR(n). Arrow's type of its values is that of TEXT, so the name comes from the declaration.
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan, lit};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
 
 use crate::declared_types::declared_in;
-use crate::rules::names::map_named;
+use crate::rules::names::{has_part, map_named};
 
 /// The analyzer rule.
 #[derive(Debug, Default)]
@@ -25,12 +25,7 @@ impl AnalyzerRule for TypeNames {
 }
 
 fn resolve_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let mut asks = false;
-    node.apply_expressions(|expression| {
-        asks |= expression.exists(|part| Ok(asked(part).is_some()))?;
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    if !asks {
+    if !has_part(&node, |part| asked(part).is_some())? {
         return Ok(Transformed::no(node));
     }
     let inputs: Vec<LogicalPlan> = node.inputs().into_iter().cloned().collect();
