@@ -20,6 +20,7 @@ mod moments;
 mod pool;
 mod sql_type;
 mod stack;
+mod threads;
 mod total_order;
 
 pub use bit_type::BitType;
@@ -41,4 +42,5 @@ pub use sql_type::{
     with_default, with_generated, with_identity, with_index, without_check, without_identity, without_index,
 };
 pub use stack::{STACK_BYTES, on_large_stack};
+pub use threads::{drop_on_thread, spawn_detached};
 pub use total_order::{OrderedType, TotalOrder, interval_length};

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use millstream_delta::drop_on_thread;
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode};
 use tokio::runtime::Runtime;
@@ -224,7 +225,7 @@ impl Drop for Inner {
     /// allowed.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            drop_on_thread(runtime, Runtime::shutdown_background);
         }
     }
 }

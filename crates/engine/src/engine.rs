@@ -14,7 +14,7 @@ use arrow::array::RecordBatch;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::SessionContext;
 use millstream_connect::Connector;
-use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES, Timestamp, on_large_stack};
+use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES, Timestamp, drop_on_thread, on_large_stack};
 use millstream_durable::{DataDirectory, DirectoryFormat, StorePrefix};
 use millstream_sql::{CompatibilityLevel, Error, Planner, Result, planner_at};
 use tokio::runtime::{Handle, Runtime};
@@ -557,7 +557,7 @@ impl fmt::Debug for EngineBuilder {
     }
 }
 
-/// Shuts the runtime down. The loop's thread owns it, and it ends with the loop.
+/// Shuts a runtime down without waiting. A task that doesn't yield ends at its next yield.
 pub(crate) fn end(runtime: Runtime) {
-    runtime.shutdown_background();
+    drop_on_thread(runtime, Runtime::shutdown_background);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime};
 
-use millstream_delta::{Epoch, Timestamp};
+use millstream_delta::{Epoch, Timestamp, spawn_detached};
 use millstream_sql::{Error, Result};
 
 /// The maximum number of notifications that wait for a slow listener. Further ones are counted and dropped.
@@ -199,9 +199,8 @@ impl Listeners {
         let mut ears = Vec::with_capacity(listeners.len());
         for listener in listeners {
             let (sender, inbox) = sync_channel(WAITING_MAX);
-            std::thread::Builder::new()
-                .name("millstream-listener".into())
-                .spawn(move || hear(listener, &inbox))
+            let thread = std::thread::Builder::new().name("millstream-listener".into());
+            spawn_detached(thread, move || hear(listener, &inbox))
                 .map_err(|error| Error::external(format!("a listener's thread can't be started: {error}")))?;
             ears.push(Ear { sender, missed: 0 });
         }

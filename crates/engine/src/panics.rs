@@ -7,6 +7,7 @@ use std::panic;
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::thread;
 
+use millstream_delta::spawn_detached;
 use millstream_sql::{Error, sqlstate};
 
 /// The maximum number of waiting backtraces. Most panics are caught at once, by their own thread.
@@ -32,7 +33,7 @@ impl PanicTrace {
         // Looking up names reads the program's symbols, which takes seconds in a large program.
         let text = trace.0.clone();
         let resolve = move || drop(text.set(bounded(backtrace.to_string())));
-        let _ = thread::Builder::new().name("millstream-backtrace".into()).spawn(resolve);
+        let _ = spawn_detached(thread::Builder::new().name("millstream-backtrace".into()), resolve);
         trace
     }
 

@@ -156,11 +156,8 @@ impl Worker {
 }
 
 impl Drop for Worker {
-    /// Shuts down without waiting. A statement that doesn't yield ends at its next yield.
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.runtime.take().into_iter().for_each(crate::engine::end);
     }
 }
 

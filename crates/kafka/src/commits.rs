@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::Builder;
 
 use millstream_connect::{Error, Result};
+use millstream_delta::spawn_detached;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
@@ -17,8 +19,8 @@ impl Commits {
     /// Starts the thread.
     pub fn start(consumer: Arc<BaseConsumer<Context>>) -> Result<Commits> {
         let (sender, offsets) = sync_channel(1);
-        let thread = std::thread::Builder::new().name("millstream-kafka-commits".into());
-        let started = thread.spawn(move || commit(&consumer, &offsets));
+        let thread = Builder::new().name("millstream-kafka-commits".into());
+        let started = spawn_detached(thread, move || commit(&consumer, &offsets));
         started.map_err(|error| Error::External(format!("a thread can't be started: {error}")))?;
         Ok(Commits(sender))
     }

@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use millstream_connect::{Error, Health, Result};
+use millstream_delta::spawn_detached;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::Offset;
 
@@ -42,8 +44,8 @@ impl Ends {
     /// Starts the thread.
     pub fn start(consumer: Arc<BaseConsumer<Context>>, health: Health) -> Result<Ends> {
         let (sender, followed) = channel();
-        let thread = std::thread::Builder::new().name("millstream-kafka-ends".into());
-        let started = thread.spawn(move || ask(&consumer, &health, &followed));
+        let thread = Builder::new().name("millstream-kafka-ends".into());
+        let started = spawn_detached(thread, move || ask(&consumer, &health, &followed));
         started.map_err(|error| Error::External(format!("a thread can't be started: {error}")))?;
         Ok(Ends(sender))
     }

@@ -38,6 +38,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use millstream_delta::drop_on_thread;
 use millstream_engine::{Engine, History, Names};
 pub use millstream_server::ListenError;
 use tokio::runtime::Runtime;
@@ -103,7 +104,7 @@ impl Page {
         let (listener, address) = match listened {
             Ok(listened) => listened,
             Err(error) => {
-                runtime.shutdown_background();
+                drop_on_thread(runtime, Runtime::shutdown_background);
                 return Err(error);
             }
         };
@@ -170,7 +171,7 @@ impl Page {
 impl Drop for Page {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            drop_on_thread(runtime, Runtime::shutdown_background);
         }
     }
 }

@@ -3,9 +3,11 @@
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::Builder;
 
 use arrow::buffer::Buffer;
 use bytes::Bytes;
+use millstream_delta::spawn_detached;
 
 /// Maximum number of blocks that wait for the consumer.
 const AHEAD: usize = 2;
@@ -57,7 +59,7 @@ impl ReadAhead {
                 }
             }
         };
-        std::thread::Builder::new().name("millstream-read".into()).spawn(read)?;
+        spawn_detached(Builder::new().name("millstream-read".into()), read)?;
         Ok(ReadAhead { blocks, block_bytes, memory, ended: false })
     }
 

@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use brought::{Bringing, Turn};
-use millstream_delta::Delta;
+use millstream_delta::{Delta, spawn_detached};
 use millstream_sql::{Error, Result, sqlstate};
 use millstream_state::Size;
 
@@ -260,14 +260,14 @@ impl Tasks {
         let (wake, alive) = (Wake(self.events.clone()), self.threads.alive());
         let of = deltas.clone();
         let thread = std::thread::Builder::new().name("millstream-sum".into());
-        let started = thread.spawn(move || {
+        let started = spawn_detached(thread, move || {
             // Locals drop in reverse order: the thread sends its result before it wakes the loop.
             let (_alive, _wake, sender) = (alive, wake, sender);
             query_pool::lower_this_thread();
             let _ = sender.send(of.into_iter().map(in_sum).collect());
         });
         match started {
-            Ok(_) => Stage::Summing { sum, deltas, count },
+            Ok(()) => Stage::Summing { sum, deltas, count },
             Err(_) => Stage::Ended(Ok((deltas, count))),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use millstream_delta::{Epoch, Timestamp};
+use millstream_delta::{Epoch, Timestamp, spawn_detached};
 use millstream_durable::{Checkpoint, Checkpoints, Sequence, Size};
 use millstream_sql::{Error, Result};
 
@@ -158,13 +158,14 @@ impl Loop {
         let (sender, durable) = channel();
         self.durability.when_durable(move |done| drop(sender.send(done)));
         let (writing, events) = (Writing { store, checkpoint, durable }, self.tasks.events.clone());
-        let thread = std::thread::Builder::new().name("millstream-checkpoint".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name("millstream-checkpoint".into());
+        let thread = spawn_detached(thread, move || {
             let written = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writing.write()));
             let written = written.unwrap_or_else(|_| Err(Error::bug("writing a checkpoint panicked")));
             let _ = events.send(Event::Checkpointed { through, stopped, took: begun.elapsed(), written });
         });
         match thread {
-            Ok(_) => self.durability.checkpoints.writing = true,
+            Ok(()) => self.durability.checkpoints.writing = true,
             Err(failed) => {
                 let error = Error::external(format!("a thread can't be started: {failed}"));
                 self.durability.checkpointed(

@@ -121,7 +121,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use millstream_connect::Arrival;
-use millstream_delta::{Delta, STACK_BYTES};
+use millstream_delta::{Delta, STACK_BYTES, spawn_detached};
 use millstream_flow::Driver;
 use millstream_sql::{Error, Planner, Result};
 use millstream_state::Place;
@@ -237,16 +237,13 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
     let weak = Arc::downgrade(shared);
     let events = shared.events.clone();
     let planner = shared.planner.clone();
-    std::thread::Builder::new()
-        .name("millstream-loop".into())
-        .stack_size(STACK_BYTES)
-        .spawn(move || {
-            let (state, runtimes) = begin(weak, events, &planner, parts);
-            state.run(&inbox);
-            runtimes.into_iter().for_each(crate::engine::end);
-        })
-        .map_err(|error| Error::external(format!("the engine's thread can't be started: {error}")))?;
-    Ok(())
+    let thread = std::thread::Builder::new().name("millstream-loop".into()).stack_size(STACK_BYTES);
+    spawn_detached(thread, move || {
+        let (state, runtimes) = begin(weak, events, &planner, parts);
+        state.run(&inbox);
+        runtimes.into_iter().for_each(crate::engine::end);
+    })
+    .map_err(|error| Error::external(format!("the engine's thread can't be started: {error}")))
 }
 
 /// Returns the state of a new engine, and the runtimes on which its tasks and its steps run.

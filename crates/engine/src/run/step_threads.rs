@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use millstream_delta::STACK_BYTES;
+use millstream_delta::{STACK_BYTES, spawn_detached};
 use millstream_sql::{Error, Result};
 
 use super::tasks::Tasks;
@@ -66,7 +66,7 @@ impl Tasks {
         let (sender, done) = channel();
         let (wake, alive) = (Wake(self.events.clone()), self.threads.alive());
         let thread = std::thread::Builder::new().name("millstream-step".into()).stack_size(STACK_BYTES);
-        let started = thread.spawn(move || {
+        let started = spawn_detached(thread, move || {
             // They are dropped in reverse order: the loop is woken after the result is sent.
             let (_alive, _wake, sender) = (alive, wake, sender);
             priority.add_this_thread();
@@ -75,6 +75,6 @@ impl Tasks {
             let _ = sender.send(done);
         });
         let failed = |error| Error::external(format!("a thread to step it can't be started: {error}"));
-        started.map(|_| done).map_err(failed)
+        started.map(|()| done).map_err(failed)
     }
 }

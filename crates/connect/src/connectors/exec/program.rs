@@ -6,7 +6,10 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
+
+use millstream_delta::spawn_detached;
 
 use crate::receiver::{End, Finish, Inbox, Stop, backoff};
 use crate::{Error, Health, Result};
@@ -49,9 +52,9 @@ impl Program {
     /// Starts the thread that runs the program.
     pub fn start(self, inbox: Arc<Inbox>, stop: Arc<Stop>) -> Result<()> {
         let name = self.name.clone();
-        let thread = std::thread::Builder::new().name(format!("exec {name}"));
-        match thread.spawn(move || self.supervise(&inbox, &stop)) {
-            Ok(_) => Ok(()),
+        let thread = Builder::new().name(format!("exec {name}"));
+        match spawn_detached(thread, move || self.supervise(&inbox, &stop)) {
+            Ok(()) => Ok(()),
             Err(error) => Err(Error::External(format!("the receiver of {name} can't be started: {error}"))),
         }
     }
@@ -164,7 +167,7 @@ impl LastWords {
             let lines = lines.clone();
             // If no thread can start, standard error isn't read, and a program that writes much fails and
             // is restarted.
-            let _ = std::thread::Builder::new().name("exec stderr".into()).spawn(move || {
+            let _ = spawn_detached(Builder::new().name("exec stderr".into()), move || {
                 keep_last(stderr, &lines);
                 let _ = end.send(());
             });

@@ -5,6 +5,10 @@
 mod dial;
 mod listen;
 
+use std::thread::Builder;
+
+use millstream_delta::spawn_detached;
+
 use crate::receiver::{FORMAT_OPTIONS, Layout, Lines};
 use crate::{Connector, Error, OptionDoc, Options, Result, Source, SourceSpec};
 
@@ -164,9 +168,8 @@ fn endpoints(options: &Options) -> Result<Vec<Endpoint>> {
 
 /// Starts a thread of a receiver.
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
-    let thread = std::thread::Builder::new().name(format!("socket {name}"));
-    match thread.spawn(work) {
-        Ok(_) => Ok(()),
+    match spawn_detached(Builder::new().name(format!("socket {name}")), work) {
+        Ok(()) => Ok(()),
         Err(error) => Err(Error::External(format!("the receiver of {name} can't be started: {error}"))),
     }
 }
