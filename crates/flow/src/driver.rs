@@ -33,7 +33,7 @@ use crate::{Error, Result, interrupt};
 /// one of its workers.
 #[derive(Clone, Debug)]
 pub struct Driver {
-    state: SessionState,
+    state: Arc<SessionState>,
     task: Arc<TaskContext>,
     handle: Handle,
     limits: Limits,
@@ -48,7 +48,7 @@ impl Driver {
         let mut state = state.clone();
         *state.config_mut() = config;
         let task = state.task_ctx();
-        Driver { state, task, handle, limits: Limits::default(), threads: Threads::one() }
+        Driver { state: Arc::new(state), task, handle, limits: Limits::default(), threads: Threads::one() }
     }
 
     /// Returns the same driver with these limits: its runs fail if they exceed them.
@@ -77,7 +77,7 @@ impl Driver {
     pub fn plan(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(LeafPlanner)]);
         let plan = guarded(plan.clone())?;
-        let plan = self.handle.block_on(planner.create_physical_plan(&plan, &self.state))?;
+        let plan = self.handle.block_on(planner.create_physical_plan(&plan, self.state.as_ref()))?;
         Ok(bound_recursion(plan, &self.limits)?)
     }
 

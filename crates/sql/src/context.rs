@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use chrono::{DateTime, Utc};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::datasource::cte_worktable::CteWorkTable;
@@ -44,6 +45,8 @@ const OVER_RELATIONS: [&str; 4] = ["bad_rows", "late_rows", "watermark", AS_OF];
 /// The functions and settings of a session, and the relations of the engine.
 pub(crate) struct Context<'a> {
     state: &'a SessionState,
+    /// The value of `now()`.
+    now: Option<DateTime<Utc>>,
     type_planner: Arc<dyn TypePlanner>,
     relation_planners: Vec<Arc<dyn RelationPlanner>>,
     relations: &'a dyn Relations,
@@ -69,6 +72,7 @@ impl<'a> Context<'a> {
             [merged, Arc::new(TimeJoins), Arc::new(TimeWindows)].into_iter().chain(others).collect();
         Context {
             state,
+            now: None,
             type_planner,
             relation_planners,
             relations,
@@ -77,6 +81,11 @@ impl<'a> Context<'a> {
             columns: Mutex::default(),
             wrong: Mutex::default(),
         }
+    }
+
+    /// Sets the value of `now()`.
+    pub(crate) fn at(self, now: Option<DateTime<Utc>>) -> Context<'a> {
+        Context { now, ..self }
     }
 
     /// Adds a planner of relations, to be asked first.
@@ -206,7 +215,7 @@ impl<'a> Context<'a> {
     fn literal_arguments(&self, arguments: Vec<Expr>) -> PlanResult<Vec<Expr>> {
         let settings = SimplifyContext::builder()
             .with_config_options(Arc::clone(self.state.config_options()))
-            .with_query_execution_start_time(self.state.execution_props().query_execution_start_time)
+            .with_query_execution_start_time(self.now)
             .build();
         let simplifier = ExprSimplifier::new(settings);
         let schema = DFSchema::empty();

@@ -13,22 +13,25 @@
 //!
 //! Deliberately absent: scans. A plan's leaves only have a schema until [`crate::bind`] gives them rows.
 
+mod build;
 mod names;
 mod parser;
 mod variants;
 
+pub use build::planner_at;
 pub use names::function_names;
 pub(crate) use names::is_function;
 pub use variants::replaying;
 
 use parser::StatementParser;
+use variants::StatementConfig;
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{Field, Schema, SchemaRef, TimeUnit};
-use datafusion::common::alias::AliasGenerator;
-use datafusion::common::config::ConfigOptions;
+use chrono::{DateTime, Utc};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionState, context::SessionContext};
 use datafusion::logical_expr::planner::TypePlanner;
@@ -45,28 +48,16 @@ use crate::complexity;
 use crate::context::Context;
 use crate::declared_types::{self, Declared};
 use crate::error::{Error, Result};
-use crate::functions;
-use crate::functions::bits::operators::BitOperators;
-use crate::functions::geometry::operators::GeometricOperators;
-use crate::functions::json::operators::JsonOperators;
-use crate::functions::network::operators::NetworkOperators;
-use crate::functions::ranges::operators::RangeOperators;
 use crate::functions::ranges::unnest;
-use crate::functions::text_search::operators::TextSearchOperators;
 use crate::hidden_columns;
 use crate::output_names::OutputNames;
 use crate::parameters::Parameters;
-use crate::physical::Guards;
-use crate::physical::missing_sorts::MissingSorts;
 use crate::reader::TokenReader;
 use crate::relation::Relations;
 use crate::relation_keys::SoundRelations;
 use crate::routines;
 use crate::row_pattern::RowPatterns;
-use crate::rules;
-use crate::type_names::Spellings;
 use crate::user_types::UserTypes;
-use crate::zones::UTC;
 
 /// A planned query.
 #[derive(Debug, Clone)]
@@ -120,6 +111,10 @@ impl Query {
 #[derive(Clone)]
 pub struct Planner {
     state: Arc<SessionState>,
+    /// The same for plans with one partition, once there has been one.
+    in_order: Arc<OnceLock<Arc<SessionState>>>,
+    /// The value of `now()`; none if it stays a call.
+    now: Option<DateTime<Utc>>,
     type_planner: Arc<dyn TypePlanner>,
     analyzer: Arc<Analyzer>,
     parameters: Option<Arc<Parameters>>,
@@ -127,6 +122,12 @@ pub struct Planner {
     pub(crate) types: Arc<UserTypes>,
     /// The meaning that SQL has.
     pub(crate) level: CompatibilityLevel,
+}
+
+impl fmt::Debug for Planner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Planner").field("now", &self.now).field("level", &self.level).finish_non_exhaustive()
+    }
 }
 
 impl Default for Planner {
@@ -209,6 +210,7 @@ impl Planner {
             |name: &str| relations.get(name).map(|found| hidden_columns::visible_columns(&found, shown));
         ast_rewrite::rewrite_statement(&mut statement, &known, &columns)?;
         let context = Context::new(&self.state, self.type_planner(), relations, shown)
+            .at(self.now)
             .planned_by(Arc::new(RowPatterns::new(self.clone())))
             .planned_by(Arc::new(SoundRelations::default()));
         let options = ParserOptions::from(&self.state.config_options().sql_parser);
@@ -260,11 +262,9 @@ impl Planner {
         analysed: LogicalPlan,
         but: &str,
     ) -> datafusion::error::Result<LogicalPlan> {
-        // The optimizer's generated names count from one in each query, so a query always gets the same plan.
-        let mut state = self.state.as_ref().clone();
-        state.execution_props_mut().alias_generator = Arc::new(AliasGenerator::new());
-        let rules = state.optimizer().rules.iter().filter(|rule| rule.name() != but);
-        Optimizer::with_rules(rules.cloned().collect()).optimize(analysed, &state, |_, _| {})
+        let rules = self.state.optimizer().rules.iter().filter(|rule| rule.name() != but);
+        let rules = Optimizer::with_rules(rules.cloned().collect());
+        rules.optimize(analysed, &StatementConfig::new(self), |_, _| {})
     }
 
     /// Analyses a plan: resolves types and makes the result deterministic.
@@ -286,82 +286,6 @@ impl Planner {
 /// Returns the unit of a TIMESTAMP without digits.
 pub fn timestamp_unit(planner: &Planner) -> TimeUnit {
     planner.level.timestamp_unit()
-}
-
-/// Returns a planner like [`Planner::with_state`], as in data directories of this level.
-pub fn planner_at(state: SessionState, level: CompatibilityLevel) -> Planner {
-    let mut builder = SessionStateBuilder::new_from_existing(state);
-    // Functions copy their settings when a state is built, so the settings come first.
-    let options = builder.config().get_or_insert_default().options_mut();
-    settle(options);
-    let zone = options.execution.time_zone.as_deref().unwrap_or(UTC).into();
-    let type_planner = Arc::new(Spellings { users: builder.type_planner().clone(), zone, level });
-    let rules = builder.optimizer().take().unwrap_or_default().rules;
-    let rules: Vec<_> = rules.into_iter().filter(|rule| is_sound(rule.name())).collect();
-    let physical = &mut builder.physical_optimizers().get_or_insert_default().rules;
-    *physical = crate::physical::lambda_columns::guarded(std::mem::take(physical));
-    physical.insert(0, Arc::new(Guards));
-    let check = physical.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(physical.len());
-    physical.insert(check, Arc::new(MissingSorts));
-    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(functions::nth::Nth));
-    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(JsonOperators));
-    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(functions::postgres::Arrays));
-    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(NetworkOperators));
-    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(BitOperators));
-    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(RangeOperators));
-    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(TextSearchOperators));
-    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(GeometricOperators));
-    let mut state = builder.with_optimizer_rules(rules::joins::guarded(&rules)).build();
-    functions::register(&mut state, level.timestamp_unit());
-    // Physical expressions read the settings from here. `at` sets the clock.
-    state.mark_start_execution();
-    state.execution_props_mut().query_execution_start_time = None;
-    let analyzer = analyzer(&state, level);
-    let parser = StatementParser::new(state.config_options());
-    let (state, analyzer) = (Arc::new(state), Arc::new(analyzer));
-    Planner { state, type_planner, analyzer, parameters: None, parser, types: Arc::default(), level }
-}
-
-/// Overrides settings whose defaults give wrong answers or worse errors. Each has its reason.
-fn settle(options: &mut ConfigOptions) {
-    // A plan that is kept and run again would keep the filters that its first run pushed into the scans.
-    options.optimizer.enable_dynamic_filter_pushdown = false;
-    options.optimizer.enable_join_dynamic_filter_pushdown = false;
-    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
-    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
-    // If this is off, a scalar subquery with two rows returns rows instead of an error.
-    options.optimizer.enable_physical_uncorrelated_scalar_subquery = true;
-    // A column that is never NULL in the logical plan may be nullable in the physical one: that's harmless.
-    options.execution.skip_physical_aggregate_schema_check = true;
-    // A rule that fails must fail the query rather than leave it partly planned.
-    options.optimizer.skip_failed_rules = false;
-    // Lets errors point into the text.
-    options.sql_parser.collect_spans = true;
-    // The engine's catalog alone resolves names.
-    options.catalog.information_schema = false;
-    // Without a zone, TIMESTAMP WITH TIME ZONE would lose its own.
-    options.execution.time_zone.get_or_insert_with(|| UTC.to_string());
-}
-
-/// True if an optimizer rule preserves answers.
-///
-/// One unsound rule splits DISTINCT aggregates into two levels: a sum of floats beside them sums rounded sums.
-/// Two others move struct fields closer to the scan, and lose those that are join keys within a function.
-fn is_sound(rule: &str) -> bool {
-    !["single_distinct_aggregation_to_group_by", "extract_leaf_expressions", "push_down_leaf_projections"]
-        .contains(&rule)
-}
-
-/// Builds the analyzer's rules: ours for plans as written, DataFusion's, the user's, ours that need types.
-fn analyzer(state: &SessionState, level: CompatibilityLevel) -> Analyzer {
-    let mut all = rules::before_types(level);
-    all.extend(state.analyzer().rules.iter().cloned());
-    all.extend(rules::after_types(level));
-    let mut analyzer = Analyzer::with_rules(all);
-    for rewrite in state.analyzer().function_rewrites() {
-        analyzer.add_function_rewrite(Arc::clone(rewrite));
-    }
-    analyzer
 }
 
 #[cfg(test)]

@@ -22,6 +22,10 @@ use millstream_testkit::suites::report::{self, FileCounts};
 use millstream_testkit::watchdog::{note_panics, panics, slowest, trial, watch};
 use millstream_testkit::{compatibility, docs, drive, generate, operations, slt, suites, tidy, tpch, wire};
 
+/// The allocator of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let root = slt::project_root();
     if let Err(error) = std::env::set_current_dir(&root) {

@@ -22,6 +22,8 @@ pub(crate) struct SessionVariables {
     pub(super) values: Arc<Mutex<Variables>>,
     /// The last version of the catalog in which names are looked up on the search path.
     catalog: Arc<Mutex<Option<Arc<Catalog>>>>,
+    /// The last planner for a time zone.
+    zoned: Arc<Mutex<Option<Planner>>>,
     /// The default modes of transactions.
     pub(crate) modes: Modes,
     /// The schema of the session's temporary objects, once there are any.
@@ -56,9 +58,14 @@ impl SessionVariables {
         text.map_or(Cow::Borrowed(sql), Cow::Owned)
     }
 
-    /// Returns the planner for the session's time zone.
+    /// Returns the engine's planner for the session's time zone. The last one is kept.
     pub(crate) fn zoned(&self, planner: &Planner) -> Planner {
-        planner.in_zone(self.time_zone().as_ref())
+        let Some(zone) = self.time_zone() else { return planner.clone() };
+        let mut last = self.zoned.lock().unwrap_or_else(PoisonError::into_inner);
+        match last.as_ref().filter(|last| last.zone() == Some(&zone)) {
+            Some(last) => last.clone(),
+            None => last.insert(planner.in_zone(&zone)).clone(),
+        }
     }
 
     /// Returns them as a value of `search_path`, if there are temporary objects.
