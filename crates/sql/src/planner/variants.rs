@@ -37,11 +37,6 @@ impl Planner {
         }
     }
 
-    /// Returns the time zone of the planner's statements.
-    pub fn zone(&self) -> Option<&str> {
-        self.state.config_options().execution.time_zone.as_deref()
-    }
-
     /// Returns a copy of the planner for plans with one partition, whose rows always have the same order.
     pub fn in_order(&self) -> Planner {
         let state = self.in_order.get_or_init(|| {

@@ -46,7 +46,7 @@ impl Planner {
     pub fn continuous(&self, query: &mut Query) -> Result<()> {
         query.check_determinism()?;
         if asks(&query.raw)? {
-            let zone = self.zone().unwrap_or(UTC);
+            let zone = self.state().config_options().execution.time_zone.as_deref().unwrap_or(UTC);
             let analysed =
                 self.analysed(replace_clocks(query.raw.clone(), zone, self.level.timestamp_unit())?)?;
             let hidden = hidden(analysed)?;
