@@ -339,11 +339,19 @@ fn cast_each<'e>(all: impl IntoIterator<Item = &'e mut Expr>, targets: Vec<Optio
     changed
 }
 
-/// Returns the type of an expression. A literal with a point, which is a DOUBLE PRECISION here, counts as NUMERIC.
+/// Returns the type of an expression. A literal with a point, which is a DOUBLE PRECISION here, counts as NUMERIC, and so does
+/// arithmetic with it and integers: `0.06 + 0.01` and `v * 0.05` are compared with a NUMERIC as NUMERIC.
 fn written_type(expression: &Expr, schema: &DFSchema) -> DataType {
     match expression {
         Expr::Literal(ScalarValue::Float64(Some(_)), _) => NUMERIC,
         Expr::Negative(inner) => written_type(inner, schema),
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if op.is_numerical_operators() => {
+            let types = [written_type(left, schema), written_type(right, schema)];
+            match types.iter().all(|of| of.is_integer() || of.is_decimal()) && types.contains(&NUMERIC) {
+                true => NUMERIC,
+                false => type_of(expression, schema),
+            }
+        }
         other => type_of(other, schema),
     }
 }
