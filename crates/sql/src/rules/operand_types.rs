@@ -340,12 +340,14 @@ fn cast_each<'e>(all: impl IntoIterator<Item = &'e mut Expr>, targets: Vec<Optio
 }
 
 /// Returns the type of an expression. A literal with a point, which is a DOUBLE PRECISION here, counts as NUMERIC, and so does
-/// arithmetic with it and integers: `0.06 + 0.01` and `v * 0.05` are compared with a NUMERIC as NUMERIC.
+/// arithmetic of such literals and integers: `n < 0.06 + 0.01` compares as NUMERIC.
 fn written_type(expression: &Expr, schema: &DFSchema) -> DataType {
     match expression {
         Expr::Literal(ScalarValue::Float64(Some(_)), _) => NUMERIC,
         Expr::Negative(inner) => written_type(inner, schema),
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) if op.is_numerical_operators() => {
+        Expr::BinaryExpr(BinaryExpr { left, op, right })
+            if op.is_numerical_operators() && expression.column_refs().is_empty() =>
+        {
             let types = [written_type(left, schema), written_type(right, schema)];
             match types.iter().all(|of| of.is_integer() || of.is_decimal()) && types.contains(&NUMERIC) {
                 true => NUMERIC,
