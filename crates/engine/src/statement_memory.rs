@@ -3,7 +3,7 @@
 //! DataFusion's operators request the memory that they keep. If there is no more, operators that can spill
 //! write rows to files. Otherwise only the requesting statement fails, with SQLSTATE 53200.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -103,8 +103,8 @@ pub(crate) fn task(state: &SessionState, memory: Arc<dyn MemoryPool>) -> Arc<Tas
     let mut runtime = state.runtime_env().as_ref().clone();
     runtime.memory_pool = memory;
     let (id, config, runtime) = (state.session_id().to_string(), state.config().clone(), Arc::new(runtime));
-    let none = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
-    Arc::new(TaskContext::new(None, id, config, none.0, none.1, none.2, none.3, runtime))
+    let (scalar, lambda, aggregate, window) = Default::default();
+    Arc::new(TaskContext::new(None, id, config, scalar, lambda, aggregate, window, runtime))
 }
 
 /// Creates a reservation for memory outside DataFusion's operators. Dropping it returns the memory.

@@ -62,8 +62,10 @@ impl SessionVariables {
     pub(crate) fn zoned(&self, planner: &Planner) -> Planner {
         let Some(zone) = self.time_zone() else { return planner.clone() };
         let mut last = self.zoned.lock().unwrap_or_else(PoisonError::into_inner);
-        let zone_of = |planner: &Planner| planner.state().config_options().execution.time_zone.clone();
-        match last.as_ref().filter(|last| zone_of(last).as_deref() == Some(&zone)) {
+        let is_of_zone = |last: &&Planner| {
+            last.state().config_options().execution.time_zone.as_deref() == Some(zone.as_ref())
+        };
+        match last.as_ref().filter(is_of_zone) {
             Some(last) => last.clone(),
             None => last.insert(planner.in_zone(&zone)).clone(),
         }
