@@ -7,7 +7,8 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, IntervalMonthDayNanoType, IntervalUnit, TimeUnit, TimestampMicrosecondType,
+    DataType, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+    TimestampMicrosecondType,
 };
 use datafusion::error::Result;
 use datafusion::logical_expr::{
@@ -18,8 +19,8 @@ use super::value_size_limit::VALUE_BYTES_MAX;
 use crate::error::Error;
 use crate::sqlstate;
 
-/// The bytes of a list's element.
-const ELEMENT_BYTES: u64 = 8;
+/// The elements, of eight bytes each, of the longest list.
+const ELEMENTS_MAX: u64 = VALUE_BYTES_MAX / 8;
 
 /// The name of the function whose lists have their end.
 const INCLUSIVE: &str = "generate_series";
@@ -114,14 +115,14 @@ fn series(name: &str, columns: &[ArrayRef], data_type: &DataType) -> Result<Arra
             (false, false) => time >= end,
             (false, true) => time <= end,
         };
+        if !is_over(start) && least_count(start, end, step) > ELEMENTS_MAX {
+            return Err(too_long(name).into());
+        }
         let (mut time, mut count) = (Some(start), 0);
         while let Some(found) = time.filter(|time| !is_over(*time)) {
             count += 1;
-            if count > VALUE_BYTES_MAX / ELEMENT_BYTES {
-                let message = format!(
-                    "{name} would make a value of more than {VALUE_BYTES_MAX} bytes, which is the maximum"
-                );
-                return Err(Error::invalid(message).code(sqlstate::PROGRAM_LIMIT_EXCEEDED).into());
+            if count > ELEMENTS_MAX {
+                return Err(too_long(name).into());
             }
             lists.values().append_value(found);
             // The series ends where times end.
@@ -130,6 +131,21 @@ fn series(name: &str, columns: &[ArrayRef], data_type: &DataType) -> Result<Arra
         lists.append(true);
     }
     Ok(Arc::new(lists.finish()))
+}
+
+/// Returns a number of elements that a series has at least, so that one that is too long is refused before it is made: no
+/// month has more than 31 days, and no day more than 26 hours.
+fn least_count(start: i64, end: i64, step: IntervalMonthDayNano) -> u64 {
+    const HOUR: u128 = 3_600_000_000;
+    let days = u128::from(step.months.unsigned_abs()) * 31 + u128::from(step.days.unsigned_abs());
+    let longest = days * 26 * HOUR + u128::from(step.nanoseconds.unsigned_abs()).div_ceil(1000);
+    (u128::from(start.abs_diff(end)) / longest.max(1)) as u64
+}
+
+fn too_long(name: &str) -> Error {
+    let message =
+        format!("{name} would make a value of more than {VALUE_BYTES_MAX} bytes, which is the maximum");
+    Error::invalid(message).code(sqlstate::PROGRAM_LIMIT_EXCEEDED)
 }
 
 fn out_of_range() -> Error {
