@@ -138,33 +138,24 @@ mod tests {
     };
     use arrow::compute::take_record_batch;
     use arrow::datatypes::{Float64Type, Int32Type, Schema};
+    use millstream_seeds::Random;
 
     use super::*;
-
-    /// A small random generator: the seed determines the whole run.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            ((self.0 >> 33) as usize) % bound.max(1)
-        }
-    }
 
     /// Returns rows of few distinct values, so that many are duplicates.
     fn rows(random: &mut Random, count: usize) -> RecordBatch {
         let doubles = [0.0, -0.0, 1.5, f64::NAN, f64::from_bits(f64::NAN.to_bits() | 1 << 63 | 5)];
         let numbers: Vec<Option<i64>> =
-            (0..count).map(|_| Some(random.below(5) as i64).filter(|n| *n > 0)).collect();
+            (0..count).map(|_| Some(random.index(5) as i64).filter(|n| *n > 0)).collect();
         let texts: Vec<Option<&str>> =
-            (0..count).map(|_| [None, Some(""), Some("a"), Some("ab")][random.below(4)]).collect();
+            (0..count).map(|_| [None, Some(""), Some("a"), Some("ab")][random.index(4)]).collect();
         let lists: Vec<Option<Vec<Option<f64>>>> = (0..count)
             .map(|_| {
-                let length = random.below(4);
-                (length < 3).then(|| (0..length).map(|_| Some(doubles[random.below(5)])).collect())
+                let length = random.index(4);
+                (length < 3).then(|| (0..length).map(|_| Some(doubles[random.index(5)])).collect())
             })
             .collect();
-        let floats: Vec<f64> = (0..count).map(|_| doubles[random.below(5)]).collect();
+        let floats: Vec<f64> = (0..count).map(|_| doubles[random.index(5)]).collect();
         RecordBatch::try_from_iter_with_nullable([
             ("n", Arc::new(Int64Array::from(numbers)) as ArrayRef, true),
             ("t", Arc::new(StringViewArray::from(texts)), true),
@@ -176,8 +167,8 @@ mod tests {
 
     fn chunk(random: &mut Random, count: usize) -> Chunk {
         let rows = rows(random, count);
-        let weights: Vec<i64> = (0..count).map(|_| random.below(7) as i64 - 3).collect();
-        let weights = (random.below(3) > 0).then(|| Int64Array::from(weights));
+        let weights: Vec<i64> = (0..count).map(|_| random.index(7) as i64 - 3).collect();
+        let weights = (random.index(3) > 0).then(|| Int64Array::from(weights));
         Chunk { rows, weights }
     }
 
@@ -185,7 +176,7 @@ mod tests {
     fn shuffled(chunk: &Chunk, random: &mut Random) -> Chunk {
         let count = chunk.rows.num_rows();
         let mut order: Vec<usize> = (0..count).collect();
-        (1..count).for_each(|at| order.swap(at, random.below(at + 1)));
+        (1..count).for_each(|at| order.swap(at, random.index(at + 1)));
         let rows = take_record_batch(
             &chunk.rows,
             &arrow::array::UInt32Array::from_iter_values(order.iter().map(|row| *row as u32)),
@@ -200,14 +191,14 @@ mod tests {
         for seed in 0..60 {
             let mut random = Random(seed);
             let mut delta = Delta::default();
-            for _ in 0..random.below(4) {
-                let count = random.below(40) + usize::from(seed % 20 == 0) * 2 * ROWS;
+            for _ in 0..random.index(4) {
+                let count = random.index(40) + usize::from(seed % 20 == 0) * 2 * ROWS;
                 delta.push(chunk(&mut random, count));
             }
             let mut other = Delta::default();
             for whole in &delta.chunks {
                 let whole = shuffled(whole, &mut random);
-                let cut = random.below(whole.rows.num_rows() + 1);
+                let cut = random.index(whole.rows.num_rows() + 1);
                 other.push(whole.slice(cut, whole.rows.num_rows() - cut));
                 let noise = chunk(&mut random, 5);
                 let back = Int64Array::from_iter_values((0..5).map(|row| -noise.weight(row)));

@@ -322,33 +322,23 @@ fn scale(mut x: f64, mut exponent: i64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use millstream_seeds::Random;
+
     use super::*;
 
-    /// A random generator (xorshift), so that failures are reproducible.
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0
-        }
-
-        /// Returns a sum of a few floats with an exponent in this range.
-        fn number(&mut self, exponents: std::ops::Range<u64>) -> Dyadic {
-            let mut sum = Dyadic::default();
-            for _ in 0..1 + self.next() % 4 {
-                let exponent = exponents.start + self.next() % (exponents.end - exponents.start);
-                let mut fraction = self.next() & ((1 << 52) - 1);
-                if self.next().is_multiple_of(3) {
-                    fraction &= !0xffff_ffff_ffff;
-                }
-                let x = f64::from_bits((self.next() & 1) << 63 | exponent << 52 | fraction);
-                sum = sum.plus(&Dyadic::float(x, 0));
+    /// Returns a sum of a few floats with an exponent in this range.
+    fn random_number(random: &mut Random, exponents: std::ops::Range<u64>) -> Dyadic {
+        let mut sum = Dyadic::default();
+        for _ in 0..1 + random.bits() % 4 {
+            let exponent = exponents.start + random.bits() % (exponents.end - exponents.start);
+            let mut fraction = random.bits() & ((1 << 52) - 1);
+            if random.bits().is_multiple_of(3) {
+                fraction &= !0xffff_ffff_ffff;
             }
-            sum
+            let x = f64::from_bits((random.bits() & 1) << 63 | exponent << 52 | fraction);
+            sum = sum.plus(&Dyadic::float(x, 0));
         }
+        sum
     }
 
     fn magnitude(number: &Dyadic) -> Dyadic {
@@ -368,7 +358,7 @@ mod tests {
     fn arithmetic_agrees_with_integers() {
         let mut random = Random(1);
         for _ in 0..3000 {
-            let (a, b) = (random.next() as i64 >> 2, random.next() as i64 >> (2 + random.next() % 60));
+            let (a, b) = (random.bits() as i64 >> 2, random.bits() as i64 >> (2 + random.bits() % 60));
             let (x, y) = (Dyadic::whole(a), Dyadic::whole(b));
             assert_eq!(x.plus(&y), Dyadic::whole(a + b));
             assert_eq!(x.minus(&y), Dyadic::whole(a - b));
@@ -400,10 +390,11 @@ mod tests {
             let ranges =
                 [(1000..1040, 1000..1040), (1..2000, 1..2000), (1..60, 1020..1060), (1..40, 1060..1110)];
             let (of, by) = ranges[round % 4].clone();
-            let (mut dividend, mut divisor) = (random.number(of), random.number(by));
+            let (mut dividend, mut divisor) =
+                (random_number(&mut random, of), random_number(&mut random, by));
             if round % 5 == 0 {
                 dividend = dividend.times(&divisor).times(&Dyadic::whole(3));
-                divisor = divisor.times(&random.number(1000..1001));
+                divisor = divisor.times(&random_number(&mut random, 1000..1001));
             }
             if divisor.is_zero() {
                 continue;
@@ -428,8 +419,10 @@ mod tests {
         let mut random = Random(3);
         for round in 0..4000 {
             let range = [1000..1040, 1..2000, 1..60, 1900..2046][round % 4].clone();
-            let (dividend, divisor) =
-                (magnitude(&random.number(range.clone())), magnitude(&random.number(range)));
+            let (dividend, divisor) = (
+                magnitude(&random_number(&mut random, range.clone())),
+                magnitude(&random_number(&mut random, range)),
+            );
             if divisor.is_zero() || dividend.is_zero() {
                 continue;
             }

@@ -338,38 +338,23 @@ fn products(x: f64, times: i64, mut f: impl FnMut(f64)) {
 
 #[cfg(test)]
 mod tests {
+    use millstream_seeds::Random;
+
     use super::*;
 
-    /// A random generator (xorshift), so that failures are reproducible.
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0
-        }
-
-        fn below(&mut self, n: usize) -> usize {
-            (self.next() % n as u64) as usize
-        }
-
-        /// Returns a finite float: of any exponent, or near the others, so that they cancel.
-        fn float(&mut self, kind: usize) -> f64 {
-            let fraction = self.next() & ((1 << 52) - 1);
-            let exponent = match kind {
-                0 => self.next() % 2046,
-                1 => 1023 + self.next() % 4,
-                2 => self.next() % 60,
-                3 => 2046 - self.next() % 3,
-                4 => 1023 + 890 + self.next() % 12,
-                _ => 1000 + self.next() % 60,
-            };
-            let fraction =
-                if self.next().is_multiple_of(4) { fraction & !0xffff_ffff_ffff } else { fraction };
-            f64::from_bits((self.next() & 1) << 63 | exponent << 52 | fraction)
-        }
+    /// Returns a finite float: of any exponent, or near the others, so that they cancel.
+    fn random_float(random: &mut Random, kind: usize) -> f64 {
+        let fraction = random.bits() & ((1 << 52) - 1);
+        let exponent = match kind {
+            0 => random.bits() % 2046,
+            1 => 1023 + random.bits() % 4,
+            2 => random.bits() % 60,
+            3 => 2046 - random.bits() % 3,
+            4 => 1023 + 890 + random.bits() % 12,
+            _ => 1000 + random.bits() % 60,
+        };
+        let fraction = if random.bits().is_multiple_of(4) { fraction & !0xffff_ffff_ffff } else { fraction };
+        f64::from_bits((random.bits() & 1) << 63 | exponent << 52 | fraction)
     }
 
     /// Returns the same sum in exact arithmetic, without terms.
@@ -388,7 +373,7 @@ mod tests {
     fn exact_arithmetic_agrees_with_integers() {
         let mut random = Random(1);
         for _ in 0..1000 {
-            let numbers: Vec<i64> = (0..8).map(|_| random.next() as i64 >> (random.next() % 50)).collect();
+            let numbers: Vec<i64> = (0..8).map(|_| random.bits() as i64 >> (random.bits() % 50)).collect();
             let whole: i128 = numbers.iter().map(|n| ((*n as f64) as i128) << 3).sum();
             let floats: Vec<f64> = numbers.iter().map(|n| *n as f64 * 8.0).collect();
             assert_eq!(exact(&floats), whole as f64);
@@ -405,9 +390,10 @@ mod tests {
         let mut random = Random(7);
         for round in 0..3000 {
             let kind = round % 7;
-            let count = 1 + random.below(40);
-            let mut numbers: Vec<f64> =
-                (0..count).map(|_| random.float(if kind == 6 { round % 6 } else { kind })).collect();
+            let count = 1 + random.index(40);
+            let mut numbers: Vec<f64> = (0..count)
+                .map(|_| random_float(&mut random, if kind == 6 { round % 6 } else { kind }))
+                .collect();
             if kind == 6 {
                 let copies: Vec<f64> = numbers.iter().skip(1).map(|x| -x).collect();
                 numbers.extend(copies);
@@ -415,7 +401,7 @@ mod tests {
             let expected = exact(&numbers);
             for _ in 0..4 {
                 for at in 0..numbers.len() {
-                    numbers.swap(at, random.below(at + 1));
+                    numbers.swap(at, random.index(at + 1));
                 }
                 assert_eq!(sum(&numbers).value().to_bits(), expected.to_bits(), "{numbers:?}");
             }
@@ -426,8 +412,9 @@ mod tests {
     fn splits_merges_and_codes_change_nothing() {
         let mut random = Random(11);
         for round in 0..2000 {
-            let numbers: Vec<f64> = (0..2 + random.below(40)).map(|_| random.float(round % 6)).collect();
-            let (left, right) = numbers.split_at(random.below(numbers.len()));
+            let numbers: Vec<f64> =
+                (0..2 + random.index(40)).map(|_| random_float(&mut random, round % 6)).collect();
+            let (left, right) = numbers.split_at(random.index(numbers.len()));
             let mut merged = sum(left);
             merged.merge(&sum(right));
             assert_eq!(merged.value().to_bits(), sum(&numbers).value().to_bits());
@@ -445,9 +432,10 @@ mod tests {
         let mut random = Random(13);
         for round in 0..2000 {
             let mut total = Expansion::default();
-            let numbers: Vec<f64> = (0..1 + random.below(20)).map(|_| random.float(round % 6)).collect();
+            let numbers: Vec<f64> =
+                (0..1 + random.index(20)).map(|_| random_float(&mut random, round % 6)).collect();
             numbers.iter().for_each(|x| total.add(*x));
-            let gone = random.below(numbers.len() + 1);
+            let gone = random.index(numbers.len() + 1);
             numbers[..gone].iter().for_each(|x| total.add_times(*x, -1));
             assert_eq!(total.value().to_bits(), sum(&numbers[gone..]).value().to_bits());
             numbers[gone..].iter().for_each(|x| total.add_times(*x, -1));
@@ -460,13 +448,13 @@ mod tests {
     fn weights_multiply_exactly() {
         let mut random = Random(17);
         for round in 0..2000 {
-            let x = random.float(round % 6);
-            let times = random.below(50) as i64 - 25;
+            let x = random_float(&mut random, round % 6);
+            let times = random.index(50) as i64 - 25;
             let mut weighted = Expansion::default();
             weighted.add_times(x, times);
             let copies = vec![if times < 0 { -x } else { x }; times.unsigned_abs() as usize];
             assert_eq!(weighted.value().to_bits(), exact(&copies).to_bits());
-            let large = random.next() as i64 >> 1;
+            let large = random.bits() as i64 >> 1;
             weighted.add_times(x, large);
             weighted.add_times(x, -large);
             weighted.add_times(x, -times);

@@ -13,22 +13,13 @@ use datafusion::datasource::MemTable;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
+pub(crate) use millstream_seeds::Random;
 use millstream_state::{Batches, Rows, Tables};
 use tokio::runtime::Runtime;
 
 use crate::operator::{Operator, Output};
 use crate::{Choice, Description, Driver, EventTime, Flow, Limits, Relation};
 pub(crate) use files::Files;
-
-/// A small pseudorandom number generator.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
 
 pub(crate) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![

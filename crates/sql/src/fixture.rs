@@ -9,6 +9,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::datasource::{MemTable, TableProvider};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::collect;
+use millstream_seeds::Random;
 
 use crate::error::{Error, Result};
 use crate::{Planner, Relation, Relations, TokenReader, bind};
@@ -144,10 +145,9 @@ impl Tables {
 fn shuffle(batch: &RecordBatch, seed: usize) -> Vec<RecordBatch> {
     let count = batch.num_rows();
     let mut order: Vec<u32> = (0..count as u32).collect();
-    let mut state = (seed as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random((seed as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     for at in 0..count {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        order.swap(at, (state >> 33) as usize % (at + 1));
+        order.swap(at, random.index(at + 1));
     }
     let shuffled = take_record_batch(batch, &UInt32Array::from(order)).unwrap();
     let cut = count * seed / 7;

@@ -308,6 +308,7 @@ mod tests {
 
     use arrow::array::{AsArray, DictionaryArray, Int64Array, StringArray};
     use arrow::datatypes::{DataType, Field, Int8Type, Int64Type, Schema};
+    use millstream_seeds::Random;
 
     use super::*;
 
@@ -452,11 +453,8 @@ mod tests {
     fn the_sum_of_all_changes_is_the_content() {
         let mut keyed = Keyed::new(batch(&[]).schema(), vec![0]).unwrap();
         let (mut expected, mut sum) = (BTreeMap::new(), BTreeMap::<(i64, String), i64>::new());
-        let mut state = 7u64;
-        let mut below = |bound: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % bound
-        };
+        let mut random = Random(7);
+        let mut below = |bound| random.below(bound);
         for round in 0..300 {
             let rows: Vec<(i64, String)> =
                 (0..below(40)).map(|_| (below(500) as i64, format!("value {}", below(3)))).collect();

@@ -22,8 +22,6 @@ mod lineage;
 mod lists;
 mod ordered;
 mod paged;
-#[cfg(test)]
-mod random;
 mod rows;
 mod sizes;
 mod slotted;

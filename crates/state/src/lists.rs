@@ -257,6 +257,8 @@ impl Spillable for Lists {
 
 #[cfg(test)]
 mod tests {
+    use millstream_seeds::Random;
+
     use super::*;
 
     #[test]
@@ -288,11 +290,8 @@ mod tests {
     fn lists_keep_their_order_and_rooms_are_used_again() {
         let mut lists = Lists::default();
         let mut expected: Vec<Vec<u64>> = vec![Vec::new(); 50];
-        let mut random = 7u64;
-        let mut below = |bound: u64| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (random >> 33) % bound
-        };
+        let mut random = Random(7);
+        let mut below = |bound| random.below(bound);
         let mut bytes = 0;
         for id in 0..60_000u64 {
             let slot = below(50) as usize;

@@ -237,7 +237,7 @@ mod tests {
     /// Owner and reader of shared pages change, grow, and end in any order.
     #[test]
     fn shared_pages_keep_their_values() {
-        let mut random = crate::random::Random(7);
+        let mut random = millstream_seeds::Random(7);
         let text = |n: u64| format!("a text of {n}");
         let (mut paged, mut model) = (Paged::default(), Vec::new());
         let mut readers: Vec<(Paged<String>, Vec<String>)> = Vec::new();

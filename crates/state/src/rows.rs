@@ -357,7 +357,7 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Float64Type, Schema};
 
     use super::*;
-    use crate::random::Random;
+    use millstream_seeds::Random;
 
     fn schema() -> SchemaRef {
         Arc::new(Schema::new(vec![

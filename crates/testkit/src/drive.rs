@@ -1,7 +1,6 @@
 //! Drives a session from a test.
 
 use std::future::Future;
-use std::ops::Range;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -9,6 +8,7 @@ use arrow::compute::concat_batches;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::TryStreamExt;
 use millstream_engine::{Response, Session};
+pub use millstream_seeds::{all_seeds, seeds};
 
 /// The result of a test step; the error message is for people.
 pub type Result<T, E = String> = std::result::Result<T, E>;
@@ -21,19 +21,6 @@ pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .map_err(|error| format!("can't start a runtime: {error}"))?;
     runtime.block_on(future)
-}
-
-/// The variable that makes tests take all of their seeds: `MILLSTREAM_SEEDS=all`.
-const SEEDS: &str = "MILLSTREAM_SEEDS";
-
-/// Returns true if tests take all of their seeds, rather than a few.
-pub fn all_seeds() -> bool {
-    std::env::var_os(SEEDS).is_some_and(|wished| wished == "all")
-}
-
-/// Returns the seeds of a test: by default a few, which together cover each of its kinds of runs.
-pub fn seeds(few: &[u64], all: Range<u64>) -> Vec<u64> {
-    if all_seeds() { all.collect() } else { few.to_vec() }
 }
 
 /// Runs one statement and returns its rows as one batch; the batch is empty if the statement returns no rows.

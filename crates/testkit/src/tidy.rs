@@ -31,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kafka", &["connect", "delta", "registry"]),
     ("postgres", &["connect", "delta"]),
     ("s3", &[]),
+    ("seeds", &[]),
     ("cli", &["millstream", "engine", "connect", "server", "web", "kafka", "postgres", "s3"]),
     (
         "testkit",
@@ -46,6 +47,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kafka",
             "postgres",
             "registry",
+            "seeds",
         ],
     ),
     ("benches", &["millstream", "engine", "connect", "delta", "server", "web", "kafka", "testkit"]),
@@ -53,7 +55,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// The crates that authors of connectors compile: Arrow only.
 const WITHOUT_DATAFUSION: &[&str] =
-    &["delta", "state", "connect", "durable", "registry", "kafka", "postgres", "s3"];
+    &["delta", "state", "connect", "durable", "registry", "kafka", "postgres", "s3", "seeds"];
 
 /// Crates of the DataFusion project outside its umbrella crate, and the one crate that may name each.
 const BESIDE_THE_UMBRELLA: &[(&str, &str)] = &[

@@ -1,38 +1,26 @@
 //! Moments compared with integers, and with themselves in another order.
 
+use millstream_seeds::Random;
+
 use super::*;
 
-/// A random generator (xorshift), so that failures are reproducible.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
+/// Returns a float of one kind: any, special, small, tiny, huge.
+fn random_float(random: &mut Random, kind: usize) -> f64 {
+    let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 5e-324, f64::MAX];
+    match kind {
+        0 => f64::from_bits(random.bits() & !(1 << 62)),
+        1 if random.index(4) == 0 => special[random.index(special.len())],
+        3 => random.index(1000) as f64 * 5e-324,
+        4 => 1e308 - random.index(100) as f64 * 1e306,
+        _ => random.index(2000) as f64 / 7.0 - 100.0,
     }
+}
 
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    /// Returns a float of one kind: any, special, small, tiny, huge.
-    fn float(&mut self, kind: usize) -> f64 {
-        let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 5e-324, f64::MAX];
-        match kind {
-            0 => f64::from_bits(self.next() & !(1 << 62)),
-            1 if self.below(4) == 0 => special[self.below(special.len())],
-            3 => self.below(1000) as f64 * 5e-324,
-            4 => 1e308 - self.below(100) as f64 * 1e306,
-            _ => self.below(2000) as f64 / 7.0 - 100.0,
-        }
-    }
-
-    fn pairs(&mut self, kind: usize) -> Vec<(f64, f64)> {
-        let count = 1 + self.below(20);
-        (0..count).map(|_| (self.float(kind), self.float(if kind == 0 { 1 } else { kind }))).collect()
-    }
+fn random_pairs(random: &mut Random, kind: usize) -> Vec<(f64, f64)> {
+    let count = 1 + random.index(20);
+    (0..count)
+        .map(|_| (random_float(random, kind), random_float(random, if kind == 0 { 1 } else { kind })))
+        .collect()
 }
 
 fn of(pairs: &[(f64, f64)]) -> Moments {
@@ -51,14 +39,14 @@ fn all(moments: &Moments) -> Vec<Option<u64>> {
 fn order_split_merge_code_and_what_was_taken_back_do_not_show() {
     let mut random = Random(5);
     for round in 0..3000 {
-        let mut pairs = random.pairs(round % 5);
+        let mut pairs = random_pairs(&mut random, round % 5);
         let expected = all(&of(&pairs));
         for at in 0..pairs.len() {
-            pairs.swap(at, random.below(at + 1));
+            pairs.swap(at, random.index(at + 1));
         }
-        let (left, right) = pairs.split_at(random.below(pairs.len() + 1));
-        let kind = random.below(5);
-        let extra = random.pairs(kind);
+        let (left, right) = pairs.split_at(random.index(pairs.len() + 1));
+        let kind = random.index(5);
+        let extra = random_pairs(&mut random, kind);
         let mut merged = of(left);
         let mut other = of(right);
         extra.iter().for_each(|(first, second)| other.add_pair(*first, *second, 3));
@@ -76,8 +64,8 @@ fn order_split_merge_code_and_what_was_taken_back_do_not_show() {
 fn small_integers_give_what_integers_give() {
     let mut random = Random(6);
     for _ in 0..2000 {
-        let pairs: Vec<(i64, i64)> = (0..2 + random.below(9))
-            .map(|_| (random.below(2000) as i64 - 1000, random.below(50) as i64))
+        let pairs: Vec<(i64, i64)> = (0..2 + random.index(9))
+            .map(|_| (random.index(2000) as i64 - 1000, random.index(50) as i64))
             .collect();
         let floats: Vec<(f64, f64)> = pairs.iter().map(|(y, x)| (*y as f64, *x as f64)).collect();
         let moments = of(&floats);

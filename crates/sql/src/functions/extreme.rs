@@ -352,35 +352,25 @@ fn passes(filter: Option<&BooleanArray>, row: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use arrow::array::Float64Array;
+    use millstream_seeds::Random;
 
     use super::*;
 
-    /// A small random number generator.
-    struct Random(u64);
+    /// Returns special values and numbers with many duplicates.
+    fn random_values(random: &mut Random, count: usize) -> Vec<Option<f64>> {
+        let special = [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, f64::MAX, f64::MIN];
+        let some = random.index(special.len() + 1);
+        let mut value = || match random.index(4) {
+            0 => None,
+            1 => Some(random.index(7) as f64 - 3.5),
+            _ => Some(special[random.index(special.len()).min(some.saturating_sub(1))]),
+        };
+        (0..count).map(|_| value()).collect()
+    }
 
-    impl Random {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 33) as usize % bound
-        }
-
-        /// Returns special values and numbers with many duplicates.
-        fn values(&mut self, count: usize) -> Vec<Option<f64>> {
-            let special =
-                [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, f64::MAX, f64::MIN];
-            let some = self.below(special.len() + 1);
-            let mut value = || match self.below(4) {
-                0 => None,
-                1 => Some(self.below(7) as f64 - 3.5),
-                _ => Some(special[self.below(special.len()).min(some.saturating_sub(1))]),
-            };
-            (0..count).map(|_| value()).collect()
-        }
-
-        fn shuffle<V>(&mut self, values: &mut [V]) {
-            for at in 0..values.len() {
-                values.swap(at, self.below(at + 1));
-            }
+    fn random_shuffle<V>(random: &mut Random, values: &mut [V]) {
+        for at in 0..values.len() {
+            values.swap(at, random.index(at + 1));
         }
     }
 
@@ -404,12 +394,12 @@ mod tests {
     }
 
     fn check_one<const MAX: bool>(random: &mut Random) {
-        let count = random.below(12);
-        let mut values = random.values(count);
+        let count = random.index(12);
+        let mut values = random_values(random, count);
         let expected = expected(&values, MAX);
         for _ in 0..4 {
-            random.shuffle(&mut values);
-            let (left, right) = values.split_at(random.below(values.len() + 1));
+            random_shuffle(random, &mut values);
+            let (left, right) = values.split_at(random.index(values.len() + 1));
             let mut merged = One::<Float64Type, MAX>::default();
             for part in [left, right] {
                 let mut partial = One::<Float64Type, MAX>::default();
@@ -431,11 +421,10 @@ mod tests {
     }
 
     fn check_groups<const MAX: bool>(random: &mut Random) {
-        let mut rows: Vec<(usize, Option<f64>, Option<bool>)> = random
-            .values(40)
+        let mut rows: Vec<(usize, Option<f64>, Option<bool>)> = random_values(random, 40)
             .into_iter()
             .map(|value| {
-                (random.below(6), value, [Some(true), Some(true), Some(false), None][random.below(4)])
+                (random.index(6), value, [Some(true), Some(true), Some(false), None][random.index(4)])
             })
             .collect();
         let expected: Vec<Option<u64>> = (0..7)
@@ -445,7 +434,7 @@ mod tests {
             })
             .collect();
         for turn in 0..4 {
-            random.shuffle(&mut rows);
+            random_shuffle(random, &mut rows);
             let mut merged = Groups::<Float64Type, MAX>::default();
             for part in [&rows[..13], &rows[13..]] {
                 let values = [array(&part.iter().map(|row| row.1).collect::<Vec<_>>())];
@@ -480,15 +469,15 @@ mod tests {
     }
 
     fn check_frames<const MAX: bool>(random: &mut Random) {
-        let values = random.values(30);
+        let values = random_values(random, 30);
         let mut frame = Sliding::<Float64Type, MAX>::default();
         let (mut start, mut end) = (0, 0);
         while start < values.len() {
-            let next = end + random.below(values.len() - end + 1);
+            let next = end + random.index(values.len() - end + 1);
             frame.update_batch(&[array(&values[end..next])]).unwrap();
             end = next;
             assert_eq!(bits(frame.evaluate().unwrap()), expected(&values[start..end], MAX), "{values:?}");
-            let next = (start + random.below(4)).min(end);
+            let next = (start + random.index(4)).min(end);
             frame.retract_batch(&[array(&values[start..next])]).unwrap();
             start = next;
             assert_eq!(bits(frame.evaluate().unwrap()), expected(&values[start..end], MAX), "{values:?}");

@@ -121,6 +121,7 @@ impl<'a> Search<'a> {
 mod tests {
     use datafusion::sql::sqlparser::ast::{SetExpr, Statement, TableFactor};
     use datafusion::sql::sqlparser::parser::Parser;
+    use millstream_seeds::Random;
 
     use super::*;
     use crate::reader::TokenReader;
@@ -315,11 +316,8 @@ mod tests {
 
     #[test]
     fn it_finds_what_trying_everything_finds() {
-        let mut state = 7_u64;
-        let mut next = move |below: usize| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 33) as usize % below
-        };
+        let mut random = Random(7);
+        let mut next = move |below| random.index(below);
         for _ in 0..3000 {
             let tree = Tree::random(&mut next, 3);
             let rows: String = (0..1 + next(7)).map(|_| ['A', 'B', 'C', '2', '3'][next(5)]).collect();

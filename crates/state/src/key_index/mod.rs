@@ -347,7 +347,7 @@ mod tests {
     use arrow::util::display::{ArrayFormatter, FormatOptions};
 
     use super::*;
-    use crate::random::Random;
+    use millstream_seeds::Random;
 
     /// Returns values of a type, with NULLs; the same number gives the same value.
     fn column(data_type: &DataType, numbers: &[Option<u64>]) -> ArrayRef {

@@ -103,6 +103,7 @@ mod tests {
 
     use arrow::array::{AsArray, Int64Array, StringArray};
     use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    use millstream_seeds::Random;
 
     use super::*;
     use crate::Error;
@@ -189,11 +190,8 @@ mod tests {
     /// Compares random changes in random batches with a map.
     #[test]
     fn changes_are_as_those_of_a_map() {
-        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-        let mut next = |below: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % below
-        };
+        let mut random = Random(0x9E37_79B9_7F4A_7C15);
+        let mut next = |below| random.below(below);
         let (mut keyed, mut model, mut sum) = (keyed(), BTreeMap::<i64, String>::new(), Rows::new());
         for _ in 0..300 {
             let changes: Vec<(i64, Option<String>)> = (0..next(20))

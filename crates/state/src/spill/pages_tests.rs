@@ -9,8 +9,8 @@ use millstream_delta::{Chunk, Delta};
 use super::rooms::Rooms;
 use super::tests::{all_out, content, place, round, rows, schema};
 use super::*;
-use crate::random::Random;
 use crate::{KeyIndex, Paged, Rows, Sequence};
+use millstream_seeds::Random;
 
 /// Returns keys of many shapes: one word, several, text of any length, several columns of any kind.
 fn shapes() -> Vec<Vec<DataType>> {

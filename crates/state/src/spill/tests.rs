@@ -9,10 +9,10 @@ use arrow::datatypes::*;
 use millstream_delta::{Chunk, Delta};
 
 use super::*;
-use crate::random::Random;
 use crate::{
     Arranged, Conflict, KeyIndex, Keyed, Moved, Ordered, Placed, Rows, RowsSnapshot, Slotted, Tables,
 };
+use millstream_seeds::Random;
 
 /// A place in which every n-th file cannot be written.
 #[derive(Debug)]

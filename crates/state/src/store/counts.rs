@@ -100,15 +100,14 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
+    use millstream_seeds::Random;
+
     use super::*;
 
     #[test]
     fn counts_are_those_that_were_set() {
-        let mut state = 5u64;
-        let mut below = |bound: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % bound
-        };
+        let mut random = Random(5);
+        let mut below = |bound| random.below(bound);
         for (rows, largest) in [(1, 3), (64, 2), (130, 2), (1000, 2), (1000, 5)] {
             let mut counts = Counts::ones(rows);
             let mut expected = vec![1i64; rows];

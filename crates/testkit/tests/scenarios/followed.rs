@@ -6,7 +6,7 @@ use futures::StreamExt;
 use millstream_engine::{Engine, EngineBuilder, Response, Session};
 use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all, within_a_minute};
 
-use super::Scenario;
+use super::{Random, Scenario};
 
 pub const ALL: &[Scenario] = &[
     ("what_follows_a_query_holds_its_rows", || drive::block_on(followed())),
@@ -14,18 +14,6 @@ pub const ALL: &[Scenario] = &[
 ];
 
 const ROUNDS: u64 = 150;
-
-/// A random generator (xorshift), so that failures are reproducible.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-}
 
 /// The contents of tables, and the queries that they must equal.
 const PAIRS: &[(&str, &str)] = &[

@@ -32,7 +32,7 @@ async fn adding_and_dropping() -> Result<()> {
     run(&mut session, "CREATE SOURCE n WITH (connector = 'numbers')").await?;
     run(&mut session, "CREATE MATERIALIZED VIEW total AS SELECT count(*) AS c, sum(n) AS s FROM n").await?;
     let mut counted = 0;
-    for round in 0..10 {
+    for round in 0..if drive::all_seeds() { 10 } else { 4 } {
         let create = format!("CREATE MATERIALIZED VIEW v{round} AS SELECT count(*) AS c, sum(n) AS s FROM n");
         run(&mut session, &create).await?;
         // However late a view was created, it has read the same rows as the others, from the same start.

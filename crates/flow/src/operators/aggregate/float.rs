@@ -165,16 +165,14 @@ impl Mergeable for Floats {
 #[cfg(test)]
 mod tests {
     use arrow::array::Array;
+    use millstream_seeds::Random;
 
     use super::*;
 
     #[test]
     fn the_sum_is_exact_whatever_comes_and_goes() {
-        let mut state = 3u64;
-        let mut random = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            state >> 11
-        };
+        let mut random = Random(3);
+        let mut random = || random.bits() >> 11;
         let numbers: Vec<f64> = (0..400)
             .map(|n| match n % 40 {
                 0 => 1e300,

@@ -16,21 +16,12 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 use datafusion::logical_expr::{Accumulator, Volatility, create_udaf};
 use datafusion::prelude::SessionContext;
 use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
+pub(super) use millstream_seeds::Random;
 use millstream_state::Rows;
 use tokio::runtime::Runtime;
 
 use crate::fixture::again;
 use crate::{Choice, Description, Driver, ERRORS, Flow, Limits, Relation};
-
-/// A small pseudorandom number generator.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
 
 /// Returns columns of every type that an aggregate may get, named after it.
 pub(super) fn schema() -> SchemaRef {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 
 use millstream_delta::{Cut, Delta, Epoch, Timestamp, consolidate};
+use millstream_seeds::first_seeds;
 use millstream_state::Tables;
 
 use crate::fixture::{Fixture, NAMES, Random, again, delta, sorted};
@@ -182,7 +183,7 @@ fn no_weight_is_negative() {
          WHERE n <= 3",
         "SELECT k, v / (v - 3), count(*) FROM t GROUP BY k, v / (v - 3)",
     ];
-    for seed in 0..6 {
+    for seed in first_seeds(2, 6) {
         let (mut random, mut restarts) = (Random(seed), Random(seed + 1000));
         let mut fixture = Fixture::new();
         let mut flows: Vec<(Flow, Delta)> =

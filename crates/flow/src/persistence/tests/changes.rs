@@ -9,6 +9,8 @@ use millstream_delta::{Chunk, Delta};
 use millstream_state::{Batches, Tables};
 
 use super::*;
+use millstream_seeds::first_seeds;
+
 use crate::fixture::{Files, Random};
 
 /// Returns all saved state for comparison. The rows of a table are sorted, since their order may depend on
@@ -108,7 +110,7 @@ fn what_has_changed_of_operators_is_all_of_it() {
         if ["keeps", "looked_up", "epoch_time", "hop_starts"].iter().any(|call| sql.contains(call)) {
             continue;
         }
-        (0..6).for_each(|seed| check(&world, (*under, sql), seed));
+        first_seeds(2, 6).for_each(|seed| check(&world, (*under, sql), seed));
     }
 }
 

@@ -4,23 +4,13 @@ use std::collections::BTreeMap;
 
 use arrow::array::{AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use millstream_seeds::Random;
 use millstream_sql::IndexKind;
 use millstream_state::Conflict;
 
 use super::super::{Change, Table};
 use super::*;
 use crate::catalog::Intake;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-}
 
 /// The columns `k`, `u` and `p`.
 type Row = (i64, Option<i64>, i64);
