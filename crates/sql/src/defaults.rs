@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema};
 use datafusion::common::DFSchema;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
@@ -28,6 +28,7 @@ use crate::reader::{TokenReader, is_word};
 use crate::relation::OneRelation;
 use crate::routines::has_queries;
 use crate::tokens::DIALECT;
+use crate::tree_rewrite::TreeRewrite;
 
 /// The function that gives the next number of an identity column's sequence. The rows of the table keep the number, so that
 /// the sequence need not be saved.
@@ -170,7 +171,7 @@ fn single(plan: &LogicalPlan) -> Option<Expr> {
                 Expr::Column(_) => Ok(Transformed::yes(inner.clone())),
                 other => Ok(Transformed::no(other)),
             };
-            expr.transform_up(is_column).map(|expr| expr.data).ok()
+            expr.rewrite_up(is_column).map(|expr| expr.data).ok()
         }
         LogicalPlan::SubqueryAlias(node) => single(&node.input),
         _ => None,

@@ -30,6 +30,7 @@ use crate::planner::{Planner, Raw};
 use crate::reader::{TokenReader, is_word};
 use crate::relation::OneRelation;
 use crate::routines::{has_queries, single_expression, volatility};
+use crate::tree_rewrite::TreeRewrite;
 
 /// The relation of the columns that an expression may name. Users can't write this name.
 const ROW: &str = "columns of the row";
@@ -357,7 +358,7 @@ pub(crate) fn over_plan(
     visible: &Schema,
     all: &Schema,
 ) -> datafusion::error::Result<Expr> {
-    let over = expr.transform_up(|part| match &part {
+    let over = expr.rewrite_up(|part| match &part {
         Expr::Column(Column { name, .. }) => Ok(Transformed::yes(match visible.index_of(name) {
             Ok(place) => Expr::Column(Column::from(plan.qualified_field(first + place))),
             Err(_) => {

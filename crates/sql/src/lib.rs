@@ -52,6 +52,7 @@ mod system_time;
 mod temporal_filter;
 mod time_joins;
 mod tokens;
+mod tree_rewrite;
 mod type_names;
 mod unsupported_clauses;
 mod user_types;

@@ -22,6 +22,7 @@ use crate::functions::quote_ident;
 use crate::hidden_columns::fold;
 use crate::routines::Routine;
 use crate::suggestion;
+use crate::tree_rewrite::TreeRewrite;
 
 /// The schema of the engine's system tables.
 pub const SYSTEM_SCHEMA: &str = "millstream";
@@ -383,7 +384,7 @@ pub type Provide<'a> = dyn FnMut(&str, &SchemaRef) -> Result<Arc<dyn TableProvid
 /// Replaces the provider of every scan of a relation, also within subqueries. `f` returns the new provider
 /// for a name and the columns that the plan knows it by.
 pub fn bind(plan: LogicalPlan, f: &mut Provide<'_>) -> Result<LogicalPlan> {
-    let bound = plan.transform_up_with_subqueries(|node| {
+    let bound = plan.rewrite_up(|node| {
         let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
         let provider = source_as_provider(&scan.source)?;
         let Some(table) = (provider.as_ref() as &dyn Any).downcast_ref::<RelationTable>() else {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Result as PlanResult, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, LogicalPlan, SubqueryAlias, TableScan};
@@ -14,13 +14,14 @@ use crate::batches::{BatchQuery, WindowOf};
 use crate::error::Result;
 use crate::planner::Query;
 use crate::relation::{RelationTable, relation_of};
+use crate::tree_rewrite::TreeRewrite;
 
 /// Returns the new name of a relation; none if the name is unchanged.
 pub type Rename<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Returns a plan that reads renamed relations under their new names.
 pub fn rename_relations(plan: &LogicalPlan, rename: Rename<'_>) -> Result<LogicalPlan> {
-    let plan = plan.clone().transform_up_with_subqueries(|node| {
+    let plan = plan.clone().rewrite_up(|node| {
         let scan = match node {
             LogicalPlan::TableScan(scan) => scan,
             LogicalPlan::SubqueryAlias(alias) => return under_one_alias(alias),
@@ -68,7 +69,7 @@ fn scan_of(scan: TableScan, table: RelationTable) -> PlanResult<LogicalPlan> {
             }
             other => Ok(Transformed::no(other)),
         };
-        filter.clone().transform_up(column).map(|filter| filter.data)
+        filter.clone().rewrite_up(column).map(|filter| filter.data)
     });
     let scan = TableScan {
         filters: filters.collect::<PlanResult<_>>()?,

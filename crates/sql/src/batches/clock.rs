@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use arrow::datatypes::{DataType, TimeUnit};
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result as PlanResult;
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -18,6 +18,7 @@ use datafusion::logical_expr::{
 use crate::determinism::CLOCKS;
 use crate::error::Result;
 use crate::rules::names::map_named;
+use crate::tree_rewrite::TreeRewrite;
 
 /// The value of `now()` in one query. Code that runs the query sets it before each batch.
 #[derive(Clone, Default)]
@@ -37,9 +38,9 @@ impl BatchClock {
     /// Makes a plan's functions of the present time read this clock. Also returns true if there are any.
     pub(super) fn replace_clocks(&self, plan: LogicalPlan) -> Result<(LogicalPlan, bool)> {
         let call = |unit| Expr::ScalarFunction(ScalarFunction::new_udf(self.function(unit), Vec::new()));
-        let replaced = plan.transform_down_with_subqueries(|node| {
+        let replaced = plan.rewrite_down(|node| {
             map_named(node, |expr| {
-                expr.transform(|part| match &part {
+                expr.rewrite_up(|part| match &part {
                     Expr::ScalarFunction(function) if CLOCKS.contains(&function.func.name()) => {
                         let kind = part.get_type(&DFSchema::empty())?;
                         let unit = match kind {

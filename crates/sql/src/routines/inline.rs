@@ -19,6 +19,7 @@ use super::query_body;
 use crate::complexity::{parts, refuse_large};
 use crate::error::Error;
 use crate::rules::names::map_parts;
+use crate::tree_rewrite::TreeRewrite;
 
 /// The most nodes that an argument may have in all its places together.
 const NODES_MAX: u64 = 64;
@@ -26,7 +27,7 @@ const NODES_MAX: u64 = 64;
 /// Inlines calls of user-defined functions in a plan where possible.
 pub(crate) fn inline(plan: LogicalPlan) -> Result<LogicalPlan> {
     let mut queries = Queries::default();
-    let plan = plan.transform_up_with_subqueries(|node| replace_in(node, &mut queries))?.data;
+    let plan = plan.rewrite_up(|node| replace_in(node, &mut queries))?.data;
     if queries.inlined {
         refuse_large(&plan)?;
     }
@@ -102,7 +103,7 @@ fn replace(expression: Expr, schema: &DFSchema, queries: &mut Queries) -> Result
         return Ok(Transformed::no(expression));
     }
     let names: Vec<String> = function.parameters.iter().enumerate().map(column_name).collect();
-    let replaced = function.body.expr.clone().transform_up(|part| match &part {
+    let replaced = function.body.expr.clone().rewrite_up(|part| match &part {
         Expr::Column(Column { name, .. }) => match names.iter().position(|other| other == name) {
             Some(place) => Ok(Transformed::yes(arguments[place].clone())),
             None => Ok(Transformed::no(part)),

@@ -29,6 +29,7 @@ use super::function::{UserFunction, volatility};
 use crate::complexity::{parts, subquery_of};
 use crate::error::Error;
 use crate::rules::names::map_named;
+use crate::tree_rewrite::TreeRewrite;
 
 /// The most nodes of an argument that may take the place of a parameter.
 const PARTS_MAX: u64 = 4;
@@ -70,7 +71,7 @@ pub(super) fn rows_with(
     let names = function.parameters.iter().enumerate().map(column_name).collect();
     let outer = arguments.clone();
     let substitution = Substitution { routine: &function.name, names, inner: arguments, outer };
-    Ok(rows.transform_up_with_subqueries(|node| substitution.in_node(node))?.data)
+    Ok(rows.rewrite_up(|node| substitution.in_node(node))?.data)
 }
 
 fn refuse_arguments(function: &UserFunction, arguments: &[Expr]) -> Result<()> {
@@ -123,7 +124,7 @@ pub(super) fn captures(body: &Expr, columns: &[Column]) -> Result<bool> {
 /// Turns columns of these expressions into columns of an outer query.
 fn all_outer(expressions: &[Expr], schema: &DFSchema) -> Result<Vec<Expr>> {
     let outer = |expression: &Expr| {
-        let replaced = expression.clone().transform_up(|part| match part {
+        let replaced = expression.clone().rewrite_up(|part| match part {
             Expr::Column(column) => {
                 let field = Arc::clone(schema.field_from_column(&column)?);
                 Ok(Transformed::yes(Expr::OuterReferenceColumn(field, column)))
@@ -154,7 +155,7 @@ struct Substitution<'a> {
 
 impl Substitution<'_> {
     fn apply(&self, body: Expr) -> Result<Expr> {
-        let replaced = body.transform_up(|part| match part {
+        let replaced = body.rewrite_up(|part| match part {
             Expr::Column(column) => Ok(match self.place(&column) {
                 Some(place) => Transformed::yes(self.inner[place].clone()),
                 None => Transformed::no(Expr::Column(column)),
@@ -190,7 +191,7 @@ impl Substitution<'_> {
 
     fn in_plan(&self, found: Subquery) -> Result<Subquery> {
         let plan = Arc::unwrap_or_clone(found.subquery);
-        let plan = plan.transform_up_with_subqueries(|node| self.in_node(node))?.data;
+        let plan = plan.rewrite_up(|node| self.in_node(node))?.data;
         Ok(subquery(plan, found.spans))
     }
 
@@ -205,7 +206,7 @@ impl Substitution<'_> {
             }));
         }
         map_named(node, |expression| {
-            expression.transform_up(|part| match part {
+            expression.rewrite_up(|part| match part {
                 Expr::OuterReferenceColumn(field, column) => Ok(match self.place(&column) {
                     Some(place) => Transformed::yes(self.outer[place].clone()),
                     None => Transformed::no(Expr::OuterReferenceColumn(field, column)),

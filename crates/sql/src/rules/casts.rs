@@ -18,6 +18,7 @@ use crate::functions::read_text::{Kind, ReadText};
 use crate::functions::time_text;
 use crate::literals::time;
 use crate::rules::names::map_parts;
+use crate::tree_rewrite::TreeRewrite;
 
 /// The analyzer rule.
 #[derive(Debug, Default)]
@@ -29,7 +30,7 @@ impl AnalyzerRule for TextCasts {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        Ok(plan.transform_up_with_subqueries(replace_in)?.data)
+        Ok(plan.rewrite_up(replace_in)?.data)
     }
 }
 

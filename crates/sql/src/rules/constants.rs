@@ -18,6 +18,7 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::rules::names::has_part;
+use crate::tree_rewrite::{ExpressionsRewrite, TreeRewrite};
 
 /// The rule. It must run before the one that simplifies expressions.
 #[derive(Debug, Default)]
@@ -38,9 +39,9 @@ impl OptimizerRule for Constants {
         }
         let names = NamePreserver::new(&plan);
         let options = config.options();
-        plan.map_expressions(|expr| {
+        plan.rewrite_expressions(|expr| {
             let name = names.save(&expr);
-            let computed = expr.transform_up(|part| compute(part, &options))?;
+            let computed = expr.rewrite_up(|part| compute(part, &options))?;
             Ok(computed.update_data(|expr| name.restore(expr)))
         })
     }
@@ -48,7 +49,7 @@ impl OptimizerRule for Constants {
 
 /// Computes arithmetic on constants in an expression.
 pub(crate) fn computed(expr: Expr, options: &Arc<ConfigOptions>) -> Result<Expr> {
-    Ok(expr.transform_up(|part| compute(part, options))?.data)
+    Ok(expr.rewrite_up(|part| compute(part, options))?.data)
 }
 
 fn is_arithmetic(expr: &Expr) -> bool {

@@ -9,6 +9,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{ExprSchemable, LogicalPlan, Partitioning};
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::tree_rewrite::TreeRewrite;
+
 /// Removes nodes that distribute rows.
 #[derive(Debug)]
 pub(crate) struct Distribution;
@@ -19,7 +21,7 @@ impl AnalyzerRule for Distribution {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let without = plan.transform_up_with_subqueries(|node| match node {
+        let without = plan.rewrite_up(|node| match node {
             LogicalPlan::Repartition(spread) => {
                 // Its expressions must be valid nevertheless.
                 if let Partitioning::DistributeBy(exprs) = &spread.partitioning_scheme {

@@ -34,6 +34,7 @@ use millstream_delta::{has_equal_forms, interval_length, one_form as form_of};
 
 use crate::functions::one_form;
 use crate::rules::names::{input_schema, under_name};
+use crate::tree_rewrite::{ExpressionsRewrite, TreeRewrite};
 
 /// The analyzer rule.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl AnalyzerRule for EqualForms {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        Ok(plan.transform_up_with_subqueries(in_node)?.data)
+        Ok(plan.rewrite_up(in_node)?.data)
     }
 }
 
@@ -80,7 +81,7 @@ fn in_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         }
         node => {
             let names = NamePreserver::new(&node);
-            node.map_expressions(|expression| {
+            node.rewrite_expressions(|expression| {
                 let name = names.save(&expression);
                 Ok(in_expression(expression, &schema)?.update_data(|expression| name.restore(expression)))
             })
@@ -209,7 +210,7 @@ fn in_place(expression: &mut Expr, f: impl FnOnce(Expr) -> Result<Transformed<Ex
 
 /// Makes comparisons in an expression, and the keys of its calls, canonical.
 fn in_expression(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    expression.transform_up(|mut part| {
+    expression.rewrite_up(|mut part| {
         let changed = in_part(&mut part, schema)?;
         Ok(if changed { Transformed::yes(part) } else { Transformed::no(part) })
     })

@@ -20,6 +20,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::functions::{exact_moments, exact_sum, extreme};
 use crate::rules::names::map_parts;
+use crate::tree_rewrite::TreeRewrite;
 
 /// The analyzer rule.
 #[derive(Debug, Default)]
@@ -31,7 +32,7 @@ impl AnalyzerRule for ExactFloats {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        Ok(plan.transform_up_with_subqueries(replace_in)?.data)
+        Ok(plan.rewrite_up(replace_in)?.data)
     }
 }
 

@@ -14,6 +14,7 @@ use datafusion::optimizer::AnalyzerRule;
 use crate::functions::either::{self, Takes};
 use crate::functions::interval_average::INTERVAL;
 use crate::rules::names::map_parts;
+use crate::tree_rewrite::TreeRewrite;
 
 /// The analyzer rule.
 #[derive(Debug, Default)]
@@ -25,7 +26,7 @@ impl AnalyzerRule for IntervalAverages {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        Ok(plan.transform_up_with_subqueries(replace_in)?.data)
+        Ok(plan.rewrite_up(replace_in)?.data)
     }
 }
 

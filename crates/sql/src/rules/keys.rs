@@ -17,6 +17,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
+use crate::tree_rewrite::TreeRewrite;
+
 /// Returns the rule to run before one of DataFusion's rules that relies on keys.
 pub(crate) fn before(rule: &str) -> Option<Arc<dyn OptimizerRule + Send + Sync>> {
     match rule {
@@ -47,7 +49,7 @@ pub(crate) fn with_sound_keys(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 fn sound(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let mut changed = false;
-    plan.transform_up_with_subqueries(|node| {
+    plan.rewrite_up(|node| {
         // Nodes above have inherited the keys.
         let mut node = if changed { node.recompute_schema()? } else { node };
         match node {
@@ -84,7 +86,7 @@ impl OptimizerRule for HiddenKeys {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        plan.transform_up_with_subqueries(|mut node| {
+        plan.rewrite_up(|mut node| {
             let changed = set_keys(&mut node, FunctionalDependencies::empty())?;
             Ok(if changed { Transformed::yes(node) } else { Transformed::no(node) })
         })

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, JoinType, NullHandling, ScalarValue, TableReference};
 use datafusion::error::Result;
 use datafusion::logical_expr::logical_plan::{Filter, Join, Projection, SubqueryAlias, Unnest};
@@ -21,6 +21,7 @@ use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::error::Error;
+use crate::tree_rewrite::TreeRewrite;
 
 /// The analyzer rule.
 #[derive(Debug, Default)]
@@ -32,7 +33,7 @@ impl AnalyzerRule for LateralUnnest {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        Ok(plan.transform_up_with_subqueries(rewrite)?.data)
+        Ok(plan.rewrite_up(rewrite)?.data)
     }
 }
 
@@ -225,7 +226,7 @@ fn columns_of(plan: &LogicalPlan) -> Vec<Expr> {
 
 /// Adapts an expression of the subquery to the grafted plan: outer columns in `left` become ordinary ones.
 fn inner(expression: Expr, left: &DFSchema) -> Result<Expr> {
-    let replaced = expression.transform_up(|part| match part {
+    let replaced = expression.rewrite_up(|part| match part {
         Expr::OuterReferenceColumn(_, column) if left.has_column(&column) => {
             Ok(Transformed::yes(Expr::Column(column)))
         }

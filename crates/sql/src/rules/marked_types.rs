@@ -31,7 +31,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::common::Column;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Cast, InList, ScalarFunction};
 use datafusion::logical_expr::{
@@ -58,6 +58,7 @@ use crate::functions::read_text::{Kind, ReadText};
 use crate::functions::text_search;
 use crate::rules::equal_forms::is_comparison;
 use crate::rules::names::{has_part, map_named};
+use crate::tree_rewrite::TreeRewrite;
 
 /// The analyzer rule.
 #[derive(Debug, Default)]
@@ -70,7 +71,7 @@ impl AnalyzerRule for MarkedTypes {
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         match has_marked(&plan)? {
-            true => Ok(plan.transform_up_with_subqueries(resolve_in)?.data),
+            true => Ok(plan.rewrite_up(resolve_in)?.data),
             false => Ok(plan),
         }
     }
@@ -92,7 +93,7 @@ fn resolve_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let columns = |column: &Column| column_of(&inputs, column);
     let is_condition = matches!(node, LogicalPlan::Join(_) | LogicalPlan::Filter(_));
     let resolved = map_named(node, |expression| {
-        expression.transform_up(|part| {
+        expression.rewrite_up(|part| {
             let resolved = resolve(part, &columns)?;
             Ok(match ReadText::in_condition(&resolved.data).filter(|_| is_condition) {
                 Some(named) => Transformed::yes(named),

@@ -9,6 +9,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
 
+use crate::tree_rewrite::{ExpressionsRewrite, TreeRewrite};
+
 /// True if an expression of a node has a part that satisfies a condition.
 pub(crate) fn has_part(node: &LogicalPlan, satisfies: impl Fn(&Expr) -> bool) -> Result<bool> {
     let mut found = false;
@@ -30,7 +32,7 @@ pub(crate) fn map_named(
         let name = names.save(&expression);
         Ok(change(expression)?.update_data(|expression| name.restore(expression)))
     };
-    node.map_expressions(|expression| match expression {
+    node.rewrite_expressions(|expression| match expression {
         Expr::GroupingSet(_) => expression.map_children(&mut named),
         other => named(other),
     })
@@ -51,7 +53,7 @@ pub(crate) fn map_parts(
     mut change: impl FnMut(Expr, &DFSchema) -> Result<Transformed<Expr>>,
 ) -> Result<Transformed<LogicalPlan>> {
     let schema = input_schema(&node);
-    map_named(node, |expression| expression.transform_up(|part| change(part, &schema)))
+    map_named(node, |expression| expression.rewrite_up(|part| change(part, &schema)))
 }
 
 /// Casts the columns of a plan, which keep their names.

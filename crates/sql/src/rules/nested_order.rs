@@ -4,7 +4,7 @@
 //! first row of a group, the result for a NULL inside is undefined.
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, ExprSchema};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -13,6 +13,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::functions::row_key::row_key;
 use crate::rules::names::input_schema;
+use crate::tree_rewrite::{ExpressionsRewrite, TreeRewrite};
 
 /// The analyzer rule.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ impl AnalyzerRule for NestedOrder {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        Ok(plan.transform_up_with_subqueries(in_node)?.data)
+        Ok(plan.rewrite_up(in_node)?.data)
     }
 }
 
@@ -43,9 +44,9 @@ fn in_node(mut node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         }
         LogicalPlan::Window(_) | LogicalPlan::Aggregate(_) => {
             let names = NamePreserver::new_for_projection();
-            return node.map_expressions(|expression| {
+            return node.rewrite_expressions(|expression| {
                 let name = names.save(&expression);
-                let replaced = expression.transform_up(|mut part| {
+                let replaced = expression.rewrite_up(|mut part| {
                     let changed = match &mut part {
                         // DISTINCT accepts no other key than the argument itself.
                         Expr::AggregateFunction(call) if call.params.distinct => false,

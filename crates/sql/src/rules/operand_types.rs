@@ -32,6 +32,7 @@ use crate::functions::marks::catalog;
 use crate::functions::ranges;
 use crate::rules::names::{map_parts, with_casts};
 use crate::rules::retyped::retyped;
+use crate::tree_rewrite::TreeRewrite;
 use crate::zones::UTC;
 
 /// Functions whose arguments have one type, from the first place on.
@@ -58,7 +59,7 @@ impl AnalyzerRule for OperandTypes {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         if self.level == CompatibilityLevel::One {
             let earlier = |node| map_parts(node, |part, _| Ok(earlier_bound(part)));
-            return Ok(plan.transform_up_with_subqueries(earlier)?.data);
+            return Ok(plan.rewrite_up(earlier)?.data);
         }
         retyped(plan, |node| self.change_node(node))
     }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchema, Dependency};
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
@@ -45,6 +45,7 @@ use crate::functions::row_key::row_key;
 use crate::relation::RelationTable;
 use crate::routines::frames;
 use crate::rules::sort_keys::without_repeated;
+use crate::tree_rewrite::TreeRewrite;
 
 /// The analyzer rule.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ impl AnalyzerRule for Orderings {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let completed = plan.transform_up_with_subqueries(|node| match node {
+        let completed = plan.rewrite_up(|node| match node {
             LogicalPlan::Limit(mut limit) => {
                 let input = limited(Arc::unwrap_or_clone(limit.input));
                 limit.input = Arc::new(input);
@@ -436,7 +437,7 @@ fn aggregates(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     let mut changed = false;
     let mut calls = Vec::with_capacity(aggregate.aggr_expr.len());
     for call in &aggregate.aggr_expr {
-        let completed = call.clone().transform_up(|part| match part {
+        let completed = call.clone().rewrite_up(|part| match part {
             Expr::AggregateFunction(function) => complete_aggregate(function, &schema),
             other => Ok(Transformed::no(other)),
         })?;

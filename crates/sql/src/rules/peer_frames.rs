@@ -14,6 +14,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, WindowFrame, Wi
 use datafusion::optimizer::AnalyzerRule;
 
 use super::orderings::{free, with_calls};
+use crate::tree_rewrite::TreeRewrite;
 
 /// The analyzer rule.
 #[derive(Debug, Default)]
@@ -25,7 +26,7 @@ impl AnalyzerRule for PeerFrames {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let rewritten = plan.transform_up_with_subqueries(|node| match node {
+        let rewritten = plan.rewrite_up(|node| match node {
             LogicalPlan::Window(window) => rewrite(window),
             other => Ok(Transformed::no(other)),
         })?;

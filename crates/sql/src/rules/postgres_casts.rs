@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arrow::datatypes::FieldRef;
 use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
 use datafusion::functions::encoding;
 use datafusion::functions::math::round::RoundFunc;
@@ -29,6 +29,7 @@ use crate::functions::rounding::{self, Mode};
 use crate::rules::exact_numbers::is_numeric;
 use crate::rules::names::{has_part, input_schema, map_named};
 use crate::rules::retyped::retyped;
+use crate::tree_rewrite::TreeRewrite;
 use crate::type_names::{is_string, without_string};
 
 /// The analyzer rule.
@@ -56,7 +57,7 @@ impl PostgresCasts {
         let schema = input_schema(&node);
         let inputs: Vec<LogicalPlan> = node.inputs().into_iter().cloned().collect();
         let inputs: Vec<&LogicalPlan> = inputs.iter().collect();
-        map_named(node, |expression| expression.transform_up(|part| self.change(part, &schema, &inputs)))
+        map_named(node, |expression| expression.rewrite_up(|part| self.change(part, &schema, &inputs)))
     }
 
     fn change(&self, part: Expr, schema: &DFSchema, inputs: &[&LogicalPlan]) -> Result<Transformed<Expr>> {

@@ -15,6 +15,8 @@ use datafusion::logical_expr::{Expr, LogicalPlan, cast};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 
+use crate::tree_rewrite::TreeRewrite;
+
 /// The rule. It must run before types are resolved.
 #[derive(Debug)]
 pub struct Recursions;
@@ -25,7 +27,7 @@ impl AnalyzerRule for Recursions {
     }
 
     fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
-        let settled = plan.transform_up_with_subqueries(|node| match node {
+        let settled = plan.rewrite_up(|node| match node {
             LogicalPlan::RecursiveQuery(query) => as_planned(query, config),
             other => Ok(Transformed::no(other)),
         })?;

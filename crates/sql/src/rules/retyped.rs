@@ -9,6 +9,7 @@ use datafusion::logical_expr::logical_plan::Join;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::rules::names::input_schema;
+use crate::tree_rewrite::{ExpressionsRewrite, TreeRewrite};
 
 /// The most passes over a plan. A type that changes in an outer query can change one in a subquery, which needs another pass.
 const PASSES_MAX: usize = 16;
@@ -20,7 +21,7 @@ pub(crate) fn retyped(
 ) -> Result<LogicalPlan> {
     for _ in 0..PASSES_MAX {
         let mut has_changed = false;
-        let pass = plan.transform_up_with_subqueries(|node| {
+        let pass = plan.rewrite_up(|node| {
             // The types of the columns below may have changed.
             let node = if has_changed { node.recompute_schema()? } else { node };
             let changed = change(node)?;
@@ -34,13 +35,13 @@ pub(crate) fn retyped(
         if !has_changed {
             break;
         }
-        let refreshed = plan.transform_down_with_subqueries(refresh_node)?;
+        let refreshed = plan.rewrite_down(refresh_node)?;
         plan = refreshed.data;
         if !refreshed.transformed {
             break;
         }
         let recompute = |node: LogicalPlan| Ok(Transformed::yes(node.recompute_schema()?));
-        plan = plan.transform_up_with_subqueries(recompute)?.data;
+        plan = plan.rewrite_up(recompute)?.data;
     }
     Ok(plan)
 }
@@ -74,7 +75,7 @@ fn refresh_lateral(mut join: Join) -> Result<Transformed<LogicalPlan>> {
 /// Gives references to columns of an outer query their types, also in inner subqueries. References of these to a column of the
 /// same name in between are refreshed later.
 fn refresh(plan: LogicalPlan, outer: &DFSchema) -> Result<Transformed<LogicalPlan>> {
-    plan.transform_down_with_subqueries(|node| match node {
+    plan.rewrite_down(|node| match node {
         LogicalPlan::Subquery(mut subquery) => {
             let mut changed = false;
             for column in &mut subquery.outer_ref_columns {
@@ -84,7 +85,9 @@ fn refresh(plan: LogicalPlan, outer: &DFSchema) -> Result<Transformed<LogicalPla
             }
             Ok(Transformed::new_transformed(LogicalPlan::Subquery(subquery), changed))
         }
-        node => node.map_expressions(|expression| expression.transform(|part| refresh_part(part, outer))),
+        node => {
+            node.rewrite_expressions(|expression| expression.rewrite_up(|part| refresh_part(part, outer)))
+        }
     })
 }
 

@@ -30,6 +30,7 @@ use crate::error::Error;
 use crate::functions::zoned_times;
 use crate::rules::names::map_parts;
 use crate::temporal_filter::clock::is_clock;
+use crate::tree_rewrite::TreeRewrite;
 use crate::zones::in_zone;
 
 /// Functions of moments whose result doesn't depend on a zone.
@@ -48,7 +49,7 @@ impl AnalyzerRule for SessionZone {
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         let in_zone = |node| map_parts(node, |part, schema| self.change(part, schema));
-        Ok(plan.transform_up_with_subqueries(in_zone)?.data)
+        Ok(plan.rewrite_up(in_zone)?.data)
     }
 }
 

@@ -13,6 +13,8 @@ use datafusion::logical_expr::logical_plan::Join;
 use datafusion::logical_expr::{Distinct, Expr, ExprFunctionExt, JoinType, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::tree_rewrite::TreeRewrite;
+
 /// Returns a name for the column with the number of a copy, which none of these columns has.
 fn copy_name(columns: &[Column]) -> String {
     let mut name = "number of the copy".to_string();
@@ -32,7 +34,7 @@ impl AnalyzerRule for SetCopies {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        Ok(plan.transform_up_with_subqueries(rewrite)?.data)
+        Ok(plan.rewrite_up(rewrite)?.data)
     }
 }
 

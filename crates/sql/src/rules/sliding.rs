@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan, WindowFunctionDefinition};
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::functions::sliding::sliding;
+use crate::tree_rewrite::{ExpressionsRewrite, TreeRewrite};
 
 /// The rule. It must run after all other replacements of functions.
 #[derive(Debug, Default)]
@@ -20,8 +21,8 @@ impl AnalyzerRule for SlidingFrames {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let replaced = plan.transform_up_with_subqueries(|node| match node {
-            LogicalPlan::Window(_) => node.map_expressions(|call| call.transform_up(replace)),
+        let replaced = plan.rewrite_up(|node| match node {
+            LogicalPlan::Window(_) => node.rewrite_expressions(|call| call.rewrite_up(replace)),
             other => Ok(Transformed::no(other)),
         })?;
         Ok(replaced.data)

@@ -7,13 +7,15 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::{Projection, Window};
 use datafusion::logical_expr::utils::generate_sort_key;
 use datafusion::logical_expr::{Expr, LogicalPlan, SortExpr};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+
+use crate::tree_rewrite::{ExpressionsRewrite, TreeRewrite};
 
 /// The keys by which a window's rows are sorted. The flag is true for keys of the partition.
 type SortKey = Vec<(SortExpr, bool)>;
@@ -36,9 +38,9 @@ impl OptimizerRule for DifferentSortKeys {
             return Ok(Transformed::no(node));
         }
         let names = NamePreserver::new_for_projection();
-        let replaced = node.map_expressions(|expression| {
+        let replaced = node.rewrite_expressions(|expression| {
             let name = names.save(&expression);
-            let replaced = expression.transform_up(|mut part| {
+            let replaced = expression.rewrite_up(|mut part| {
                 let changed = match &mut part {
                     Expr::AggregateFunction(call) => without_repeated(&mut call.params.order_by),
                     Expr::WindowFunction(call) => without_repeated(&mut call.params.order_by),

@@ -1,7 +1,7 @@
 //! `pg_typeof(x)` of a VARCHAR(n). Arrow's type of its values is that of TEXT, so the name comes from the declaration.
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan, lit};
 use datafusion::optimizer::AnalyzerRule;
@@ -9,6 +9,7 @@ use datafusion::scalar::ScalarValue;
 
 use crate::declared_types::declared_in;
 use crate::rules::names::{has_part, map_named};
+use crate::tree_rewrite::TreeRewrite;
 
 /// The analyzer rule.
 #[derive(Debug, Default)]
@@ -20,7 +21,7 @@ impl AnalyzerRule for TypeNames {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        Ok(plan.transform_up_with_subqueries(resolve_in)?.data)
+        Ok(plan.rewrite_up(resolve_in)?.data)
     }
 }
 
@@ -30,7 +31,7 @@ fn resolve_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     }
     let inputs: Vec<LogicalPlan> = node.inputs().into_iter().cloned().collect();
     map_named(node, |expression| {
-        expression.transform_up(|part| {
+        expression.rewrite_up(|part| {
             let declared = asked(&part).and_then(|value| declared_in(value, &inputs));
             Ok(match declared.is_some_and(|spelling| spelling.starts_with("VARCHAR(")) {
                 true => Transformed::yes(lit(ScalarValue::Utf8View(Some("character varying".into())))),

@@ -8,6 +8,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::tree_rewrite::TreeRewrite;
 use crate::using_joins;
 
 /// The analyzer rule.
@@ -20,7 +21,7 @@ impl AnalyzerRule for UsingJoins {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let plan = plan.transform_up_with_subqueries(|node| match &node {
+        let plan = plan.rewrite_up(|node| match &node {
             LogicalPlan::Join(join) => match using_joins::unmarked(join) {
                 Some(plan) => Ok(Transformed::yes(Arc::unwrap_or_clone(Arc::clone(plan)))),
                 None => Ok(Transformed::no(node)),

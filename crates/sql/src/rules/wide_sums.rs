@@ -22,6 +22,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use super::exact_aggregates;
+use crate::tree_rewrite::TreeRewrite;
 
 /// The most digits of values whose sum always fits its type.
 const DIGITS_MAX: u8 = DECIMAL128_MAX_PRECISION - 10;
@@ -39,7 +40,7 @@ impl AnalyzerRule for WideSums {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        Ok(plan.transform_up_with_subqueries(in_node)?.data)
+        Ok(plan.rewrite_up(in_node)?.data)
     }
 }
 

@@ -16,6 +16,7 @@ use super::PlanResult;
 use crate::determinism::CLOCKS;
 use crate::error::{Error, Result};
 use crate::rules::names::map_named;
+use crate::tree_rewrite::{ExpressionsRewrite, TreeRewrite};
 
 /// The name of the function, by which operators recognize it.
 const EPOCH_TIME: &str = "epoch_time";
@@ -71,9 +72,9 @@ fn written(part: &Expr) -> Option<&'static str> {
 
 /// Replaces such calls in a plan as written by `epoch_time()`, as times of this zone and unit.
 pub(super) fn replace_clocks(plan: LogicalPlan, zone: &str, unit: TimeUnit) -> Result<LogicalPlan> {
-    let replaced = plan.transform_down_with_subqueries(|node| {
+    let replaced = plan.rewrite_down(|node| {
         map_named(node, |expr| {
-            expr.transform(|part| {
+            expr.rewrite_up(|part| {
                 let Some(written) = written(&part) else { return Ok(Transformed::no(part)) };
                 let kind = part.get_type(&DFSchema::empty())?;
                 let function = EpochTime::new(written, zone, unit);
@@ -143,9 +144,9 @@ pub(super) fn zone_of(part: &Expr) -> Option<&str> {
 
 /// Converts a continuous query's plan to a batch query at a time, in microseconds since 1970 UTC.
 pub fn at(plan: LogicalPlan, now_us: i64) -> Result<LogicalPlan> {
-    let plan = plan.transform_down_with_subqueries(|node| {
-        node.map_expressions(|expression| {
-            expression.transform(|part| match &part {
+    let plan = plan.rewrite_down(|node| {
+        node.rewrite_expressions(|expression| {
+            expression.rewrite_up(|part| match &part {
                 Expr::ScalarFunction(call) if let Some((_, zone, unit)) = clock_parts(&call.func) => {
                     let now = ScalarValue::TimestampMicrosecond(Some(now_us), Some(zone.into()));
                     let now = now.cast_to(&DataType::Timestamp(unit, Some(zone.into())))?;

@@ -24,6 +24,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use crate::determinism;
 use crate::error::{Error, Result};
 use crate::planner::{Planner, Query};
+use crate::tree_rewrite::TreeRewrite;
 use crate::zones::UTC;
 pub use clock::at;
 use clock::{asked, asks, replace_clocks};
@@ -63,7 +64,7 @@ impl Planner {
 /// Replaces each condition on the present time in a typed plan by one function of the row. Fails if the plan
 /// reads the present time anywhere else.
 fn hidden(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan = plan.transform_down_with_subqueries(|node| match node {
+    let plan = plan.rewrite_down(|node| match node {
         LogicalPlan::Filter(Filter { predicate, input, .. }) => {
             let predicate = hide(predicate, input.schema())?;
             predicate.map_data(|predicate| Ok(LogicalPlan::Filter(Filter::try_new(predicate, input)?)))
@@ -99,7 +100,7 @@ fn hide(predicate: Expr, schema: &datafusion::common::DFSchema) -> PlanResult<Tr
 
 /// Turns each condition on the present time in an optimised plan into a Filter of its own.
 fn placed(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan = plan.transform_up_with_subqueries(|node| match node {
+    let plan = plan.rewrite_up(|node| match node {
         LogicalPlan::Filter(Filter { predicate, input, .. }) => match taken_out(predicate) {
             (rest, Some(conditions)) => {
                 let input = match rest {

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality, TableReference};
 use datafusion::error::Result;
 use datafusion::functions_window::row_number::row_number_udwf;
@@ -26,6 +26,7 @@ use super::recursive::WorkTable;
 use super::references::outer_columns;
 use crate::error::Error;
 use crate::rules::orderings::ordered;
+use crate::tree_rewrite::TreeRewrite;
 
 /// The outer columns that a subquery depends on, and all combinations of their values.
 #[derive(Clone, Debug)]
@@ -190,7 +191,7 @@ impl Dependent<'_> {
 
     /// Replaces outer columns in an expression by the domain's columns.
     fn inner(&self, expression: Expr) -> Result<Expr> {
-        let replaced = expression.transform_up(|part| match &part {
+        let replaced = expression.rewrite_up(|part| match &part {
             Expr::OuterReferenceColumn(_, column) => match self.domain.column_of(column) {
                 Some(column) => Ok(Transformed::yes(Expr::Column(column))),
                 None => Ok(Transformed::no(part)),
@@ -284,7 +285,7 @@ impl Dependent<'_> {
 
     fn window(&self, node: &Window) -> Result<LogicalPlan> {
         let apart = |expression: Expr| {
-            let own = expression.transform_up(|part| match part {
+            let own = expression.rewrite_up(|part| match part {
                 Expr::WindowFunction(mut call) => {
                     call.params.partition_by.extend(self.domain.columns());
                     Ok(Transformed::new(Expr::WindowFunction(call), true, TreeNodeRecursion::Continue))
@@ -469,7 +470,7 @@ pub(super) fn last_column(plan: &LogicalPlan) -> Expr {
 
 /// Restricts an aggregate call to marked rows.
 fn only_where(call: Expr, counted: &Column) -> Result<Expr> {
-    let marked = call.transform_up(|part| match part {
+    let marked = call.rewrite_up(|part| match part {
         Expr::AggregateFunction(mut call) => {
             let is_counted = Expr::Column(counted.clone());
             call.params.filter = Some(Box::new(match call.params.filter.take() {

@@ -41,6 +41,7 @@ use self::plain::{is_plain, is_plain_scalar};
 use self::references::{has_subquery, is_lateral, outer_columns, subquery_of};
 use self::value::Lift;
 use crate::error::Error;
+use crate::tree_rewrite::{ExpressionsRewrite, TreeRewrite};
 
 /// The analyzer rule.
 #[derive(Debug, Default)]
@@ -54,7 +55,7 @@ impl AnalyzerRule for Subqueries {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         let names = AliasGenerator::default();
         let mut changed = false;
-        let plan = plan.transform_up_with_subqueries(|node| {
+        let plan = plan.rewrite_up(|node| {
             // A subquery's column may have become nullable, and so may expressions over it.
             let node = if changed { recompute(node)? } else { node };
             let lifted = lift(node, &names)?;
@@ -156,12 +157,12 @@ fn one_input(node: LogicalPlan, names: &AliasGenerator) -> Result<LogicalPlan> {
     let schema = Arc::clone(node.schema());
     let mut lift = Lift::new(input, names);
     let preserver = NamePreserver::new(&node);
-    let node = node.map_expressions(|expression| {
+    let node = node.rewrite_expressions(|expression| {
         if matches!(expression, Expr::GroupingSet(_)) && has_subquery(&expression)? {
             return Err(Error::unsupported("a subquery in GROUPING SETS").into());
         }
         let name = preserver.save(&expression);
-        let replaced = expression.transform_up(|part| match selects {
+        let replaced = expression.rewrite_up(|part| match selects {
             true => lift_unless_plain(part, &mut lift),
             false => lift_value(part, &mut lift),
         })?;
@@ -213,7 +214,7 @@ fn lift_condition(part: Expr, lift: &mut Lift<'_>, whole: bool) -> Result<Transf
             Ok(Transformed::new(both, left.transformed || right.transformed, TreeNodeRecursion::Continue))
         }
         part if is_plain(&part, &lift.plan, whole)? => Ok(Transformed::no(part)),
-        part => part.transform_up(|part| lift_unless_plain(part, lift)),
+        part => part.rewrite_up(|part| lift_unless_plain(part, lift)),
     }
 }
 
@@ -224,7 +225,7 @@ fn lift_unless_plain(part: Expr, lift: &mut Lift<'_>) -> Result<Transformed<Expr
             Ok(Transformed::no(part))
         }
         // The compared values become join keys, which can't contain subqueries.
-        Expr::InSubquery(_) | Expr::SetComparison(_) => part.transform_up(|part| lift_value(part, lift)),
+        Expr::InSubquery(_) | Expr::SetComparison(_) => part.rewrite_up(|part| lift_value(part, lift)),
         _ => lift_value(part, lift),
     }
 }
@@ -251,7 +252,7 @@ fn condition(mut join: Join, names: &AliasGenerator) -> Result<Transformed<Logic
         None => None,
         Some(predicate) => Some(
             predicate
-                .transform_up(|part| match subquery_of(&part) {
+                .rewrite_up(|part| match subquery_of(&part) {
                     Some(_) => side(&part, &mut left, &mut right)?.value(part).map(Transformed::yes),
                     None => Ok(Transformed::no(part)),
                 })?
