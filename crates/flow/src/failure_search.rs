@@ -332,10 +332,9 @@ mod tests {
 
     use arrow::array::{Int64Array, StringViewArray};
     use millstream_delta::{Chunk, Delta};
-
-    use super::*;
     use millstream_seeds::first_seeds;
 
+    use super::*;
     use crate::fixture::{Fixture, Random, rows, schema, step};
 
     /// The total weight of each error or row.

@@ -45,6 +45,11 @@ pub fn first_seeds(few: u64, all: u64) -> Range<u64> {
     0..if all_seeds() { all } else { few }
 }
 
+/// Returns the seeds of a test that runs many queries with each: by default the first two.
+pub fn two_seeds(all: Range<u64>) -> Range<u64> {
+    all.start..if all_seeds() { all.end } else { all.end.min(all.start + 2) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

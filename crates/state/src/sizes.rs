@@ -65,7 +65,7 @@ mod tests {
         assert_eq!((pages.get(), marks.bits()), (256, 12));
         let start = |size: usize| {
             let mut tests = Command::new(std::env::current_exe().unwrap());
-            tests.env("MILLSTREAM_PAGES", size.to_string()).arg("--test-threads=1");
+            tests.env("MILLSTREAM_PAGES", size.to_string());
             OF_USUAL_SIZE.iter().for_each(|name| _ = tests.args(["--skip", name]));
             (size, tests.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
         };

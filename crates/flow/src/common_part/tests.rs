@@ -1,11 +1,10 @@
 //! Tests that divided flows have the same answers as whole ones.
 
 use millstream_delta::Delta;
+use millstream_seeds::first_seeds;
 
 use super::*;
 use crate::RowStages;
-use millstream_seeds::first_seeds;
-
 use crate::fixture::{Fixture, Random, cut, sorted, step};
 
 /// Steps two flows, divides them at their smallest common part, and compares their answers with those of whole flows. Returns

@@ -2,10 +2,9 @@
 
 use arrow::array::Int64Array;
 use millstream_delta::{Chunk, Delta, consolidate};
-
-use super::*;
 use millstream_seeds::first_seeds;
 
+use super::*;
 use crate::fixture::{Fixture, NAMES, Random, cut, step};
 
 /// Checks the sorted names of the operators that keep their state if these relations hold their full content;

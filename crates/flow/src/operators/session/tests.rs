@@ -10,10 +10,9 @@ use arrow::compute::{SortOptions, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
 use datafusion::physical_expr::expressions::Column;
 use millstream_delta::{Chunk, Epoch, Timestamp, consolidate};
-
-use super::*;
 use millstream_seeds::first_seeds;
 
+use super::*;
 use crate::fixture::{Random, sorted};
 
 /// The minimum distance of rows of different sessions, and the distance by which rows may be behind the

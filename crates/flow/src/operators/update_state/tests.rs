@@ -13,6 +13,7 @@ use datafusion::logical_expr::{
     Volatility,
 };
 use millstream_delta::Epoch;
+use millstream_seeds::first_seeds;
 
 use super::*;
 use crate::fixture::{Files, Fixture, Random, delta, go_on, rows, sorted, step_alike};
@@ -209,7 +210,7 @@ fn another_one_goes_on_with_the_keys_and_their_states() {
                 let arguments = format!("v, {all_keys}, {timeout}");
                 for function in ["fold", "counted"] {
                     let counts: Vec<[usize; 2]> =
-                        (0..6).map(|seed| run(function, &arguments, of, seed)).collect();
+                        first_seeds(3, 6).map(|seed| run(function, &arguments, of, seed)).collect();
                     assert!(counts.iter().any(|[failed, mended]| *failed > 0 && *mended > 0), "{counts:?}");
                 }
             }

@@ -6,11 +6,10 @@ use std::process::Command;
 
 use arrow::compute::concat_batches;
 use millstream_delta::{Chunk, Delta};
+use millstream_seeds::first_seeds;
 use millstream_state::{Batches, Tables};
 
 use super::*;
-use millstream_seeds::first_seeds;
-
 use crate::fixture::{Files, Random};
 
 /// Returns all saved state for comparison. The rows of a table are sorted, since their order may depend on
