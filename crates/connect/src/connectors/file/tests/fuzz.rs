@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::file::properties::WriterProperties;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
+use millstream_seeds::all_seeds;
 
 use super::*;
 
@@ -119,14 +120,15 @@ fn fuzzed_parquet_is_bad_rows() {
     fuzz_bytes("parquet", &parquet());
 }
 
-/// Flips each bit of the footer of a small file, which holds the schema and the positions of the columns.
+/// Flips bits of the footer of a small file, which holds the schema and the positions of the columns: by default one of each
+/// byte.
 #[test]
 fn any_fuzzed_bit_of_a_parquet_footer_is_bad_rows() {
     let whole = parquet();
     let footer =
         whole.len() - 8 - u32::from_le_bytes(whole[whole.len() - 8..][..4].try_into().unwrap()) as usize;
     for at in footer..whole.len() {
-        for bit in 0..8 {
+        for bit in (0..8).filter(|bit| all_seeds() || at % 8 == *bit) {
             let mut bytes = whole.clone();
             bytes[at] ^= 1 << bit;
             read_before("parquet", &bytes, &whole);
