@@ -176,7 +176,7 @@ mod tests {
     fn shuffled(chunk: &Chunk, random: &mut Random) -> Chunk {
         let count = chunk.rows.num_rows();
         let mut order: Vec<usize> = (0..count).collect();
-        (1..count).for_each(|at| order.swap(at, random.index(at + 1)));
+        random.shuffle(&mut order);
         let rows = take_record_batch(
             &chunk.rows,
             &arrow::array::UInt32Array::from_iter_values(order.iter().map(|row| *row as u32)),

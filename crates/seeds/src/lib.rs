@@ -1,7 +1,6 @@
 //! Random input for the tests of all crates: a generator that its seed determines, and how many seeds a test takes.
 //!
-//! Deliberately absent: distributions and shuffles (see the crate `rand`), and any dependency, so that the lowest crates
-//! can use it.
+//! Deliberately absent: distributions (see the crate `rand`), and any dependency, so that the lowest crates can use it.
 
 use std::ops::Range;
 
@@ -19,6 +18,18 @@ impl Random {
     /// Returns a place in a list of this length, or 0 if the list is empty.
     pub fn index(&mut self, length: usize) -> usize {
         self.below(length as u64) as usize
+    }
+
+    /// Returns a number from 0 on, below `bound`, of the type of SQL's integers.
+    pub fn number(&mut self, bound: u64) -> i64 {
+        self.below(bound) as i64
+    }
+
+    /// Puts items into a random order (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for at in 1..items.len() {
+            items.swap(at, self.index(at + 1));
+        }
     }
 
     /// Returns 64 random bits.
@@ -41,13 +52,8 @@ pub fn seeds(few: &[u64], all: Range<u64>) -> Vec<u64> {
 }
 
 /// Returns the seeds of a test whose seeds are all alike: by default the first few.
-pub fn first_seeds(few: u64, all: u64) -> Range<u64> {
-    0..if all_seeds() { all } else { few }
-}
-
-/// Returns the seeds of a test that runs many queries with each: by default the first two.
-pub fn two_seeds(all: Range<u64>) -> Range<u64> {
-    all.start..if all_seeds() { all.end } else { all.end.min(all.start + 2) }
+pub fn first_seeds(few: u64, all: Range<u64>) -> Range<u64> {
+    all.start..if all_seeds() { all.end } else { all.end.min(all.start + few) }
 }
 
 #[cfg(test)]

@@ -146,9 +146,7 @@ fn shuffle(batch: &RecordBatch, seed: usize) -> Vec<RecordBatch> {
     let count = batch.num_rows();
     let mut order: Vec<u32> = (0..count as u32).collect();
     let mut random = Random((seed as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    for at in 0..count {
-        order.swap(at, random.index(at + 1));
-    }
+    random.shuffle(&mut order);
     let shuffled = take_record_batch(batch, &UInt32Array::from(order)).unwrap();
     let cut = count * seed / 7;
     vec![shuffled.slice(0, cut), shuffled.slice(cut, count - cut)]

@@ -1,15 +1,23 @@
-//! Sizes of pages, chunks and other pieces: constant in release builds, smaller in tests of debug builds.
+//! Sizes of pages, chunks and other pieces: constant, but for tests that ask for smaller ones.
 //!
 //! Paged structures fail at the boundary between two pages, and few tests hold enough rows to reach one of
 //! the usual size. `MILLSTREAM_PAGES=3` gives all pages of a process three entries, or the least number that
-//! a structure allows. All tests and the replay oracle can run so: `MILLSTREAM_PAGES=3 cargo test -p
-//! millstream-testkit`.
+//! a structure allows. All tests and the replay oracle can run so: `MILLSTREAM_PAGES=3 cargo test --release -p
+//! millstream-testkit`. Without it, a size costs one read of a variable that nobody writes.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The size that tests ask for, or one of the two values below.
+static SMALL: AtomicUsize = AtomicUsize::new(UNREAD);
+/// All sizes are the usual ones.
+const USUAL: usize = 0;
+/// The environment has not been asked yet.
+const UNREAD: usize = usize::MAX;
 
 /// The number of entries, rows or bytes of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     usual: usize,
-    #[cfg_attr(not(debug_assertions), allow(dead_code))]
     least: usize,
 }
 
@@ -24,31 +32,44 @@ impl Size {
         Size { usual, least }
     }
 
-    /// Returns the size; in release builds it is always the usual one.
+    /// Returns the size.
     #[inline(always)]
     pub fn get(self) -> usize {
-        #[cfg(debug_assertions)]
-        if let Some(small) = small() {
-            return small.max(self.least).min(self.usual);
+        match SMALL.load(Ordering::Relaxed) {
+            USUAL => self.usual,
+            small => self.reduced(small),
         }
-        self.usual
     }
 
     /// Returns the exponent of the size as a power of two.
     #[inline(always)]
     pub fn bits(self) -> u32 {
-        self.get().next_power_of_two().ilog2()
+        match SMALL.load(Ordering::Relaxed) {
+            USUAL => exponent(self.usual),
+            small => exponent(self.reduced(small)),
+        }
+    }
+
+    #[cold]
+    fn reduced(self, small: usize) -> usize {
+        let small = if small == UNREAD { asked() } else { small };
+        if small == USUAL { self.usual } else { small.max(self.least).min(self.usual) }
     }
 }
 
-/// Returns the size that tests ask for.
-#[cfg(debug_assertions)]
-fn small() -> Option<usize> {
-    static SMALL: std::sync::OnceLock<Option<usize>> = std::sync::OnceLock::new();
-    *SMALL.get_or_init(|| std::env::var("MILLSTREAM_PAGES").ok().and_then(|size| size.parse().ok()))
+const fn exponent(size: usize) -> u32 {
+    size.next_power_of_two().ilog2()
 }
 
-#[cfg(all(test, debug_assertions))]
+/// Reads from the environment the size that tests ask for.
+fn asked() -> usize {
+    let small = std::env::var("MILLSTREAM_PAGES").ok().and_then(|size| size.parse().ok());
+    let small = small.filter(|size| *size != UNREAD).unwrap_or(USUAL);
+    SMALL.store(small, Ordering::Relaxed);
+    small
+}
+
+#[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
 
@@ -59,10 +80,10 @@ mod tests {
     #[test]
     fn every_structure_works_with_small_pages() {
         let (pages, marks) = (Size::of(256), Size::from(4096, 64));
-        if let Some(small) = small() {
-            return assert_eq!((pages.get(), marks.bits()), (small, 6));
+        match asked() {
+            USUAL => assert_eq!((pages.get(), marks.bits()), (256, 12)),
+            small => return assert_eq!((pages.get(), marks.bits()), (small, 6)),
         }
-        assert_eq!((pages.get(), marks.bits()), (256, 12));
         let start = |size: usize| {
             let mut tests = Command::new(std::env::current_exe().unwrap());
             tests.env("MILLSTREAM_PAGES", size.to_string());

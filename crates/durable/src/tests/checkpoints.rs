@@ -108,7 +108,7 @@ fn every_step_may_fail() {
 
 #[test]
 fn a_crash_leaves_the_last_one_that_was_there() {
-    for seed in first_seeds(150, 1000) {
+    for seed in first_seeds(150, 0..1000) {
         let mut random = Random(seed);
         let mut disk = SimulatedDisk::default();
         let mut taken = 0;

@@ -274,7 +274,7 @@ fn who_comes_back_late_has_lost() {
 /// Two processes repeatedly open the same prefix at once: every promise is kept, and at most one continues.
 #[test]
 fn of_processes_that_start_at_once_one_goes_on() {
-    for seed in first_seeds(10, 40) {
+    for seed in first_seeds(10, 0..40) {
         let (store, promised) = (SimulatedStore::default(), Promised::default());
         assert_eq!(live(&store, 1, &promised), End::Done);
         let threads: Vec<_> = (0..3)

@@ -11,7 +11,7 @@ use crate::fixture::{Fixture, Random, cut, sorted, step};
 /// the names of the operators of the part; none if they have no part in common.
 fn check(one: &str, other: &str, holds_result: bool) -> Vec<&'static str> {
     let mut names = Vec::new();
-    for seed in first_seeds(2, 6) {
+    for seed in first_seeds(2, 0..6) {
         let (mut random, mut fixture) = (Random(seed), Fixture::new());
         let mut whole = [fixture.compile(one), fixture.compile(other)];
         let mut flows = [fixture.compile(one), fixture.compile(other)];

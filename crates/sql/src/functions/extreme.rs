@@ -368,12 +368,6 @@ mod tests {
         (0..count).map(|_| value()).collect()
     }
 
-    fn random_shuffle<V>(random: &mut Random, values: &mut [V]) {
-        for at in 0..values.len() {
-            values.swap(at, random.index(at + 1));
-        }
-    }
-
     fn array(values: &[Option<f64>]) -> ArrayRef {
         Arc::new(Float64Array::from(values.to_vec()))
     }
@@ -398,7 +392,7 @@ mod tests {
         let mut values = random_values(random, count);
         let expected = expected(&values, MAX);
         for _ in 0..4 {
-            random_shuffle(random, &mut values);
+            random.shuffle(&mut values);
             let (left, right) = values.split_at(random.index(values.len() + 1));
             let mut merged = One::<Float64Type, MAX>::default();
             for part in [left, right] {
@@ -434,7 +428,7 @@ mod tests {
             })
             .collect();
         for turn in 0..4 {
-            random_shuffle(random, &mut rows);
+            random.shuffle(&mut rows);
             let mut merged = Groups::<Float64Type, MAX>::default();
             for part in [&rows[..13], &rows[13..]] {
                 let values = [array(&part.iter().map(|row| row.1).collect::<Vec<_>>())];

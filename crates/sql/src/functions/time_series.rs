@@ -15,12 +15,12 @@ use datafusion::logical_expr::{
     ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
-use super::value_size_limit::VALUE_BYTES_MAX;
+use super::value_size_limit::{ELEMENT_BYTES, VALUE_BYTES_MAX};
 use crate::error::Error;
 use crate::sqlstate;
 
-/// The elements, of eight bytes each, of the longest list.
-const ELEMENTS_MAX: u64 = VALUE_BYTES_MAX / 8;
+/// The elements of the longest list.
+const ELEMENTS_MAX: u64 = VALUE_BYTES_MAX / ELEMENT_BYTES;
 
 /// The name of the function whose lists have their end.
 const INCLUSIVE: &str = "generate_series";

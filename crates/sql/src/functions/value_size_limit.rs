@@ -28,7 +28,7 @@ use crate::sqlstate;
 pub(crate) const VALUE_BYTES_MAX: u64 = 256 << 20;
 
 /// The fewest bytes that an array element takes.
-const ELEMENT_BYTES: u64 = 8;
+pub(super) const ELEMENT_BYTES: u64 = 8;
 
 /// Fails if a value is too long.
 pub(super) fn check_value(name: &str, bytes: usize) -> Result<(), Error> {

@@ -122,7 +122,7 @@ fn rows(numbers: &[i64]) -> RecordBatch {
 /// Rows of a multiset are inserted and deleted.
 #[test]
 fn a_multiset_is_what_it_was() {
-    for seed in first_seeds(6, 20) {
+    for seed in first_seeds(6, 0..20) {
         let mut random = Random(seed);
         let (mut all, mut model, mut kept) =
             (Rows::new(schema()), BTreeMap::<i64, i64>::new(), Kept::default());
@@ -159,7 +159,7 @@ fn a_multiset_is_what_it_was() {
 /// Sorted rows are inserted and deleted, some of them by position.
 #[test]
 fn ordered_rows_are_what_they_were() {
-    for seed in first_seeds(8, 30) {
+    for seed in first_seeds(8, 0..30) {
         let mut random = Random(seed);
         let (mut all, mut kept) = (Ordered::new(schema()), Kept::default());
         for round in 0..60 {
@@ -308,7 +308,7 @@ impl ByKey {
 /// Keys, rows by key with stored numbers, state by key, and several values per key equal the complete state.
 #[test]
 fn keys_and_what_is_kept_by_them_are_what_they_were() {
-    for seed in first_seeds(8, 30) {
+    for seed in first_seeds(8, 0..30) {
         let (mut random, mut by_key, mut kept) = (Random(seed), ByKey::new(), Kept::default());
         for round in 0..50 {
             by_key.change(&mut random, round);

@@ -8,7 +8,7 @@
 //! - `MILLSTREAM_SEEDS=all` runs all kept seeds, not only the first one.
 //! - `MILLSTREAM_SEED=7` runs that seed instead of the kept ones.
 //! - `MILLSTREAM_EPOCHS=20` uses more, smaller epochs.
-//! - `MILLSTREAM_PAGES=3` gives pages, chunks and pieces of state three entries, in a debug build.
+//! - `MILLSTREAM_PAGES=3` gives pages, chunks and pieces of state three entries.
 //!
 //! These run every case in one more way, instead of a random share of the cases:
 //!

@@ -1,6 +1,7 @@
 //! Files arrive while queries run.
 
 use millstream_engine::Engine;
+use millstream_seeds::Random;
 use millstream_testkit::drive::{
     self, Result, ensure, expect, expect_soon, lines, run, run_all, within_a_minute,
 };
@@ -142,12 +143,11 @@ async fn columns() -> Result<()> {
         let engine = Engine::start().map_err(|error| error.to_string())?;
         let mut session = engine.session();
         run_all(&mut session, &["SET max_batch_rows = 97", &source]).await?;
-        let mut random = seed;
+        let mut random = Random(seed);
         for round in 0..18 {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let (name, sql) = LOOK[(random >> 33) as usize % LOOK.len()];
+            let (name, sql) = LOOK[random.index(LOOK.len())];
             // Rows waiting while the source is paused were read for the queries that existed before.
-            let pauses = random >> 40 & 1 == 1;
+            let pauses = random.0 >> 40 & 1 == 1;
             if pauses {
                 run(&mut session, "PAUSE s").await?;
             }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use futures::StreamExt;
 use millstream_engine::{Engine, EngineBuilder, Response, Session};
+use millstream_seeds::Random;
 use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all, within_a_minute};
 
-use super::{Random, Scenario};
+use super::Scenario;
 
 pub const ALL: &[Scenario] = &[
     ("what_follows_a_query_holds_its_rows", || drive::block_on(followed())),
@@ -41,8 +42,8 @@ const FOLLOWED: [&str; 4] =
     ["sums", "joined", "above", "(SELECT k % 2 AS odd, count(*) AS c FROM keyed GROUP BY k % 2)"];
 
 fn statement(random: &mut Random, paused: bool) -> String {
-    let (id, k, v) = (random.below(12), random.below(4), random.below(6));
-    match random.below(9) {
+    let (id, k, v) = (random.number(12), random.number(4), random.number(6));
+    match random.number(9) {
         0 => format!("DELETE FROM t WHERE id = {id}"),
         1 => format!("UPDATE t SET k = {k} WHERE v = {v}"),
         2 => format!("INSERT INTO names VALUES ({k}, 'x') ON CONFLICT DO NOTHING"),
@@ -50,13 +51,13 @@ fn statement(random: &mut Random, paused: bool) -> String {
         4 => format!(
             "INSERT INTO t VALUES ({id}, {k}, {v}) ON CONFLICT (id) DO UPDATE SET v = t.v + 1 WHERE t.v < 9"
         ),
-        5 if paused && random.below(2) == 0 => "RESUME ALL".to_string(),
-        5 if paused && random.below(2) == 0 => {
-            let what = ["sums", "joined", "one", "two"][random.below(4) as usize];
+        5 if paused && random.number(2) == 0 => "RESUME ALL".to_string(),
+        5 if paused && random.number(2) == 0 => {
+            let what = ["sums", "joined", "one", "two"][random.number(4) as usize];
             format!("RESUME {what}")
         }
         5 => {
-            let what = ["sums", "joined", "one", "two", "ALL"][random.below(5) as usize];
+            let what = ["sums", "joined", "one", "two", "ALL"][random.number(5) as usize];
             format!("PAUSE {what}")
         }
         _ => format!("INSERT INTO t SELECT {id} + i, {k} AS k, {v} AS v FROM generate_series(0, 2) AS g(i)"),

@@ -4,9 +4,10 @@
 //! The model stores the rows in time in tables without a watermark, and queries these as a batch.
 
 use millstream_engine::{Engine, Session};
+use millstream_seeds::Random;
 use millstream_testkit::drive::{self, Result, ensure, lines, run, seeds};
 
-use super::{Random, Scenario, time};
+use super::{Scenario, time};
 
 pub const ALL: &[Scenario] =
     &[("interval_joins_equal_the_batch_over_what_came_in_time", || drive::block_on(random()))];
@@ -143,10 +144,10 @@ async fn delete(
     epoch: i64,
     changes: &mut Vec<String>,
 ) -> Result<()> {
-    if random.below(3) > 0 {
+    if random.number(3) > 0 {
         return Ok(());
     }
-    let about = time(epoch * 2 - random.below(24));
+    let about = time(epoch * 2 - random.number(24));
     let these = format!("v < 4 AND (ts > {about} AND ts < {about} + INTERVAL '8 s' OR ts IS NULL)");
     changes.push(format!("DELETE FROM {name} WHERE {these}"));
     let in_time = match side.closed {
@@ -161,11 +162,11 @@ async fn delete(
 
 fn insert(random: &mut Random, (name, side): (&str, &mut Known), epoch: i64, changes: &mut Vec<String>) {
     let (mut all, mut in_time) = (Vec::new(), Vec::new());
-    for _ in 0..random.below(6) {
-        let seconds = epoch * 2 + random.below(10) - if random.below(4) == 0 { 20 } else { 5 };
-        let seconds = Some(seconds).filter(|_| random.below(12) > 0);
-        let k = if random.below(10) == 0 { "NULL".to_string() } else { random.below(2).to_string() };
-        let row = format!("({k}, {}, {})", random.below(9), seconds.map_or("NULL".into(), time));
+    for _ in 0..random.number(6) {
+        let seconds = epoch * 2 + random.number(10) - if random.number(4) == 0 { 20 } else { 5 };
+        let seconds = Some(seconds).filter(|_| random.number(12) > 0);
+        let k = if random.number(10) == 0 { "NULL".to_string() } else { random.number(2).to_string() };
+        let row = format!("({k}, {}, {})", random.number(9), seconds.map_or("NULL".into(), time));
         if side.closed.zip(seconds).is_some_and(|(closed, seconds)| seconds < closed) {
             side.late[0] += 1;
             side.late[1] += 1;

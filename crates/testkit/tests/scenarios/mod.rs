@@ -168,17 +168,6 @@ pub fn all() -> Vec<Scenario> {
     MODULES.concat()
 }
 
-/// A small random generator, determined by its seed.
-pub struct Random(pub u64);
-
-impl Random {
-    /// Returns a number from 0 on, below a bound.
-    pub fn below(&mut self, bound: u64) -> i64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % bound) as i64
-    }
-}
-
 /// Returns an event time in SQL.
 pub fn time(seconds: i64) -> String {
     format!("(TIMESTAMP '2024-05-01 00:00:00' + INTERVAL '{seconds} seconds')")

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use millstream_engine::{Engine, Record, Session};
+use millstream_seeds::Random;
 use millstream_testkit::drive::{self, Result, ensure, expect, expect_soon, lines, run, run_all, seeds};
 use millstream_testkit::lanes::Lanes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::machine::Machine;
-use super::{Random, Scenario, folder};
+use super::{Scenario, folder};
 
 pub const ALL: &[Scenario] = &[
     ("the_watermark_is_that_of_the_slowest_partition", || drive::block_on(random())),
@@ -122,12 +123,12 @@ async fn run_seed(seed: u64) -> Result<()> {
         let mut rows: BTreeMap<&'static str, Vec<Option<i64>>> = BTreeMap::new();
         for name in LANES {
             let ended = model.parts.get(name).is_some_and(|part| part.ended);
-            let silent = random.below(3) > 0 || (name == "late" && step < 20);
+            let silent = random.number(3) > 0 || (name == "late" && step < 20);
             if ended || silent {
                 continue;
             }
             let slow = if name == "b" { 10 } else { 0 };
-            let mut row = || (random.below(9) > 0).then(|| step * 2 - slow + random.below(8));
+            let mut row = || (random.number(9) > 0).then(|| step * 2 - slow + random.number(8));
             let pushed: Vec<Option<i64>> = (0..=step % 3).map(|_| row()).collect();
             lanes.push(name, &pushed);
             rows.insert(name, pushed);
@@ -137,12 +138,12 @@ async fn run_seed(seed: u64) -> Result<()> {
             lanes.end("c");
             ends.push("c");
         }
-        if random.below(4) > 0 {
+        if random.number(4) > 0 {
             now += 1;
             run(&mut session, "ADVANCE BATCH").await?;
             model.epoch(now, &rows, &ends);
         } else {
-            let end = now + 3 + random.below(40);
+            let end = now + 3 + random.number(40);
             run(&mut session, &format!("ADVANCE TIME TO '1970-01-01 00:00:00.{end:03}'")).await?;
             while now < end {
                 now = model.moves_by(end).filter(|at| *at > now).unwrap_or(end);

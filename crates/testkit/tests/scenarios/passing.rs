@@ -2,9 +2,10 @@
 //! a SELECT.
 
 use millstream_engine::{Engine, Session};
+use millstream_seeds::Random;
 use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all, seeds};
 
-use super::{Random, Scenario};
+use super::Scenario;
 
 pub const ALL: &[Scenario] = &[
     ("rows_come_and_go_with_the_time", || drive::block_on(random())),
@@ -39,7 +40,7 @@ const QUERIES: &[&str] = &[
 
 /// Returns a time in milliseconds, and now and then NULL.
 fn time(milliseconds: i64, random: &mut Random) -> String {
-    match random.below(12) {
+    match random.number(12) {
         0 => "NULL".into(),
         _ => format!("TIMESTAMP '1970-01-01 00:00:00' + INTERVAL '{milliseconds} milliseconds'"),
     }
@@ -76,15 +77,15 @@ async fn run_seed(seed: u64) -> Result<()> {
         if round == 8 {
             create(&mut session, "late").await?;
         }
-        for _ in 0..random.below(4) {
+        for _ in 0..random.number(4) {
             let change = change(clock, &mut random);
             run(&mut session, &change).await?;
         }
         // Under a fixed interval rows pass at ticks, so the comparison happens at ticks.
         clock += if fixed {
-            500 * (1 + random.below(4))
+            500 * (1 + random.number(4))
         } else {
-            [1, 400, 1_000, 2_345][random.below(4) as usize]
+            [1, 400, 1_000, 2_345][random.number(4) as usize]
         };
         let (seconds, rest) = (clock / 1_000, clock % 1_000);
         let to = format!(
@@ -101,14 +102,14 @@ async fn run_seed(seed: u64) -> Result<()> {
 }
 
 fn change(clock: i64, random: &mut Random) -> String {
-    let about = clock - 3_000 + random.below(8_000);
-    let (id, k) = (random.below(40), random.below(3));
-    match random.below(6) {
+    let about = clock - 3_000 + random.number(8_000);
+    let (id, k) = (random.number(40), random.number(3));
+    match random.number(6) {
         0 => format!("DELETE FROM t WHERE id % 4 = {}", id % 4),
         1 => format!("DELETE FROM u WHERE k = {k}"),
         2 => format!("INSERT INTO u VALUES ({k}, {})", time(about, random)),
         _ => {
-            let (ts, z) = (time(about, random), time(about + random.below(3_000), random));
+            let (ts, z) = (time(about, random), time(about + random.number(3_000), random));
             format!("INSERT INTO t VALUES ({id}, {k}, {ts}, ({z})::timestamptz)")
         }
     }

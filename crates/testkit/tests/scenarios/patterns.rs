@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use millstream_engine::{Engine, Session};
+use millstream_seeds::Random;
 use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all, seeds};
 
-use super::{Random, Scenario, time};
+use super::{Scenario, time};
 
 pub const ALL: &[Scenario] =
     &[("matches_are_those_that_a_walk_through_the_rows_finds", || drive::block_on(random()))];
@@ -161,8 +162,8 @@ impl Model {
         let is_late = |row: &Row| window(row) + SIZE <= closed;
         // A row deleted and inserted again in one epoch has not changed.
         let mut late: BTreeMap<Row, i64> = BTreeMap::new();
-        if random.below(2) == 0 {
-            let (v, from) = (random.below(6), epoch - random.below(25));
+        if random.number(2) == 0 {
+            let (v, from) = (random.number(6), epoch - random.number(25));
             let to = from + 8;
             let (first, last) = (time(from), time(to));
             changes.push(format!("DELETE FROM t WHERE v = {v} AND ts >= {first} AND ts < {last}"));
@@ -172,9 +173,9 @@ impl Model {
             self.rows.retain(|row| !goes(row));
             self.in_time.retain(|row| !goes(row) || is_late(row));
         }
-        for _ in 0..random.below(9) {
-            let behind = if random.below(5) == 0 { 25 } else { 4 };
-            let row = (random.below(2), epoch + random.below(9) - behind, random.below(6));
+        for _ in 0..random.number(9) {
+            let behind = if random.number(5) == 0 { 25 } else { 4 };
+            let row = (random.number(2), epoch + random.number(9) - behind, random.number(6));
             changes.push(format!("INSERT INTO t VALUES ({}, {}, {})", row.0, time(row.1), row.2));
             self.rows.push(row);
             match is_late(&row) {

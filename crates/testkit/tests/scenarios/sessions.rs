@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_engine::{Engine, Session};
+use millstream_seeds::Random;
 use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all, seeds};
 
-use super::{Random, Scenario, time};
+use super::{Scenario, time};
 
 pub const ALL: &[Scenario] = &[
     ("sessions_have_the_batch_answer_as_of_their_closing", || drive::block_on(closing())),
@@ -200,8 +201,8 @@ async fn run_seed(seed: u64) -> Result<i64> {
     let crowded = seed >= 8;
     for epoch in 0..50 {
         let (mut deleted, mut inserted) = (Vec::new(), Vec::new());
-        if random.below(2) == 0 {
-            let (v, from) = (random.below(6), epoch - random.below(if crowded { 10 } else { 25 }));
+        if random.number(2) == 0 {
+            let (v, from) = (random.number(6), epoch - random.number(if crowded { 10 } else { 25 }));
             let to = from + 6;
             let (first, last) = (time(from), time(to));
             run(&mut session, &format!("DELETE FROM t WHERE v = {v} AND ts >= {first} AND ts < {last}"))
@@ -210,13 +211,13 @@ async fn run_seed(seed: u64) -> Result<i64> {
             deleted.extend(model.table.iter().filter(|row| goes(row)).copied());
             model.table.retain(|row| !goes(row));
         }
-        for _ in 0..random.below(6) {
+        for _ in 0..random.number(6) {
             let late = match crowded {
-                true if random.below(2) == 0 => 10,
-                false if random.below(5) == 0 => 20,
+                true if random.number(2) == 0 => 10,
+                false if random.number(5) == 0 => 20,
                 _ => 4,
             };
-            let row = (random.below(3), epoch + random.below(8) - late, random.below(6));
+            let row = (random.number(3), epoch + random.number(8) - late, random.number(6));
             let (k, ts, v) = row;
             run(&mut session, &format!("INSERT INTO t VALUES ({k}, {v}, {})", time(ts))).await?;
             inserted.push(row);
@@ -318,12 +319,12 @@ async fn open() -> Result<()> {
     .await?;
     let mut random = Random(11);
     for epoch in 0..60 {
-        if random.below(3) == 0 {
-            run(&mut session, &format!("DELETE FROM t WHERE v = {}", random.below(8))).await?;
+        if random.number(3) == 0 {
+            run(&mut session, &format!("DELETE FROM t WHERE v = {}", random.number(8))).await?;
         }
-        for _ in 0..random.below(8) {
-            let ts = if random.below(10) == 0 { "NULL".into() } else { time(random.below(60)) };
-            let (k, v) = (random.below(2), random.below(8));
+        for _ in 0..random.number(8) {
+            let ts = if random.number(10) == 0 { "NULL".into() } else { time(random.number(60)) };
+            let (k, v) = (random.number(2), random.number(8));
             run(&mut session, &format!("INSERT INTO t VALUES ({k}, {v}, {ts})")).await?;
         }
         run(&mut session, "ADVANCE BATCH").await?;

@@ -8,9 +8,10 @@
 use std::collections::BTreeMap;
 
 use millstream_engine::{Engine, Session};
+use millstream_seeds::Random;
 use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all, seeds};
 
-use super::{Random, Scenario, time};
+use super::{Scenario, time};
 
 pub const ALL: &[Scenario] = &[
     ("asof_joins_equal_the_model_over_what_came_in_time", || drive::block_on(random())),
@@ -109,8 +110,8 @@ impl Model {
         let (mut changes, closed) = (Vec::new(), self.closed);
         let is_late = |(_, _, ts): &Row| ts.zip(closed).is_some_and(|(ts, closed)| ts < closed);
         for (name, side) in ["a", "b"].into_iter().zip(&mut self.sides) {
-            if random.below(3) == 0 {
-                let (v, from) = (random.below(6), epoch * 2 - random.below(20));
+            if random.number(3) == 0 {
+                let (v, from) = (random.number(6), epoch * 2 - random.number(20));
                 let to = from + 7;
                 let goes = |row: &Row| row.1 == v && row.2.is_none_or(|ts| (from..to).contains(&ts));
                 let (first, last) = (time(from), time(to));
@@ -124,11 +125,11 @@ impl Model {
                 side.in_time.retain(|row| !goes(row) || is_late(row));
             }
             let mut rows = Vec::new();
-            for _ in 0..random.below(5) {
-                let ts = epoch * 2 + random.below(9) - if random.below(5) == 0 { 22 } else { 4 };
-                let ts = Some(ts).filter(|_| random.below(14) > 0);
-                let k = Some(random.below(2)).filter(|_| random.below(12) > 0);
-                let row = (k, random.below(6), ts);
+            for _ in 0..random.number(5) {
+                let ts = epoch * 2 + random.number(9) - if random.number(5) == 0 { 22 } else { 4 };
+                let ts = Some(ts).filter(|_| random.number(14) > 0);
+                let k = Some(random.number(2)).filter(|_| random.number(12) > 0);
+                let row = (k, random.number(6), ts);
                 rows.push(format!("({}, {}, {})", number(k), row.1, ts.map_or("NULL".into(), time)));
                 side.table.push(row);
                 if is_late(&row) {
@@ -341,22 +342,22 @@ async fn look_ups_of(seed: u64) -> Result<()> {
     let mut id = 0;
     for epoch in 0..40 {
         let mut orders = Vec::new();
-        for _ in 0..random.below(4) {
-            orders.push((id, Some(random.below(4)).filter(|_| random.below(8) > 0)));
+        for _ in 0..random.number(4) {
+            orders.push((id, Some(random.number(4)).filter(|_| random.number(8) > 0)));
             id += 1;
         }
         let rows: Vec<String> = orders.iter().map(|(id, k)| format!("({id}, {})", number(*k))).collect();
         let insert_orders = (!rows.is_empty()).then(|| format!("INSERT INTO o VALUES {}", rows.join(", ")));
         // Orders arrive before or after the rates of their epoch, which makes no difference.
-        let first = random.below(2) == 0;
+        let first = random.number(2) == 0;
         let mut changes: Vec<String> = insert_orders.clone().into_iter().filter(|_| first).collect();
-        if random.below(3) == 0 {
-            let v = random.below(3);
+        if random.number(3) == 0 {
+            let v = random.number(3);
             changes.push(format!("DELETE FROM r WHERE v = {v}"));
             rates.retain(|rate| rate.1 != v);
         }
-        for _ in 0..random.below(3) {
-            let rate = (Some(random.below(4)).filter(|_| random.below(8) > 0), random.below(3));
+        for _ in 0..random.number(3) {
+            let rate = (Some(random.number(4)).filter(|_| random.number(8) > 0), random.number(3));
             changes.push(format!("INSERT INTO r VALUES ({}, {})", number(rate.0), rate.1));
             rates.push(rate);
         }

@@ -51,7 +51,7 @@ fn unions_follow_inserts_and_deletes() {
 /// Few nodes and many edges, so that there are cycles of all kinds.
 #[test]
 fn dense_graphs_follow_inserts_and_deletes() {
-    for seed in first_seeds(5, 20) {
+    for seed in first_seeds(5, 0..20) {
         let mut random = Random(seed);
         let fixture = Fixture::new();
         let mut flow = fixture.compile(REACHED);

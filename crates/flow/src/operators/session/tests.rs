@@ -156,7 +156,7 @@ fn run(seed: u64, clock: bool, on_close: bool) -> (u64, usize) {
 fn sessions_go_on_as_if_they_had_never_stopped() {
     for on_close in [false, true] {
         let (mut late, mut late_members) = (0, 0);
-        for seed in first_seeds(4, 12) {
+        for seed in first_seeds(4, 0..12) {
             let (of_late, of_guests) = run(seed, true, on_close);
             (late, late_members) = (late + of_late, late_members + of_guests);
         }

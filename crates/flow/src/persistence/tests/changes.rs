@@ -109,7 +109,7 @@ fn what_has_changed_of_operators_is_all_of_it() {
         if ["keeps", "looked_up", "epoch_time", "hop_starts"].iter().any(|call| sql.contains(call)) {
             continue;
         }
-        first_seeds(2, 6).for_each(|seed| check(&world, (*under, sql), seed));
+        first_seeds(2, 0..6).for_each(|seed| check(&world, (*under, sql), seed));
     }
 }
 

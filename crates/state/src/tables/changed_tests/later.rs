@@ -81,7 +81,7 @@ impl Stores {
 /// Failed checkpoints lose no changes.
 #[test]
 fn later_changes_of_rows_are_of_the_next_checkpoint() {
-    for seed in first_seeds(6, 20) {
+    for seed in first_seeds(6, 0..20) {
         let directory = tempfile::tempdir().unwrap();
         let files = Files::below(directory.path().join("spill"));
         let (mut random, mut stores, mut kept) = (Random(seed), Stores::new(), Kept::default());
@@ -110,7 +110,7 @@ fn later_changes_of_rows_are_of_the_next_checkpoint() {
 /// The same holds for keys, rows by key and state by key.
 #[test]
 fn later_changes_by_key_are_of_the_next_checkpoint() {
-    for seed in first_seeds(6, 20) {
+    for seed in first_seeds(6, 0..20) {
         let (mut random, mut by_key, mut kept) = (Random(seed), ByKey::new(), Kept::default());
         let mut pending: Option<(Tables, Tables)> = None;
         for round in 0..80 {
