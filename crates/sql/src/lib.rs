@@ -22,6 +22,7 @@ pub mod dialect;
 pub mod dml;
 mod error;
 mod event_time;
+mod expression_type;
 mod extension;
 mod failure;
 #[cfg(test)]

@@ -147,7 +147,9 @@ impl Kafka {
     fn java(&self) -> Command {
         let mut command = Command::new("java");
         let jars: &Path = &self.libraries;
-        command.args(["-Xmx256m", "-cp"]).arg(jars.join("*")).stdin(Stdio::null());
+        // A broker of a test lives for seconds, most of which would go into compiling it well.
+        command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m", "-cp"]);
+        command.arg(jars.join("*")).stdin(Stdio::null());
         command
     }
 

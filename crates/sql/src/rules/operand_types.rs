@@ -24,10 +24,11 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{InList, InSubquery, ScalarFunction, SetComparison};
 use datafusion::logical_expr::logical_plan::{Join, RecursiveQuery, Subquery, Union};
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast};
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, cast};
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::compatibility_level::CompatibilityLevel;
+use crate::expression_type::type_of;
 use crate::functions::marks::catalog;
 use crate::functions::ranges;
 use crate::rules::names::{map_parts, with_casts};
@@ -305,10 +306,6 @@ fn measure(difference: &Expr, interval: &mut Expr, schema: &DFSchema) -> bool {
     true
 }
 
-fn type_of(expression: &Expr, schema: &DFSchema) -> DataType {
-    expression.get_type(schema).unwrap_or(DataType::Null)
-}
-
 fn replace(expression: &mut Expr, change: impl FnOnce(Expr) -> Expr) {
     let old = std::mem::replace(expression, Expr::Literal(ScalarValue::Null, None));
     *expression = change(old);
@@ -347,7 +344,7 @@ fn written_type(expression: &Expr, schema: &DFSchema) -> DataType {
         Expr::Literal(ScalarValue::Float64(Some(_)), _) => NUMERIC,
         Expr::Negative(inner) => written_type(inner, schema),
         Expr::BinaryExpr(BinaryExpr { left, op, right })
-            if op.is_numerical_operators() && expression.column_refs().is_empty() =>
+            if op.is_numerical_operators() && !expression.any_column_refs() =>
         {
             let types = [written_type(left, schema), written_type(right, schema)];
             match types.iter().all(|of| of.is_integer() || of.is_decimal()) && types.contains(&NUMERIC) {

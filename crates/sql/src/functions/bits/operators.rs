@@ -4,11 +4,12 @@ use arrow::datatypes::DataType;
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable, cast};
+use datafusion::logical_expr::{Expr, cast};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use super::type_name;
 use crate::error::Error;
+use crate::expression_type::type_of;
 use crate::functions::json::operators::{column_in, shown, typed};
 use crate::functions::marks::Mark;
 use crate::functions::marks::catalog::call;
@@ -75,7 +76,7 @@ impl Side {
     fn of(operand: &Expr, schema: &DFSchema) -> Side {
         Side {
             mark: Shape::mark(operand, &|column: &Column| column_in(schema, column)),
-            data_type: operand.get_type(schema).unwrap_or(DataType::Null),
+            data_type: type_of(operand, schema),
             is_literal: is_literal(operand),
         }
     }

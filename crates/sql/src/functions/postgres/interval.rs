@@ -14,6 +14,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF, cast as cast_expr
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use crate::error::Error;
+use crate::expression_type::type_of;
 use crate::functions::Registry;
 use crate::functions::scalar::{Scalar, or_null};
 
@@ -130,8 +131,7 @@ impl ExprPlanner for Products {
         if !matches!(written.op, Multiply | Divide | Plus | Minus) {
             return Ok(PlannerResult::Original(written));
         }
-        let type_of = |expression: &Expr| expression.get_type(schema).unwrap_or(DataType::Null);
-        let (left, right) = (type_of(&written.left), type_of(&written.right));
+        let (left, right) = (type_of(&written.left, schema), type_of(&written.right, schema));
         let is = |a: &DataType, b: &DataType| *a == INTERVAL && b.is_numeric();
         let call = |interval: Expr, number: Expr| multiply().call(vec![interval, number]);
         let moved = |date: &DataType, by: &DataType, interval: &Expr| {

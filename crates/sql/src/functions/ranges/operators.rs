@@ -3,12 +3,13 @@
 use arrow::datatypes::DataType;
 use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
+use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use millstream_delta::sql_type;
 
 use crate::error::Error;
+use crate::expression_type::type_of;
 use crate::functions::json::operators::{column_in, shown, typed};
 use crate::functions::marks::Mark;
 use crate::functions::marks::catalog::call;
@@ -39,7 +40,7 @@ impl ExprPlanner for RangeOperators {
         let columns = |column: &Column| column_in(schema, column);
         let operand = |side: &Expr| Operand {
             mark: Shape::mark(side, &columns),
-            data_type: side.get_type(schema).unwrap_or(DataType::Null),
+            data_type: type_of(side, schema),
             is_literal: is_literal(side),
         };
         let kind = Operation::of(&written.op);
