@@ -19,7 +19,7 @@ pub const ALL: &[Scenario] = &[
 const CASE: &str = "MILLSTREAM_COMPLEX_CASE";
 
 /// The number of terms of a chain. Planning is quadratic in it, mostly in names, and a debug build is slow.
-const TERMS: usize = if cfg!(debug_assertions) { 500 } else { 2_500 };
+const TERMS: usize = if cfg!(debug_assertions) { 500 } else { 1_000 };
 
 /// A name, and a query over `t (a INT, b DOUBLE, s TEXT)`.
 type Case = (&'static str, fn() -> String);
@@ -30,7 +30,7 @@ const DEEP: &[Case] = &[
     ("and", || format!("SELECT a FROM t WHERE {}", numbered(TERMS, |n| format!("a <> {}", n + 10), " AND "))),
     ("or", || format!("SELECT a FROM t WHERE {}", numbered(TERMS, |n| format!("b = {n}"), " OR "))),
     ("casts", || format!("SELECT a{} AS x FROM t", "::int".repeat(TERMS))),
-    ("union", || chain(if cfg!(debug_assertions) { 300 } else { 3_000 }, "SELECT a FROM t", " UNION ALL ")),
+    ("union", || chain(if cfg!(debug_assertions) { 300 } else { 1_000 }, "SELECT a FROM t", " UNION ALL ")),
     ("using", || {
         format!(
             "SELECT a FROM t{}",
