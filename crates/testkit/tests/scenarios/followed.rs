@@ -53,11 +53,11 @@ fn statement(random: &mut Random, paused: bool) -> String {
         ),
         5 if paused && random.number(2) == 0 => "RESUME ALL".to_string(),
         5 if paused && random.number(2) == 0 => {
-            let what = ["sums", "joined", "one", "two"][random.number(4) as usize];
+            let what = ["sums", "joined", "one", "two"][random.index(4)];
             format!("RESUME {what}")
         }
         5 => {
-            let what = ["sums", "joined", "one", "two", "ALL"][random.number(5) as usize];
+            let what = ["sums", "joined", "one", "two", "ALL"][random.index(5)];
             format!("PAUSE {what}")
         }
         _ => format!("INSERT INTO t SELECT {id} + i, {k} AS k, {v} AS v FROM generate_series(0, 2) AS g(i)"),

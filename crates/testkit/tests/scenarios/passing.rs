@@ -82,11 +82,7 @@ async fn run_seed(seed: u64) -> Result<()> {
             run(&mut session, &change).await?;
         }
         // Under a fixed interval rows pass at ticks, so the comparison happens at ticks.
-        clock += if fixed {
-            500 * (1 + random.number(4))
-        } else {
-            [1, 400, 1_000, 2_345][random.number(4) as usize]
-        };
+        clock += if fixed { 500 * (1 + random.number(4)) } else { [1, 400, 1_000, 2_345][random.index(4)] };
         let (seconds, rest) = (clock / 1_000, clock % 1_000);
         let to = format!(
             "ADVANCE TIME TO TIMESTAMP '1970-01-01 00:{:02}:{:02}.{rest:03}'",

@@ -7,9 +7,10 @@ use datafusion::common::{Column, DFSchema, ExprSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawFieldAccessExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable, GetFieldAccess, cast};
+use datafusion::logical_expr::{Expr, GetFieldAccess, cast};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
+use crate::expression_type::type_of;
 use crate::functions::marks::Mark;
 use crate::functions::marks::catalog::call;
 use crate::functions::marks::expressions::is_literal;
@@ -30,7 +31,7 @@ impl ExprPlanner for JsonOperators {
         }
         let left = json_mark(&written.left, schema);
         let right = json_mark(&written.right, schema);
-        let right_type = written.right.get_type(schema).unwrap_or(DataType::Null);
+        let right_type = type_of(&written.right, schema);
         let name = match function(&written, (left, right), &right_type) {
             Some(name) => name,
             None => return Ok(PlannerResult::Original(written)),

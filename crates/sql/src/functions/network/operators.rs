@@ -3,10 +3,11 @@
 use arrow::datatypes::DataType;
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::error::Result;
+use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
+use crate::expression_type::type_of;
 use crate::functions::json::operators::{column_in, shown, typed};
 use crate::functions::marks::Mark;
 use crate::functions::marks::catalog::call;
@@ -32,8 +33,7 @@ impl ExprPlanner for NetworkOperators {
         if marks == (None, None) && !matches!(written.op, BinaryOperator::Custom(_)) {
             return Ok(PlannerResult::Original(written));
         }
-        let found = |side: &Expr| side.get_type(schema).unwrap_or(DataType::Null);
-        let types = (found(&written.left), found(&written.right));
+        let types = (type_of(&written.left, schema), type_of(&written.right, schema));
         let Some(name) = function(&written, marks, &types) else {
             return Ok(PlannerResult::Original(written));
         };

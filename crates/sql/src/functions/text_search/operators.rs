@@ -1,12 +1,12 @@
 //! Plans the operators of full text search.
 
-use arrow::datatypes::DataType;
 use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
+use datafusion::logical_expr::{Expr, Operator};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
+use crate::expression_type::type_of;
 use crate::functions::json::operators::{column_in, shown, typed};
 use crate::functions::marks::Mark;
 use crate::functions::marks::catalog::call;
@@ -29,10 +29,7 @@ impl ExprPlanner for TextSearchOperators {
         let marks = (mark(&written.left), mark(&written.right));
         let name = match written.op {
             BinaryOperator::AtAt if !marks.0.is_some_and(Mark::is_json) => {
-                let is_text = |side: &Expr| {
-                    let found = side.get_type(schema).unwrap_or(DataType::Null);
-                    is_literal(side) || is_text(&found)
-                };
+                let is_text = |side: &Expr| is_literal(side) || is_text(&type_of(side, schema));
                 (is_text(&written.left) && is_text(&written.right)).then_some("ts_match")
             }
             BinaryOperator::Custom(ref symbol) if symbol == "<->" => Some("tsquery_phrase"),
