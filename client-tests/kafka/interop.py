@@ -159,7 +159,7 @@ def console_producer(servers):
     rows = millstream(
         f"""CREATE TABLE words (line TEXT) INCLUDE key AS k WITH (connector = 'kafka', topic = 'words', bounded = true,
           properties.bootstrap.servers = '{servers}') FORMAT PLAIN ENCODE TEXT;
-        FLUSH; SELECT CAST(k AS TEXT), line FROM words ORDER BY line;"""
+        FLUSH; SELECT convert_from(k, 'UTF8'), line FROM words ORDER BY line;"""
     )
     expect("a source reads what kafka-console-producer wrote", rows, [("a", "one"), ("a", "three"), ("b", "two")])
 
