@@ -28,7 +28,7 @@ pub async fn datafusion(folder: &Path, sql: &str) -> Result<Vec<RecordBatch>> {
         CsvReadOptions::new().has_header(false).delimiter(1).quote(2).schema(&schema).file_extension(".txt");
     let folder = folder.to_str().ok_or("the folder's name is not UTF-8")?;
     context.register_csv("lines", folder, options).await?;
-    Ok(context.sql(sql).await?.collect().await?)
+    Ok(millstream_batch::answer(&context, sql).await?)
 }
 
 /// Maintains a query in Millstream over the text files of a folder, as source `lines (line)`. Returns the

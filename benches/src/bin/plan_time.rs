@@ -42,7 +42,7 @@ async fn main() -> Result<()> {
     let mut session = engine.session();
     session.execute(TABLE).await?;
     let theirs = SessionContext::new();
-    theirs.sql(TABLE).await?.collect().await?;
+    millstream_batch::answer(&theirs, TABLE).await?;
 
     let (mut ours_ms, mut theirs_ms, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for condition in &conditions {
@@ -51,7 +51,7 @@ async fn main() -> Result<()> {
         yardstick::rows(&mut session, &sql).await?;
         let ours = start.elapsed().as_secs_f64() * 1e3;
         let start = Instant::now();
-        theirs.sql(&sql).await?.collect().await?;
+        millstream_batch::answer(&theirs, &sql).await?;
         let their = start.elapsed().as_secs_f64() * 1e3;
         ours_ms.push(ours);
         theirs_ms.push(their);

@@ -88,7 +88,7 @@ async fn compare(
     for _ in 0..runs {
         let (_, cost) = measure::measure(yardstick::rows(session, &sql)).await?;
         ours.push(cost);
-        let run = async { Ok(context.sql(&sql).await?.collect().await?) };
+        let run = async { Ok(millstream_batch::answer(context, &sql).await?) };
         theirs.push(measure::measure::<Vec<RecordBatch>>(run).await?.1);
     }
     let (ours, theirs) = (measure::median_cost(&ours).cpu_s * 1e3, measure::median_cost(&theirs).cpu_s * 1e3);

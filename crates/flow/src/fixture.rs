@@ -109,8 +109,7 @@ impl Fixture {
         append_only: &[&str],
     ) -> Flow {
         let state = self.context.state();
-        let plan = self.runtime.block_on(state.create_logical_plan(sql)).unwrap();
-        let plan = state.optimize(&plan).unwrap();
+        let plan = self.runtime.block_on(millstream_batch::plan(&state, sql)).unwrap();
         // Small changes are spread over several threads, too.
         let driver = Driver::new(&state, self.runtime.handle().clone());
         let driver = driver.spread_from(8);
@@ -136,8 +135,7 @@ impl Fixture {
     /// Returns the aggregate of a query over a table, the table's columns that it reads, and a driver.
     pub(crate) fn aggregate(&self, sql: &str) -> (LogicalPlan, Vec<usize>, Driver) {
         let state = self.context.state();
-        let plan = self.runtime.block_on(state.create_logical_plan(sql)).unwrap();
-        let plan = state.optimize(&plan).unwrap();
+        let plan = self.runtime.block_on(millstream_batch::plan(&state, sql)).unwrap();
         let mut found = None;
         plan.apply(|node| {
             if let LogicalPlan::Aggregate(aggregate) = node {
@@ -221,7 +219,7 @@ pub(crate) fn at_once(
     sql: &str,
     schema: &SchemaRef,
 ) -> RecordBatch {
-    let batches = runtime.block_on(async { context.sql(sql).await?.collect().await }).unwrap();
+    let batches = runtime.block_on(millstream_batch::answer(context, sql)).unwrap();
     let batches: Vec<_> = batches
         .iter()
         .map(|batch| RecordBatch::try_new(schema.clone(), batch.columns().to_vec()).unwrap())

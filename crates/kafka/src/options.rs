@@ -18,6 +18,9 @@ const RATE_LIMIT: &str = "rate_limit_per_partition";
 /// The default interval between two looks for new partitions.
 const DISCOVERY: Duration = Duration::from_secs(30);
 
+/// Another name of the option `start`.
+const STARTUP_MODE: &str = "scan.startup.mode";
+
 pub(crate) const SOURCE_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "topic",
@@ -36,6 +39,11 @@ pub(crate) const SOURCE_OPTIONS: &[OptionDoc] = &[
         doc: "Where a new source begins: earliest, latest, a time such as '2026-01-31T12:00:00Z' (the first record of \
               that time or later), or offsets by partition such as '{\"0\": 42}', of one topic '{\"orders/0\": 42}'. Other \
               partitions begin at their earliest record.",
+    },
+    OptionDoc {
+        name: STARTUP_MODE,
+        default: Some("none"),
+        doc: "`start` as Flink and RisingWave have it: earliest, earliest-offset, latest or latest-offset.",
     },
     OptionDoc {
         name: "on_data_loss",
@@ -267,7 +275,7 @@ impl Settings {
             source: source.to_string(),
             topics,
             properties,
-            start: Start::parse(options.get("start").unwrap_or("earliest"), "option 'start'")?,
+            start: start(options)?,
             skips_lost: options.choice("on_data_loss", &["fail", "skip"])? == "skip",
             bounded: options.parse("bounded", "true or false")?.unwrap_or(false),
             isolation: options.choice("isolation", &["read_committed", "read_uncommitted"])?,
@@ -310,6 +318,25 @@ impl Settings {
     }
 }
 
+fn start(options: &Options) -> Result<Start> {
+    match (options.get("start"), options.get(STARTUP_MODE)) {
+        (Some(_), Some(_)) => {
+            Err(Error::Invalid(format!("options 'start' and '{STARTUP_MODE}' mean the same: give one")))
+        }
+        (None, Some(mode)) => {
+            let place = mode.strip_suffix("-offset").unwrap_or(mode);
+            if !["earliest", "latest"].contains(&place) {
+                return Err(Error::Invalid(format!(
+                    "option '{STARTUP_MODE}' is '{mode}', but earliest-offset or latest-offset was expected; start also \
+                     takes a time and offsets"
+                )));
+            }
+            Start::parse(place, "option 'scan.startup.mode'")
+        }
+        (start, None) => Start::parse(start.unwrap_or("earliest"), "option 'start'"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,6 +359,11 @@ mod tests {
             [offset("a", 0), offset("b", 0), offset("a", 7), offset("b", 7)],
             [Some(42), Some(42), Some(1), None]
         );
+        let startup = |mode| settings(&[(STARTUP_MODE, mode)]).map(|settings| settings.start);
+        assert_eq!(startup("latest-offset").ok(), start("latest"));
+        assert_eq!(startup("earliest").ok(), start("earliest"));
+        let error = startup("group-offsets").unwrap_err().to_string();
+        assert!(error.contains("is 'group-offsets', but earliest-offset or latest-offset"), "{error}");
         for wrong in ["soon", "{\"x\": 1}", "{\"a/\": 1}", "{\"0\": -1}", "{\"0\": \"1\"}", "{"] {
             assert_eq!(start(wrong), None, "{wrong}");
         }

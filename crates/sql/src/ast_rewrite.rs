@@ -35,6 +35,7 @@ mod catalog_rows;
 mod exact_literals;
 pub(crate) mod files;
 mod generators;
+mod grouping_places;
 mod json;
 mod json_table;
 mod lambda_fields;
@@ -74,7 +75,8 @@ pub(crate) use crate::dialect::calls::call;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, LimitClause, Query, Select, SetExpr, Statement, TableFactor, Value, VisitorMut,
+    BinaryOperator, Expr, LimitClause, Query, Select, SelectItem, SetExpr, Statement, TableFactor, Value,
+    VisitorMut,
 };
 
 use crate::ast_walk::walk_mut;
@@ -157,6 +159,7 @@ impl VisitorMut for RewriteStatement<'_> {
         }
         using_joins::nest_select(select, &mut self.merged);
         spark_forms::fill_grouping_id(select);
+        grouping_places::resolve(select);
         shorthand::name_columns(select);
         let columns = |name: &str| self.columns_of(name);
         if let Err(error) = whole_rows::name_columns(select, &columns) {
@@ -200,7 +203,11 @@ impl VisitorMut for RewriteStatement<'_> {
             TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
                 Some("TABLESAMPLE")
             }
-            TableFactor::Table { with_ordinality: true, .. } => Some("WITH ORDINALITY"),
+            TableFactor::Table { with_ordinality: true, .. }
+            | TableFactor::Function { with_ordinality: true, .. }
+            | TableFactor::UNNEST { with_ordinality: true, .. } => {
+                Some("WITH ORDINALITY of this function, or of several arrays,")
+            }
             TableFactor::Table { partitions, .. } if !partitions.is_empty() => {
                 Some("PARTITION (…) after a table")
             }
@@ -283,6 +290,12 @@ fn text(text: &str) -> Expr {
 
 /// Drops clauses that don't affect whether a query has rows.
 fn any_row(query: &mut Query) {
+    // PostgreSQL takes EXISTS (SELECT FROM t), without columns.
+    if let SetExpr::Select(select) = query.body.as_mut()
+        && select.projection.is_empty()
+    {
+        select.projection.push(SelectItem::UnnamedExpr(Expr::value(Value::Number("1".into(), false))));
+    }
     let keeps_a_row = |limit: &Expr| match limit {
         Expr::Value(value) => {
             matches!(&value.value, Value::Number(count, _) if count.parse::<u64>().is_ok_and(|n| n > 0))

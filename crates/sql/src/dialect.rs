@@ -6,8 +6,10 @@
 pub(crate) mod calls;
 pub(crate) mod foreign_clauses;
 pub(crate) mod lambdas;
+pub(crate) mod map_lists;
 pub(crate) mod postgres_forms;
 pub(crate) mod rows_from;
+pub(crate) mod sql_json;
 pub(crate) mod string_calls;
 pub(crate) mod table;
 pub(crate) mod update_state;

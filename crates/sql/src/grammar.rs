@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use crate::dialect::{lambdas, xml};
+use crate::dialect::{lambdas, sql_json, xml};
 
 /// The number of times per token that the parser may start to read an expression. A valid statement without
 /// much backtracking needs fewer.
@@ -133,7 +133,7 @@ impl Dialect for Grammar {
         if let Some(lambda) = lambdas::parse(parser) {
             return Some(lambda);
         }
-        if let Some(form) = xml::parse(parser) {
+        if let Some(form) = xml::parse(parser).or_else(|| sql_json::parse(parser)) {
             return Some(form);
         }
         let op = match &parser.peek_token_ref().token {

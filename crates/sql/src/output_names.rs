@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::declared_types::with_declared;
-use crate::dialect::xml;
+use crate::dialect::{sql_json, xml};
 use crate::hidden_columns::{fold, last_name};
 use crate::planner::Query;
 
@@ -130,6 +130,9 @@ pub(crate) fn name_of(expr: &Expr) -> Option<String> {
         }
         Expr::Function(function) => {
             let name = object_name(&function.name)?;
+            if let Some(shown) = sql_json::shown_name(&name) {
+                return Some(shown.into());
+            }
             match xml::shown_name(&name) {
                 Some(shown) => shown?.into(),
                 None => name,

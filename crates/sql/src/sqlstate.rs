@@ -89,6 +89,12 @@ pub const INVALID_ARGUMENT_FOR_SQL_JSON_DATETIME: &str = "22031";
 pub const INVALID_SQL_JSON_SUBSCRIPT: &str = "22033";
 /// An item of a jsonpath is no number.
 pub const NON_NUMERIC_SQL_JSON_ITEM: &str = "22036";
+/// A jsonpath gives several items to JSON_QUERY.
+pub const MORE_THAN_ONE_SQL_JSON_ITEM: &str = "22034";
+/// A jsonpath finds nothing.
+pub const NO_SQL_JSON_ITEM: &str = "22035";
+/// An item of a jsonpath is no scalar.
+pub const SQL_JSON_SCALAR_REQUIRED: &str = "2203F";
 /// A jsonpath gives several items where one is needed.
 pub const SINGLETON_SQL_JSON_ITEM_REQUIRED: &str = "22038";
 /// An item of a jsonpath is no array.

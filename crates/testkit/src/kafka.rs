@@ -2,9 +2,13 @@
 
 mod secured;
 
+use std::ffi::OsString;
+use std::fs::DirEntry;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -22,6 +26,9 @@ pub use secured::Secured;
 
 /// The time limit of its start, and of each request, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A file's name and content.
+type NamedFile = (OsString, Vec<u8>);
 
 /// A running broker; dropping the value stops it.
 #[derive(Debug)]
@@ -68,6 +75,18 @@ pub struct Sent {
     pub value: Option<String>,
 }
 
+impl Sent {
+    /// Returns records `{"id": …}` with the numbers `range`, in partition `number % partitions`.
+    pub fn numbered(range: Range<i64>, partitions: i64) -> Vec<Sent> {
+        let record = |id: i64| Sent {
+            partition: (id % partitions) as i32,
+            key: None,
+            value: Some(format!("{{\"id\": {id}}}")),
+        };
+        range.map(record).collect()
+    }
+}
+
 /// A record of bytes to send.
 #[derive(Clone, Debug, Default)]
 pub struct SentBytes {
@@ -112,7 +131,7 @@ impl Kafka {
     fn configure(&self, listeners: &str, more: &str, arguments: &[&str]) -> Result<()> {
         let (port, controller) = (self.port, free_port()?);
         let properties = format!(
-            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
+            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
              listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listeners}\n\
              advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
              listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\nlog.dirs={}\n\
@@ -120,24 +139,38 @@ impl Kafka {
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
              transaction.state.log.num.partitions=1\ngroup.initial.rebalance.delay.ms=0\n\
              auto.create.topics.enable=false\nlog.retention.check.interval.ms=500\n{more}",
-            self.folder.path().join("data").display()
+            self.data().display()
         );
-        let written = std::fs::write(self.properties(), properties);
-        written.map_err(|error| error.to_string())?;
-        let args =
-            ["kafka.tools.StorageTool", "format", "--standalone", "-t", "4L6g3nShT-eMCtK--X86sw", "-c"];
-        let done = self
-            .java()
-            .args(args)
-            .arg(self.properties())
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        match done {
+        let said = |error: std::io::Error| error.to_string();
+        std::fs::write(self.properties(), properties).map_err(said)?;
+        if !arguments.is_empty() {
+            return self.format(arguments);
+        }
+        // A formatted folder names no port, so all brokers without arguments begin with the files of the first one.
+        static FORMATTED: OnceLock<Result<Vec<NamedFile>>> = OnceLock::new();
+        let files = FORMATTED.get_or_init(|| {
+            self.format(&[])?;
+            let read = |entry: DirEntry| Ok((entry.file_name(), std::fs::read(entry.path())?));
+            let entries = std::fs::read_dir(self.data()).map_err(said)?;
+            entries.map(|entry| entry.and_then(read)).collect::<std::io::Result<_>>().map_err(said)
+        });
+        std::fs::create_dir_all(self.data()).map_err(said)?;
+        let files = files.as_ref().map_err(String::clone)?;
+        files.iter().try_for_each(|(name, bytes)| std::fs::write(self.data().join(name), bytes)).map_err(said)
+    }
+
+    fn format(&self, arguments: &[&str]) -> Result<()> {
+        let mut command = self.java();
+        command.args(["kafka.tools.StorageTool", "format", "-t", "4L6g3nShT-eMCtK--X86sw", "-c"]);
+        command.arg(self.properties()).args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        match command.status() {
             Ok(status) if status.success() => Ok(()),
             other => Err(format!("the broker's folder can't be formatted: {other:?}")),
         }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     fn properties(&self) -> PathBuf {
@@ -148,8 +181,13 @@ impl Kafka {
         let mut command = Command::new("java");
         let jars: &Path = &self.libraries;
         // A broker of a test lives for seconds, most of which would go into compiling it well.
-        command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m", "-cp"]);
-        command.arg(jars.join("*")).stdin(Stdio::null());
+        command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m"]);
+        // Its classes, already loaded and checked. Java ignores the file if it doesn't suit.
+        let classes = jars.join("broker.jsa");
+        if classes.exists() {
+            command.arg(format!("-XX:SharedArchiveFile={}", classes.display()));
+        }
+        command.arg("-cp").arg(jars.join("*")).stdin(Stdio::null());
         command
     }
 
@@ -179,7 +217,7 @@ impl Kafka {
     /// Cuts the newest batch off the log of a partition, as an unclean election of its leader does. The broker must not
     /// run.
     pub fn cut_log(&self, topic: &str, partition: i32) -> Result<()> {
-        let folder = self.folder.path().join("data").join(format!("{topic}-{partition}"));
+        let folder = self.data().join(format!("{topic}-{partition}"));
         let log = folder.join("00000000000000000000.log");
         let file = std::fs::OpenOptions::new().write(true).open(&log);
         let cut = file.and_then(|file| file.set_len(file.metadata()?.len().saturating_sub(1)));

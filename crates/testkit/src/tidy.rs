@@ -32,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("postgres", &["connect", "delta"]),
     ("s3", &[]),
     ("seeds", &[]),
+    ("batch", &[]),
     ("cli", &["millstream", "engine", "connect", "server", "web", "kafka", "postgres", "s3"]),
     (
         "testkit",
@@ -48,9 +49,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "postgres",
             "registry",
             "seeds",
+            "batch",
         ],
     ),
-    ("benches", &["millstream", "engine", "connect", "delta", "server", "web", "kafka", "testkit"]),
+    ("benches", &["millstream", "engine", "connect", "delta", "server", "web", "kafka", "testkit", "batch"]),
 ];
 
 /// The crates that authors of connectors compile: Arrow only.

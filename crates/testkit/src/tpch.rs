@@ -97,7 +97,7 @@ async fn plain(objects: &[Object], sql: &str) -> drive::Result<RecordBatch> {
                 context.register_batch(&object.name, table.rows.clone())?;
             }
         }
-        let frame = context.sql(sql).await?;
+        let frame = millstream_batch::frame(&context, sql).await?;
         let schema = frame.schema().inner().clone();
         let batches = frame.collect().await?;
         Ok::<_, datafusion::error::DataFusionError>(concat_batches(&schema, &batches)?)

@@ -108,7 +108,7 @@ async fn against_once(path: &Path, options: &Options) -> Result<()> {
 async fn once(path: &Path) -> Result<Vec<RecordBatch>> {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(PARTITIONS));
     context.register_table("t", Arc::new(ParquetTable::open(path, PARTITIONS)?))?;
-    Ok(context.sql(SQL).await?.collect().await?)
+    Ok(millstream_batch::answer(&context, SQL).await?)
 }
 
 async fn maintained(path: &Path, epoch_rows: usize) -> Result<Vec<RecordBatch>> {

@@ -21,14 +21,15 @@ pub async fn counted(folder: &Path, query: &Query) -> Result<i64> {
         context.register_table(table, Arc::new(table_file))?;
     }
     if query.reads_side_input() {
-        context.sql(&format!("CREATE TABLE side_input AS {SIDE_INPUT}")).await?.collect().await?;
+        millstream_batch::answer(&context, &format!("CREATE TABLE side_input AS {SIDE_INPUT}")).await?;
     }
     // The whole answer is computed, whatever the comparison needs.
-    let answer = context.sql(&query.plain).await?.collect().await?;
+    let answer = millstream_batch::answer(&context, &query.plain).await?;
     if query.counted == "count(*)" {
         return Ok(answer.iter().map(RecordBatch::num_rows).sum::<usize>() as i64);
     }
     context.register_batch("answer", concat_batches(&answer[0].schema(), &answer)?)?;
-    let counted = context.sql(&format!("SELECT {} FROM answer", query.counted)).await?.collect().await?;
+    let counted =
+        millstream_batch::answer(&context, &format!("SELECT {} FROM answer", query.counted)).await?;
     yardstick::number(&counted)
 }

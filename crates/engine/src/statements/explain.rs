@@ -132,6 +132,13 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
 }
 
 fn form(reader: &mut TokenReader<'_>) -> Result<Form> {
+    if reader.keyword(&["PLAN", "FOR"]) {
+        return Ok(Form::Plan);
+    }
+    while FLINK_DETAILS.iter().any(|word| reader.is_keyword(&[word])) && *reader.peek_at(1) != Token::EOF {
+        reader.next();
+        reader.symbol(Token::Comma);
+    }
     for word in ["VERBOSE", "FORMAT"] {
         // A relation may have such a name.
         if reader.is_keyword(&[word]) && *reader.peek_at(1) != Token::EOF {
@@ -174,6 +181,9 @@ fn form(reader: &mut TokenReader<'_>) -> Result<Form> {
         reader.expect_symbol(Token::Comma)?;
     }
 }
+
+/// Flink's words for details, which have no effect either.
+const FLINK_DETAILS: [&str; 4] = ["ESTIMATED_COST", "CHANGELOG_MODE", "JSON_EXECUTION_PLAN", "PLAN_ADVICE"];
 
 /// PostgreSQL's options for details, which have no effect: the output has one level of detail.
 const DETAILS: [&str; 7] = ["verbose", "costs", "settings", "buffers", "wal", "timing", "summary"];

@@ -80,6 +80,26 @@ pub(super) static NOT_YET: &[NotYet] = &[
     not_yet(&["COMMIT", "PREPARED"], TWO_PHASES),
     not_yet(&["ROLLBACK", "PREPARED"], TWO_PHASES),
     not_yet(&["PREPARE", "TRANSACTION"], TWO_PHASES),
+    NotYet {
+        words: &["USE"],
+        clause: None,
+        name: "USE",
+        hint: Some("There is one catalog with one database. SET search_path TO schema chooses a schema."),
+    },
+    NotYet {
+        words: &["SHOW", "CATALOGS"],
+        clause: None,
+        name: "SHOW CATALOGS",
+        hint: Some("There is one catalog. SHOW SCHEMAS and SHOW DATABASES list what is in it."),
+    },
+    NotYet {
+        words: &["CACHE"],
+        clause: None,
+        name: "CACHE TABLE",
+        hint: Some("CREATE MATERIALIZED VIEW keeps the result of a query, and up to date."),
+    },
+    NotYet { words: &["INSTALL"], clause: None, name: "INSTALL", hint: Some(BUILT_IN) },
+    NotYet { words: &["LOAD"], clause: None, name: "LOAD", hint: Some(BUILT_IN) },
     not_yet(&["LISTEN"], "LISTEN"),
     not_yet(&["NOTIFY"], "NOTIFY"),
 ];
@@ -87,6 +107,8 @@ pub(super) static NOT_YET: &[NotYet] = &[
 /// The hint of Flink's statements for compiled plans.
 pub(super) const PLANS: &str = "The data directory keeps the plans of materialized views, streams and sinks: CREATE them, \
                                 or run the INSERT statements.";
+
+const BUILT_IN: &str = "Formats, connectors and functions are built in.";
 
 const TWO_PHASES: &str = "a transaction that is committed in two phases";
 

@@ -92,8 +92,15 @@ pub(super) fn name(reader: &mut TokenReader<'_>) -> Result<String> {
         return Ok(foreign::own_name(&name).map_or(name, str::to_string));
     }
     let mut name = reader.identifier()?;
-    while reader.symbol(Token::Period) {
-        name = format!("{name}.{}", reader.identifier()?);
+    loop {
+        // Flink's names have hyphens: SET execution.runtime-mode = streaming.
+        let joint = match reader.peek() {
+            Token::Period => '.',
+            Token::Minus if name.contains('.') => '-',
+            _ => break,
+        };
+        reader.next();
+        name = format!("{name}{joint}{}", reader.identifier()?);
     }
     if let Some(own) = foreign::own_name(&name) {
         return Ok(own.into());

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod echo;
 
+use millstream_sql::suggestion::did_you_mean;
 use millstream_sql::{Error, Result, TokenReader};
 
 use super::not_yet::{NOT_YET, NotYet};
@@ -278,7 +279,12 @@ impl Statements {
                 reader.keyword(begun);
                 reader.expected(&or(&self.after(begun)))
             }
-            _ => reader.expected("a statement").hint(format!("The statements are {}.", self.names())),
+            _ => {
+                let word = reader.peek().to_string();
+                let first = forms().filter_map(|words| words.first()).copied();
+                let listed = || format!("The statements are {}.", self.names());
+                reader.expected("a statement").hint(did_you_mean(&word, first).unwrap_or_else(listed))
+            }
         }
     }
 }
@@ -328,8 +334,9 @@ mod tests {
         let mut run = |sql| runtime.block_on(WITH_ECHO.run(&mut session, reader(sql)));
         assert_eq!(run("ECHO 'hello'").unwrap().notices(), ["hello"]);
         assert!(matches!(run("flush"), Ok(Response::Done(tag)) if tag.text == "FLUSH"));
-        let error = run("ECO 'hello'").unwrap_err();
-        assert_eq!(error.hint.as_deref(), Some("The statements are CREATE TABLE, FLUSH, ECHO."));
+        let mut hint = |sql| run(sql).unwrap_err().hint;
+        assert_eq!(hint("ECO 'hello'").as_deref(), Some("Did you mean \"ECHO\"?"));
+        assert_eq!(hint("SING 'hello'").as_deref(), Some("The statements are CREATE TABLE, FLUSH, ECHO."));
     }
 
     #[test]

@@ -275,8 +275,7 @@ impl World {
 
     fn compile(&self, sql: &str, under: Under) -> Flow {
         let state = self.context.state();
-        let plan = self.runtime.block_on(state.create_logical_plan(sql)).unwrap();
-        let plan = state.optimize(&plan).unwrap();
+        let plan = self.runtime.block_on(millstream_batch::plan(&state, sql)).unwrap();
         let driver = Driver::new(&state, self.runtime.handle().clone());
         driver.set_threads(NonZeroUsize::new(1).unwrap());
         let closes = matches!(under, Changes | Close);

@@ -109,27 +109,70 @@ pub(super) fn array_of(function: &Function) -> Result<Option<Expr>> {
             return Ok(Some(or_empty(query)));
         }
     }
-    // An ORDER BY within the subquery only serves its LIMIT. The elements have their own order.
-    let column = Ident::new("element");
-    let alias = TableAlias {
-        explicit: true,
-        name: Ident::new("elements"),
-        columns: vec![TableAliasColumnDef { name: column.clone(), data_type: None }],
-        at: None,
+    Ok(ordered_elements(query)?.map(or_empty))
+}
+
+/// Returns `SELECT array_agg(element ORDER BY order1, …) FROM (query) AS elements (element, order1, …)`. The query gets a
+/// column for each of its keys that isn't the element itself.
+fn ordered_elements(mut query: Box<Query>) -> Result<Option<Box<Query>>> {
+    let mut keys = match query.order_by.as_ref().map(|order| &order.kind) {
+        Some(OrderByKind::Expressions(keys)) => keys.clone(),
+        _ => Vec::new(),
     };
+    let element = Ident::new("element");
+    let mut columns = vec![element.clone()];
+    // DISTINCT and set operations have only their own columns as keys.
+    let select = match query.body.as_mut() {
+        SetExpr::Select(select) => Some(select),
+        _ => None,
+    };
+    let item = select.as_ref().and_then(|select| match select.projection.first() {
+        Some(SelectItem::ExprWithAlias { expr, alias }) => Some((expr.clone(), Some(alias.clone()))),
+        Some(SelectItem::UnnamedExpr(expr)) => Some((expr.clone(), None)),
+        _ => None,
+    });
+    let is_element = |key: &Expr| match (key, &item) {
+        (Expr::Value(_), _) => true,
+        (Expr::Identifier(name), Some((_, Some(alias)))) if name == alias => true,
+        (key, Some((item, _))) => key == item,
+        _ => false,
+    };
+    let mut added = select.filter(|select| select.distinct.is_none());
+    for key in &mut keys {
+        let column = match (is_element(&key.expr), &mut added) {
+            (false, Some(select)) => {
+                let column = Ident::new(format!("order{}", columns.len()));
+                let expr = key.expr.clone();
+                select.projection.push(SelectItem::ExprWithAlias { expr, alias: column.clone() });
+                columns.push(column.clone());
+                column
+            }
+            (false, None) if !matches!(key.expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) => {
+                return Err(Error::unsupported(
+                    "ARRAY of DISTINCT rows or of a set operation, ordered by an expression",
+                )
+                .hint("Order by the element: ARRAY(SELECT DISTINCT x FROM t ORDER BY x)."));
+            }
+            _ => element.clone(),
+        };
+        key.expr = Expr::Identifier(column);
+    }
     let Ok(Statement::Query(mut outer)) = parsed("SELECT array_agg(element) FROM t") else { return Ok(None) };
     if let SetExpr::Select(select) = outer.body.as_mut() {
+        let order = Some(keys).filter(|keys| !keys.is_empty()).map(OrderByKind::Expressions);
+        select.projection = vec![SelectItem::UnnamedExpr(aggregate(Expr::Identifier(element), order))];
+        let columns = columns.into_iter().map(|name| TableAliasColumnDef { name, data_type: None }).collect();
         select.from = vec![TableWithJoins {
             relation: TableFactor::Derived {
                 lateral: false,
                 subquery: query,
-                alias: Some(alias),
+                alias: Some(TableAlias { explicit: true, name: Ident::new("elements"), columns, at: None }),
                 sample: None,
             },
             joins: Vec::new(),
         }];
     }
-    Ok(Some(or_empty(outer)))
+    Ok(Some(outer))
 }
 
 /// Returns an empty array over no rows, where the aggregate is NULL.

@@ -277,23 +277,18 @@ pub(super) fn table_function(factor: &mut TableFactor) {
         }
         return;
     }
-    if let TableFactor::Function { name, args, alias, with_ordinality: true, .. } = factor
-        && name.0.last().is_some_and(|name| name.to_string().eq_ignore_ascii_case("unnest"))
-        && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(array))] = args.as_slice()
-    {
-        if let Some(numbered) = numbered(array.clone(), alias.take()) {
-            *factor = numbered;
-        }
-        return;
-    }
     let is_planned = rows_from::is_literal_series(factor);
-    let (name, arguments, alias) = match factor {
-        TableFactor::Table { name, args: Some(arguments), alias, .. } => (name, &arguments.args, alias),
-        TableFactor::Function { name, args, alias, with_ordinality: false, .. } => (name, &*args, alias),
+    let (name, arguments, alias, is_numbered) = match factor {
+        TableFactor::Table { name, args: Some(arguments), alias, with_ordinality, .. } => {
+            (name, &arguments.args, alias, *with_ordinality)
+        }
+        TableFactor::Function { name, args, alias, with_ordinality, .. } => {
+            (name, &*args, alias, *with_ordinality)
+        }
         _ => return,
     };
     unqualify(name);
-    if is_planned {
+    if is_planned && !is_numbered {
         return;
     }
     let called = name.to_string().to_lowercase();
@@ -305,6 +300,15 @@ pub(super) fn table_function(factor: &mut TableFactor) {
         })
         .collect();
     let Some(arguments) = arguments else { return };
+    if is_numbered {
+        let lists = rows_from::lists(&called, arguments).map(<[Expr; 1]>::try_from);
+        if let Some(Ok([list])) = lists
+            && let Some(numbered) = numbered(list, Some(alias.take().unwrap_or_else(|| named(&called))))
+        {
+            *factor = numbered;
+        }
+        return;
+    }
     if let Some((subquery, lateral)) = catalog_rows::query(&called, &arguments) {
         let alias = alias.take().or_else(|| Some(named(&called)));
         *factor = TableFactor::Derived { lateral, subquery, alias, sample: None };

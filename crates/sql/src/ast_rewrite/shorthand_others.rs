@@ -7,6 +7,8 @@ pub(super) const OTHERS: &[(&str, usize, &str)] = &[
     ("collect_set", 1, "without_nulls(array_agg(DISTINCT $1))"),
     ("collect_union", 1, "array_distinct(flatten(without_nulls(array_agg($1))))"),
     ("approx_count_distinct", 1, "approx_distinct($1)"),
+    ("json_arrayagg", 1, "json_agg_of(without_nulls(array_agg($1)))"),
+    ("json_string", 1, "to_json($1)"),
     ("skewness", 1, "array_skewness(array_agg($1))"),
     ("kurtosis", 1, "array_kurtosis(array_agg($1))"),
     ("std", 1, "stddev($1)"),

@@ -55,7 +55,7 @@ fn is_word(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
 }
 
-fn is_next(parser: &Parser<'_>, at: usize, word: &str) -> bool {
+pub(super) fn is_next(parser: &Parser<'_>, at: usize, word: &str) -> bool {
     is_word(&parser.peek_nth_token_ref(at).token, word)
 }
 
@@ -98,7 +98,7 @@ pub(crate) fn parse_test(parser: &mut Parser<'_>, left: &Expr) -> Option<Expr> {
     })
 }
 
-fn takes(parser: &mut Parser<'_>, words: &[&str]) -> bool {
+pub(super) fn takes(parser: &mut Parser<'_>, words: &[&str]) -> bool {
     let found = words.iter().enumerate().all(|(at, word)| is_next(parser, at, word));
     if found {
         words.iter().for_each(|_| parser.advance_token());
@@ -106,11 +106,11 @@ fn takes(parser: &mut Parser<'_>, words: &[&str]) -> bool {
     found
 }
 
-fn expected<T>(parser: &Parser<'_>, what: &str) -> Result<T, ParserError> {
+pub(super) fn expected<T>(parser: &Parser<'_>, what: &str) -> Result<T, ParserError> {
     parser.expected_ref(what, parser.peek_token_ref())
 }
 
-fn text(text: impl Into<String>) -> Expr {
+pub(super) fn text(text: impl Into<String>) -> Expr {
     Expr::value(Value::SingleQuotedString(text.into()))
 }
 

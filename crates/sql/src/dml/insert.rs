@@ -22,7 +22,10 @@ use crate::planner::Raw;
 impl Scope<'_> {
     pub(super) fn insert(&self, mut insert: ast::Insert) -> Result<Dml> {
         refuse(insert.or.is_some() || insert.ignore, "INSERT OR …")?;
-        refuse(insert.overwrite || insert.replace_into, "INSERT OVERWRITE")?;
+        if insert.overwrite || insert.replace_into {
+            return Err(Error::unsupported("INSERT OVERWRITE")
+                .hint("In one transaction: BEGIN; TRUNCATE t; INSERT INTO t …; COMMIT."));
+        }
         refuse(!insert.assignments.is_empty(), "INSERT … SET")?;
         let TableObject::TableName(name) = &insert.table else {
             return Err(Error::unsupported("INSERT into a table function"));

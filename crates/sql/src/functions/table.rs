@@ -106,10 +106,8 @@ mod tests {
         register(&mut Registry { state: &mut state, unit: TimeUnit::Microsecond }, WITH_INITIALS);
         let context = SessionContext::new_with_state(state);
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let rows = runtime.block_on(async {
-            let query = "SELECT initials('Grace Brewster Hopper'), initials(NULL), num_nulls(NULL, 1)";
-            context.sql(query).await?.collect().await
-        });
+        let query = "SELECT initials('Grace Brewster Hopper'), initials(NULL), num_nulls(NULL, 1)";
+        let rows = runtime.block_on(millstream_batch::answer(&context, query));
         let shown = arrow::util::pretty::pretty_format_batches(&rows.unwrap()).unwrap().to_string();
         let row: Vec<&str> = shown.lines().nth(3).unwrap().split('|').map(str::trim).collect();
         assert_eq!(row, ["", "GBH", "", "1", ""]);

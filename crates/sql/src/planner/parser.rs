@@ -66,7 +66,7 @@ impl StatementParser {
         let tokens = dialect::postgres_forms::rewrite(tokens);
         let tokens =
             dialect::string_calls::rewrite(dialect::rows_from::rewrite(dialect::table::rewrite(tokens)));
-        let tokens = dialect::xml::rewrite(dialect::lambdas::rewrite(tokens));
+        let tokens = dialect::xml::rewrite(dialect::map_lists::rewrite(dialect::lambdas::rewrite(tokens)));
         let grammar = time_joins::dialect(reader).bounded(tokens.len());
         let mut parsed = DFParserBuilder::new(tokens)
             .with_dialect(&grammar)

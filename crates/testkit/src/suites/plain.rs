@@ -282,7 +282,7 @@ pub async fn rows(context: &SessionContext, sql: &str) -> drive::Result<RecordBa
     let (context, text) = (context.clone(), sql.to_string());
     // A task of its own, so that a panic becomes an error.
     let mut task = tokio::spawn(async move {
-        let frame = context.sql(&text).await?;
+        let frame = millstream_batch::frame(&context, &text).await?;
         let schema = Arc::new(frame.schema().as_arrow().clone());
         let batches = frame.collect().await?;
         let schema = batches.first().map_or(schema, RecordBatch::schema);

@@ -18,28 +18,25 @@ pub const ALL: &[Scenario] = &[
 /// The variable that names the case for a child process.
 const CASE: &str = "MILLSTREAM_COMPLEX_CASE";
 
-/// The number of terms of a chain. Planning is quadratic in it, mostly in names, and a debug build is slow.
-const TERMS: usize = if cfg!(debug_assertions) { 500 } else { 1_000 };
+/// Returns the number of terms of a chain. Planning is quadratic in it, mostly in names, and a debug build is slow.
+fn terms() -> usize {
+    if drive::all_seeds() { 1_000 } else { 400 }
+}
 
 /// A name, and a query over `t (a INT, b DOUBLE, s TEXT)`.
 type Case = (&'static str, fn() -> String);
 
 const DEEP: &[Case] = &[
-    ("sum", || format!("SELECT {} AS x FROM t", chain(TERMS, "a", " + "))),
-    ("text", || format!("SELECT {} AS x FROM t", chain(TERMS, "s", " || "))),
-    ("and", || format!("SELECT a FROM t WHERE {}", numbered(TERMS, |n| format!("a <> {}", n + 10), " AND "))),
-    ("or", || format!("SELECT a FROM t WHERE {}", numbered(TERMS, |n| format!("b = {n}"), " OR "))),
-    ("casts", || format!("SELECT a{} AS x FROM t", "::int".repeat(TERMS))),
-    ("union", || chain(if cfg!(debug_assertions) { 300 } else { 1_000 }, "SELECT a FROM t", " UNION ALL ")),
+    ("sum", || format!("SELECT {} AS x FROM t", chain(terms(), "a", " + "))),
+    ("text", || format!("SELECT {} AS x FROM t", chain(terms(), "s", " || "))),
+    ("and", || {
+        format!("SELECT a FROM t WHERE {}", numbered(terms(), |n| format!("a <> {}", n + 10), " AND "))
+    }),
+    ("or", || format!("SELECT a FROM t WHERE {}", numbered(terms(), |n| format!("b = {n}"), " OR "))),
+    ("casts", || format!("SELECT a{} AS x FROM t", "::int".repeat(terms()))),
+    ("union", || chain(terms(), "SELECT a FROM t", " UNION ALL ")),
     ("using", || {
-        format!(
-            "SELECT a FROM t{}",
-            numbered(
-                if cfg!(debug_assertions) { 50 } else { 100 },
-                |n| format!(" JOIN t AS t{n} USING (a)"),
-                ""
-            )
-        )
+        format!("SELECT a FROM t{}", numbered(terms() / 8, |n| format!(" JOIN t AS t{n} USING (a)"), ""))
     }),
     ("guards", || {
         let condition = (0..20).fold("b > 0".to_string(), |inner, level| match level % 2 {
@@ -49,7 +46,7 @@ const DEEP: &[Case] = &[
         format!("SELECT a FROM t WHERE {condition} OR a = 2")
     }),
     ("divisions", || {
-        format!("SELECT a FROM t WHERE {}", numbered(TERMS, |n| format!("{n} / b > -1"), " AND "))
+        format!("SELECT a FROM t WHERE {}", numbered(terms(), |n| format!("{n} / b > -1"), " AND "))
     }),
 ];
 

@@ -2,10 +2,10 @@
 
 use millstream_durable::simulated::SimulatedDisk;
 use millstream_testkit::drive::{self, Result, ensure, expect, expect_soon, run, run_all};
-use millstream_testkit::kafka::Kafka;
+use millstream_testkit::kafka::{Kafka, Sent};
 
 use super::Scenario;
-use super::kafka_operation::{builder, failure, numbered, source};
+use super::kafka_operation::{builder, failure, source};
 use super::kafka_topics::{COUNT, create_again};
 use super::machine::open;
 
@@ -19,7 +19,7 @@ pub const ALL: &[Scenario] = &[
 async fn replayed() -> Result<()> {
     let Some(kafka) = Kafka::start()? else { return Ok(()) };
     kafka.create_topic("t", 2).await?;
-    kafka.send("t", &numbered(0..10, 2))?;
+    kafka.send("t", &Sent::numbered(0..10, 2))?;
     let disk = SimulatedDisk::default();
     let engine = open(&disk, builder())?;
     let mut session = engine.session();
@@ -27,7 +27,7 @@ async fn replayed() -> Result<()> {
     run_all(&mut session, &made).await?;
     expect_soon(&mut session, "SELECT * FROM m", &["10|9"]).await?;
     run(&mut session, "CHECKPOINT").await?;
-    kafka.send("t", &numbered(10..16, 2))?;
+    kafka.send("t", &Sent::numbered(10..16, 2))?;
     expect_soon(&mut session, "SELECT * FROM m", &["16|15"]).await?;
     // What was read may not be durable yet; what precedes an acknowledged statement is.
     run(&mut session, "CREATE TABLE later (id INT)").await?;
@@ -50,7 +50,7 @@ async fn replayed() -> Result<()> {
 async fn noticed() -> Result<()> {
     let Some(kafka) = Kafka::start()? else { return Ok(()) };
     kafka.create_topic("t", 2).await?;
-    kafka.send("t", &numbered(0..20, 2))?;
+    kafka.send("t", &Sent::numbered(0..20, 2))?;
     let engine = builder().start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
     let rarely = source(&kafka, "s", "t", "").replace("'200 ms'", "'1 hour'");
@@ -71,7 +71,7 @@ async fn noticed() -> Result<()> {
 async fn cut() -> Result<()> {
     let Some(mut kafka) = Kafka::start()? else { return Ok(()) };
     kafka.create_topic("t", 1).await?;
-    kafka.send("t", &numbered(0..10, 1))?;
+    kafka.send("t", &Sent::numbered(0..10, 1))?;
     let engine = builder().start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
     let made = [
@@ -82,7 +82,7 @@ async fn cut() -> Result<()> {
     ];
     run_all(&mut session, &made).await?;
     // The last batch has one record, which the broker loses.
-    kafka.send("t", &numbered(10..11, 1))?;
+    kafka.send("t", &Sent::numbered(10..11, 1))?;
     expect_soon(&mut session, "SELECT * FROM m UNION ALL SELECT * FROM n", &["11|10", "11|10"]).await?;
     kafka.kill();
     kafka.cut_log("t", 0)?;
@@ -94,7 +94,7 @@ async fn cut() -> Result<()> {
     ensure(reason == expected, || format!("the reason is {reason:?}"))?;
     let bad = "SELECT split, position FROM bad_rows('k')";
     expect_soon(&mut session, bad, &["t/0|11"]).await?;
-    kafka.send("t", &numbered(20..25, 1))?;
+    kafka.send("t", &Sent::numbered(20..25, 1))?;
     expect_soon(&mut session, "SELECT * FROM n", &["16|24"]).await?;
     run(&mut session, "ALTER SOURCE s SEEK '{\"t/0\":10}'").await?;
     expect_soon(&mut session, "SELECT * FROM m", &["16|24"]).await?;

@@ -31,16 +31,6 @@ pub(super) fn source(kafka: &Kafka, name: &str, topic: &str, more: &str) -> Stri
     )
 }
 
-/// Returns records with the numbers `range`, in partition `number % partitions`.
-pub(super) fn numbered(range: std::ops::Range<i64>, partitions: i64) -> Vec<Sent> {
-    let record = |id: i64| Sent {
-        partition: (id % partitions) as i32,
-        key: None,
-        value: Some(format!("{{\"id\": {id}}}")),
-    };
-    range.map(record).collect()
-}
-
 fn random() -> SmallRng {
     SmallRng::seed_from_u64(7)
 }
@@ -51,7 +41,7 @@ const LAGS: &str = "SELECT partition, position, end_position, lag, last_record_t
 async fn lag() -> Result<()> {
     let Some(kafka) = Kafka::start()? else { return Ok(()) };
     kafka.create_topic("t", 2).await?;
-    kafka.send("t", &numbered(0..10, 2))?;
+    kafka.send("t", &Sent::numbered(0..10, 2))?;
     let engine = builder().start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
     let made = [
@@ -63,25 +53,25 @@ async fn lag() -> Result<()> {
     expect_soon(&mut session, "SELECT n FROM m", &["10"]).await?;
     expect_soon(&mut session, LAGS, &["t/0|5|5|0|true", "t/1|5|5|0|true"]).await?;
     // At rest, also after transactions, whose ends take offsets.
-    kafka.send_together("t", &numbered(10..14, 2), true)?;
-    kafka.send_together("t", &numbered(14..16, 1), false)?;
+    kafka.send_together("t", &Sent::numbered(10..14, 2), true)?;
+    kafka.send_together("t", &Sent::numbered(14..16, 1), false)?;
     expect_soon(&mut session, "SELECT n FROM m", &["14"]).await?;
     expect_soon(&mut session, LAGS, &["t/0|11|11|0|true", "t/1|8|8|0|true"]).await?;
     // The records of an open transaction are not behind, since none of them may be read yet.
-    let transaction = kafka.send_open("open", "t", &numbered(20..30, 2))?;
+    let transaction = kafka.send_open("open", "t", &Sent::numbered(20..30, 2))?;
     tokio::time::sleep(std::time::Duration::from_secs(6)).await;
     expect(&mut session, LAGS, &["t/0|11|11|0|true", "t/1|8|8|0|true"]).await?;
     transaction.commit()?;
     expect_soon(&mut session, LAGS, &["t/0|17|17|0|true", "t/1|14|14|0|true"]).await?;
     // A paused source isn't asked for rows, but its ends go on.
     run(&mut session, "PAUSE SOURCE s").await?;
-    kafka.send("t", &numbered(30..50, 2))?;
+    kafka.send("t", &Sent::numbered(30..50, 2))?;
     expect_soon(&mut session, LAGS, &["t/0|17|27|10|true", "t/1|14|24|10|true"]).await?;
     run(&mut session, "RESUME SOURCE s").await?;
     expect_soon(&mut session, LAGS, &["t/0|27|27|0|true", "t/1|24|24|0|true"]).await?;
     // A source that is held back has the position of its epochs, not of what librdkafka has fetched.
     run(&mut session, "SET source_rate_limit = 1").await?;
-    kafka.send("t", &numbered(50..1050, 1))?;
+    kafka.send("t", &Sent::numbered(50..1050, 1))?;
     let behind =
         "SELECT lag > 900 AND end_position = 1027 FROM millstream.source_partitions WHERE partition = 't/0'";
     expect_soon(&mut session, behind, &["true"]).await?;
@@ -100,7 +90,7 @@ pub(super) async fn failure(session: &mut Session) -> Result<String> {
 async fn seeks() -> Result<()> {
     let Some(kafka) = Kafka::start()? else { return Ok(()) };
     kafka.create_topic("t", 2).await?;
-    kafka.send("t", &numbered(0..20, 2))?;
+    kafka.send("t", &Sent::numbered(0..20, 2))?;
     let mut machine = Machine::start(builder)?;
     let mut session = machine.session();
     let made = [
@@ -112,7 +102,7 @@ async fn seeks() -> Result<()> {
     run_all(&mut session, &made).await?;
     // Retention overtakes the source while no engine runs.
     let remove = || {
-        kafka.send("t", &numbered(20..40, 2)).and_then(|()| {
+        kafka.send("t", &Sent::numbered(20..40, 2)).and_then(|()| {
             let removed = [kafka.delete_before("t", 0, 14), kafka.delete_before("t", 1, 13)];
             futures::executor::block_on(futures::future::try_join_all(removed)).map(drop)
         })
@@ -144,20 +134,20 @@ async fn seeks() -> Result<()> {
     let at = ["t/0@14#1|20|false|0", "t/0|10|true|0", "t/1@13#1|20|false|0", "t/1|10|true|0"];
     expect_soon(&mut session, parts, &at).await?;
     // The place is kept, through a crash without a checkpoint and through one with it.
-    kafka.send("t", &numbered(40..44, 2))?;
+    kafka.send("t", &Sent::numbered(40..44, 2))?;
     expect_soon(&mut session, "SELECT * FROM m", &["37|37|43"]).await?;
     machine.crash_at(|| {}, &mut random()).await?;
     expect_soon(&mut machine.session(), "SELECT * FROM m", &["37|37|43"]).await?;
     run(&mut machine.session(), "CHECKPOINT").await?;
     machine.crash_at(|| {}, &mut random()).await?;
-    kafka.send("t", &numbered(44..48, 2))?;
+    kafka.send("t", &Sent::numbered(44..48, 2))?;
     let mut session = machine.session();
     expect_soon(&mut session, "SELECT * FROM m", &["41|41|47"]).await?;
     // Back to the first records that are there: these count again.
     run(&mut session, "ALTER SOURCE s SEEK 'earliest'").await?;
     expect_soon(&mut session, "SELECT * FROM m", &["62|41|47"]).await?;
     run(&mut session, "ALTER SOURCE s SEEK 'latest'").await?;
-    kafka.send("t", &numbered(48..50, 2))?;
+    kafka.send("t", &Sent::numbered(48..50, 2))?;
     expect_soon(&mut session, "SELECT * FROM m", &["64|43|49"]).await?;
     machine.crash_at(|| {}, &mut random()).await?;
     expect_soon(&mut machine.session(), "SELECT * FROM m", &["64|43|49"]).await?;
@@ -167,7 +157,7 @@ async fn seeks() -> Result<()> {
 async fn starts_without() -> Result<()> {
     let Some(kafka) = Kafka::start()? else { return Ok(()) };
     kafka.create_topic("t", 1).await?;
-    kafka.send("t", &numbered(0..10, 1))?;
+    kafka.send("t", &Sent::numbered(0..10, 1))?;
     let disk = SimulatedDisk::default();
     let engine = open(&disk, builder())?;
     let mut session = engine.session();
@@ -196,7 +186,7 @@ async fn starts_without() -> Result<()> {
     let engine = open(&disk, builder().skip_lost_records())?;
     let mut session = engine.session();
     expect(&mut session, "SELECT * FROM m", &["6|4"]).await?;
-    kafka.send("t", &numbered(10..12, 1))?;
+    kafka.send("t", &Sent::numbered(10..12, 1))?;
     expect_soon(&mut session, "SELECT * FROM m", &["8|4"]).await?;
     run(&mut session, "CHECKPOINT").await?;
     engine.stop().await.map_err(|error| error.to_string())?;
@@ -209,7 +199,7 @@ async fn starts_without() -> Result<()> {
 async fn skips() -> Result<()> {
     let Some(kafka) = Kafka::start()? else { return Ok(()) };
     kafka.create_topic("t", 1).await?;
-    kafka.send("t", &numbered(0..10, 1))?;
+    kafka.send("t", &Sent::numbered(0..10, 1))?;
     let mut machine = Machine::start(builder)?;
     let mut session = machine.session();
     let made = [
@@ -221,7 +211,7 @@ async fn skips() -> Result<()> {
     run_all(&mut session, &made).await?;
     let remove = || {
         kafka
-            .send("t", &numbered(10..20, 1))
+            .send("t", &Sent::numbered(10..20, 1))
             .and_then(|()| futures::executor::block_on(kafka.delete_before("t", 0, 15)))
     };
     let mut removed = Ok(());
@@ -248,7 +238,7 @@ async fn skips() -> Result<()> {
         "SELECT reason LIKE '%topic ''t'' doesn''t exist%' FROM millstream.sources WHERE name = 's'";
     expect_soon(&mut session, missing, &["true"]).await?;
     kafka.create_topic("t", 1).await?;
-    kafka.send("t", &numbered(100..103, 1))?;
+    kafka.send("t", &Sent::numbered(100..103, 1))?;
     expect_soon(&mut session, "SELECT * FROM m", &["18|102"]).await?;
     let parts =
         "SELECT partition, position, done FROM millstream.source_partitions WHERE partition LIKE 't/%'";

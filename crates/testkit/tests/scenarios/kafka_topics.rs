@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use rdkafka::consumer::Consumer;
 
 use super::Scenario;
-use super::kafka_operation::{builder, failure, numbered, source};
+use super::kafka_operation::{builder, failure, source};
 use super::machine::Machine;
 
 pub const ALL: &[Scenario] = &[
@@ -37,13 +37,13 @@ pub(super) async fn create_again(kafka: &Kafka, topic: &str, ids: std::ops::Rang
         created = kafka.create_topic(topic, 2).await;
     }
     created?;
-    kafka.send(topic, &numbered(ids, 2))
+    kafka.send(topic, &Sent::numbered(ids, 2))
 }
 
 async fn created_again() -> Result<()> {
     let Some(kafka) = Kafka::start()? else { return Ok(()) };
     kafka.create_topic("t", 2).await?;
-    kafka.send("t", &numbered(0..20, 2))?;
+    kafka.send("t", &Sent::numbered(0..20, 2))?;
     let mut machine = Machine::start(builder)?;
     let mut session = machine.session();
     run_all(&mut session, &[&source(&kafka, "s", "t", ""), COUNT, "FLUSH"]).await?;
@@ -76,7 +76,7 @@ async fn created_again() -> Result<()> {
     run(&mut session, "CHECKPOINT").await?;
     machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(1)).await?;
     let mut session = machine.session();
-    kafka.send("t", &numbered(140..142, 2))?;
+    kafka.send("t", &Sent::numbered(140..142, 2))?;
     expect_soon(&mut session, "SELECT * FROM m", &["62|141"]).await?;
     // Then while the engine runs.
     create_again(&kafka, "t", 200..260).await?;
@@ -101,13 +101,13 @@ async fn pattern() -> Result<()> {
     // A topic that comes later begins at its first record, whatever `start` says.
     for topic in ["orders-a", "orders-b", "other"] {
         kafka.create_topic(topic, 2).await?;
-        kafka.send(topic, &numbered(0..10, 2))?;
+        kafka.send(topic, &Sent::numbered(0..10, 2))?;
     }
     expect_soon(&mut session, "SELECT * FROM m", &["orders-a|10", "orders-b|10"]).await?;
     kafka.grow_topic("orders-b", 3).await?;
-    kafka.send("orders-b", &numbered(10..13, 3))?;
+    kafka.send("orders-b", &Sent::numbered(10..13, 3))?;
     kafka.create_topic("orders-c", 1).await?;
-    kafka.send("orders-c", &numbered(0..4, 1))?;
+    kafka.send("orders-c", &Sent::numbered(0..4, 1))?;
     expect_soon(&mut session, "SELECT * FROM m", &["orders-a|10", "orders-b|13", "orders-c|4"]).await?;
     machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(2)).await?;
     let mut session = machine.session();
@@ -117,16 +117,16 @@ async fn pattern() -> Result<()> {
     kafka.delete_topic("orders-b").await?;
     let ended = "SELECT count(*) FROM millstream.source_partitions WHERE partition LIKE 'orders-b/%' AND done = 'true'";
     expect_soon(&mut session, ended, &["3"]).await?;
-    kafka.send("orders-c", &numbered(4..5, 1))?;
+    kafka.send("orders-c", &Sent::numbered(4..5, 1))?;
     expect_soon(&mut session, "SELECT * FROM m", &["orders-a|10", "orders-b|13", "orders-c|5"]).await?;
     // If it comes again, it is another topic, with more records than were read of the former one.
     kafka.create_topic("orders-b", 2).await?;
-    kafka.send("orders-b", &numbered(0..50, 2))?;
+    kafka.send("orders-b", &Sent::numbered(0..50, 2))?;
     expect_soon(&mut session, "SELECT * FROM m", &["orders-a|10", "orders-b|63", "orders-c|5"]).await?;
     run(&mut session, "CHECKPOINT").await?;
     machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(3)).await?;
     let mut session = machine.session();
-    kafka.send("orders-b", &numbered(50..51, 1))?;
+    kafka.send("orders-b", &Sent::numbered(50..51, 1))?;
     expect_soon(&mut session, "SELECT * FROM m", &["orders-a|10", "orders-b|64", "orders-c|5"]).await?;
     let wrong = run(&mut session, &source(&kafka, "w", "^(", "")).await.err().unwrap_or_default();
     ensure(wrong.contains("no regular expression"), || format!("a wrong pattern gives {wrong:?}"))?;
@@ -208,11 +208,11 @@ async fn times() -> Result<()> {
 
 /// Checks that a source continues while its group has a member.
 async fn beside_a_member(kafka: &Kafka, session: &mut Session) -> Result<()> {
-    kafka.send("t", &numbered(5..6, 1))?;
+    kafka.send("t", &Sent::numbered(5..6, 1))?;
     let why = "SELECT reason LIKE 'group ''theirs'': other consumers use the group%' \
                FROM millstream.sources WHERE name = 's'";
     for id in 6..66 {
-        kafka.send("t", &numbered(id..id + 1, 1))?;
+        kafka.send("t", &Sent::numbered(id..id + 1, 1))?;
         tokio::time::sleep(Duration::from_secs(1)).await;
         if lines(session, why).await? == ["true"] {
             let expected = format!("{}|{id}", id + 1);
@@ -226,7 +226,7 @@ async fn beside_a_member(kafka: &Kafka, session: &mut Session) -> Result<()> {
 async fn groups() -> Result<()> {
     let Some(kafka) = Kafka::start()? else { return Ok(()) };
     kafka.create_topic("t", 1).await?;
-    kafka.send("t", &numbered(0..5, 1))?;
+    kafka.send("t", &Sent::numbered(0..5, 1))?;
     let member = kafka.join("theirs", "t")?;
     let engine = builder().start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
@@ -249,7 +249,7 @@ async fn groups() -> Result<()> {
     // Once the group is free, offsets are committed to it.
     let fine = "SELECT count(*) FROM millstream.sources WHERE name = 's' AND reason IS NULL";
     for id in 100..140 {
-        kafka.send("t", &numbered(id..id + 1, 1))?;
+        kafka.send("t", &Sent::numbered(id..id + 1, 1))?;
         tokio::time::sleep(Duration::from_secs(1)).await;
         if lines(&mut session, fine).await? == ["1"] {
             return engine.stop().await.map_err(|error| error.to_string());

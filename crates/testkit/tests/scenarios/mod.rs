@@ -36,7 +36,6 @@ mod kafka;
 mod kafka_formats;
 mod kafka_losses;
 mod kafka_operation;
-mod kafka_secured;
 mod kafka_sink;
 mod kafka_tables;
 mod kafka_topics;
@@ -123,7 +122,6 @@ const MODULES: &[&[Scenario]] = &[
     kafka_formats::ALL,
     kafka_losses::ALL,
     kafka_operation::ALL,
-    kafka_secured::ALL,
     kafka_sink::ALL,
     kafka_tables::ALL,
     kafka_topics::ALL,

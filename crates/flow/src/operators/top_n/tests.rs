@@ -59,8 +59,7 @@ impl Fixture {
 
     fn compile(&self, sql: &str) -> Flow {
         let state = self.context.state();
-        let plan = self.runtime.block_on(state.create_logical_plan(sql)).unwrap();
-        let plan = state.optimize(&plan).unwrap();
+        let plan = self.runtime.block_on(millstream_batch::plan(&state, sql)).unwrap();
         let driver = Driver::new(&state, self.runtime.handle().clone());
         let resolve = |scan: &datafusion::logical_expr::TableScan| {
             Some(Relation {

@@ -33,16 +33,21 @@ pub(crate) enum Form {
     Array,
     /// An object of alternating names and values.
     Object,
+    /// The same of the values that aren't NULL.
+    PresentArray,
+    PresentObject,
     /// The elements of an array that an aggregate collected.
     Elements,
     /// The members that an aggregate collected as an array of names and values.
     Members,
 }
 
-const FORMS: [(Form, char); 5] = [
+const FORMS: [(Form, char); 7] = [
     (Form::Value, 'v'),
     (Form::Array, 'a'),
     (Form::Object, 'o'),
+    (Form::PresentArray, 'p'),
+    (Form::PresentObject, 'q'),
     (Form::Elements, 'e'),
     (Form::Members, 'm'),
 ];
@@ -66,6 +71,10 @@ static WRITTEN: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(
         ("jsonb_build_array", Form::Array, Mark::Jsonb),
         ("json_build_object", Form::Object, Mark::Json),
         ("jsonb_build_object", Form::Object, Mark::Jsonb),
+        ("json_array_of", Form::Array, Mark::Json),
+        ("json_array_present_of", Form::PresentArray, Mark::Json),
+        ("json_object_of", Form::Object, Mark::Json),
+        ("json_object_present_of", Form::PresentObject, Mark::Json),
         ("json_agg_of", Form::Elements, Mark::Json),
         ("jsonb_agg_of", Form::Elements, Mark::Jsonb),
         ("json_object_agg_of", Form::Members, Mark::Json),
@@ -109,7 +118,7 @@ impl Written {
             Form::Value if !(1..=2).contains(&count) => takes("one value"),
             Form::Value if count == 2 && self.name.starts_with("to_") => takes("one value"),
             Form::Elements | Form::Members if count != 1 => takes("one value"),
-            Form::Object if count % 2 == 1 => takes("alternating keys and values"),
+            Form::Object | Form::PresentObject if count % 2 == 1 => takes("alternating keys and values"),
             _ => Ok(()),
         }
     }
@@ -162,7 +171,8 @@ impl Built {
         let mut parts = Vec::with_capacity(columns.len());
         for (at, column) in columns.iter().enumerate() {
             let shape = Shape::decode(&mut letters).ok_or_else(wrong)?;
-            let is_plain = (form == Form::Object && at % 2 == 0) || (form == Form::Value && at == 1);
+            let is_object = matches!(form, Form::Object | Form::PresentObject);
+            let is_plain = (is_object && at % 2 == 0) || (form == Form::Value && at == 1);
             parts.push(match form {
                 _ if is_plain => Part::plain(column)?,
                 Form::Elements => Part::Json(elements_writer(column, &shape)?),
@@ -174,12 +184,13 @@ impl Built {
         let mut text = String::new();
         for row in 0..rows {
             text.clear();
-            let is_strict = !matches!(form, Form::Array | Form::Object);
+            let is_strict = matches!(form, Form::Value | Form::Elements | Form::Members);
             if is_strict && columns.first().is_some_and(|column| is_null(column, row)) {
                 out.append_null();
                 continue;
             }
-            write(name, form, &parts, row, &mut text)?;
+            let is_null = |at: usize| is_null(&columns[at], row);
+            write(name, form, &parts, row, &is_null, &mut text)?;
             match self.mark {
                 Mark::Jsonb => out.append_value(canonical(&text)?),
                 _ => out.append_value(&text),
@@ -219,7 +230,15 @@ impl Part {
     }
 }
 
-fn write(name: &str, form: Form, parts: &[Part], row: usize, out: &mut String) -> Result<()> {
+/// Writes the JSON of a row. `is_null` tells if an argument is NULL.
+fn write(
+    name: &str,
+    form: Form,
+    parts: &[Part],
+    row: usize,
+    is_null: &dyn Fn(usize) -> bool,
+    out: &mut String,
+) -> Result<()> {
     match form {
         Form::Value => {
             let start = out.len();
@@ -229,23 +248,29 @@ fn write(name: &str, form: Form, parts: &[Part], row: usize, out: &mut String) -
             }
         }
         Form::Elements | Form::Members => parts.iter().for_each(|part| part.write(row, out)),
-        Form::Array => {
+        Form::Array | Form::PresentArray => {
             out.push('[');
             for (at, part) in parts.iter().enumerate() {
-                out.push_str(if at > 0 { ", " } else { "" });
+                if form == Form::PresentArray && is_null(at) {
+                    continue;
+                }
+                out.push_str(if out.len() > 1 { ", " } else { "" });
                 part.write(row, out);
             }
             out.push(']');
         }
-        Form::Object => {
+        Form::Object | Form::PresentObject => {
             out.push('{');
             for (at, pair) in parts.chunks(2).enumerate() {
+                if form == Form::PresentObject && is_null(2 * at + 1) {
+                    continue;
+                }
                 let [key, value] = pair else { break };
                 let Some(key) = key.text(row) else {
                     let message = format!("{name}: argument {}: key must not be null", 2 * at + 1);
                     return Err(Error::invalid(message).hint("Object keys should be text.").into());
                 };
-                out.push_str(if at > 0 { ", " } else { "" });
+                out.push_str(if out.len() > 1 { ", " } else { "" });
                 quote(key, out);
                 out.push_str(" : ");
                 value.write(row, out);

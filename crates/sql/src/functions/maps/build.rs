@@ -9,6 +9,8 @@ use arrow::compute::{cast, interleave};
 use arrow::datatypes::{DataType, FieldRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::error::Result;
+use datafusion::functions_nested::map::MapFunc;
+use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::type_coercion::binary::type_union_resolution;
 use millstream_delta::sql_type;
 
@@ -16,7 +18,7 @@ use super::{entry_fields, map_array, map_type};
 use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::lambdas::elements::Elements;
-use crate::functions::scalar::Scalar;
+use crate::functions::scalar::{Scalar, Typed};
 use crate::functions::spark_texts::Patterns;
 
 /// Registers the functions.
@@ -25,7 +27,16 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::any("map_concat", one_type, |columns| united("map_concat", columns, false)));
     let one_type = |arguments: &[DataType]| common_type("map_union", arguments);
     registry.add(Scalar::any("map_union", one_type, |columns| united("map_union", columns, true)));
-    registry.add(Scalar::any("map_from_arrays", type_of_arrays, map_from_arrays));
+    let of_arrays: Typed = |arguments| type_of_arrays("map_from_arrays", arguments);
+    registry.add(Scalar::any("map_from_arrays", of_arrays, |columns| {
+        map_from_arrays("map_from_arrays", columns)
+    }));
+    // DataFusion's takes values of other rows if one of the arrays is NULL or has another length.
+    let is_theirs = |function: &ScalarUDF| function.inner().is::<MapFunc>();
+    registry.replace("map", is_theirs, |_| {
+        let of_arrays: Typed = |arguments| type_of_arrays("map", arguments);
+        Scalar::any("map", of_arrays, |columns| map_from_arrays("map", columns))
+    });
     registry.add(Scalar::any("map_from_entries", type_of_entries, map_from_entries));
     let text = |_: &[DataType]| Ok(map_type(&DataType::Utf8View, &DataType::Utf8View));
     registry.add(Scalar::exact("text_to_map", vec![DataType::Utf8View; 3], text, text_to_map));
@@ -108,14 +119,15 @@ fn element_type(data_type: &DataType) -> Option<&DataType> {
     }
 }
 
-fn type_of_arrays(arguments: &[DataType]) -> Result<DataType> {
-    match arguments {
-        [keys, values] => match (element_type(keys), element_type(values)) {
-            (Some(key), Some(value)) => Ok(map_type(key, value)),
-            _ => Err(Error::invalid("map_from_arrays takes an array of keys and one of values").into()),
-        },
-        _ => Err(Error::invalid("map_from_arrays takes an array of keys and one of values").into()),
-    }
+fn type_of_arrays(name: &str, arguments: &[DataType]) -> Result<DataType> {
+    let found = match arguments {
+        [keys, values] => element_type(keys).zip(element_type(values)),
+        _ => None,
+    };
+    let Some((key, value)) = found else {
+        return Err(Error::invalid(format!("{name} takes an array of keys and one of values")).into());
+    };
+    Ok(map_type(key, value))
 }
 
 /// Returns the elements of a column of arrays of any kind.
@@ -124,7 +136,7 @@ fn elements(column: &ArrayRef) -> Result<Elements> {
     Elements::of(&cast(column, &DataType::new_list(element, true))?)
 }
 
-fn map_from_arrays(columns: &[ArrayRef]) -> Result<ArrayRef> {
+fn map_from_arrays(name: &str, columns: &[ArrayRef]) -> Result<ArrayRef> {
     let nulls = NullBuffer::union(columns[0].logical_nulls().as_ref(), columns[1].logical_nulls().as_ref());
     let only_both = |column: &ArrayRef| -> Result<ArrayRef> {
         let Some(nulls) = &nulls else { return Ok(Arc::clone(column)) };
@@ -134,11 +146,11 @@ fn map_from_arrays(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let (keys, values) = (elements(&only_both(&columns[0])?)?, elements(&only_both(&columns[1])?)?);
     let mut lengths = keys.lengths.iter().zip(&values.lengths);
     if let Some((keys, values)) = lengths.find(|(keys, values)| keys != values) {
-        let found = format!("map_from_arrays has {keys} keys and {values} values");
+        let found = format!("{name} has {keys} keys and {values} values");
         return Err(Error::invalid(found).hint("Both arrays must have the same length.").into());
     }
     let (keys, values, lengths) = (&keys.columns[0], &values.columns[0], &keys.lengths);
-    map_array("map_from_arrays", Arc::clone(keys), Arc::clone(values), lengths, nulls)
+    map_array(name, Arc::clone(keys), Arc::clone(values), lengths, nulls)
 }
 
 fn type_of_entries(arguments: &[DataType]) -> Result<DataType> {

@@ -124,24 +124,28 @@ impl Unit {
     /// Cuts a local time in nanoseconds since 1970.
     fn cut(self, time: i128) -> i128 {
         const DAY: i128 = 86_400_000_000_000;
-        let to = |length: i128| time - time.rem_euclid(length);
-        let days = i64::try_from(time.div_euclid(DAY)).unwrap_or(0);
-        let date = Date::of_days(days);
-        let start = |year: i64, month: i64| i128::from(Date { year, month, day: 1 }.days()) * DAY;
+        match self.length() {
+            Some(length) => time - time.rem_euclid(i128::from(length)),
+            None => i128::from(self.first_day(i64::try_from(time.div_euclid(DAY)).unwrap_or(0))) * DAY,
+        }
+    }
+
+    /// Returns the first day of the unit to which a day belongs, both in days since 1970. A unit of the clock begins on the day
+    /// itself.
+    fn first_day(self, day: i64) -> i64 {
+        let date = Date::of_days(day);
+        let start = |year: i64, month: i64| Date { year, month, day: 1 }.days();
         // The first century begins in the year 1.
         let first = |length: i64| (date.year - 1).div_euclid(length) * length + 1;
         match self {
-            Unit::Microsecond => to(1_000),
-            Unit::Millisecond => to(1_000_000),
-            Unit::Second | Unit::Minute | Unit::Hour => to(i128::from(self.seconds()) * i128::from(SECOND)),
-            Unit::Day => to(DAY),
-            Unit::Week => i128::from(days - (calendar::day_of_week(days) + 6) % 7) * DAY,
-            Unit::Month => start(date.year, date.month),
+            Unit::Week => day - (calendar::day_of_week(day) + 6) % 7,
+            Unit::Month => day - (date.day - 1),
             Unit::Quarter => start(date.year, (date.month - 1) / 3 * 3 + 1),
             Unit::Year => start(date.year, 1),
             Unit::Decade => start(date.year.div_euclid(10) * 10, 1),
             Unit::Century => start(first(100), 1),
             Unit::Millennium => start(first(1_000), 1),
+            _ => day,
         }
     }
 
@@ -240,7 +244,7 @@ impl ScalarUDFImpl for DateTrunc {
                         let stride = (length / (SECOND / units_of_second(of))).max(1);
                         rounded_down(&values, stride, 0, out_of_range)?
                     }
-                    None => times(&values, |time| Ok(unit.cut(time)))?,
+                    None => first_days(&values, unit, 86_400 * units_of_second(of))?,
                 }
             }
             (DataType::Timestamp(..), None) => {
@@ -274,6 +278,15 @@ fn intervals(values: &ArrayRef, unit: Unit) -> Result<ArrayRef> {
     let cut = values.map(|value| value.map(|value| unit.cut_interval(value)).transpose());
     let cut: ArrayRef = Arc::new(cut.collect::<Result<IntervalMonthDayNanoArray, Error>>()?);
     Ok(cast(&cut, &found)?)
+}
+
+/// Cuts times to the first day of a unit. A day has this many ticks of the times.
+fn first_days(times: &ArrayRef, unit: Unit, ticks_of_day: i64) -> Result<ArrayRef> {
+    let ticks = cast(times, &DataType::Int64)?;
+    let cut = ticks.as_primitive::<Int64Type>().try_unary::<_, Int64Type, Error>(|tick| {
+        unit.first_day(tick.div_euclid(ticks_of_day)).checked_mul(ticks_of_day).ok_or_else(out_of_range)
+    })?;
+    Ok(cast(&cut, times.data_type())?)
 }
 
 /// Changes each time, in nanoseconds since 1970.

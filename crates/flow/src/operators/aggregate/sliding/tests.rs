@@ -17,8 +17,7 @@ use crate::{BatchWindow, Driver};
 /// Returns the operator for the aggregate of a query, and the columns of the table that it reads.
 fn operator(fixture: &Fixture, sql: &str, span: BatchWindow) -> (SlidingAggregate, Vec<usize>) {
     let state = fixture.context.state();
-    let plan = fixture.runtime.block_on(state.create_logical_plan(sql)).unwrap();
-    let plan = state.optimize(&plan).unwrap();
+    let plan = fixture.runtime.block_on(millstream_batch::plan(&state, sql)).unwrap();
     let driver = Driver::new(&state, fixture.runtime.handle().clone());
     let mut found = None;
     plan.apply(|node| {

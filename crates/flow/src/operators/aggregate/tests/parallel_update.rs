@@ -39,8 +39,7 @@ pub(super) fn compiled(
     limits: Limits,
 ) -> Flow {
     let state = context.state();
-    let plan = runtime.block_on(state.create_logical_plan(sql)).unwrap();
-    let plan = state.optimize(&plan).unwrap();
+    let plan = runtime.block_on(millstream_batch::plan(&state, sql)).unwrap();
     let driver = set(Driver::new(&state, runtime.handle().clone()));
     driver.set_threads(NonZeroUsize::new(threads).unwrap());
     let resolve = |_: &_| {

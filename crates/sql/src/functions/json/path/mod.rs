@@ -5,6 +5,7 @@
 mod eval;
 mod numbers;
 mod parser;
+mod standard;
 mod syntax;
 mod template;
 mod times;
@@ -49,6 +50,7 @@ pub(super) fn list(add: &mut dyn FnMut(MarkedFunction)) {
     add(MarkedFunction::new("jsonb_path_exists_opr", params, boolean(), kernel));
     let kernel = Kernel::Column(|all| booleans(all, matches, SILENT));
     add(MarkedFunction::new("jsonb_path_match_opr", params, boolean(), kernel));
+    standard::list(add);
 }
 
 /// The differences between the functions.
@@ -65,6 +67,17 @@ const SILENT: Mode = Mode { zones: false, silent: true };
 /// Searches a path and returns its result; none for NULL. The flag tells that soft errors are suppressed.
 type Search<T> = fn(&Context<'_>, &Path, bool) -> Result<Option<T>>;
 
+/// Returns the variables of a path, the third argument.
+fn variables(all: &Arguments, row: usize) -> Result<Option<Value>> {
+    let variables = all.text(2, row).map(Value::parse).transpose()?;
+    if variables.as_ref().is_some_and(|variables| !matches!(variables, Value::Object(_))) {
+        return Err(Error::invalid("\"vars\" argument is not an object")
+            .hint("Jsonpath parameters should be encoded as key-value pairs of \"vars\" object.")
+            .code(sqlstate::INVALID_PARAMETER_VALUE));
+    }
+    Ok(variables)
+}
+
 /// Evaluates the path of each row; none for NULL.
 fn each<T>(all: &Arguments, mode: Mode, search: Search<T>) -> Result<Vec<Option<T>>> {
     let mut out = Vec::with_capacity(all.rows);
@@ -80,12 +93,7 @@ fn each<T>(all: &Arguments, mode: Mode, search: Search<T>) -> Result<Vec<Option<
             parsed = Some((text.to_string(), parser::parse(text)?));
         }
         let Some((_, path)) = &parsed else { continue };
-        let variables = all.text(2, row).map(Value::parse).transpose()?;
-        if variables.as_ref().is_some_and(|variables| !matches!(variables, Value::Object(_))) {
-            return Err(Error::invalid("\"vars\" argument is not an object")
-                .hint("Jsonpath parameters should be encoded as key-value pairs of \"vars\" object.")
-                .code(sqlstate::INVALID_PARAMETER_VALUE));
-        }
+        let variables = variables(all, row)?;
         let root = Value::parse(json)?;
         let silent = mode.silent || all.flag(3, row).unwrap_or(false);
         let context = Context {

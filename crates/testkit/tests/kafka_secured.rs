@@ -1,19 +1,30 @@
 //! A broker of Kafka that wants TLS, certificates of clients, or passwords.
+//!
+//! A test of its own, since the feature `tls` compiles it a second time.
 
+use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use libtest_mimic::Arguments;
+use millstream_engine::Engine;
 use millstream_testkit::drive::{self, Result, ensure, expect_soon, lines, run, run_all};
-use millstream_testkit::kafka::Secured;
+use millstream_testkit::kafka::{Secured, Sent};
 use millstream_testkit::tokens::TokenServer;
+use millstream_testkit::watchdog::trial;
 
-use super::Scenario;
-use super::kafka_operation::{builder, numbered};
+fn main() -> ExitCode {
+    let trials = vec![
+        trial("is_read_and_written", || drive::block_on(secured())),
+        trial("says_why_it_refuses", || drive::block_on(refused())),
+        trial("takes_tokens_of_an_endpoint", || drive::block_on(tokens())),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
 
-pub const ALL: &[Scenario] = &[
-    ("kafka_secured_is_read_and_written", || drive::block_on(secured())),
-    ("kafka_secured_says_why_it_refuses", || drive::block_on(refused())),
-    ("kafka_secured_takes_tokens_of_an_endpoint", || drive::block_on(tokens())),
-];
+fn start_engine() -> Result<Engine> {
+    Engine::builder().connector(Arc::new(millstream_kafka::Kafka)).start().map_err(|error| error.to_string())
+}
 
 /// Returns the options of an object at a listener.
 fn at(servers: &str, topic: &str, properties: &str) -> String {
@@ -68,7 +79,7 @@ async fn secured() -> Result<()> {
     let Some(secured) = start()? else { return Ok(()) };
     let kafka = &secured.kafka;
     kafka.create_topic("t", 2).await?;
-    kafka.send("t", &numbered(0..10, 2))?;
+    kafka.send("t", &Sent::numbered(0..10, 2))?;
     let token = format!(
         ", properties.security.protocol = 'SASL_SSL', properties.sasl.mechanism = 'OAUTHBEARER', \
          properties.enable.sasl.oauthbearer.unsecure.jwt = 'true', \
@@ -83,7 +94,7 @@ async fn secured() -> Result<()> {
         ("certificate", secured.mutual(), by_certificate(&secured, false)?),
         ("texts", secured.mutual(), by_certificate(&secured, true)?),
     ];
-    let engine = builder().start().map_err(|error| error.to_string())?;
+    let engine = start_engine()?;
     let mut session = engine.session();
     for (name, servers, properties) in &ways {
         let source = format!("CREATE SOURCE s_{name} (id BIGINT) {}", at(servers, "t", properties));
@@ -111,7 +122,7 @@ async fn secured() -> Result<()> {
         }
     }
     // Reading goes on through all of them.
-    kafka.send("t", &numbered(10..20, 2))?;
+    kafka.send("t", &Sent::numbered(10..20, 2))?;
     for (name, ..) in &ways {
         expect_soon(&mut session, &format!("SELECT * FROM m_{name}"), &["20|190"]).await?;
     }
@@ -129,7 +140,7 @@ async fn refused() -> Result<()> {
         ("s_authority", secured.sasl(), good.replace(&ca, &other_ca), "topic ''t'' can''t be found"),
         ("s_plaintext", secured.sasl(), String::new(), "topic ''t'' can''t be found"),
     ];
-    let engine = builder().start().map_err(|error| error.to_string())?;
+    let engine = start_engine()?;
     let mut session = engine.session();
     for (name, servers, properties, _) in &cases {
         let source = format!("CREATE SOURCE {name} (id BIGINT) {}", at(servers, "t", properties));
@@ -180,9 +191,9 @@ async fn tokens() -> Result<()> {
     let kafka = &secured.kafka;
     kafka.create_topic("t", 2).await?;
     kafka.create_topic("to", 1).await?;
-    kafka.send("t", &numbered(0..10, 2))?;
+    kafka.send("t", &Sent::numbered(0..10, 2))?;
     let good = by_token(&secured, &tokens, TokenServer::SECRET);
-    let engine = builder().start().map_err(|error| error.to_string())?;
+    let engine = start_engine()?;
     let mut session = engine.session();
     let made = [
         &format!("CREATE SOURCE s (id BIGINT) {}", at(&secured.sasl(), "t", &good)),
@@ -195,7 +206,7 @@ async fn tokens() -> Result<()> {
     while begun.elapsed() < Duration::from_secs(25) {
         tokens.set_failing((12..15).contains(&begun.elapsed().as_secs()));
         tokio::time::sleep(Duration::from_millis(500)).await;
-        kafka.send("t", &numbered(sent..sent + 10, 2))?;
+        kafka.send("t", &Sent::numbered(sent..sent + 10, 2))?;
         sent += 10;
     }
     expect_soon(&mut session, "SELECT * FROM m", &[&sent.to_string()]).await?;
