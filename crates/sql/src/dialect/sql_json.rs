@@ -237,7 +237,15 @@ fn query(parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
             return expected(parser, "QUOTES");
         }
         takes(parser, &["ON", "SCALAR", "STRING"]);
-        how.push_str(if keeps { "" } else { "o" });
+        let is_text = matches!(
+            returning,
+            Some(DataType::Text | DataType::String(_) | DataType::Varchar(_) | DataType::CharacterVarying(_))
+        );
+        how.push_str(match (keeps, is_text) {
+            (true, _) => "",
+            (false, true) => "t",
+            (false, false) => "o",
+        });
     }
     let clauses = clauses(parser, returning)?;
     let is_plain = matches!((&clauses.on_empty, &clauses.on_error), (Otherwise::Null, Otherwise::Null));

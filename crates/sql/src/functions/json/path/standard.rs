@@ -132,7 +132,8 @@ fn values(all: &Arguments) -> Result<ArrayRef> {
     Ok(Arc::new(StringViewArray::from_iter(found)))
 }
 
-/// The fourth argument has the letter `w` for WITH WRAPPER, `c` for WITH CONDITIONAL WRAPPER, and `o` for OMIT QUOTES.
+/// The fourth argument has the letter `w` for WITH WRAPPER, `c` for WITH CONDITIONAL WRAPPER, `o` for OMIT QUOTES, whose text is read
+/// as JSON, and `t` for OMIT QUOTES of a result that is cast to TEXT.
 fn queries(all: &Arguments) -> Result<ArrayRef> {
     let (how, on_empty, on_error) = (3, 4, 5);
     let found = each(all, items, |row, outcome| {
@@ -149,7 +150,11 @@ fn queries(all: &Arguments) -> Result<ArrayRef> {
             return Ok(Some(Value::Array(items).text()));
         }
         match items.pop().filter(|_| count == 1) {
-            Some(Value::String(text)) if how.contains('o') => Ok(Some(text)),
+            Some(Value::String(text)) if how.contains('t') => Ok(Some(text)),
+            Some(Value::String(text)) if how.contains('o') => match Value::parse(&text) {
+                Ok(read) => Ok(Some(read.text())),
+                Err(error) => otherwise(all, on_error, row, error),
+            },
             Some(item) => Ok(Some(item.text())),
             None => {
                 let message =
