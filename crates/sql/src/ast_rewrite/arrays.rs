@@ -112,7 +112,7 @@ pub(super) fn array_of(function: &Function) -> Result<Option<Expr>> {
     Ok(ordered_elements(query)?.map(or_empty))
 }
 
-/// Returns `SELECT array_agg(element ORDER BY order1, …) FROM (query) AS elements (element, order1, …)`. The query gets a
+/// Returns `SELECT array_agg(element ORDER BY __order1, …) FROM (query) AS elements (element, __order1, …)`. The query gets a
 /// column for each of its keys that isn't the element itself.
 fn ordered_elements(mut query: Box<Query>) -> Result<Option<Box<Query>>> {
     let mut keys = match query.order_by.as_ref().map(|order| &order.kind) {
@@ -141,7 +141,7 @@ fn ordered_elements(mut query: Box<Query>) -> Result<Option<Box<Query>>> {
     for key in &mut keys {
         let column = match (is_element(&key.expr), &mut added) {
             (false, Some(select)) => {
-                let column = Ident::new(format!("order{}", columns.len()));
+                let column = Ident::new(format!("__order{}", columns.len()));
                 let expr = key.expr.clone();
                 select.projection.push(SelectItem::ExprWithAlias { expr, alias: column.clone() });
                 columns.push(column.clone());

@@ -11,6 +11,8 @@
 //! | `json_object(k VALUE v ABSENT ON NULL)` | `json_object_present_of(k, v)` |
 //! | `json_array(x, y)`, `json_array(x, y NULL ON NULL)` | `json_array_present_of(x, y)`, `json_array_of(x, y)` |
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{BinaryOperator, CaseWhen, CastKind, DataType, Expr, Value};
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -19,6 +21,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::calls::call;
 use super::xml::{expected, is_next, takes, text};
+use crate::ast_walk::visit_expressions;
 
 /// A form and the function that reads it behind its opening bracket.
 type Form = (&'static str, fn(&mut Parser<'_>) -> Result<Expr, ParserError>);
@@ -60,7 +63,7 @@ pub(crate) fn parse(parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>
     }
 }
 
-/// What a clause asks for.
+/// The result that ON EMPTY or ON ERROR asks for.
 enum Otherwise {
     Null,
     Error,
@@ -175,7 +178,7 @@ fn clauses(parser: &mut Parser<'_>, returning: Option<DataType>) -> Result<Claus
 
 impl Clauses {
     /// Completes a call, and casts its result to the type.
-    fn call(self, name: &str, mut arguments: Vec<Expr>) -> Expr {
+    fn call(self, name: &str, mut arguments: Vec<Expr>) -> Result<Expr, ParserError> {
         let is_plain = matches!((&self.on_empty, &self.on_error), (Otherwise::Null, Otherwise::Null));
         let has_variables = !matches!(arguments.get(2), Some(Expr::Value(_)));
         let has_wrapper = arguments.len() > 3;
@@ -184,11 +187,12 @@ impl Clauses {
             false => arguments.extend([self.on_empty.argument(), self.on_error.argument()]),
         }
         let found = call(name, arguments);
-        let Some(to) = self.returning else { return found };
-        match self.on_error {
+        let Some(to) = self.returning else { return Ok(found) };
+        Ok(match self.on_error {
             Otherwise::Null => cast(CastKind::TryCast, found, &to),
             Otherwise::Error => cast(CastKind::Cast, found, &to),
             Otherwise::Value(default) => {
+                refuse_nested(&found)?;
                 let read = cast(CastKind::TryCast, found.clone(), &to);
                 // A value that can't be cast is an error that the clause handles.
                 let fails = Expr::BinaryOp {
@@ -199,7 +203,27 @@ impl Clauses {
                 let default = cast(CastKind::Cast, *default, &to);
                 case(fails, default, read)
             }
+        })
+    }
+}
+
+/// Refuses a form within another one that is written three times, or as its default: each level would multiply the statement.
+fn refuse_nested(call: &Expr) -> Result<(), ParserError> {
+    let is_form = |part: &Expr| match part {
+        Expr::Case { else_result: Some(read), .. } => {
+            matches!(read.as_ref(), Expr::Cast { kind: CastKind::TryCast, expr, .. } if matches!(expr.as_ref(), Expr::Function(_)))
         }
+        _ => false,
+    };
+    let found = visit_expressions(call, |part| match is_form(part) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    });
+    match found {
+        ControlFlow::Break(()) => Err(ParserError::ParserError(
+            "RETURNING with DEFAULT ON ERROR within another one is not supported: compute the inner one in a subquery".into(),
+        )),
+        ControlFlow::Continue(()) => Ok(()),
     }
 }
 
@@ -216,7 +240,7 @@ fn case(condition: Expr, result: Expr, otherwise: Expr) -> Expr {
 fn value(parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
     let arguments = arguments(parser)?;
     let returning = returning(parser)?;
-    Ok(clauses(parser, returning)?.call("json_value", arguments))
+    clauses(parser, returning)?.call("json_value", arguments)
 }
 
 fn query(parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
@@ -252,7 +276,7 @@ fn query(parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
     if !how.is_empty() || !is_plain {
         arguments.push(text(how));
     }
-    Ok(clauses.call("json_query", arguments))
+    clauses.call("json_query", arguments)
 }
 
 fn wrapper(parser: &mut Parser<'_>) -> Result<(), ParserError> {
